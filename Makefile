@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make help` lists the targets. Each makes what it needs first: a virtual environment in .venv with the project in it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+QUICKSTART_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint bench bench-setup crash explore tools clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+quickstart: $(STAMP) ## back up and restore a real folder and a real disk image, and show what it cost
+	$(BIN)/python scripts/quickstart.py $(QUICKSTART_ARGS)
+
+test: $(STAMP) tools ## run the tests; PYTEST_ARGS="-m store" chooses
+	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+
+lint: $(STAMP) ## style, types, the floors, and that the tables in the docs are the measured ones
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m bench.table --check
+
+bench-setup: $(STAMP) ## get the peers and make the data for `make bench`
+	$(BIN)/python -m bench.setup $(BENCH_ARGS)
+
+bench: bench-setup ## measure Keepstone and its peers on the same data; writes bench/results.json
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+crash: $(STAMP) tools ## replay at least 10,000 distinct power losses
+	KEEPSTONE_CRASH_STATES=10000 $(BIN)/python -m pytest -n auto tests/crash $(PYTEST_ARGS)
+
+explore: $(STAMP) ## explore a million schedules of writers, forget and reclaim
+	KEEPSTONE_SCHEDULES=1000000 $(BIN)/python -m pytest -n auto tests/explore $(PYTEST_ARGS)
+
+tools:
+	@scripts/tools.sh
+
+clean: ## remove everything that make made
+	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests bench scripts -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+# pip's own check of the environment follows the install, so that a half-made one never gets its stamp.
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary -e '.[dev]'
+	$(BIN)/python -m pip check --quiet
+	@touch $@

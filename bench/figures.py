@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arithmetic of the benchmark: spreads, ratios of medians, and the bars that they must hold.
+
+A ratio is Keepstone's median over the peer's median: below 1, Keepstone needs less. A bar is a ratio's or a figure's
+limit; it is held or not held, and nothing is rounded before it is compared.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+__all__ = ["BARS", "OURS", "Bar", "Jobs", "Spread", "Verdict", "compared", "ratio", "spread", "verdicts"]
+
+OURS = "keepstone"
+MB = 1_000_000
+
+Figure = str
+Tool = str
+JobName = str
+
+
+class Spread(TypedDict):
+    """All values of one figure in order of measurement, with their median, least and greatest."""
+
+    n: int
+    median: float
+    min: float
+    max: float
+    values: list[float]
+
+
+Jobs = Mapping[JobName, Mapping[Tool, Mapping[Figure, Spread]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A limit: on the ratio to a peer, or with `against` empty on Keepstone's own figure."""
+
+    job: JobName
+    figure: Figure
+    against: Tool
+    limit: float
+    sense: Literal["at most", "at least"] = "at most"
+
+    def held(self, value: float) -> bool:
+        """Whether the value keeps the limit; the limit itself does."""
+        return value <= self.limit if self.sense == "at most" else value >= self.limit
+
+
+class Verdict(TypedDict):
+    """One bar beside what was measured; `against` is empty for a limit on Keepstone's own figure."""
+
+    job: JobName
+    figure: Figure
+    against: Tool
+    value: float
+    sense: str
+    limit: float
+    held: bool
+
+
+def _against(job: JobName, peer: Tool, **limits: float) -> list[Bar]:
+    return [Bar(job, figure, peer, limit) for figure, limit in limits.items()]
+
+
+MEASURED = (
+    "image-first", "image-second", "image-restore", "verify-image",
+    "tree-first", "tree-unchanged", "tree-restore", "verify-tree", "incompressible-first", "source-first",
+)  # fmt: skip
+
+BARS: tuple[Bar, ...] = (
+    *_against("image-first", "restic", cpu_s=0.33, wall_s=0.45, stored_bytes=1.02),
+    *_against("image-first", "borg", cpu_s=0.75, wall_s=0.6, stored_bytes=1.02),
+    *_against("image-second", "restic", cpu_s=0.15, added_bytes=0.7),
+    *_against("image-second", "borg", cpu_s=0.25, added_bytes=0.4),
+    *_against("tree-first", "restic", cpu_s=0.45, wall_s=0.6),
+    *_against("tree-first", "borg", cpu_s=0.45),
+    *_against("tree-unchanged", "restic", cpu_s=0.25, wall_s=0.25),
+    *_against("tree-unchanged", "borg", cpu_s=0.2, wall_s=0.2),
+    *_against("tree-restore", "restic", cpu_s=0.45, wall_s=0.6),
+    *_against("tree-restore", "borg", cpu_s=0.4),
+    *_against("image-restore", "restic", cpu_s=0.45, wall_s=0.6),
+    *_against("image-restore", "borg", cpu_s=0.4),
+    *_against("verify-image", "restic", cpu_s=0.5, wall_s=0.5),
+    *_against("verify-image", "borg", cpu_s=0.3, wall_s=0.3),
+    *_against("verify-tree", "restic", cpu_s=0.5, wall_s=0.5),
+    *_against("verify-tree", "borg", cpu_s=0.3, wall_s=0.3),
+    *_against("incompressible-first", "restic", cpu_s=0.2),
+    *_against("incompressible-first", "borg", cpu_s=0.3),
+    *(Bar(job, "rss_bytes", "", 200 * MB) for job in MEASURED),
+    Bar("million-first", "rss_bytes", "", 250 * MB),
+    Bar("million-unchanged", "rss_bytes", "", 250 * MB),
+    Bar("index", "private_bytes", "", 200 * MB),
+    Bar("index", "lookups_per_cpu_s", "", 500_000, "at least"),
+    Bar("mark", "mark_cpu_s", "", 2.0),
+    Bar("mark", "rss_bytes", "", 300 * MB),
+)
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Summarise the values of one figure. ValueError where there are none."""
+    if not values:
+        raise ValueError("a figure without values has no spread")
+    return Spread(
+        n=len(values), median=statistics.median(values), min=min(values), max=max(values), values=list(values)
+    )
+
+
+def ratio(ours: Spread, theirs: Spread) -> float:
+    """Our median over theirs; where theirs is 0, 1 if ours is too and infinite if not."""
+    if theirs["median"]:
+        return ours["median"] / theirs["median"]
+    return float("inf") if ours["median"] else 1.0
+
+
+def compared(jobs: Jobs) -> dict[JobName, dict[Tool, dict[Figure, float]]]:
+    """Every ratio that the measured jobs allow, by job, peer and figure; none to a peer that needs nothing."""
+    return {
+        job: {
+            peer: {
+                figure: ratio(tools[OURS][figure], theirs[figure])
+                for figure in theirs
+                if figure in tools[OURS] and theirs[figure]["median"]
+            }
+            for peer, theirs in tools.items()
+            if peer != OURS
+        }
+        for job, tools in jobs.items()
+        if OURS in tools
+    }
+
+
+def verdicts(jobs: Jobs, bars: Sequence[Bar] = BARS) -> list[Verdict]:
+    """Each bar whose figures were measured, with the value and whether it is held; the others are left out."""
+    found: list[Verdict] = []
+    for bar in bars:
+        tools = jobs.get(bar.job, {})
+        ours = tools.get(OURS, {}).get(bar.figure)
+        theirs = tools.get(bar.against, {}).get(bar.figure)
+        if ours is None or (bar.against and theirs is None):
+            continue
+        value = ratio(ours, theirs) if theirs is not None else ours["median"]
+        found.append(
+            Verdict(
+                job=bar.job,
+                figure=bar.figure,
+                against=bar.against,
+                value=value,
+                sense=bar.sense,
+                limit=bar.limit,
+                held=bar.held(value),
+            )
+        )
+    return found

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of the documents, out of `bench/results.json` and nothing else.
+
+Between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->` in README.md and docs/PERFORMANCE.md stands the table of that
+name. `python -m bench.table` writes them, `--check` ends with 1 where a document says something else than the results,
+`--show NAME` prints one. Names: machine, data, summary, jobs, bars, parts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.figures import OURS, Spread
+
+__all__ = ["TABLES", "filled", "main"]
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).with_name("results.json")
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs/PERFORMANCE.md")
+MARKED = re.compile(r"(<!-- bench:([a-z]+) -->\n).*?(<!-- /bench:\2 -->)", re.DOTALL)
+MB = 1e6
+WORDS = {
+    "image-first": "disk image, first backup",
+    "image-second": "disk image, second generation",
+    "image-restore": "disk image, restore",
+    "verify-image": "disk image, verify every byte",
+    "tree-first": "tree, first backup",
+    "tree-unchanged": "tree, unchanged",
+    "tree-restore": "tree, restore",
+    "verify-tree": "tree, verify every byte",
+    "incompressible-first": "incompressible file, first backup",
+    "source-first": "source tree with duplicates, first backup",
+    "million-first": "a million files, first backup",
+    "million-unchanged": "a million files, unchanged",
+    "index": "index of 100 million chunks",
+    "mark": "mark of a reclaim, 20 million chunks, 100 points",
+}
+SETS = {
+    "image": "ext4 image, first generation",
+    "image2": "ext4 image, second generation",
+    "tree": "tree of real files",
+    "source": "source trees with duplicates",
+    "incompressible": "random bytes",
+    "million": "a million tiny files",
+}
+
+
+def _number(value: float) -> str:
+    """Three significant digits, more for large numbers."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+PARTS = ("index", "mark")  # jobs with figures of their own
+FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
+    "cpu_s": ("CPU s", _number),
+    "wall_s": ("wall s", _number),
+    "rss_bytes": ("peak memory, MB", lambda count: _number(count / MB)),
+    "stored_bytes": ("stored, MB", lambda count: _number(count / MB)),
+    "added_bytes": ("added, MB", lambda count: _number(count / MB)),
+}
+
+Results = dict[str, Any]
+
+
+def filled(text: str, results: Results) -> str:
+    """The document with every marked table made anew. KeyError names a table that there is not."""
+    return MARKED.sub(lambda found: f"{found[1]}{TABLES[found[2]](results)}\n{found[3]}", text)
+
+
+def main() -> int:
+    """Write the documents, or check them."""
+    parser = argparse.ArgumentParser(prog="python -m bench.table", description="Render the measured tables.")
+    parser.add_argument("--check", action="store_true", help="change nothing; end with 1 where a document differs")
+    parser.add_argument("--show", choices=TABLES, help="print this table")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="other results than bench/results.json")
+    given = parser.parse_args()
+    if not given.results.exists():
+        marked = [d.name for d in DOCUMENTS if d.exists() and MARKED.search(d.read_text())]
+        print(f"no {given.results.name}: run `make bench`; waiting for it: {', '.join(marked) or 'no document'}")
+        return 1 if marked or given.show else 0
+    results: Results = json.loads(given.results.read_text())
+    if given.show:
+        print(TABLES[given.show](results))
+        return 0
+    stale = 0
+    for document in DOCUMENTS:
+        text = document.read_text() if document.exists() else ""
+        if (new := filled(text, results)) != text:
+            stale += 1
+            if given.check:
+                print(f"{document.name} does not say what results.json says: run `python -m bench.table`")
+            else:
+                document.write_text(new)
+    return 1 if stale and given.check else 0
+
+
+def _machine(results: Results) -> str:
+    machine, versions = results["machine"], results["versions"]
+    tools = ", ".join(f"{tool} {version}" for tool, version in versions.items())
+    rounds = sorted({figures["cpu_s"]["n"] for tools in results["jobs"].values() for figures in tools.values()})
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 1e9:.0f} GB memory, Linux "
+        f"{machine['kernel']}, {machine['file_system']}, Python {machine['python']}. {tools}. "
+        f"Medians of n = {' or '.join(map(str, rounds))} rounds, interleaved; CPU = user + system, MB = 10⁶ bytes."
+    )
+
+
+def _data(results: Results) -> str:
+    facts = {name: results["data"][name] for name in SETS if name in results["data"]}
+    rows = [
+        [SETS[name], f"{said['files']:,}", _number(said["bytes"] / MB), _number(said["allocated"] / MB)]
+        for name, said in facts.items()
+    ]
+    return _markdown(["data", "files", "MB as read", "MB allocated"], rows)
+
+
+def _summary(results: Results) -> str:
+    """One line a job: CPU, wall and memory of Keepstone, and the peers' CPU and wall as multiples of them."""
+    peers = [tool for tool in results["versions"] if tool != OURS]
+    rows = []
+    for job, tools in _jobs(results):
+        if OURS in tools and len(tools) > 1:
+            ours = tools[OURS]
+            cells = [f"{_median(ours, 'cpu_s')} / {_median(ours, 'wall_s')}", _median(ours, "rss_bytes")]
+            cells += [_times(tools.get(peer), ours) for peer in peers]
+            rows.append([WORDS[job], *cells])
+    return _markdown(["job", "Keepstone CPU / wall, s", "peak MB", *(f"{p}: × CPU / × wall" for p in peers)], rows)
+
+
+def _all_jobs(results: Results) -> str:
+    """Every figure of every tool: median, and least to greatest where they differ."""
+    rows = []
+    for job, tools in _jobs(results):
+        for tool in results["versions"]:
+            if tool in tools and job not in PARTS:
+                figures = tools[tool]
+                cells = [_spread(figures.get(name), shown) for name, (_, shown) in FIGURES.items()]
+                rows.append([WORDS[job], tool, *cells, str(figures["cpu_s"]["n"])])
+    return _markdown(["job", "tool", *(head for head, _ in FIGURES.values()), "n"], rows)
+
+
+def _parts(results: Results) -> str:
+    """What the programs that measure one part said of it, figure by figure."""
+    rows = [
+        [WORDS[job], name.replace("_", " "), _spread(value, _number)]
+        for job, tools in _jobs(results)
+        if job in PARTS
+        for name, value in tools[OURS].items()
+    ]
+    return _markdown(["part", "figure", "median (least–greatest)"], rows)
+
+
+def _bars(results: Results) -> str:
+    """Every limit beside what was measured."""
+    rows = []
+    for bar in results["bars"]:
+        unit = MB if bar["figure"].endswith("_bytes") and not bar["against"] else 1
+        name = FIGURES.get(bar["figure"], (bar["figure"].replace("_bytes", ", MB").replace("_", " "), str))[0]
+        name = name.partition(",")[0] if bar["against"] else name
+        whom = f"{name} ÷ {bar['against']}" if bar["against"] else name
+        sign = "≤" if bar["sense"] == "at most" else "≥"
+        held = "held" if bar["held"] else "**not held**"
+        limit = f"{sign} {_limit(bar['limit'] / unit)}"
+        rows.append([WORDS[bar["job"]], whom, _number(bar["value"] / unit), limit, held])
+    return _markdown(["job", "figure", "measured", "bar", ""], rows)
+
+
+TABLES: dict[str, Callable[[Results], str]] = {
+    "machine": _machine,
+    "data": _data,
+    "summary": _summary,
+    "jobs": _all_jobs,
+    "parts": _parts,
+    "bars": _bars,
+}
+
+
+def _jobs(results: Results) -> Iterable[tuple[str, dict[str, dict[str, Spread]]]]:
+    return ((job, results["jobs"][job]) for job in WORDS if job in results["jobs"])
+
+
+def _median(figures: dict[str, Spread], name: str) -> str:
+    return FIGURES[name][1](figures[name]["median"])
+
+
+def _times(theirs: dict[str, Spread] | None, ours: dict[str, Spread]) -> str:
+    if theirs is None:
+        return "–"
+    return " / ".join(f"{theirs[name]['median'] / ours[name]['median']:.1f}" for name in ("cpu_s", "wall_s"))
+
+
+def _spread(value: Spread | None, shown: Callable[[float], str]) -> str:
+    if value is None:
+        return "–"
+    median, least, greatest = shown(value["median"]), shown(value["min"]), shown(value["max"])
+    return median if least == greatest else f"{median} ({least}–{greatest})"
+
+
+def _limit(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:g}"
+
+
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [list(head), ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keys, sealing, signatures, recovery kits: everything secret about a store, and nothing about what is in it."""
+
+from __future__ import annotations
+
+from keepstone.crypto.frames import frame_key, open_frame, seal_frame
+from keepstone.crypto.hashing import Blake3Hashing, Checksum, Hashing, Sha256Hashing, hashing
+from keepstone.crypto.keyfile import PlatformKeyProvider
+from keepstone.crypto.keyring import Keyring, create_keyring, open_keyring, rewrap
+from keepstone.crypto.keys import DomainKeys, VaultKey
+from keepstone.crypto.kit import Kit, KitProvider, generate_passphrase, make_kit, open_kit
+from keepstone.crypto.passphrase import Argon2Cost, PassphraseProvider
+from keepstone.crypto.providers import KeyProvider
+from keepstone.crypto.sealing import open_object, seal_object
+from keepstone.crypto.signing import public_key, sign, verify
+
+__all__ = [
+    "Argon2Cost",
+    "Blake3Hashing",
+    "Checksum",
+    "DomainKeys",
+    "Hashing",
+    "KeyProvider",
+    "Keyring",
+    "Kit",
+    "KitProvider",
+    "PassphraseProvider",
+    "PlatformKeyProvider",
+    "Sha256Hashing",
+    "VaultKey",
+    "create_keyring",
+    "frame_key",
+    "generate_passphrase",
+    "hashing",
+    "make_kit",
+    "open_frame",
+    "open_keyring",
+    "open_kit",
+    "open_object",
+    "public_key",
+    "rewrap",
+    "seal_frame",
+    "seal_object",
+    "sign",
+    "verify",
+]

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recovery kit: the vault key on paper, for the day on which machine, key file and passphrase are gone.
+
+A kit is an armoured age file (age-encryption.org/v1), so that it also opens without Keepstone, by `age --decrypt`. It
+is sealed under a passphrase, or to age recipients (key escrow: any one of them opens it). Its text is JSON:
+
+    format "keepstone recovery kit", version 1, store_id (hex), description, made_at (RFC 3339, UTC),
+    vault_key (base64), instructions (list of lines)
+
+A kit stays good when root keys are rotated, because the vault key stays the same. The keys object holds a slot of kind
+`kit` with a check value and nothing else, so that a kit of another store is told from damage. Chance inside the age
+file comes from the age library, not from Env.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
+
+from keepstone.crypto.keys import VaultKey
+from keepstone.crypto.providers import Bytes32, Slot, read_slot, write_slot
+from keepstone.crypto.slots import slot_check, slot_fits
+from keepstone.env import Env
+from keepstone.errors import CorruptObject, UnsupportedFormat, UsageError, WrongKey
+
+__all__ = ["Kit", "KitProvider", "generate_passphrase", "make_kit", "open_kit"]
+
+_FORMAT = "keepstone recovery kit"
+_VERSION = 1
+_MAX_SIZE = 64 * 1024
+_WRONG_KEY = ("Decryption failed", "No matching keys found")  # what age says where a key does not fit
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
+_GROUPS = 8
+_GROUP = 5
+_INSTRUCTIONS = [
+    "This text opens the store named above. Whoever has it can read everything in the store.",
+    "Keep it away from the store and from the machines that are backed up, for example on paper in a safe.",
+    "With Keepstone:     keepstone vault rebuild --from STORE --kit KIT",
+    "Without Keepstone:  the store holds FORMAT.md and rescue.py; age --decrypt KIT shows this text.",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kit:
+    """An opened kit. `made_at` is a date and time in UTC (RFC 3339)."""
+
+    store_id: bytes
+    vault_key: VaultKey
+    description: str
+    made_at: str
+
+
+class _Version(msgspec.Struct, frozen=True):
+    format: str
+    version: int
+
+
+class _Text(msgspec.Struct, frozen=True):
+    format: str
+    version: int
+    store_id: str
+    description: str
+    made_at: str
+    vault_key: Bytes32
+    instructions: list[str]
+
+
+def make_kit(
+    env: Env,
+    vault_key: VaultKey,
+    store_id: bytes,
+    description: str,
+    *,
+    passphrase: str | None = None,
+    recipients: Sequence[str] = (),
+) -> bytes:
+    """A kit, sealed under `passphrase` or to `recipients` ("age1…"), not both. `UsageError` for anything else."""
+    import pyrage  # type: ignore[import-untyped]
+
+    if bool(passphrase) == bool(recipients):
+        raise UsageError("a recovery kit takes either a passphrase or age recipients; give one of them")
+    text = _Text(
+        format=_FORMAT,
+        version=_VERSION,
+        store_id=store_id.hex(),
+        description=description,
+        made_at=datetime.fromtimestamp(env.wall_time() // 10**9, UTC).isoformat(),
+        vault_key=vault_key.secret,
+        instructions=_INSTRUCTIONS,
+    )
+    plain = msgspec.json.format(msgspec.json.encode(text), indent=2) + b"\n"
+    if passphrase:
+        return bytes(pyrage.passphrase.encrypt(plain, passphrase, armored=True))
+    keys = []
+    for recipient in recipients:
+        try:
+            keys.append(pyrage.x25519.Recipient.from_str(recipient))
+        except pyrage.RecipientError as error:
+            raise UsageError(f"{recipient!r} is no age recipient ({error}); it should look like age1…") from None
+    return bytes(pyrage.encrypt(plain, keys, armored=True))
+
+
+def open_kit(data: bytes, *, passphrase: str | None = None, identity: str | None = None) -> Kit:
+    """The content of a kit, by its passphrase or by the text of an age identity file ("AGE-SECRET-KEY-1…").
+
+    `WrongKey` where the passphrase or identity does not fit (age cannot always tell this from damage), `CorruptObject`
+    where the kit is damaged, `UnsupportedFormat` for a newer kit, `UsageError`.
+    """
+    import pyrage
+
+    if bool(passphrase) == bool(identity):
+        raise UsageError("a recovery kit opens by its passphrase or by an age identity; give one of them")
+    if len(data) > _MAX_SIZE:
+        raise CorruptObject(f"the recovery kit is longer than {_MAX_SIZE} bytes: this is no kit; take another copy")
+    try:
+        if passphrase:
+            plain = pyrage.passphrase.decrypt(data, passphrase)
+        else:
+            plain = pyrage.decrypt(data, _identities(identity or ""))
+    except pyrage.DecryptError as error:
+        if str(error) in _WRONG_KEY:
+            what = "passphrase" if passphrase else "identity"
+            raise WrongKey(f"the {what} does not open the recovery kit; try another one, or another copy") from None
+        raise CorruptObject(f"the recovery kit is damaged ({error}); take another copy") from None
+    return _read(plain)
+
+
+def _identities(text: str) -> list[object]:
+    import pyrage
+
+    lines = [line.strip() for line in text.splitlines()]
+    try:
+        return [pyrage.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")]
+    except pyrage.IdentityError:
+        raise UsageError("this is no age identity; it should look like AGE-SECRET-KEY-1…") from None
+
+
+def _read(plain: bytes) -> Kit:
+    try:
+        version = msgspec.json.decode(plain, type=_Version)
+        if version.format == _FORMAT and version.version > _VERSION:
+            raise UnsupportedFormat(f"the recovery kit has version {version.version}; upgrade Keepstone")
+        text = msgspec.json.decode(plain, type=_Text)
+        if (text.format, text.version) != (_FORMAT, _VERSION):
+            raise ValueError
+        store_id = bytes.fromhex(text.store_id)
+    except (ValueError, RecursionError):
+        raise CorruptObject("the recovery kit opens, but its text is no kit; take another copy") from None
+    return Kit(
+        store_id=store_id, vault_key=VaultKey(text.vault_key), description=text.description, made_at=text.made_at
+    )
+
+
+class _KitSlot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="kit"):
+    salt: Bytes32
+    check: Bytes32
+
+
+class KitProvider:
+    """Opens a store by the vault key out of its kit; its slot wraps nothing, it only tells whether the key fits."""
+
+    kind = "kit"
+
+    def __init__(self, vault_key: VaultKey) -> None:
+        self._vault_key = vault_key
+
+    def wrap(self, vault_key: VaultKey, context: bytes, salt: bytes) -> dict[str, str | int]:
+        return write_slot(_KitSlot(salt=salt, check=slot_check(vault_key.secret, context, salt)))
+
+    def unwrap(self, slot: Slot, context: bytes) -> VaultKey:
+        form = read_slot(slot, _KitSlot)
+        if not slot_fits(self._vault_key.secret, context, form.salt, form.check):
+            raise WrongKey("the recovery kit is not this store's")
+        return self._vault_key
+
+
+def generate_passphrase(env: Env) -> str:
+    """A passphrase of 200 random bits for paper: 8 groups of 5 characters, none of which is mistaken for another."""
+    bits = int.from_bytes(env.random(_GROUPS * _GROUP * 5 // 8), "big")
+    letters = [_ALPHABET[bits >> 5 * place & 31] for place in range(_GROUPS * _GROUP)]
+    return "-".join("".join(letters[at : at + _GROUP]) for at in range(0, len(letters), _GROUP))

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Block sources and sinks: disks as ranges of bytes, some of which are known to be zero."""
+
+from __future__ import annotations
+
+from keepstone.disks.port import BlockSink, BlockSource, Extent
+from keepstone.disks.raw import RawSink, RawSource
+
+__all__ = ["BlockSink", "BlockSource", "Extent", "RawSink", "RawSource"]

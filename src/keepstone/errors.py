@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every failure that a caller can act on, as one tree.
+
+    KeepstoneError
+    ├── UsageError                     the request itself makes no sense
+    ├── NotFound                       a named thing does not exist
+    │   ├── StoreMissing               no store at that place
+    │   ├── PointNotFound
+    │   ├── ObjectMissing              an object that the store should hold is gone
+    │   └── SourceMissing              what was to be backed up is not there
+    ├── AlreadyExists
+    │   ├── ObjectExists               put-if-absent found the name taken
+    │   ├── StoreExists
+    │   └── TargetExists               a restore would overwrite something
+    ├── SourceFailed                   what was to be backed up cannot be read, or changed its length meanwhile
+    ├── AccessDenied                   the operating system said no
+    ├── WrongKey                       passphrase or key does not open the store
+    ├── FormatError                    bytes are not what the format says: damage, forgery or a bug
+    │   ├── CorruptObject              a stored object fails its own check
+    │   ├── RollbackDetected           the store is older than what this machine has seen of it
+    │   └── HostileName                a name in a manifest would leave the restore target
+    ├── UnsupportedFormat              a foreign or newer store; upgrade Keepstone
+    ├── StorageError                   the storage below failed
+    │   └── StorageFull
+    ├── LeaseLost                      this writer was aborted; nothing of it is visible, start again
+    ├── WriterFailed                   a part of the backup pipeline broke; nothing was committed
+    └── GuardRefused                   a lock or a guard forbids it
+
+Each class has a stable `code` (for programs and the API), an HTTP `status` and a CLI `exit_code`. The message
+names the object and says what to do next.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AccessDenied",
+    "AlreadyExists",
+    "CorruptObject",
+    "FormatError",
+    "GuardRefused",
+    "HostileName",
+    "KeepstoneError",
+    "LeaseLost",
+    "NotFound",
+    "ObjectExists",
+    "ObjectMissing",
+    "PointNotFound",
+    "RollbackDetected",
+    "SourceFailed",
+    "SourceMissing",
+    "StorageError",
+    "StorageFull",
+    "StoreExists",
+    "StoreMissing",
+    "TargetExists",
+    "UnsupportedFormat",
+    "UsageError",
+    "WriterFailed",
+    "WrongKey",
+]
+
+
+class KeepstoneError(Exception):
+    """Root of the tree."""
+
+    code = "Failed"
+    status = 500
+    exit_code = 1
+
+
+class UsageError(KeepstoneError):
+    """The request itself makes no sense."""
+
+    code = "BadRequest"
+    status = 400
+    exit_code = 2
+
+
+class NotFound(KeepstoneError):
+    """A named thing does not exist."""
+
+    code = "ResourceNotFound"
+    status = 404
+    exit_code = 3
+
+
+class StoreMissing(NotFound):
+    """There is no store at the place named."""
+
+    code = "StoreMissing"
+    exit_code = 10
+
+
+class PointNotFound(NotFound):
+    """No recovery point has that name."""
+
+    code = "RecoveryPointNotFound"
+
+
+class ObjectMissing(NotFound):
+    """An object that the store should hold is gone."""
+
+    code = "ObjectMissing"
+
+
+class SourceMissing(NotFound):
+    """What was to be backed up is not there."""
+
+    code = "SourceMissing"
+
+
+class AlreadyExists(KeepstoneError):
+    """A name is taken."""
+
+    code = "AlreadyExists"
+    status = 409
+
+
+class ObjectExists(AlreadyExists):
+    """Put-if-absent found the name taken; the stored object is untouched."""
+
+    code = "ObjectExists"
+
+
+class StoreExists(AlreadyExists):
+    """`init` found a store, or other files, at that place."""
+
+    code = "StoreExists"
+
+
+class TargetExists(AlreadyExists):
+    """A restore would overwrite something that it was not asked to."""
+
+    code = "TargetExists"
+
+
+class SourceFailed(KeepstoneError):
+    """What was to be backed up cannot be read to its end, or became shorter meanwhile; nothing of it was committed."""
+
+    code = "SourceFailed"
+
+
+class AccessDenied(KeepstoneError):
+    """The operating system refused access."""
+
+    code = "AccessDenied"
+    status = 403
+    exit_code = 5
+
+
+class WrongKey(KeepstoneError):
+    """The passphrase or key file does not open this store."""
+
+    code = "WrongKey"
+    status = 403
+    exit_code = 12
+
+
+class FormatError(KeepstoneError):
+    """Bytes are not what the format says: damage, forgery or a bug."""
+
+    code = "FormatError"
+
+
+class CorruptObject(FormatError):
+    """A stored object fails its own check."""
+
+    code = "CorruptObject"
+
+
+class RollbackDetected(FormatError):
+    """The store is older than what this machine has already seen of it."""
+
+    code = "RollbackDetected"
+
+
+class HostileName(FormatError):
+    """A name in a manifest would leave the restore target."""
+
+    code = "HostileName"
+
+
+class UnsupportedFormat(KeepstoneError):
+    """The store was written by a foreign or newer version."""
+
+    code = "UnsupportedFormat"
+
+
+class StorageError(KeepstoneError):
+    """The storage below failed; what was acknowledged before is untouched."""
+
+    code = "StorageError"
+
+
+class StorageFull(StorageError):
+    """The storage below has no room left."""
+
+    code = "StorageFull"
+    status = 507
+
+
+class LeaseLost(KeepstoneError):
+    """This writer was aborted by reclaim; nothing of it became visible. Start the backup again."""
+
+    code = "LeaseLost"
+    status = 409
+    exit_code = 11
+
+
+class WriterFailed(KeepstoneError):
+    """A part of the backup pipeline broke; nothing was committed."""
+
+    code = "WriterFailed"
+
+
+class GuardRefused(KeepstoneError):
+    """A lock or a guard forbids the operation."""
+
+    code = "GuardRefused"
+    status = 403
+    exit_code = 6

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store: recovery points in an object storage, deduplicated, compressed, encrypted, crash-safe."""
+
+from __future__ import annotations
+
+from keepstone.store.chunking import DISK_CHUNK, SMALL_FILE, cut_file, cut_fixed
+from keepstone.store.commits import PointRecord
+from keepstone.store.node import Node
+from keepstone.store.pipeline import SEGMENT, Chunks, Scratch
+from keepstone.store.points import Point
+from keepstone.store.reader import LocalReader, Reader
+from keepstone.store.refs import ZERO_REF
+from keepstone.store.store import Store
+from keepstone.store.writer import LocalWriter, Outcome, Writer
+
+__all__ = [
+    "DISK_CHUNK",
+    "SEGMENT",
+    "SMALL_FILE",
+    "ZERO_REF",
+    "Chunks",
+    "LocalReader",
+    "LocalWriter",
+    "Node",
+    "Outcome",
+    "Point",
+    "PointRecord",
+    "Reader",
+    "Scratch",
+    "Store",
+    "Writer",
+    "cut_file",
+    "cut_fixed",
+]

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The head chain: a signed log of what happened to the store's points, one object an entry.
+
+An entry names an event, the object it concerns and the digest of that object's bytes, and carries the digest of the entry before; all of it is
+signed with Ed25519. Entries are canonical JSON in clear, because they tell nothing that a listing of the storage does not, and
+anybody with the public key can audit them.
+
+What it is for: order (a point without an entry is the newest), and evidence. A point that the chain has and the storage lacks, without a
+purge, is lost or taken away; a chain shorter than this machine remembers means that the store was rolled back.
+
+Order of writing: a commit cell, then its entry. A purge or an undelete: the entry, then the deletion. So a crash between the two leaves
+at most one step that the next run repeats, and never an unexplained absence.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from keepstone.crypto import sign, verify
+from keepstone.errors import CorruptObject, ObjectExists, ObjectMissing
+from keepstone.store.context import Context
+from keepstone.store.layout import HEADS, head_name
+
+__all__ = ["EVENTS", "Chain", "Head"]
+
+EVENTS = ("init", "commit", "move", "forget", "undelete", "purge", "drop-move", "keys")
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry. `previous` and `digest` are hex; `time` is what the writer's wall clock said (ns), for people only."""
+
+    sequence: int
+    previous: str
+    event: str
+    object: str
+    digest: str
+    time: int
+    store: str
+
+
+class _Signed(msgspec.Struct, frozen=True):
+    head: msgspec.Raw
+    signature: str
+
+
+_encoder = msgspec.json.Encoder(order="deterministic")
+_signed = msgspec.json.Decoder(_Signed)
+_head = msgspec.json.Decoder(Head)
+
+
+class Chain:
+    """Reads and extends the chain. Concurrent writers race for a sequence number; the loser takes the next."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._last: tuple[int, str] | None = None  # (sequence, digest of the entry's bytes)
+
+    def read(self, sequence: int) -> tuple[Head, str]:
+        """(entry, digest of its bytes); `ObjectMissing` past the end, `CorruptObject` where the signature does not hold."""
+        name = head_name(sequence)
+        data = self._context.storage.read(name)
+        try:
+            signed = _signed.decode(data)
+            head = _head.decode(signed.head)
+            signature = bytes.fromhex(signed.signature)
+        except (msgspec.MsgspecError, ValueError, UnicodeDecodeError) as error:
+            raise CorruptObject(f"{name} is damaged; run verify") from error
+        if bytes(data) != _encode(head, signed.signature) or not verify(
+            self._context.verify_key, b"keepstone-head/v1" + bytes(signed.head), signature
+        ):
+            raise CorruptObject(f"{name} has a wrong signature; it was damaged or forged; run verify")
+        if head.sequence != sequence or head.store != self._context.store_id.hex():
+            raise CorruptObject(f"{name} is another entry or of another store; run verify")
+        return head, self._context.hashing.digest(data).hex()
+
+    def last(self) -> tuple[int, str]:
+        """(sequence, digest) of the newest entry; (0, "") where there is none."""
+        if self._last is None:
+            newest = max((int(info.name[len(HEADS) :]) for info in self._context.storage.list(HEADS)), default=0)
+            self._last = (newest, self.read(newest)[1]) if newest else (0, "")
+        sequence, digest = self._last
+        while True:
+            try:
+                digest = self.read(sequence + 1)[1]
+            except ObjectMissing:
+                break
+            sequence += 1
+        self._last = sequence, digest
+        return self._last
+
+    def append(self, event: str, name: str, data: bytes) -> tuple[int, str]:
+        """Add an entry about the object `name` with these bytes; (sequence, digest) when it is durable."""
+        context = self._context
+        while True:
+            sequence, previous = self.last()
+            head = Head(
+                sequence=sequence + 1,
+                previous=previous,
+                event=event,
+                object=name,
+                digest=context.hashing.digest(data).hex(),
+                time=context.env.wall_time(),
+                store=context.store_id.hex(),
+            )
+            signature = sign(context.keys.signing_seed, b"keepstone-head/v1" + _encoder.encode(head))
+            entry = _encode(head, signature.hex())
+            try:
+                context.storage.put(head_name(sequence + 1), entry)
+            except ObjectExists:
+                continue
+            self._last = sequence + 1, context.hashing.digest(entry).hex()
+            return self._last
+
+    def entries(self) -> list[Head]:
+        """The whole chain, each link checked.
+
+        Raises `CorruptObject` at the first entry that is damaged or does not continue the one before, `ObjectMissing` at a gap.
+        """
+        count = max((int(info.name[len(HEADS) :]) for info in self._context.storage.list(HEADS)), default=0)
+        heads = []
+        previous = ""
+        for sequence in range(1, count + 1):
+            head, digest = self.read(sequence)
+            if head.previous != previous:
+                raise CorruptObject(f"{head_name(sequence)} does not continue the entry before it; run verify")
+            previous = digest
+            heads.append(head)
+        return heads
+
+
+def _encode(head: Head, signature: str) -> bytes:
+    return _encoder.encode(_Signed(msgspec.Raw(_encoder.encode(head)), signature))

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commit cells and the records in them.
+
+`commits/<commit>` is written exactly once, by put-if-absent: by the writer with its record, or by a collector with "aborted". Whoever comes
+first decides; nobody needs a clock or a lock. A point is visible if and only if its cell holds a point record.
+
+An aborted cell stays for ever (some fifty bytes): removing it would let a writer that was only paused publish after all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from keepstone.errors import CorruptObject, LeaseLost, ObjectExists, ObjectMissing
+from keepstone.store.context import Context
+from keepstone.store.layout import COMMITS, commit_name
+
+__all__ = ["ABORTED", "Commits", "Move", "MoveRecord", "PointRecord", "Record"]
+
+ABORTED = b"keepstone: aborted\n"
+
+
+class PointRecord(msgspec.Struct, frozen=True, kw_only=True, tag="point"):
+    """A recovery point: what was protected, when, and the root of its manifest.
+
+    `item` names the protected thing, `kind` its workload. `packs`, `root`: the root nodes as runs (see `refs`). `detail` is the workload's own
+    msgpack. `started`, `finished`: wall clock, ns. `logical`: bytes that a restore writes; `read`, `added`, `stored`: bytes read from the source,
+    new before and after compression. `lock_until`: wall clock ns before which no purge is allowed; 0 = no lock.
+    """
+
+    item: str
+    kind: str
+    host: str
+    source: bytes
+    started: int
+    finished: int
+    packs: bytes
+    root: bytes
+    detail: bytes
+    parent: str = ""
+    lock_until: int = 0
+    logical: int = 0
+    read: int = 0
+    added: int = 0
+    stored: int = 0
+    files: int = 0
+    warnings: int = 0
+    tags: list[str] = []
+
+
+class Move(msgspec.Struct, frozen=True, array_like=True):
+    """Where the chunks of one old pack went. `chunks`: how many the old pack had. `runs`: u32 quadruples (old position, count, index into
+    `packs`, new position); positions not in it were dead."""
+
+    pack: bytes
+    chunks: int
+    packs: bytes
+    runs: bytes
+
+
+class MoveRecord(msgspec.Struct, frozen=True, kw_only=True, tag="moves"):
+    """What one compaction moved."""
+
+    moves: list[Move]
+
+
+Record = PointRecord | MoveRecord
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(PointRecord | MoveRecord)
+
+
+class Commits:
+    """The cells of a store. Opened records are remembered: a cell never changes."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._records: dict[str, Record | None] = {}
+
+    def publish(self, commit: str, record: Record) -> bytes:
+        """Make the record visible, durable on return; the stored bytes. `LeaseLost` where the cell says aborted."""
+        name = commit_name(commit)
+        sealed = self._context.seal("commit", name, _encoder.encode(record))
+        try:
+            self._context.storage.put(name, sealed)
+        except ObjectExists:
+            if self._context.storage.read(name) != sealed:  # equal: an earlier try whose answer was lost
+                raise LeaseLost(
+                    f"backup {commit} was aborted by a reclaim that took it for dead; nothing of it is visible. Start it again"
+                ) from None
+        return sealed
+
+    def abort(self, commit: str) -> bool:
+        """Forbid this commit for ever; False where it has already been published."""
+        name = commit_name(commit)
+        try:
+            self._context.storage.put(name, ABORTED)
+        except ObjectExists:
+            return self._context.storage.read(name) == ABORTED
+        return True
+
+    def get(self, commit: str) -> Record | None:
+        """The record; None where the cell says aborted. `ObjectMissing`, `CorruptObject`."""
+        if commit in self._records:
+            return self._records[commit]
+        name = commit_name(commit)
+        data = self._context.storage.read(name)
+        record: Record | None = None
+        if data != ABORTED:
+            plain = self._context.open("commit", name, data)
+            try:
+                record = _decoder.decode(plain)
+            except msgspec.MsgspecError as error:
+                raise CorruptObject(
+                    f"{name} holds no record that this version knows ({error}); upgrade or run verify"
+                ) from error
+        self._records[commit] = record
+        return record
+
+    def names(self, tag: str = "") -> list[str]:
+        """The commits that have a cell, published or aborted; `tag` limits them to one item or to moves."""
+        prefix = commit_name(f"{tag}-" if tag else "")
+        return sorted(info.name[len(COMMITS) :] for info in self._context.storage.list(prefix))
+
+    def decided(self, commit: str) -> bool:
+        """Whether the cell has been written."""
+        try:
+            self._context.storage.size(commit_name(commit))
+        except ObjectMissing:
+            return False
+        return True
+
+    def records(
+        self, tag: str = "", damaged: list[tuple[str, CorruptObject]] | None = None
+    ) -> Iterator[tuple[str, Record]]:
+        """(commit, record) of everything visible; one that is purged meanwhile is left out.
+
+        A damaged cell raises `CorruptObject`, or goes into `damaged` where that is given.
+        """
+        for commit in self.names(tag):
+            try:
+                record = self.get(commit)
+            except ObjectMissing:
+                continue
+            except CorruptObject as error:
+                if damaged is None:
+                    raise
+                damaged.append((commit, error))
+                continue
+            if record is not None:
+                yield commit, record

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A frame: consecutive new chunks, compressed together by one call; the unit of sealing.
+
+Making a frame (compress, digest) needs no key and no pack, so workers do it beside the writer; sealing needs the frame's place and
+is done while it is copied into the pack (`pack.py`).
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import zstandard
+
+from keepstone.crypto import Hashing
+from keepstone.errors import CorruptObject
+
+__all__ = ["CODEC_RAW", "CODEC_ZSTD", "FRAME_LIMIT", "MAX_FRAME", "Frame", "expand", "make_frame"]
+
+FRAME_LIMIT = 1 << 20
+"""Bytes of chunks after which a frame is closed."""
+MAX_FRAME = 16 << 20
+"""No frame is longer than this before compression; a longer one is damage or an attack."""
+CODEC_RAW = 0
+CODEC_ZSTD = 1
+_SAVING = 0.97  # below 3 % the chunk is stored as it is: reading it back is then free
+
+_local = threading.local()  # zstd contexts are not to be shared between threads, nor made per call
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """`payload` is what will be sealed; `ids` and `lengths` belong to the chunks in it, `digest` to the payload."""
+
+    payload: bytes
+    codec: int
+    raw_length: int
+    digest: bytes
+    ids: list[bytes]
+    lengths: list[int]
+
+
+def make_frame(hashing: Hashing, level: int, data: bytes | memoryview, ids: list[bytes], lengths: list[int]) -> Frame:
+    """Compress the chunks that make up `data`."""
+    compressors = _local.__dict__
+    compressor = compressors.get(level)
+    if compressor is None:
+        compressor = compressors[level] = zstandard.ZstdCompressor(level=level, write_checksum=False)
+    payload = compressor.compress(data)
+    codec = CODEC_ZSTD
+    if len(payload) >= len(data) * _SAVING:
+        payload, codec = bytes(data), CODEC_RAW
+    return Frame(payload, codec, len(data), hashing.digest(payload), ids, lengths)
+
+
+def expand(payload: bytes | memoryview, codec: int, raw_length: int) -> bytes | memoryview:
+    """The chunks of an opened frame; `CorruptObject` where they are not `raw_length` bytes."""
+    if codec == CODEC_RAW:
+        data: bytes | memoryview = payload
+    elif codec == CODEC_ZSTD and raw_length <= MAX_FRAME:
+        decompressor = _local.__dict__.get("decompressor")
+        if decompressor is None:
+            decompressor = _local.decompressor = zstandard.ZstdDecompressor()
+        try:
+            data = decompressor.decompress(payload, max_output_size=raw_length)
+        except zstandard.ZstdError as error:
+            raise CorruptObject(f"a frame does not decompress ({error}); run verify --deep") from error
+    else:
+        raise CorruptObject(f"a frame has an unknown codec {codec} or length {raw_length}; run verify --deep")
+    if len(data) != raw_length:
+        raise CorruptObject("a frame has another length than its pack says; run verify --deep")
+    return data

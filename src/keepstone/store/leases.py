@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Leases and tombstones: how writers and reclaim keep out of each other's way without waiting.
+
+A writer publishes `leases/<commit>` first, and only then lists the tombstones; packs condemned there count as absent for it. A collector
+publishes a tombstone first, and only then lists the leases; it waits for (or aborts through their commit cells) all that it sees.
+So each lease and each tombstone know of one another in at least one direction, and that is all the safety needs:
+* a writer that did not see the tombstone is one that the collector waits for, and the second mark sees what it committed;
+* a writer that the collector did not see has seen the tombstone and refers to none of its packs.
+The explorer in tests/explore shows it over the real code, and that each omitted step loses data.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from keepstone.env import Process
+from keepstone.errors import CorruptObject, ObjectMissing
+from keepstone.store.commits import Commits
+from keepstone.store.context import Context
+from keepstone.store.layout import LEASES, TOMBS, lease_name, tomb_name
+
+__all__ = ["Leases", "Tomb", "Tombs"]
+
+_WAITS = ".waits"
+
+
+class _Lease(msgspec.Struct, frozen=True):
+    host: str
+    boot: str
+    pid: int
+    started: int
+    time: int
+
+
+class Tomb(msgspec.Struct, frozen=True, kw_only=True):
+    """Condemned `packs` (ids) and `moves` (commits of move records that nobody needs any more)."""
+
+    packs: list[bytes]
+    moves: list[str]
+
+
+class Leases:
+    """The claims of running writers."""
+
+    def __init__(self, context: Context, commits: Commits) -> None:
+        self._context = context
+        self._commits = commits
+
+    def publish(self, commit: str) -> None:
+        """Announce a writer; `ObjectExists` where the id was used before."""
+        process = self._context.env.process()
+        lease = _Lease(process.host, process.boot, process.pid, process.started, self._context.env.wall_time())
+        self._context.put_sealed("lease", lease_name(commit), msgspec.msgpack.encode(lease))
+
+    def release(self, commit: str) -> None:
+        """The writer ended, one way or the other."""
+        self._context.storage.delete(lease_name(commit))
+
+    def names(self) -> list[str]:
+        """The commits whose lease is there."""
+        return sorted(info.name[len(LEASES) :] for info in self._context.storage.list(LEASES))
+
+    def drain(self, commits: list[str], *, abort_after: int) -> list[str]:
+        """End these leases where that hurts nobody; those that are still open.
+
+        A lease is over when its cell is decided or it is gone. One whose process is dead, or that is older than `abort_after` ns by the wall
+        clock, is aborted through its cell: that is safe at any moment, for the writer then loses and says so.
+        """
+        waiting = []
+        for commit in commits:
+            if self._commits.decided(commit):
+                self.release(commit)
+            elif self._is_over(commit, abort_after):
+                self._commits.abort(commit)
+                self.release(commit)
+            elif self._is_there(commit):
+                waiting.append(commit)
+        return waiting
+
+    def _is_there(self, commit: str) -> bool:
+        try:
+            self._context.storage.size(lease_name(commit))
+        except ObjectMissing:
+            return False
+        return True
+
+    def _is_over(self, commit: str, abort_after: int) -> bool:
+        try:
+            data = self._context.read_sealed("lease", lease_name(commit))
+            lease = msgspec.msgpack.decode(data, type=_Lease)
+        except ObjectMissing:
+            return False
+        except (CorruptObject, msgspec.MsgspecError):
+            return True  # whoever wrote it cannot be asked; its cell decides
+        process = Process(lease.host, lease.boot, lease.pid, lease.started)
+        if self._context.env.is_running(process) is False:
+            return True
+        return self._context.env.wall_time() - lease.time > abort_after
+
+    def check(self) -> list[tuple[str, CorruptObject]]:
+        """Open every lease; those that are damaged."""
+        damaged = []
+        for commit in self.names():
+            try:
+                self._context.read_sealed("lease", lease_name(commit))
+            except ObjectMissing:
+                continue
+            except CorruptObject as error:
+                damaged.append((lease_name(commit), error))
+        return damaged
+
+
+class Tombs:
+    """The tombstones: what is condemned, and which leases each waits for."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def publish(self, tomb: Tomb) -> str:
+        """Condemn; the tombstone's name."""
+        name = self._context.env.random(16).hex()
+        self._context.put_sealed("tomb", tomb_name(name), msgspec.msgpack.encode(tomb))
+        return name
+
+    def names(self) -> list[str]:
+        return sorted(
+            info.name[len(TOMBS) :] for info in self._context.storage.list(TOMBS) if not info.name.endswith(_WAITS)
+        )
+
+    def read(self, name: str) -> Tomb:
+        """`ObjectMissing` where another collector has finished it; `CorruptObject`."""
+        data = self._context.read_sealed("tomb", tomb_name(name))
+        try:
+            return msgspec.msgpack.decode(data, type=Tomb)
+        except msgspec.MsgspecError as error:
+            raise CorruptObject(f"{tomb_name(name)} is damaged ({error}); run verify") from error
+
+    def condemned(self) -> frozenset[bytes]:
+        """The packs that count as absent for a writer which begins now.
+
+        Raises `CorruptObject`: a writer must not go on without knowing.
+        """
+        packs: set[bytes] = set()
+        for name in self.names():
+            try:
+                packs.update(self.read(name).packs)
+            except ObjectMissing:
+                continue
+        return frozenset(packs)
+
+    def waits(self, name: str) -> list[str] | None:
+        """The leases that were there when the tombstone was published; None where that is not known."""
+        try:
+            data = self._context.read_sealed("waits", tomb_name(name) + _WAITS)
+        except ObjectMissing:
+            return None
+        try:
+            return msgspec.msgpack.decode(data, type=list[str])
+        except msgspec.MsgspecError as error:
+            raise CorruptObject(f"{tomb_name(name)}{_WAITS} is damaged ({error}); run verify") from error
+
+    def wait_for(self, name: str, leases: list[str]) -> None:
+        """Remember the leases listed after the tombstone was published."""
+        self._context.put_sealed("waits", tomb_name(name) + _WAITS, msgspec.msgpack.encode(leases))
+
+    def remove(self, name: str) -> None:
+        """What was condemned is gone or pardoned."""
+        self._context.storage.delete(tomb_name(name) + _WAITS)
+        self._context.storage.delete(tomb_name(name))

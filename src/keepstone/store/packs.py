@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading packs: footers (cached), frames, chunks.
+
+Every byte that leaves here has been authenticated by its frame, and its chunk id recomputed from the plain text where `chunks` is used.
+Footers are the authority on where a chunk is; the index only guesses.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from keepstone.crypto import frame_key, open_frame
+from keepstone.errors import CorruptObject, ObjectMissing
+from keepstone.store.context import Context
+from keepstone.store.footer import (
+    HEADER_SIZE,
+    TAG_SIZE,
+    TRAILER_SIZE,
+    Footer,
+    pack_header,
+    parse_header,
+    parse_trailer,
+)
+from keepstone.store.frame import expand
+from keepstone.store.layout import PACKS, pack_id, pack_name
+from keepstone.store.refs import PackNumbers
+
+__all__ = ["Packs"]
+
+_TAIL = 64 << 10  # one read fetches most footers whole
+_FOOTER_MEMORY = 24 << 20
+_FRAME_MEMORY = 12 << 20
+
+
+class Packs:
+    """The packs of a store. Safe for several threads."""
+
+    def __init__(self, context: Context, numbers: PackNumbers) -> None:
+        self.numbers = numbers
+        self._context = context
+        self._footers: OrderedDict[bytes, Footer] = OrderedDict()
+        self._footer_memory = 0
+        self._frames: OrderedDict[tuple[bytes, int], tuple[memoryview, list[int]]] = OrderedDict()
+        self._frame_memory = 0
+        self._lock = threading.Lock()
+
+    def listing(self) -> Iterator[tuple[bytes, int]]:
+        """(id, stored bytes) of every pack that is there."""
+        for info in self._context.storage.list(PACKS):
+            yield pack_id(info.name), info.size
+
+    def footer(self, pack: bytes) -> Footer:
+        """The footer of this pack. `ObjectMissing` where the pack is gone, `CorruptObject` where it is damaged."""
+        with self._lock:
+            footer = self._footers.get(pack)
+            if footer is not None:
+                self._footers.move_to_end(pack)
+                return footer
+        footer = self._read_footer(pack)
+        with self._lock:
+            if pack not in self._footers:
+                self._footers[pack] = footer
+                self._footer_memory += footer.memory
+                while self._footer_memory > _FOOTER_MEMORY and len(self._footers) > 1:
+                    self._footer_memory -= self._footers.popitem(last=False)[1].memory
+        return footer
+
+    def _read_footer(self, pack: bytes) -> Footer:
+        name = pack_name(pack)
+        storage = self._context.storage
+        tail = storage.read(name, -_TAIL)
+        length, digest, _ = parse_trailer(tail[-TRAILER_SIZE:], name)
+        if length + TRAILER_SIZE > len(tail):
+            tail = storage.read(name, -(length + TRAILER_SIZE))
+            if length + TRAILER_SIZE > len(tail):
+                raise CorruptObject(f"{name} is shorter than its trailer says; restore it from a copy")
+        header = storage.read(name, 0, HEADER_SIZE)
+        return self.open_footer(pack, header, tail[-TRAILER_SIZE - length : -TRAILER_SIZE], digest)
+
+    def open_footer(self, pack: bytes, header: bytes, sealed: bytes, digest: bytes) -> Footer:
+        """The footer out of the bytes of its pack."""
+        context = self._context
+        name = pack_name(pack)
+        store_id, epoch, kind, identity = parse_header(header, name)
+        if identity != pack or store_id != context.store_id or epoch != context.keys.epoch:
+            raise CorruptObject(f"{name} belongs elsewhere (another pack or store); restore it from a copy")
+        if len(sealed) < TAG_SIZE:
+            raise CorruptObject(f"{name} has no footer; restore it from a copy")
+        key = context.hashing.keyed(context.keys.metadata, b"footer/v1" + pack + digest)
+        data = bytearray(len(sealed) - TAG_SIZE)
+        try:
+            open_frame(key, sealed, header, memoryview(data))
+        except CorruptObject as error:
+            raise CorruptObject(f"the footer of {name} is damaged; restore the pack from a copy") from error
+        return Footer(bytes(data), pack, kind, name)
+
+    def open_sealed(self, footer: Footer, frame: int, sealed: bytes | memoryview) -> bytes | memoryview:
+        """The chunks of a frame out of its sealed bytes, authenticated but not yet compared with their ids."""
+        context = self._context
+        header = pack_header(context.store_id, context.keys.epoch, footer.kind, footer.pack)
+        digest = footer.digests[32 * frame : 32 * frame + 32]
+        key = frame_key(context.hashing, context.keys, footer.pack, frame, digest)
+        payload = bytearray(len(sealed) - TAG_SIZE)
+        try:
+            open_frame(key, sealed, context.frame_aad(header, frame), memoryview(payload))
+            return expand(payload, footer.codecs[frame], footer.frame_raw[frame])
+        except CorruptObject as error:
+            raise CorruptObject(f"frame {frame} of {pack_name(footer.pack)} is damaged ({error})") from error
+
+    def check_id(self, footer: Footer, position: int, chunk: bytes | memoryview) -> None:
+        """Compare a chunk with its id; `CorruptObject` where they differ."""
+        if self._context.hashing.keyed(self._context.keys.id, chunk) != footer.id(position):
+            raise CorruptObject(
+                f"chunk {position} of {pack_name(footer.pack)} is not what was stored; restore the pack from a copy"
+            )
+
+    def frame(self, pack: bytes, frame: int) -> tuple[memoryview, list[int]]:
+        """(chunks, their offsets and the end) of one frame, through a small cache: manifest nodes lie close together."""
+        with self._lock:
+            cached = self._frames.get((pack, frame))
+            if cached is not None:
+                self._frames.move_to_end((pack, frame))
+                return cached
+        footer = self.footer(pack)
+        length = footer.frame_lengths[frame]
+        name = pack_name(pack)
+        sealed = self._context.storage.read(name, footer.offsets[frame], length)
+        if len(sealed) != length:
+            raise CorruptObject(f"{name} is shorter than its footer says; restore it from a copy")
+        opened = memoryview(self.open_sealed(footer, frame, sealed)), footer.chunk_offsets(frame)
+        with self._lock:
+            if (pack, frame) not in self._frames:
+                self._frames[pack, frame] = opened
+                self._frame_memory += len(opened[0])
+                while self._frame_memory > _FRAME_MEMORY and len(self._frames) > 1:
+                    self._frame_memory -= len(self._frames.popitem(last=False)[1][0])
+        return opened
+
+    def chunk(self, ref: int) -> memoryview:
+        """One chunk by its place, checked against its id."""
+        pack, position = self.numbers.ids[ref >> 32], ref & 0xFFFFFFFF
+        footer = self.footer(pack)
+        if position >= footer.chunks:
+            raise CorruptObject(f"{pack_name(pack)} has no chunk {position}; run verify")
+        frame = footer.frame_of(position)
+        data, offsets = self.frame(pack, frame)
+        at = position - footer.first_chunk[frame]
+        chunk = data[offsets[at] : offsets[at + 1]]
+        self.check_id(footer, position, chunk)
+        return chunk
+
+    def chunk_id(self, ref: int) -> bytes | None:
+        """The id of the chunk at this place; None where there is no such pack or chunk, or nobody can read it any more."""
+        try:
+            footer = self.footer(self.numbers.ids[ref >> 32])
+        except (ObjectMissing, CorruptObject):
+            return None
+        position = ref & 0xFFFFFFFF
+        return footer.id(position) if position < footer.chunks else None
+
+    def forget(self, pack: bytes) -> None:
+        """Drop what is cached of a pack."""
+        with self._lock:
+            footer = self._footers.pop(pack, None)
+            if footer is not None:
+                self._footer_memory -= footer.memory

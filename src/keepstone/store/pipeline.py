@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The backup pipeline: read, cut, hash, look up, compress beside one another; append in order.
+
+A piece of work (`submit`) is read and cut by the workload and then hashed, looked up and compressed by the store, all on one worker thread and
+in that thread's own page-aligned buffer; the big calls run outside the interpreter lock. The caller's thread alone appends frames
+to packs and calls `done`, in the order of submission.
+
+Invariants
+* A chunk id is claimed by at most one piece of work (`dict.setdefault`); a piece that finds a claim of another one refers to its chunk, and
+  is settled after it. Claims are made only after reading succeeded, so a claim is always kept unless the whole backup fails.
+* At most `2 * threads + 1` pieces are in flight: memory is bounded by their buffers.
+* After any failure the pipeline is dead: every later call raises `WriterFailed` or the first error.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from itertools import accumulate
+from typing import Any, NamedTuple, Protocol
+
+from keepstone.env import Env
+from keepstone.objects import aligned
+from keepstone.store.frame import FRAME_LIMIT, Frame
+
+__all__ = ["SEGMENT", "ChunkStore", "Chunks", "Pipeline", "Scratch"]
+
+SEGMENT = 8 << 20
+"""Bytes that one piece of work should read at most."""
+_SLACK = 1 << 20
+
+
+class Scratch:
+    """The buffer of a worker thread: `SEGMENT` bytes and some slack, page aligned, reused by every piece of work."""
+
+    __slots__ = ("view",)
+
+    def __init__(self) -> None:
+        self.view = aligned(SEGMENT + _SLACK)
+
+
+class Chunks(NamedTuple):
+    """What a piece of work read: `data` cut into chunks of these `lengths`.
+
+    `hints`: places where the chunks may already be (the parent's), or empty. `info` is handed to `done` untouched.
+    `frame_limit`: bytes of new chunks after which a frame is closed.
+    """
+
+    data: memoryview
+    lengths: list[int]
+    hints: list[int]
+    info: Any
+    frame_limit: int = FRAME_LIMIT
+
+
+class ChunkStore(Protocol):
+    """What the pipeline asks of the store: this is the seam between local and remote writing."""
+
+    def identify(self, chunk: memoryview) -> bytes:
+        """The chunk's id."""
+
+    def known(self, ids: list[bytes], hints: list[int]) -> list[int | None]:
+        """Where these chunks are already, None where they are not. Called by workers."""
+
+    def compress(self, data: bytes | memoryview, ids: list[bytes], lengths: list[int]) -> Frame:
+        """Make a frame. Called by workers."""
+
+    def append(self, frame: Frame) -> int:
+        """Store a frame; the place of its first chunk. Called by one thread."""
+
+
+class _Piece:
+    """Work in flight. `placed`: where its own new chunks went; `depends`: by index, the piece that brings a chunk which this one needs."""
+
+    __slots__ = ("depends", "done", "frames", "future", "ids", "info", "placed", "refs")
+
+    def __init__(self, done: Callable[[list[int], Any], None]) -> None:
+        self.done = done
+        self.future: Future[None]
+        self.frames: list[Frame] = []
+        self.ids: list[bytes] = []
+        self.refs: list[int | None] = []
+        self.depends: dict[int, _Piece] = {}
+        self.placed: dict[bytes, int] | None = None
+        self.info: Any = None
+
+
+class Pipeline:
+    """See the module. One thread calls `submit` and `drain`."""
+
+    def __init__(self, env: Env, store: ChunkStore) -> None:
+        self._store = store
+        self._pool = env.pool()
+        self._limit = 2 * env.threads
+        self._queue: deque[_Piece] = deque()
+        self._claims: dict[bytes, int | _Piece] = {}
+        self._local = threading.local()
+        self._failed: BaseException | None = None
+        self.new_bytes = 0
+        self.stored_bytes = 0
+
+    def submit(self, read: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None]) -> None:
+        """Queue a piece of work; `done(places, info)` is called later on this thread.
+
+        An exception of `read` comes out of this or a later call.
+        """
+        if self._failed is not None:
+            raise self._failed
+        piece = _Piece(done)
+        piece.future = self._pool.submit(self._work, piece, read)
+        self._queue.append(piece)
+        while len(self._queue) > self._limit:
+            self._settle_first()
+
+    def drain(self) -> None:
+        """Settle everything that was submitted, and what its `done` submits."""
+        while self._queue:
+            self._settle_first()
+
+    def close(self) -> None:
+        """Stop the workers; what is in flight is dropped."""
+        self._failed = self._failed or RuntimeError("the pipeline is closed")
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._queue.clear()
+        self._claims.clear()
+
+    def settled_claims(self) -> dict[bytes, int]:
+        """The new chunks whose place is final, by id."""
+        return {identity: place for identity, place in self._claims.copy().items() if isinstance(place, int)}
+
+    def release_claims(self, ids: dict[bytes, int]) -> None:
+        """Forget these claims; from now on the store must answer for them."""
+        for identity in ids:
+            del self._claims[identity]
+
+    @property
+    def claims(self) -> int:
+        """How many chunk ids are held in memory."""
+        return len(self._claims)
+
+    def _work(self, piece: _Piece, read: Callable[[Scratch], Chunks]) -> None:
+        scratch = getattr(self._local, "scratch", None)
+        if scratch is None:
+            scratch = self._local.scratch = Scratch()
+        data, lengths, hints, piece.info, frame_limit = read(scratch)
+        if not lengths:
+            return
+        identify = self._store.identify
+        ends = list(accumulate(lengths))
+        ids = piece.ids = [identify(data[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
+        piece.refs = refs = self._look_up(ids, hints)
+        new: dict[bytes, int] = {}
+        for index, ref in enumerate(refs):
+            if ref is None:
+                identity = ids[index]
+                claim = self._claims.setdefault(identity, piece)
+                if claim is piece:
+                    new.setdefault(identity, index)
+                elif isinstance(claim, int):
+                    refs[index] = claim
+                else:
+                    piece.depends[index] = claim
+        self._compress(piece, data, lengths, ends, list(new.values()), frame_limit)
+
+    def _look_up(self, ids: list[bytes], hints: list[int]) -> list[int | None]:
+        claims = self._claims
+        claimed = [claims.get(identity) for identity in ids]
+        if not any(claim is None for claim in claimed):
+            return [claim if isinstance(claim, int) else None for claim in claimed]
+        refs = self._store.known(ids, hints)
+        return [
+            claim if isinstance(claim, int) else None if claim is not None else ref
+            for claim, ref in zip(claimed, refs, strict=True)
+        ]
+
+    def _compress(
+        self, piece: _Piece, data: memoryview, lengths: list[int], ends: list[int], new: list[int], limit: int
+    ) -> None:
+        at = 0
+        while at < len(new):
+            group, size = [], 0
+            while at < len(new) and (not group or size + lengths[new[at]] <= limit):
+                group.append(new[at])
+                size += lengths[new[at]]
+                at += 1
+            first, last = group[0], group[-1]
+            whole: bytes | memoryview
+            if last - first + 1 == len(group):
+                whole = data[ends[first] - lengths[first] : ends[last]]
+            else:
+                whole = b"".join([data[ends[index] - lengths[index] : ends[index]] for index in group])
+            piece.frames.append(self._store.compress(whole, [piece.ids[i] for i in group], [lengths[i] for i in group]))
+
+    def _append(self, piece: _Piece) -> dict[bytes, int]:
+        if piece.placed is None:
+            piece.future.result()
+            placed: dict[bytes, int] = {}
+            for frame in piece.frames:
+                first = self._store.append(frame)
+                placed.update(zip(frame.ids, range(first, first + len(frame.ids)), strict=True))
+                self.new_bytes += frame.raw_length
+                self.stored_bytes += len(frame.payload)
+            piece.frames = []
+            self._claims.update(placed)
+            piece.placed = placed
+        return piece.placed
+
+    def _settle_first(self) -> None:
+        piece = self._queue.popleft()
+        try:
+            placed = self._append(piece)
+            refs = []
+            for index, (identity, ref) in enumerate(zip(piece.ids, piece.refs, strict=True)):
+                if ref is None:
+                    other = piece.depends.get(index)
+                    ref = (placed if other is None else self._append(other))[identity]
+                refs.append(ref)
+        except BaseException as error:
+            self._failed = error
+            raise
+        piece.done(refs, piece.info)

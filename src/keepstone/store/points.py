@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recovery points as people handle them: list, find by name, forget, undelete, purge.
+
+Soft delete is a marker object with a date; the point stays whole and restorable until a purge. A purge needs the date to have passed (or
+`now=True`) and the point's lock to have ended. Space comes back with the next reclaim.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from keepstone.errors import CorruptObject, GuardRefused, ObjectExists, ObjectMissing, PointNotFound, UsageError
+from keepstone.store.chain import Chain
+from keepstone.store.commits import Commits, PointRecord
+from keepstone.store.context import Context
+from keepstone.store.layout import DELETED, MOVES_TAG, commit_name, deleted_name
+
+__all__ = ["Point", "Points", "item_tag"]
+
+_DAY = 86_400 * 10**9
+
+
+class _Marker(msgspec.Struct, frozen=True):
+    deleted: int
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A visible point. `id`: its commit id; `deleted_until`: wall clock ns until which it can be undeleted, None while it is not deleted."""
+
+    id: str
+    record: PointRecord = field(repr=False)
+    deleted_until: int | None = None
+
+    @property
+    def short(self) -> str:
+        """Enough of the id for people."""
+        return self.id.partition("-")[2][:10]
+
+
+def item_tag(context: Context, item: str) -> str:
+    """What the commits of this item begin with: 16 hex digits that tell nobody its name."""
+    return context.hashing.keyed(context.keys.metadata, b"item/v1" + item.encode("utf-8", "surrogateescape")).hex()[:16]
+
+
+class Points:
+    """The points of a store."""
+
+    def __init__(self, context: Context, commits: Commits, soft_delete_days: int) -> None:
+        self._context = context
+        self._commits = commits
+        self._days = soft_delete_days
+
+    def list(self, *, deleted: bool = False, damaged: list[tuple[str, CorruptObject]] | None = None) -> list[Point]:
+        """Every point, oldest first; soft-deleted ones only with `deleted`. Damaged cells as in `Commits.records`."""
+        markers = {info.name[len(DELETED) :] for info in self._context.storage.list(DELETED)}
+        points = []
+        for commit, record in self._commits.records(damaged=damaged):
+            if isinstance(record, PointRecord) and (deleted or commit not in markers):
+                until = self._marker(commit) if commit in markers else None
+                points.append(Point(commit, record, until))
+        return sorted(points, key=lambda point: (point.record.finished, point.id))
+
+    def _marker(self, commit: str) -> int | None:
+        try:
+            data = self._context.read_sealed("deleted", deleted_name(commit))
+            return msgspec.msgpack.decode(data, type=_Marker).until
+        except ObjectMissing:
+            return None
+        except msgspec.MsgspecError as error:
+            raise CorruptObject(f"{deleted_name(commit)} is damaged ({error}); run verify") from error
+
+    def find(self, name: str, *, deleted: bool = False, item: str | None = None) -> Point:
+        """The point with this id, or this unambiguous beginning of one, or `latest`; `PointNotFound`."""
+        points = [
+            point for point in self.list(deleted=deleted, damaged=[]) if item is None or point.record.item == item
+        ]
+        if name == "latest":
+            if points:
+                return points[-1]
+            raise PointNotFound("the store holds no recovery point yet; make one with `keepstone store backup`")
+        found = [
+            point
+            for point in points
+            if name and (point.id.startswith(name) or point.id.partition("-")[2].startswith(name))
+        ]
+        if len(found) > 1:
+            raise UsageError(f"{name!r} begins the id of {len(found)} recovery points; give more of it")
+        if not found:
+            raise PointNotFound(f"no recovery point {name!r}; `keepstone store list` shows what there is")
+        return found[0]
+
+    def forget(self, point: Point) -> int:
+        """Soft-delete; the wall clock (ns) until which `undelete` is possible. Repeating it changes nothing."""
+        now = self._context.env.wall_time()
+        until = now + self._days * _DAY
+        name = deleted_name(point.id)
+        try:
+            sealed = self._context.put_sealed("deleted", name, msgspec.msgpack.encode(_Marker(now, until)))
+        except ObjectExists:
+            return self._marker(point.id) or until
+        Chain(self._context).append("forget", name, sealed)
+        return until
+
+    def undelete(self, point: Point) -> None:
+        """Take a soft delete back."""
+        Chain(self._context).append("undelete", deleted_name(point.id), b"")
+        self._context.storage.delete(deleted_name(point.id))
+
+    def purge(self, point: Point, *, now: bool = False) -> None:
+        """Remove a soft-deleted point for ever.
+
+        `GuardRefused` while it is locked, and before its date unless `now`.
+        """
+        clock = self._context.env.wall_time()
+        if clock < point.record.lock_until:
+            raise GuardRefused(f"recovery point {point.short} is locked; it cannot be purged before its lock ends")
+        if point.deleted_until is None and not now:
+            raise UsageError(f"recovery point {point.short} is not deleted; forget it first")
+        if not now and point.deleted_until is not None and clock < point.deleted_until:
+            raise GuardRefused(
+                f"recovery point {point.short} can still be undeleted; wait for its date, or purge it at once"
+            )
+        Chain(self._context).append("purge", commit_name(point.id), b"")
+        self._context.storage.delete(commit_name(point.id))
+        self._context.storage.delete(deleted_name(point.id))
+
+    def purge_due(self) -> list[Point]:
+        """Purge every soft-deleted point whose date has passed and that is not locked; what was purged."""
+        clock = self._context.env.wall_time()
+        purged = []
+        for point in self.list(deleted=True, damaged=[]):
+            if point.deleted_until is not None and point.deleted_until <= clock and point.record.lock_until <= clock:
+                self.purge(point)
+                purged.append(point)
+        return purged
+
+    def tag(self, item: str) -> str:
+        """See `item_tag`; never the tag of moves."""
+        tag = item_tag(self._context, item)
+        assert tag != MOVES_TAG
+        return tag

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading recovery points: nodes one by one, chunks many at a time in pack order.
+
+`fetch` takes requests (place, cookie) in any order and hands every chunk to the sink beside other chunks: each frame is read, opened and
+decompressed once for all its requests, each chunk compared with its id before anybody sees it. Neighbouring frames are fetched by
+one ranged read, skipping gaps up to `GAP`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
+
+from keepstone.errors import CorruptObject, ObjectMissing
+from keepstone.objects import aligned
+from keepstone.store.commits import Commits, MoveRecord, PointRecord
+from keepstone.store.context import Context
+from keepstone.store.footer import Footer
+from keepstone.store.layout import MOVES_TAG, pack_name
+from keepstone.store.moves import Moves
+from keepstone.store.node import Node, decode_node
+from keepstone.store.packs import Packs
+from keepstone.store.refs import PackNumbers
+
+__all__ = ["LocalReader", "Reader"]
+
+GAP = 1 << 20
+"""Bytes of unwanted frames that one ranged read reads over."""
+_READ = 8 << 20  # bytes of one ranged read at most, unless a single frame is longer
+
+Cookie = TypeVar("Cookie")
+
+
+class Reader(Protocol):
+    """What a restore reads through; the same whether the store is here or behind a service."""
+
+    point: PointRecord
+
+    def root(self) -> list[int]:
+        """The places of the point's root nodes."""
+
+    def node(self, ref: int) -> Node:
+        """A node of the manifest."""
+
+    def chunk_refs(self, node: Node) -> list[int]:
+        """The places of a node's data chunks."""
+
+    def child_refs(self, node: Node) -> list[int]:
+        """The places of a node's children."""
+
+    def chunk_length(self, ref: int) -> int:
+        """The length of a chunk in bytes, without reading it."""
+
+    def chunk_id(self, ref: int) -> bytes:
+        """The id of a chunk, without reading it: equal ids are equal bytes."""
+
+    def fetch(self, requests: Iterable[tuple[int, Cookie]], sink: Callable[[Cookie, memoryview], None]) -> None:
+        """Call `sink(cookie, chunk)` for every request, in pack order, on several threads; the chunk is valid during the call only."""
+
+
+class LocalReader:
+    """`Reader` over a storage of this machine."""
+
+    def __init__(self, context: Context, point: PointRecord) -> None:
+        self.point = point
+        self._context = context
+        self._numbers = PackNumbers()
+        self._packs = Packs(context, self._numbers)
+        self._local = threading.local()
+        self._load_moves()
+
+    def _load_moves(self) -> None:
+        records = Commits(self._context).records(MOVES_TAG)
+        self._moves = Moves(self._numbers, (record for _, record in records if isinstance(record, MoveRecord)))
+
+    def root(self) -> list[int]:
+        return Node("", self.point.packs, b"", self.point.root, b"").child_refs(self._numbers)
+
+    def node(self, ref: int) -> Node:
+        try:
+            return decode_node(self._packs.chunk(self._moves.resolve(ref)))
+        except ObjectMissing:
+            self._load_moves()  # compacted since this reader was opened
+            return decode_node(self._packs.chunk(self._moves.resolve(ref)))
+
+    def chunk_refs(self, node: Node) -> list[int]:
+        return node.chunk_refs(self._numbers)
+
+    def child_refs(self, node: Node) -> list[int]:
+        return node.child_refs(self._numbers)
+
+    def _footer(self, ref: int) -> tuple[Footer, int]:
+        ref = self._moves.resolve(ref)
+        footer = self._packs.footer(self._numbers.ids[ref >> 32])
+        position = ref & 0xFFFFFFFF
+        if position >= footer.chunks:
+            raise CorruptObject(f"{pack_name(footer.pack)} has no chunk {position}; run verify")
+        return footer, position
+
+    def chunk_length(self, ref: int) -> int:
+        footer, position = self._footer(ref)
+        return footer.chunk_lengths[position]
+
+    def chunk_id(self, ref: int) -> bytes:
+        footer, position = self._footer(ref)
+        return footer.id(position)
+
+    def fetch(self, requests: Iterable[tuple[int, Cookie]], sink: Callable[[Cookie, memoryview], None]) -> None:
+        wanted = list(requests)
+        try:
+            self._fetch(wanted, sink)
+        except ObjectMissing:
+            self._load_moves()
+            self._fetch(wanted, sink)  # sinks write the same bytes to the same place again
+
+    def _fetch(self, requests: list[tuple[int, Cookie]], sink: Callable[[Cookie, memoryview], None]) -> None:
+        moves = self._moves
+        by_pack: dict[int, list[tuple[int, Cookie]]] = {}
+        for ref, cookie in requests:
+            if moves:
+                ref = moves.resolve(ref)
+            by_pack.setdefault(ref >> 32, []).append((ref & 0xFFFFFFFF, cookie))
+        pool = self._context.env.pool()
+        try:
+            futures = []
+            for number, positions in by_pack.items():
+                pack = self._numbers.ids[number]
+                positions.sort(key=lambda request: request[0])
+                footer = self._packs.footer(pack)
+                if positions[-1][0] >= footer.chunks:
+                    raise CorruptObject(f"{pack_name(pack)} has no chunk {positions[-1][0]}; run verify")
+                futures += [pool.submit(self._read_span, footer, span, sink) for span in _spans(footer, positions)]
+            for future in futures:
+                future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _read_span(
+        self,
+        footer: Footer,
+        frames: list[tuple[int, list[tuple[int, Cookie]]]],
+        sink: Callable[[Cookie, memoryview], None],
+    ) -> None:
+        """Read the frames of one span with one ranged read and hand out their chunks."""
+        begin = footer.offsets[frames[0][0]]
+        end = footer.offsets[frames[-1][0] + 1]
+        buffer = self._buffer(end - begin + 4096)
+        skip = begin % 4096  # from a page boundary, so that the storage can read past the page cache
+        name = pack_name(footer.pack)
+        size = -(-(end - begin + skip) // 4096) * 4096
+        if self._context.storage.read_into(name, begin - skip, buffer[:size]) < end - begin + skip:
+            raise CorruptObject(f"{name} is shorter than its footer says; restore it from a copy")
+        for frame, wanted in frames:
+            at = footer.offsets[frame] - begin + skip
+            data = memoryview(self._packs.open_sealed(footer, frame, buffer[at : at + footer.frame_lengths[frame]]))
+            offsets = footer.chunk_offsets(frame)
+            first = footer.first_chunk[frame]
+            checked = -1
+            for position, cookie in wanted:
+                chunk = data[offsets[position - first] : offsets[position - first + 1]]
+                if position != checked:
+                    self._packs.check_id(footer, position, chunk)
+                    checked = position
+                sink(cookie, chunk)
+
+    def _buffer(self, size: int) -> memoryview:
+        size = -(-size // 4096) * 4096
+        buffer: memoryview | None = getattr(self._local, "buffer", None)
+        if buffer is None or len(buffer) < size:
+            buffer = self._local.buffer = aligned(max(size, _READ + (1 << 20)))
+        return buffer
+
+
+def _spans(footer: Footer, requests: list[tuple[int, Cookie]]) -> list[list[tuple[int, list[tuple[int, Cookie]]]]]:
+    """Requests, sorted by position, grouped by frame, and frames by ranged read."""
+    spans: list[list[tuple[int, list[tuple[int, Cookie]]]]] = []
+    current = -1
+    for request in requests:
+        if current >= 0 and request[0] < footer.first_chunk[current + 1]:
+            spans[-1][-1][1].append(request)
+            continue
+        frame = footer.frame_of(request[0])
+        offsets = footer.offsets
+        if (
+            spans
+            and offsets[frame] - offsets[current + 1] <= GAP
+            and offsets[frame + 1] - offsets[spans[-1][0][0]] <= _READ
+        ):
+            spans[-1].append((frame, [request]))
+        else:
+            spans.append([(frame, [request])])
+        current = frame
+    return spans

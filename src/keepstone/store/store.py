@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A store: recovery points in an object storage, opened with their keys.
+
+This is the door to the package: everything that can be done with a store is a method here or something that a method returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from keepstone.crypto import KeyProvider, Keyring, create_keyring, hashing, open_keyring, rewrap
+from keepstone.env import Env
+from keepstone.errors import ObjectMissing, StoreExists, StoreMissing, UsageError
+from keepstone.objects import ObjectStorage
+from keepstone.store.chain import Chain
+from keepstone.store.chunking import DISK_CHUNK, FILE_CHUNKS
+from keepstone.store.commits import Commits
+from keepstone.store.context import Context
+from keepstone.store.descriptor import Descriptor, check_descriptor, decode_descriptor, encode_descriptor
+from keepstone.store.layout import DESCRIPTOR, KEYS, keys_name
+from keepstone.store.points import Point, Points, item_tag
+from keepstone.store.reader import LocalReader
+from keepstone.store.writer import LocalWriter
+
+__all__ = ["DEFAULT_LEVEL", "Store", "newest_keys"]
+
+DEFAULT_LEVEL = 2
+_DOCUMENTS = ("FORMAT.md", "rescue.py")
+
+
+def _document(name: str) -> bytes:
+    """A file that every store carries; in the package, or in docs/ of a checkout."""
+    found = resources.files("keepstone.store").joinpath(name)
+    if not found.is_file():
+        found = resources.files("keepstone").joinpath("..", "..", "docs", name)
+    return found.read_bytes()
+
+
+def newest_keys(storage: ObjectStorage) -> tuple[int, bytes]:
+    """(sequence, bytes) of the keys object that counts; `ObjectMissing` where there is none."""
+    names = sorted(info.name for info in storage.list(KEYS))
+    if not names:
+        raise ObjectMissing("the store has no keys object; restore keys/ from a copy, or use the recovery kit")
+    return int(names[-1][len(KEYS) :]), storage.read(names[-1])
+
+
+class Store:
+    """An opened store. `cache`: folder of this machine for what can be rebuilt; None keeps nothing."""
+
+    def __init__(
+        self, env: Env, storage: ObjectStorage, descriptor: Descriptor, keyring: Keyring, cache: Path | None
+    ) -> None:
+        self.descriptor = descriptor
+        self.keyring = keyring
+        self.context = Context(
+            env=env,
+            storage=storage,
+            store_id=keyring.store_id,
+            keys=keyring.keys,
+            verify_key=keyring.public_key,
+            hashing=keyring.hashing,
+        )
+        self.cache = cache / descriptor.store if cache is not None else None
+        self.commits = Commits(self.context)
+        self.points = Points(self.context, self.commits, descriptor.soft_delete_days)
+
+    @classmethod
+    def init(
+        cls,
+        env: Env,
+        storage: ObjectStorage,
+        providers: Sequence[KeyProvider],
+        *,
+        cache: Path | None = None,
+        hashing_name: str = "blake3",
+        soft_delete_days: int = 14,
+        store_id: bytes | None = None,
+    ) -> Store:
+        """Make a store. Its descriptor is written last, so that a store that has one is complete.
+
+        `StoreExists` where there is one, or where something else lies.
+        """
+        present = next(iter(storage.list()), None)
+        if present is not None:
+            raise StoreExists(f"there is something already ({present.name}); choose an empty place")
+        profile = hashing(hashing_name)
+        store_id = store_id or env.random(16)
+        keyring, keys_object = create_keyring(env, profile, store_id, providers)
+        documents = {name: _document(name) for name in _DOCUMENTS}
+        descriptor = Descriptor(
+            store=store_id.hex(),
+            created=env.wall_time(),
+            hashing=hashing_name,
+            disk_chunk=DISK_CHUNK,
+            file_chunks=FILE_CHUNKS,
+            soft_delete_days=soft_delete_days,
+            files={name: profile.digest(data).hex() for name, data in documents.items()},
+        )
+        storage.put(keys_name(1), keys_object)
+        for name, data in documents.items():
+            storage.put(name, data)
+        encoded = encode_descriptor(descriptor, keyring.keys, profile)
+        store = cls(env, storage, descriptor, keyring, cache)
+        Chain(store.context).append("init", DESCRIPTOR, encoded)
+        storage.put(DESCRIPTOR, encoded)
+        return store
+
+    @classmethod
+    def open(
+        cls, env: Env, storage: ObjectStorage, providers: Sequence[KeyProvider], *, cache: Path | None = None
+    ) -> Store:
+        """Open a store. `StoreMissing`, `UnsupportedFormat`, `WrongKey`, `CorruptObject`."""
+        try:
+            data = storage.read(DESCRIPTOR)
+        except ObjectMissing as error:
+            raise StoreMissing(
+                "there is no Keepstone store at that place; make one with `keepstone store init`"
+            ) from error
+        place = "the store"
+        descriptor = decode_descriptor(data, place)
+        _, keys_object = newest_keys(storage)
+        keyring = open_keyring(keys_object, descriptor.store_id, providers)
+        check_descriptor(data, descriptor, keyring.keys, keyring.hashing, place)
+        return cls(env, storage, descriptor, keyring, cache)
+
+    def rekey(self, providers: Sequence[KeyProvider]) -> None:
+        """Rotate the root keys: from now on these providers (and the recovery kit) open the store, and no others.
+
+        No data is rewritten. A crash leaves the store open to the old providers, or to both until `rekey` is repeated.
+        """
+        env, storage = self.context.env, self.context.storage
+        sequence, newest = newest_keys(storage)
+        if sequence != self.keyring.sequence:
+            raise UsageError("the keys were rotated by somebody else meanwhile; open the store again")
+        self.keyring, keys_object = rewrap(env, self.keyring, providers)
+        storage.put(keys_name(self.keyring.sequence), keys_object)
+        Chain(self.context).append("keys", keys_name(self.keyring.sequence), keys_object)
+        storage.delete_many([info.name for info in storage.list(KEYS) if info.name < keys_name(self.keyring.sequence)])
+
+    def writer(
+        self,
+        item: str,
+        kind: str,
+        *,
+        level: int = DEFAULT_LEVEL,
+        check: bool = False,
+        tags: Sequence[str] = (),
+        lock_until: int = 0,
+    ) -> LocalWriter:
+        """Begin a recovery point of this item."""
+        return LocalWriter(
+            self.context,
+            item=item,
+            tag=item_tag(self.context, item),
+            kind=kind,
+            level=level,
+            cache=self.cache,
+            check=check,
+            tags=tuple(tags),
+            lock_until=lock_until,
+        )
+
+    def reader(self, point: Point) -> LocalReader:
+        """Read a recovery point."""
+        return LocalReader(self.context, point.record)

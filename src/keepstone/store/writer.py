@@ -1,0 +1,407 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing a recovery point into a store on this machine.
+
+Order, each step durable before the next where it says so
+1. lease (durable); then the tombstones are listed: what is condemned counts as absent.
+2. packs: content durable when finished; chunks are looked up in the parent, in this session, in the index.
+3. barrier: the names of all packs that this point newly refers to, its own and borrowed ones of other writers.
+4. the commit cell (durable) = the point exists; `LeaseLost` where a collector was first.
+5. the head entry (durable), then the lease goes. The caller may acknowledge.
+
+Anything that fails before 4 leaves packs that no manifest names: reclaim collects them. Nothing that was there before is touched.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from keepstone.errors import CorruptObject, KeepstoneError
+from keepstone.store.chain import Chain
+from keepstone.store.commits import Commits, MoveRecord, PointRecord, Record
+from keepstone.store.context import Context
+from keepstone.store.footer import DATA, METADATA
+from keepstone.store.frame import FRAME_LIMIT, Frame, make_frame
+from keepstone.store.layout import MOVES_TAG, commit_name, pack_name
+from keepstone.store.leases import Leases, Tombs
+from keepstone.store.moves import Moves
+from keepstone.store.node import Node, decode_node, encode_node
+from keepstone.store.pack import PackWriter
+from keepstone.store.packs import Packs
+from keepstone.store.pipeline import Chunks, Pipeline, Scratch
+from keepstone.store.refs import ZERO_PACK, PackNumbers, encode_runs
+
+if TYPE_CHECKING:
+    from keepstone.store.index import ChunkIndex
+    from keepstone.store.spilled import SpilledIds
+
+__all__ = ["LocalWriter", "Outcome", "Session", "Writer"]
+
+_SPILL = 1 << 16  # chunk ids that are held as Python objects before they become a sorted column
+_NODE_LEVEL = 3
+_FINISHING = 2  # packs whose last bytes are on their way to the disk beside the next one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a workload says of its point when it commits: see `PointRecord`. `root`: places of the root nodes."""
+
+    root: list[int]
+    detail: bytes
+    source: bytes
+    logical: int
+    read: int
+    files: int
+    warnings: int
+
+
+class Writer(Protocol):
+    """What a workload writes through; the same whether the store is here or behind a service."""
+
+    parent: PointRecord | None
+
+    def submit(self, read: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None]) -> None:
+        """Queue a piece of data: see `Pipeline.submit`."""
+
+    def drain(self) -> None:
+        """Settle everything that was submitted."""
+
+    def put_node(self, kind: str, chunks: list[int], children: list[int], body: bytes) -> int:
+        """Store a manifest node; its place."""
+
+    def node(self, ref: int) -> Node:
+        """A node of the parent."""
+
+    def chunk_refs(self, node: Node) -> list[int]:
+        """The places of a node's data chunks."""
+
+    def child_refs(self, node: Node) -> list[int]:
+        """The places of a node's children."""
+
+    def parent_root(self) -> list[int]:
+        """The places of the parent's root nodes."""
+
+    def usable(self, refs: list[int]) -> list[int] | None:
+        """These places as a new node may name them; None where a chunk is about to be reclaimed and must be read again."""
+
+    def shareable(self, node: Node) -> bool:
+        """Whether the parent's node may be used as it stands."""
+
+    def commit(self, outcome: Outcome) -> str:
+        """Make the point visible and durable; its id."""
+
+    def abort(self) -> None:
+        """Give up; harmless after `commit`."""
+
+
+class Session:
+    """A lease with packs under way: what a backup and a compaction have in common."""
+
+    def __init__(self, context: Context, tag: str, *, level: int, check: bool) -> None:
+        self.context = context
+        self.commit_id = f"{tag}-{context.env.random(16).hex()}"
+        self.numbers = PackNumbers()
+        self.packs = Packs(context, self.numbers)
+        self.commits = Commits(context)
+        self.leases = Leases(context, self.commits)
+        self.level = level
+        self._check = check
+        self._open: dict[int, PackWriter] = {}
+        self._finishing: list[Future[None]] = []
+        self._finisher = context.env.pool()
+        self.own: dict[int, str] = {}
+        self._unfinished: dict[int, PackWriter] = {}
+        self._over = False
+        self.leases.publish(self.commit_id)
+        try:
+            self.condemned = Tombs(context).condemned()
+            self.moves = Moves(
+                self.numbers,
+                (record for _, record in self.commits.records(MOVES_TAG) if isinstance(record, MoveRecord)),
+            )
+        except BaseException:
+            self.leases.release(self.commit_id)
+            raise
+
+    def pack(self, kind: int) -> PackWriter:
+        """The open pack of this kind."""
+        writer = self._open.get(kind)
+        if writer is None:
+            env = self.context.env
+            seed = env.random(32) + self.commit_id.encode() + env.boot_time().to_bytes(8, "little")
+            pack = self.context.hashing.digest(seed + len(self.own).to_bytes(8, "little"))
+            writer = PackWriter(self.context, kind, self.numbers.number(pack), pack, self._check)
+            self._open[kind] = writer
+            self._unfinished[writer.number] = writer
+            self.own[writer.number] = writer.name
+        return writer
+
+    def append(self, kind: int, frame: Frame) -> int:
+        """Store a frame; the place of its first chunk."""
+        writer = self.pack(kind)
+        ref = writer.append(frame)
+        if writer.full:
+            self.close_pack(kind)
+        return ref
+
+    def close_pack(self, kind: int) -> None:
+        """Finish the open pack of this kind beside other work."""
+        writer = self._open.get(kind)
+        if writer is None:
+            return
+        while len(self._finishing) >= _FINISHING:
+            self._finishing.pop(0).result()
+        del self._open[kind]
+        self._finishing.append(self._finisher.submit(self._finish, writer))
+
+    def _finish(self, writer: PackWriter) -> None:
+        try:
+            writer.finish()
+        except BaseException:
+            writer.abort()
+            raise
+        del self._unfinished[writer.number]
+
+    def chunk_id(self, ref: int) -> bytes | None:
+        """The id of a chunk in a pack of the store or in one under way."""
+        writer = self._unfinished.get(ref >> 32)
+        return writer.id(ref & 0xFFFFFFFF) if writer is not None else self.packs.chunk_id(ref)
+
+    def publish(self, record: Record, borrowed: set[int], event: str) -> str:
+        """Barrier, commit cell, head entry, end of the lease; the commit's id."""
+        for kind in list(self._open):
+            self.close_pack(kind)
+        while self._finishing:
+            self._finishing.pop(0).result()
+        names = [*self.own.values(), *(pack_name(self.numbers.ids[number]) for number in sorted(borrowed))]
+        self.context.storage.sync(names)
+        sealed = self.commits.publish(self.commit_id, record)
+        Chain(self.context).append(event, commit_name(self.commit_id), sealed)
+        self.close()
+        return self.commit_id
+
+    def close(self) -> None:
+        """End the session: drop what is unfinished, release the lease. Never raises for the storage's sake."""
+        if self._over:
+            return
+        self._over = True
+        self._finisher.shutdown(wait=True, cancel_futures=True)
+        for writer in self._open.values():
+            writer.abort()
+        try:
+            self.leases.release(self.commit_id)
+        except KeepstoneError:
+            pass  # a collector finds it and sees that its process is gone
+
+
+class LocalWriter:
+    """`Writer` over a storage of this machine; also the pipeline's `ChunkStore`. One thread uses it."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        item: str,
+        tag: str,
+        kind: str,
+        level: int,
+        cache: Path | None,
+        check: bool = False,
+        tags: tuple[str, ...] = (),
+        lock_until: int = 0,
+    ) -> None:
+        self._session = session = Session(context, tag, level=level, check=check)
+        self._context = context
+        self._item, self._kind, self._tags, self._lock_until = item, kind, tags, lock_until
+        self._started = context.env.wall_time()
+        self._id_key = context.keys.id
+        self._cache = cache
+        self._index: ChunkIndex | None = None
+        self._index_lock = threading.Lock()
+        self._borrowed: set[int] = set()
+        self._spilled: SpilledIds | None = None
+        self._nodes: list[bytes] = []
+        self._node_bytes = 0
+        self._unusable: set[int] = {session.numbers.number(pack) for pack in session.condemned}
+        try:
+            self.parent_id, self.parent = self._newest(tag, kind)
+        except BaseException:
+            session.close()
+            raise
+        self._pipeline = Pipeline(context.env, self)
+
+    def _newest(self, tag: str, kind: str) -> tuple[str, PointRecord | None]:
+        damaged: list[tuple[str, CorruptObject]] = []  # a damaged point is no reason not to make a good one
+        points = [
+            (record.finished, commit, record)
+            for commit, record in self._session.commits.records(tag, damaged)
+            if isinstance(record, PointRecord) and record.kind == kind
+        ]
+        if not points:
+            return "", None
+        _, commit, record = max(points, key=lambda point: point[:2])
+        return commit, record
+
+    # ------------------------------------------------------------------ what workloads call
+
+    @property
+    def commit_id(self) -> str:
+        return self._session.commit_id
+
+    @property
+    def new_bytes(self) -> int:
+        """Bytes of chunks that the store did not have, before compression."""
+        return self._pipeline.new_bytes
+
+    @property
+    def stored_bytes(self) -> int:
+        """The same after compression."""
+        return self._pipeline.stored_bytes
+
+    def submit(self, read: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None]) -> None:
+        self._pipeline.submit(read, done)
+        if self._pipeline.claims > _SPILL:
+            self._spill()
+
+    def _spill(self) -> None:
+        from keepstone.store.spilled import SpilledIds
+
+        if self._spilled is None:
+            self._spilled = SpilledIds(self._session.chunk_id)
+        settled = self._pipeline.settled_claims()
+        self._spilled.add(settled)
+        self._pipeline.release_claims(settled)
+
+    def drain(self) -> None:
+        self._pipeline.drain()
+
+    def put_node(self, kind: str, chunks: list[int], children: list[int], body: bytes) -> int:
+        pack = self._session.pack(METADATA)
+        ref = pack.number << 32 | pack.chunks + len(self._nodes)
+        data = encode_node(kind, chunks, children, body, self._session.numbers)
+        self._nodes.append(data)
+        self._node_bytes += len(data)
+        if self._node_bytes >= FRAME_LIMIT:
+            self._flush_nodes()
+        return ref
+
+    def _flush_nodes(self) -> None:
+        if self._nodes:
+            ids = [self.identify(data) for data in self._nodes]
+            lengths = [len(data) for data in self._nodes]
+            frame = make_frame(self._context.hashing, _NODE_LEVEL, b"".join(self._nodes), ids, lengths)
+            self._nodes, self._node_bytes = [], 0
+            self._session.append(METADATA, frame)
+
+    def node(self, ref: int) -> Node:
+        return decode_node(self._session.packs.chunk(self._session.moves.resolve(ref)))
+
+    def chunk_refs(self, node: Node) -> list[int]:
+        return node.chunk_refs(self._session.numbers)
+
+    def child_refs(self, node: Node) -> list[int]:
+        return node.child_refs(self._session.numbers)
+
+    def parent_root(self) -> list[int]:
+        if self.parent is None:
+            return []
+        return Node("", self.parent.packs, b"", self.parent.root, b"").child_refs(self._session.numbers)
+
+    def usable(self, refs: list[int]) -> list[int] | None:
+        if self._session.moves:
+            refs = self._session.moves.resolve_all(refs)
+        if self._unusable and any(ref >> 32 in self._unusable for ref in refs):
+            return None
+        return refs
+
+    def shareable(self, node: Node) -> bool:
+        condemned = self._session.condemned
+        if not condemned:
+            return True
+        return not any(node.packs[at : at + 32] in condemned for at in range(0, len(node.packs), 32))
+
+    def commit(self, outcome: Outcome) -> str:
+        try:
+            self.drain()
+            self._flush_nodes()
+            table: dict[int, int] = {}
+            root = encode_runs(outcome.root, table)
+            record = PointRecord(
+                item=self._item,
+                kind=self._kind,
+                host=self._context.env.process().host,
+                source=outcome.source,
+                started=self._started,
+                finished=self._context.env.wall_time(),
+                packs=b"".join(self._session.numbers.ids[number] for number in table),
+                root=root,
+                detail=outcome.detail,
+                parent=self.parent_id,
+                lock_until=self._lock_until,
+                logical=outcome.logical,
+                read=outcome.read,
+                added=self.new_bytes,
+                stored=self.stored_bytes,
+                files=outcome.files,
+                warnings=outcome.warnings,
+                tags=list(self._tags),
+            )
+            self._pipeline.close()
+            return self._session.publish(record, self._borrowed, "commit")
+        except BaseException:
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        self._pipeline.close()
+        self._session.close()
+
+    def __enter__(self) -> LocalWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abort()
+
+    # ------------------------------------------------------------------ what the pipeline calls
+
+    def identify(self, chunk: bytes | memoryview) -> bytes:
+        return self._context.hashing.keyed(self._id_key, chunk)
+
+    def compress(self, data: bytes | memoryview, ids: list[bytes], lengths: list[int]) -> Frame:
+        return make_frame(self._context.hashing, self._session.level, data, ids, lengths)
+
+    def append(self, frame: Frame) -> int:
+        return self._session.append(DATA, frame)
+
+    def known(self, ids: list[bytes], hints: list[int]) -> list[int | None]:
+        refs: list[int | None] = [None] * len(ids)
+        chunk_id = self._session.packs.chunk_id
+        for index, hint in enumerate(hints):
+            if hint >= 0 and hint >> 32 != ZERO_PACK and chunk_id(hint) == ids[index]:
+                refs[index] = hint
+        wanted = [identity for identity, ref in zip(ids, refs, strict=True) if ref is None]
+        if wanted:
+            found = self._spilled.find(wanted) if self._spilled is not None else {}
+            index_found = self._look_up([identity for identity in wanted if identity not in found])
+            if found or index_found:
+                found.update(index_found)
+                refs = [found.get(identity) if ref is None else ref for identity, ref in zip(ids, refs, strict=True)]
+        return refs
+
+    def _look_up(self, ids: list[bytes]) -> dict[bytes, int]:
+        if not ids:
+            return {}
+        with self._index_lock:
+            if self._index is None:
+                from keepstone.store.index import ChunkIndex
+
+                index = ChunkIndex(self._context, self._session.packs, self._cache)
+                index.refresh(self._session.condemned)
+                self._index = index
+        found = self._index.find(ids)
+        self._borrowed.update([ref >> 32 for ref in found.values()])
+        return found

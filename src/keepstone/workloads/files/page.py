@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A page of a directory: the manifest node of the files workload.
+
+A directory is one or more pages of at most `PAGE_ENTRIES` entries, in order of the bytes of their names. A page's body is columns, so that a
+directory that did not change is recognised by comparing a few byte strings, without looking at one entry.
+
+Columns (little-endian, one value an entry): `modes` u32 the whole st_mode; `uids`, `gids` u32; `sizes` i64; `mtimes`, `ctimes` i64, ns;
+`inodes` u64; `counts` u32: for a regular file the number of data chunks, for a directory the number of its pages, else 0. `names`: the names,
+each ended by a NUL byte (no name contains one, and none contains a slash). The node's chunks are those of the files one after the other, its
+children the pages of the directories one after the other.
+
+`extras`: what few entries have, by the entry's index: see `Extra`. ctime and inode are only for recognising unchanged files; access times
+are not kept, because the backup itself would change them.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from keepstone.errors import CorruptObject
+
+__all__ = [
+    "NODE_KIND",
+    "PAGE_ENTRIES",
+    "Detail",
+    "Entry",
+    "Extra",
+    "Page",
+    "column",
+    "decode_page",
+    "entries",
+    "split_names",
+    "stored",
+]
+
+NODE_KIND = "files/page"
+PAGE_ENTRIES = 4096
+
+
+class Extra(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """Rare properties of an entry.
+
+    `target`: of a symbolic link. `xattrs`: names and values, among them `system.posix_acl_*` and `security.capability`. `rdev`: device number of a
+    device node. `link`: (st_dev, st_nlink) of a regular file or special file with several names: entries of one point with equal device and
+    inode are one file. `extents`: (offset, length) of the data of a sparse file: its chunks fill these one after the other, all else is a hole.
+    `flags`: 1 = the file changed while it was read, 2 = it could not be read and its content is missing.
+    """
+
+    target: bytes = b""
+    xattrs: dict[bytes, bytes] = {}
+    rdev: int = 0
+    link: tuple[int, int] | None = None
+    extents: list[tuple[int, int]] | None = None
+    flags: int = 0
+
+
+class Page(msgspec.Struct, frozen=True, array_like=True):
+    """The body of a page; see the module for the columns."""
+
+    names: bytes
+    modes: bytes
+    uids: bytes
+    gids: bytes
+    sizes: bytes
+    mtimes: bytes
+    ctimes: bytes
+    inodes: bytes
+    counts: bytes
+    extras: dict[int, Extra] = {}
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One entry, out of its columns."""
+
+    name: bytes
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime: int
+    ctime: int
+    inode: int
+    count: int
+    extra: Extra
+
+
+class Detail(msgspec.Struct, frozen=True):
+    """What the point's record says beside its root: `root`: the entry of the root directory itself (a page with one entry, as bytes),
+    `single`: the source was one file, which is the only entry of the root page. `users`, `groups`: names of the ids that occur.
+    `patterns`: what was excluded."""
+
+    root: bytes
+    single: bool
+    users: dict[int, str]
+    groups: dict[int, str]
+    patterns: list[str]
+
+
+_TYPECODES = (
+    ("modes", "I"),
+    ("uids", "I"),
+    ("gids", "I"),
+    ("sizes", "q"),
+    ("mtimes", "q"),
+    ("ctimes", "q"),
+    ("inodes", "Q"),
+    ("counts", "I"),
+)
+_NO_EXTRA = Extra()
+_decoder = msgspec.msgpack.Decoder(Page)
+
+
+def stored(typecode: str, values: Sequence[int]) -> bytes:
+    """A column's stored form."""
+    column = array(typecode, values)
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column.tobytes()
+
+
+def split_names(names: bytes) -> list[bytes]:
+    """The names of a page."""
+    return names.split(b"\0")[:-1]
+
+
+def column(typecode: str, data: bytes, count: int) -> array[int]:
+    """The values of a stored column; `CorruptObject` where there are not `count`."""
+    values = array(typecode)
+    if len(data) != count * values.itemsize:
+        raise CorruptObject("a page of a directory has columns of different lengths; run verify")
+    values.frombytes(data)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values
+
+
+def decode_page(body: bytes) -> Page:
+    """Read a page; `CorruptObject` where it is none."""
+    try:
+        return _decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise CorruptObject(f"a page of a directory cannot be read ({error}); run verify") from error
+
+
+def entries(page: Page) -> Iterator[Entry]:
+    """The entries of a page, in order of their names."""
+    names = split_names(page.names)
+    columns = [column(code, getattr(page, name), len(names)) for name, code in _TYPECODES]
+    extras = page.extras
+    for index, (name, *values) in enumerate(zip(names, *columns, strict=True)):
+        yield Entry(name, *values, extras.get(index, _NO_EXTRA))
