@@ -13,16 +13,20 @@ The script imports only the package under test and third-party modules. It has
 
 from __future__ import annotations
 
+import contextlib
 import os
 import runpy
+import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-__all__ = ["REPOSITORY", "Check", "Workload", "scratch"]
+__all__ = ["REPOSITORY", "Check", "Workload", "patiently", "scratch"]
 
 Check = Callable[[Path, list[Any]], list[str]]
 
@@ -61,11 +65,36 @@ class Workload:
         return found
 
 
-def scratch() -> Path:
-    """A new directory in memory where there is room, else where temporary files go. The caller removes it."""
-    memory = Path("/dev/shm")
+def patiently(check: Callable[[], list[str]], seconds: float, where: str) -> list[str]:
+    """The violations that `check` finds, or `HUNG` after `seconds`; only in a main thread.
+
+    An error that escapes from the check is none of the store's: it goes on, with a note of `where` it arose.
+    """
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        return check()
+    except TimeoutError:
+        return [f"HUNG: the check took more than {seconds:.0f} s"]
+    except Exception as error:
+        error.add_note(f"the check itself failed: {where}")
+        raise
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A new directory, in memory where there is room. It stays where the block fails: it is the evidence."""
+    memory, place = Path("/dev/shm"), None
     if os.access(memory, os.W_OK):
         free = os.statvfs(memory)
-        if free.f_bavail * free.f_frsize >= _ROOM:
-            return Path(tempfile.mkdtemp(prefix="crash-", dir=memory))
-    return Path(tempfile.mkdtemp(prefix="crash-"))
+        place = memory if free.f_bavail * free.f_frsize >= _ROOM else None
+    directory = Path(tempfile.mkdtemp(prefix="crash-", dir=place))
+    yield directory
+    shutil.rmtree(directory)

@@ -64,14 +64,15 @@ class PlatformKeyProvider:
             _make_folders(fs, path.parent)
             descriptor = fs.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
-                _write_all(fs, descriptor, env.random(KEY_SIZE))
-                fs.fsync(descriptor)
+                try:
+                    _write_all(fs, descriptor, env.random(KEY_SIZE))
+                    fs.fsync(descriptor)
+                finally:
+                    fs.close(descriptor)
+                _sync_folder(fs, path.parent)
             except BaseException:
                 fs.unlink(path)
                 raise
-            finally:
-                fs.close(descriptor)
-            _sync_folder(fs, path.parent)
         except OSError as error:
             raise _failure(error, f"the key file {path} cannot be created") from error
         return cls(path, fs=fs)

@@ -124,7 +124,8 @@ def open_kit(data: bytes, *, passphrase: str | None = None, identity: str | None
         if str(error) in _WRONG_KEY:
             what = "passphrase" if passphrase else "identity"
             raise WrongKey(f"the {what} does not open the recovery kit; try another one, or another copy") from None
-        raise CorruptObject(f"the recovery kit is damaged ({error}); take another copy") from None
+        why = " ".join(str(error).split())
+        raise CorruptObject(f"the recovery kit does not open ({why}); take another copy, or a faster machine") from None
     return _read(plain)
 
 

@@ -2,8 +2,8 @@
 """Object storage in a dict: for simulation, tests and short-lived stores.
 
 Several instances over one dict are several actors in front of one storage. `fail(operation, name)` may return the
-error that the storage is to raise. It is asked before each operation acts ("put", "finish", "delete" …), and again after
-those that change something ("put reply", "finish reply" …): an error there is a lost reply, the change stands.
+error that the storage is to raise. It is asked before each operation acts ("put", "finish", "delete" …), and again
+after those that change something ("put reply", "finish reply" …): an error there is a lost reply, the change stands.
 """
 
 from __future__ import annotations
@@ -108,6 +108,11 @@ class MemoryStorage:
         for name in names:
             self.objects.pop(name, None)
         self._ask("delete_many reply", " ".join(names))
+
+    def clean(self) -> int:
+        """Nothing unfinished outlives its writer in memory."""
+        self._env.step("clean")
+        return 0
 
 
 class MemoryUpload:

@@ -76,7 +76,10 @@ class ObjectStorage(Protocol):
         """
 
     def read_into(self, name: str, offset: int, buffer: memoryview) -> int:
-        """Fill `buffer` from `offset`; the number of bytes that were there. `buffer` should be page aligned."""
+        """Fill `buffer` from `offset`; the number of bytes that were there, behind them it holds anything.
+
+        Fast where offset and buffer are page aligned and the buffer is whole pages, also at the end of the object.
+        """
 
     def size(self, name: str) -> int:
         """Length of the object in bytes."""
@@ -93,3 +96,9 @@ class ObjectStorage(Protocol):
 
     def delete_many(self, names: Iterable[str]) -> None:
         """Remove these objects, with one barrier at the end; durable on return."""
+
+    def clean(self) -> int:
+        """Remove what unfinished uploads of dead writers left behind, where the storage keeps such things; how many.
+
+        Uploads that are under way are not touched.
+        """

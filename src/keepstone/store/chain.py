@@ -111,8 +111,17 @@ class Chain:
             self._last = sequence + 1, context.hashing.digest(entry).hex()
             return self._last
 
-    def entries(self) -> list[Head]:
-        """The whole chain, each link checked.
+    def explains(self, name: str, after: int) -> bool:
+        """Whether an entry younger than `after` says that the object `name` was taken away."""
+        sequence, _ = self.last()
+        point = name.rpartition("/")[2]
+        return any(
+            head.object.endswith(point) and head.event in ("purge", "undelete", "drop-move")
+            for head in (self.read(number)[0] for number in range(after + 1, sequence + 1))
+        )
+
+    def entries(self) -> tuple[list[Head], str]:
+        """The whole chain, each link checked, and the digest of its last entry.
 
         Raises `CorruptObject` at the first entry that is damaged or does not continue the one before, `ObjectMissing` at a gap.
         """
@@ -125,7 +134,7 @@ class Chain:
                 raise CorruptObject(f"{head_name(sequence)} does not continue the entry before it; run verify")
             previous = digest
             heads.append(head)
-        return heads
+        return heads, previous
 
 
 def _encode(head: Head, signature: str) -> bytes:

@@ -42,7 +42,7 @@ class Frame:
 
 def make_frame(hashing: Hashing, level: int, data: bytes | memoryview, ids: list[bytes], lengths: list[int]) -> Frame:
     """Compress the chunks that make up `data`."""
-    compressors = _local.__dict__
+    compressors: dict[int, zstandard.ZstdCompressor] = _local.__dict__.setdefault("compressors", {})
     compressor = compressors.get(level)
     if compressor is None:
         compressor = compressors[level] = zstandard.ZstdCompressor(level=level, write_checksum=False)
@@ -53,10 +53,10 @@ def make_frame(hashing: Hashing, level: int, data: bytes | memoryview, ids: list
     return Frame(payload, codec, len(data), hashing.digest(payload), ids, lengths)
 
 
-def expand(payload: bytes | memoryview, codec: int, raw_length: int) -> bytes | memoryview:
+def expand(payload: bytes | bytearray | memoryview, codec: int, raw_length: int) -> bytes | bytearray | memoryview:
     """The chunks of an opened frame; `CorruptObject` where they are not `raw_length` bytes."""
     if codec == CODEC_RAW:
-        data: bytes | memoryview = payload
+        data: bytes | bytearray | memoryview = payload
     elif codec == CODEC_ZSTD and raw_length <= MAX_FRAME:
         decompressor = _local.__dict__.get("decompressor")
         if decompressor is None:

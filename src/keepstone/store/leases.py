@@ -15,9 +15,10 @@ import msgspec
 
 from keepstone.env import Process
 from keepstone.errors import CorruptObject, ObjectMissing
-from keepstone.store.commits import Commits
+from keepstone.store.chain import Chain
+from keepstone.store.commits import ABORTED, Commits
 from keepstone.store.context import Context
-from keepstone.store.layout import LEASES, TOMBS, lease_name, tomb_name
+from keepstone.store.layout import LEASES, MOVES_TAG, TOMBS, commit_name, lease_name, tomb_name
 
 __all__ = ["Leases", "Tomb", "Tombs"]
 
@@ -68,34 +69,43 @@ class Leases:
         """
         waiting = []
         for commit in commits:
+            process = self._read(commit)
+            if process is None:
+                continue  # released
+            alive = self._context.env.is_running(process[0]) is not False
             if self._commits.decided(commit):
-                self.release(commit)
-            elif self._is_over(commit, abort_after):
-                self._commits.abort(commit)
-                self.release(commit)
-            elif self._is_there(commit):
+                if not alive:
+                    self._finish(commit)
+            elif not alive or self._context.env.wall_time() - process[1] > abort_after:
+                if not self._commits.abort(commit) and not alive:
+                    self._finish(commit)
+                else:
+                    self.release(commit)
+            else:
                 waiting.append(commit)
         return waiting
 
-    def _is_there(self, commit: str) -> bool:
+    def _finish(self, commit: str) -> None:
+        """Do what a writer that died after its commit did not come to: enter the commit in the chain, release the lease."""
+        name = commit_name(commit)
         try:
-            self._context.storage.size(lease_name(commit))
+            data = self._context.storage.read(name)
         except ObjectMissing:
-            return False
-        return True
+            data = ABORTED  # purged since
+        if data != ABORTED:
+            Chain(self._context).append("move" if commit.startswith(MOVES_TAG) else "commit", name, data)
+        self.release(commit)
 
-    def _is_over(self, commit: str, abort_after: int) -> bool:
+    def _read(self, commit: str) -> tuple[Process, int] | None:
+        """(process, wall clock) of a lease; None where it is gone. A damaged one counts as nobody's."""
         try:
             data = self._context.read_sealed("lease", lease_name(commit))
             lease = msgspec.msgpack.decode(data, type=_Lease)
         except ObjectMissing:
-            return False
+            return None
         except (CorruptObject, msgspec.MsgspecError):
-            return True  # whoever wrote it cannot be asked; its cell decides
-        process = Process(lease.host, lease.boot, lease.pid, lease.started)
-        if self._context.env.is_running(process) is False:
-            return True
-        return self._context.env.wall_time() - lease.time > abort_after
+            return Process(self._context.env.process().host, "", 0, 0), 0
+        return Process(lease.host, lease.boot, lease.pid, lease.started), lease.time
 
     def check(self) -> list[tuple[str, CorruptObject]]:
         """Open every lease; those that are damaged."""

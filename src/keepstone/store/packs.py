@@ -96,7 +96,7 @@ class Packs:
             raise CorruptObject(f"the footer of {name} is damaged; restore the pack from a copy") from error
         return Footer(bytes(data), pack, kind, name)
 
-    def open_sealed(self, footer: Footer, frame: int, sealed: bytes | memoryview) -> bytes | memoryview:
+    def open_sealed(self, footer: Footer, frame: int, sealed: bytes | memoryview) -> bytes | bytearray | memoryview:
         """The chunks of a frame out of its sealed bytes, authenticated but not yet compared with their ids."""
         context = self._context
         header = pack_header(context.store_id, context.keys.epoch, footer.kind, footer.pack)

@@ -180,7 +180,8 @@ class Pipeline:
     ) -> None:
         at = 0
         while at < len(new):
-            group, size = [], 0
+            group: list[int] = []
+            size = 0
             while at < len(new) and (not group or size + lengths[new[at]] <= limit):
                 group.append(new[at])
                 size += lengths[new[at]]

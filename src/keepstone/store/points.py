@@ -7,6 +7,7 @@ Soft delete is a marker object with a date; the point stays whole and restorable
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -120,7 +121,9 @@ class Points:
             raise GuardRefused(f"recovery point {point.short} is locked; it cannot be purged before its lock ends")
         if point.deleted_until is None and not now:
             raise UsageError(f"recovery point {point.short} is not deleted; forget it first")
-        if not now and point.deleted_until is not None and clock < point.deleted_until:
+        if point.deleted_until is None:
+            self.forget(point)  # so that a purge which a crash interrupts is seen to be one
+        elif not now and clock < point.deleted_until:
             raise GuardRefused(
                 f"recovery point {point.short} can still be undeleted; wait for its date, or purge it at once"
             )
@@ -128,7 +131,7 @@ class Points:
         self._context.storage.delete(commit_name(point.id))
         self._context.storage.delete(deleted_name(point.id))
 
-    def purge_due(self) -> list[Point]:
+    def purge_due(self) -> Sequence[Point]:
         """Purge every soft-deleted point whose date has passed and that is not locked; what was purged."""
         clock = self._context.env.wall_time()
         purged = []

@@ -55,6 +55,9 @@ class Reader(Protocol):
     def chunk_id(self, ref: int) -> bytes:
         """The id of a chunk, without reading it: equal ids are equal bytes."""
 
+    def identify(self, chunk: bytes | memoryview) -> bytes:
+        """The id that this chunk would have."""
+
     def fetch(self, requests: Iterable[tuple[int, Cookie]], sink: Callable[[Cookie, memoryview], None]) -> None:
         """Call `sink(cookie, chunk)` for every request, in pack order, on several threads; the chunk is valid during the call only."""
 
@@ -68,7 +71,18 @@ class LocalReader:
         self._numbers = PackNumbers()
         self._packs = Packs(context, self._numbers)
         self._local = threading.local()
+        self._pool = context.env.pool()
         self._load_moves()
+
+    def close(self) -> None:
+        """Stop the workers."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> LocalReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _load_moves(self) -> None:
         records = Commits(self._context).records(MOVES_TAG)
@@ -106,6 +120,9 @@ class LocalReader:
         footer, position = self._footer(ref)
         return footer.id(position)
 
+    def identify(self, chunk: bytes | memoryview) -> bytes:
+        return self._context.hashing.keyed(self._context.keys.id, chunk)
+
     def fetch(self, requests: Iterable[tuple[int, Cookie]], sink: Callable[[Cookie, memoryview], None]) -> None:
         wanted = list(requests)
         try:
@@ -121,20 +138,23 @@ class LocalReader:
             if moves:
                 ref = moves.resolve(ref)
             by_pack.setdefault(ref >> 32, []).append((ref & 0xFFFFFFFF, cookie))
-        pool = self._context.env.pool()
-        try:
-            futures = []
-            for number, positions in by_pack.items():
-                pack = self._numbers.ids[number]
-                positions.sort(key=lambda request: request[0])
-                footer = self._packs.footer(pack)
-                if positions[-1][0] >= footer.chunks:
-                    raise CorruptObject(f"{pack_name(pack)} has no chunk {positions[-1][0]}; run verify")
-                futures += [pool.submit(self._read_span, footer, span, sink) for span in _spans(footer, positions)]
-            for future in futures:
+        spans: list[tuple[Footer, list[tuple[int, list[tuple[int, Cookie]]]]]] = []
+        for number, positions in by_pack.items():
+            pack = self._numbers.ids[number]
+            positions.sort(key=lambda request: request[0])
+            footer = self._packs.footer(pack)
+            if positions[-1][0] >= footer.chunks:
+                raise CorruptObject(f"{pack_name(pack)} has no chunk {positions[-1][0]}; run verify")
+            spans += [(footer, span) for span in _spans(footer, positions)]
+        futures = [self._pool.submit(self._read_span, footer, span, sink) for footer, span in spans]
+        failure: BaseException | None = None
+        for future in futures:
+            try:
                 future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            except BaseException as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     def _read_span(
         self,

@@ -6,9 +6,10 @@ This is the door to the package: everything that can be done with a store is a m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keepstone.crypto import KeyProvider, Keyring, create_keyring, hashing, open_keyring, rewrap
 from keepstone.env import Env
@@ -20,9 +21,16 @@ from keepstone.store.commits import Commits
 from keepstone.store.context import Context
 from keepstone.store.descriptor import Descriptor, check_descriptor, decode_descriptor, encode_descriptor
 from keepstone.store.layout import DESCRIPTOR, KEYS, keys_name
+from keepstone.store.packs import Packs
 from keepstone.store.points import Point, Points, item_tag
 from keepstone.store.reader import LocalReader
+from keepstone.store.refs import PackNumbers
 from keepstone.store.writer import LocalWriter
+
+if TYPE_CHECKING:
+    from keepstone.store.reclaim import Reclaimed
+    from keepstone.store.statistics import Statistics
+    from keepstone.store.verify import Verified
 
 __all__ = ["DEFAULT_LEVEL", "Store", "newest_keys"]
 
@@ -165,3 +173,31 @@ class Store:
     def reader(self, point: Point) -> LocalReader:
         """Read a recovery point."""
         return LocalReader(self.context, point.record)
+
+    def reclaim(self, *, dry_run: bool = False, compact_below: float | None = None) -> Reclaimed:
+        """Give back the space of what no point needs; see `reclaim.py`."""
+        from keepstone.store.reclaim import COMPACT_BELOW, reclaim  # noqa: PLC0415 - numpy
+
+        below = COMPACT_BELOW if compact_below is None else compact_below
+        return reclaim(self.context, self.points, level=DEFAULT_LEVEL, compact_below=below, dry_run=dry_run)
+
+    def verify(self, *, deep: bool = False, tick: Callable[[int, int], None] | None = None) -> Verified:
+        """Whether everything is there, and with `deep` whether every byte is right; see `verify.py`."""
+        from keepstone.store.verify import verify  # noqa: PLC0415 - numpy
+
+        return verify(self, deep=deep, tick=tick)
+
+    def stat(self) -> Statistics:
+        """How much there is."""
+        from keepstone.store.statistics import statistics  # noqa: PLC0415 - numpy
+
+        return statistics(self)
+
+    def rebuild_index(self) -> int:
+        """Throw the cached chunk index away and read it out of the packs again; the number of chunks in it."""
+        from keepstone.store.index import ChunkIndex  # noqa: PLC0415 - numpy
+
+        index = ChunkIndex(self.context, Packs(self.context, PackNumbers()), self.cache)
+        index.clear()
+        index.refresh(frozenset())
+        return len(index)

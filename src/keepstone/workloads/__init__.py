@@ -3,4 +3,6 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from keepstone.workloads.progress import Progress, Silent
+
+__all__ = ["Progress", "Silent"]

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which chunks are needed: the mark of reclaim, and the structural half of verify.
+
+Every chunk of every pack has a dense ordinal, the pack's base plus its position; the mark is one byte per ordinal. Nodes name
+chunks in runs, so marking is filling slices: a few at once, many by counting where runs begin and end and summing up at
+the end. A node that is marked already is not read again, so a subtree that a hundred points share is walked once.
+
+Invariants
+* `add` only ever sets marks. Marking again after more commits is sound: what was needed then is at worst kept a round longer.
+* A place in a pack that is gone and has not been moved, or a position beyond a pack's chunks, is a finding (`CorruptObject`), never ignored.
+* Moved chunks: a mark on an old place implies marks along its moves (`settle`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from keepstone.errors import CorruptObject
+from keepstone.store.commits import PointRecord
+from keepstone.store.layout import pack_name
+from keepstone.store.moves import Moves
+from keepstone.store.node import Node
+from keepstone.store.refs import ZERO_PACK, ZERO_REF, PackNumbers
+
+__all__ = ["Mark"]
+
+_MANY = 12 * 24  # bytes of runs from which counting edges is cheaper than filling slices
+_FLUSH = 1 << 19  # runs noted before they are counted
+_BLOCK = 1 << 20
+
+
+class Mark:
+    """`read_node(ref)` gives a node by a resolved place."""
+
+    def __init__(self, numbers: PackNumbers, read_node: Callable[[int], Node]) -> None:
+        self._numbers = numbers
+        self._moves = Moves(numbers, ())
+        self._read_node = read_node
+        self._base: dict[int, int] = {}
+        self._count: dict[int, int] = {}
+        self._there: set[int] = set()
+        self.live: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self._begins: list[npt.NDArray[np.int64]] = []
+        self._ends: list[npt.NDArray[np.int64]] = []
+        self._pending = 0
+        self._edges: npt.NDArray[np.int32] | None = None
+
+    def cover(self, packs: Iterable[tuple[int, int]], moves: Moves) -> None:
+        """The packs that are there now (number, chunks) and the moves that are known now; marks stay."""
+        self._moves = moves
+        self._there.clear()
+        at = len(self.live)
+        moved = ((number, chunks) for number, (chunks, _, _) in moves.old.items())
+        for there, sized in ((True, packs), (False, moved)):
+            for number, chunks in sized:
+                if number not in self._base:
+                    self._base[number] = at
+                    self._count[number] = chunks
+                    at += chunks
+                if there:
+                    self._there.add(number)
+        if at > len(self.live):
+            grown = np.zeros(at, np.uint8)
+            grown[: len(self.live)] = self.live
+            self.live = grown
+
+    def there(self) -> list[int]:
+        """The packs that are there."""
+        return list(self._there)
+
+    def count(self, number: int) -> int:
+        """How many chunks a pack has."""
+        return self._count[number]
+
+    def pack(self, number: int) -> npt.NDArray[np.uint8]:
+        """The marks of one pack, by position; a view."""
+        base = self._base[number]
+        return self.live[base : base + self._count[number]]
+
+    def add_point(self, record: PointRecord) -> None:
+        """Mark everything that this point needs. `CorruptObject`, `ObjectMissing` where a part of it is gone."""
+        root = Node("", record.packs, b"", record.root, b"").child_runs(self._numbers)
+        self._walk(root)
+
+    def _walk(self, runs: list[tuple[int, int]]) -> None:
+        live = self.live
+        pending = [runs]
+        while pending:
+            for first, count in pending.pop():
+                at = self._slice(first, count)
+                for offset in np.flatnonzero(live[at : at + count] == 0).tolist():
+                    live[at + offset] = 1
+                    node = self._read_node(self._moves.resolve(first + offset))
+                    if len(node.chunks) < _MANY or not self._add_many(node):
+                        for start, length in node.chunk_runs(self._numbers):
+                            if start != ZERO_REF:
+                                begin = self._slice(start, length)
+                                live[begin : begin + length] = 1
+                    if node.children:
+                        pending.append(node.child_runs(self._numbers))
+
+    def _slice(self, first: int, count: int) -> int:
+        """The ordinal of a run's first chunk."""
+        number, position = first >> 32, first & 0xFFFFFFFF
+        base = self._base.get(number)
+        if base is None:
+            raise CorruptObject(f"{pack_name(self._numbers.ids[number])} is gone, and a manifest needs it")
+        if position + count > self._count[number]:
+            raise CorruptObject(f"{pack_name(self._numbers.ids[number])} has no chunk {position + count - 1}")
+        if number not in self._there:  # every chunk of a pack that was compacted away must have gone somewhere
+            for at in range(position, position + count):
+                if self._moves.step(number << 32 | at) is None:
+                    raise CorruptObject(f"chunk {at} of {pack_name(self._numbers.ids[number])} is gone, a manifest needs it")
+        return base + position
+
+    def _add_many(self, node: Node) -> bool:
+        """Note the runs of a large node; False where one of them needs a closer look."""
+        packs = [self._numbers.number(node.packs[at : at + 32]) for at in range(0, len(node.packs), 32)]
+        if not self._there.issuperset(packs) or len(node.chunks) % 12:
+            return False
+        runs = np.frombuffer(node.chunks, "<u4").reshape(-1, 3).astype(np.int64)
+        runs = runs[runs[:, 0] != ZERO_PACK]
+        if not len(runs):
+            return True
+        if int(runs[:, 0].max()) >= len(packs):
+            return False
+        ends = runs[:, 1] + runs[:, 2]
+        if (ends > np.array([self._count[number] for number in packs])[runs[:, 0]]).any():
+            return False
+        base = np.array([self._base[number] for number in packs])[runs[:, 0]]
+        self._begins.append(base + runs[:, 1])
+        self._ends.append(base + ends)
+        self._pending += len(runs)
+        if self._pending >= _FLUSH:
+            self._count_edges()
+        return True
+
+    def _count_edges(self) -> None:
+        size = len(self.live) + 1
+        if self._edges is None or len(self._edges) < size:
+            grown = np.zeros(size, np.int32)
+            if self._edges is not None:
+                grown[: len(self._edges)] = self._edges
+            self._edges = grown
+        if self._begins:
+            np.add.at(self._edges, np.concatenate(self._begins), 1)
+            np.add.at(self._edges, np.concatenate(self._ends), -1)
+        self._begins, self._ends, self._pending = [], [], 0
+
+    def _sum_edges(self) -> None:
+        """Turn the counted edges into marks, a block at a time."""
+        if not self._pending and self._edges is None:
+            return
+        self._count_edges()
+        edges, depth = self._edges, 0
+        assert edges is not None
+        for at in range(0, len(self.live), _BLOCK):
+            block = np.cumsum(edges[at : at + _BLOCK]) + depth
+            depth = int(block[-1])
+            np.maximum(self.live[at : at + _BLOCK], (block > 0)[: len(self.live) - at], out=self.live[at : at + _BLOCK])
+        self._edges = None
+
+    def settle(self) -> list[CorruptObject]:
+        """Finish marking: sum up what was noted, and carry the marks of moved chunks to where they are now.
+
+        The moves that lead nowhere, though something needs them.
+        """
+        self._sum_edges()
+        lost: dict[int, CorruptObject] = {}
+        changed = bool(self._moves)
+        while changed:
+            changed = False
+            for number, (_, starts, targets) in self._moves.old.items():
+                marks = self.pack(number)
+                for start, (count, first) in zip(starts, targets, strict=True):
+                    source = marks[start : start + count]
+                    if source.any():
+                        try:
+                            begin = self._slice(first, count)
+                        except CorruptObject as error:
+                            lost[first >> 32] = error
+                            continue
+                        target = self.live[begin : begin + count]
+                        if (source > target).any():
+                            np.maximum(source, target, out=target)
+                            changed = True
+        return list(lost.values())
+
+    def needed(self, number: int) -> npt.NDArray[np.bool_]:
+        """Which chunks of a pack are needed *in this pack*: marked, and not moved elsewhere."""
+        marks = self.pack(number).astype(bool)
+        entry = self._moves.old.get(number)
+        if entry is not None:
+            for start, (count, _) in zip(entry[1], entry[2], strict=True):
+                marks[start : start + count] = False
+        return marks
+
+    def is_marked(self, number: int) -> bool:
+        """Whether any chunk of this pack, moved or not, is marked."""
+        return bool(self.pack(number).any())

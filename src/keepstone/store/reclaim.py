@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reclaim: give back the space of what no recovery point needs, while writers and readers go on.
+
+    purge      soft-deleted points whose date has passed (durable before anything else)
+    mark       everything that a visible point needs
+    compact    packs of which less than `1 - threshold` is needed: copy the rest, publish the moves
+    condemn    a tombstone with the packs that nobody needs, and move records that nobody needs (durable)
+    drain      the leases that were there when the tombstone became visible: decided, dead, or still running
+    re-mark    what was committed since; a pack that is needed again is pardoned
+    sweep      delete the condemned packs, then the tombstone
+
+Invariants: a pack is deleted only if (a) a tombstone that names it is durable, (b) every lease listed after that is over, and (c) a mark over
+the commits listed after (b) does not need it. No step takes a clock's word for it: an old lease is ended through its commit cell.
+
+A running writer makes a round end early: what it may refer to stays condemned and is swept by a later round. `leases.py` says why this is safe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from keepstone.errors import ObjectMissing
+from keepstone.store.chain import Chain
+from keepstone.store.compact import compact
+from keepstone.store.context import Context
+from keepstone.store.footer import Footer
+from keepstone.store.layout import MOVES_TAG, commit_name, pack_name
+from keepstone.store.leases import Leases, Tomb, Tombs
+from keepstone.store.points import Points
+from keepstone.store.survey import Survey
+
+__all__ = ["COMPACT_BELOW", "Reclaimed", "reclaim"]
+
+COMPACT_BELOW = 0.75
+"""A pack with less than this share of needed bytes is compacted."""
+_ABORT_AFTER = 7 * 86_400 * 10**9  # ns; a backup that runs longer than a week is taken for dead, and told so
+_COMPACT_PACKS = 64  # packs of one move record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reclaimed:
+    """What a round did. `condemned`: packs waiting for running backups to end; `waiting`: those backups."""
+
+    points_purged: int = 0
+    packs_deleted: int = 0
+    bytes_freed: int = 0
+    packs_compacted: int = 0
+    bytes_dead: int = 0
+    packs_condemned: int = 0
+    waiting: list[str]
+    dry_run: bool = False
+
+
+
+def reclaim(
+    context: Context, points: Points, *, level: int, compact_below: float = COMPACT_BELOW, dry_run: bool = False
+) -> Reclaimed:
+    """One round. Damage that the mark meets stops it before anything is deleted: `CorruptObject`, `ObjectMissing`."""
+    purged = [] if dry_run else points.purge_due()
+    if not dry_run:
+        context.storage.clean()
+    survey = Survey(context)
+    tombs = Tombs(context)
+    condemned = tombs.condemned()
+    sparse = _sparse(survey, condemned, compact_below)
+    dead = [pack for pack in survey.dead() if pack not in condemned]
+    bytes_dead = sum(survey.sizes[pack] for pack in dead) + sum(wasted for _, wasted in sparse)
+    if dry_run:
+        return Reclaimed(
+            packs_condemned=len(dead), packs_compacted=len(sparse), bytes_dead=bytes_dead, waiting=[], dry_run=True
+        )
+    for at in range(0, len(sparse), _COMPACT_PACKS):
+        batch = [pack for pack, _ in sparse[at : at + _COMPACT_PACKS]]
+        needed = ((survey.packs.footer(pack), survey.needed(pack)) for pack in batch)
+        compact(context, survey.packs, needed, level)
+    if sparse:
+        survey.refresh()
+        dead = [pack for pack in survey.dead() if pack not in condemned]
+    unneeded = survey.unneeded_moves()
+    if dead or unneeded:
+        tombs.publish(Tomb(packs=[*dead, *survey.old_packs(unneeded)], moves=unneeded))
+    return _finish(context, survey, tombs, len(purged), len(sparse), bytes_dead)
+
+
+def _sparse(survey: Survey, condemned: frozenset[bytes], below: float) -> list[tuple[bytes, int]]:
+    """(pack, wasted bytes) of the packs that are worth compacting."""
+    found = []
+    for pack, size in survey.sizes.items():
+        share = survey.needed_share(pack)
+        if 0 < share < below and pack not in condemned:
+            found.append((pack, int(size * (1 - share))))
+    return found
+
+
+def _finish(
+    context: Context, survey: Survey, tombs: Tombs, purged: int, compacted: int, bytes_dead: int
+) -> Reclaimed:
+    """Drain, mark again, sweep: for every tombstone there is, whoever published it."""
+    leases = Leases(context, survey.commits)
+    ready: list[tuple[str, Tomb]] = []
+    waiting: set[str] = set()
+    held = 0
+    for name in tombs.names():
+        try:
+            tomb = tombs.read(name)
+            waits = tombs.waits(name)
+        except ObjectMissing:
+            continue  # another collector finished it
+        if waits is None:
+            waits = leases.names()
+            tombs.wait_for(name, waits)
+        open_leases = leases.drain(waits, abort_after=_ABORT_AFTER)
+        if open_leases:
+            waiting.update(open_leases)
+            held += len(tomb.packs)
+        else:
+            ready.append((name, tomb))
+    deleted = freed = 0
+    if ready:
+        survey.refresh()
+        swept = survey.removable([pack for _, tomb in ready for pack in tomb.packs])
+        freed = sum(survey.sizes[pack] for pack in swept)
+        deleted = len(swept)
+        context.storage.delete_many([pack_name(pack) for pack in swept])
+        gone = set(survey.unneeded_moves())
+        for move in sorted({move for _, tomb in ready for move in tomb.moves} & gone):
+            Chain(context).append("drop-move", commit_name(move), b"")
+            context.storage.delete(commit_name(move))
+        for name, _ in ready:
+            tombs.remove(name)
+    return Reclaimed(
+        points_purged=purged,
+        packs_deleted=deleted,
+        bytes_freed=freed,
+        packs_compacted=compacted,
+        bytes_dead=bytes_dead,
+        packs_condemned=held,
+        waiting=sorted(waiting),
+    )
