@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run per mutating operation and kind of fault, a check after each; then the fault is gone and the store is used again.
+"""One run per mutating operation and kind of fault, a check after each; then, the fault gone, the store is used again.
+
+By hand, in the repository:
 
     python -m tests.crash.faults RECORDING --kind 'EIO once'              every operation
     python -m tests.crash.faults RECORDING --kind 'EIO once' --at 17      one; what it left stays to be looked at
@@ -17,6 +19,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.crash import share
@@ -24,7 +27,7 @@ from tests.crash.oplog import Kind
 from tests.crash.recording import Recording, load, record
 from tests.crash.replay import Profile, State, states
 from tests.crash.runner import Outcome, Runner
-from tests.crash.share import Tally
+from tests.crash.share import Finding, Tally
 from tests.crash.shim import Fault
 from tests.crash.stage import Stage
 from tests.crash.workload import patiently, scratch
@@ -44,8 +47,8 @@ _WRITES = frozenset({Kind.WRITE})
 _SPACE = frozenset({Kind.CREATE, Kind.MKDIR, Kind.WRITE, Kind.SIZE, Kind.LINK})
 
 LOST_SYNC = "EIO at fsync, then power loss"
-"""One fsync fails; then the power fails after each later acknowledgement. What the fsync should have written is gone, even
-if a second fsync of the same file said that all was well."""
+"""One fsync fails; then the power fails after each later acknowledgement. What the fsync should have written is gone,
+even if a second fsync of the same file said that all was well."""
 
 KINDS: Mapping[str, _Kind] = {
     "SIGKILL before": _Kind(lambda at: Fault("kill", at)),
@@ -75,7 +78,9 @@ def _targets(recording: Recording, kind: _Kind) -> list[int]:
     return [record.operation for record in recording.records if record.kind in kind.aims]
 
 
-def _live(recording: Recording, runner: Runner, fault: Fault, directory: Path, patience: float) -> tuple[str, list[str]]:
+def _live(
+    recording: Recording, runner: Runner, fault: Fault, directory: Path, patience: float
+) -> tuple[str, list[str]]:
     """Run with `fault`; how the run ended, and what is wrong with what it left."""
     workload, base, disk = recording.workload, recording.directory / "base", directory / "disk"
     if base.exists():
@@ -84,8 +89,8 @@ def _live(recording: Recording, runner: Runner, fault: Fault, directory: Path, p
         disk.mkdir()
     outcome = runner.run(disk, directory, fault)
     ending, violations = _ending(outcome)
-    violations += patiently(lambda: workload.check()(disk, outcome.acks), patience, str(fault))
-    after = patiently(lambda: workload.again()(disk), patience, f"{fault}, afterwards")
+    violations += patiently(partial(workload.check(), disk, outcome.acks), patience, str(fault))
+    after = patiently(partial(workload.again(), disk), patience, f"{fault}, afterwards")
     return ending, violations + [f"AFTERWARDS {violation}" for violation in after]
 
 
@@ -101,7 +106,9 @@ def _ending(outcome: Outcome) -> tuple[str, list[str]]:
     return f"exit {outcome.status}", []
 
 
-def _lost(recording: Recording, runner: Runner, fault: Fault, directory: Path, patience: float) -> tuple[str, list[str]]:
+def _lost(
+    recording: Recording, runner: Runner, fault: Fault, directory: Path, patience: float
+) -> tuple[str, list[str]]:
     """Record a run with `fault`, an fsync's; lose the power after each acknowledgement since, and at the end."""
     base = recording.directory / "base"
     made = record(runner, directory / "recording", base if base.exists() else None, fault)
@@ -111,7 +118,7 @@ def _lost(recording: Recording, runner: Runner, fault: Fault, directory: Path, p
     stage, check, violations = Stage(directory / "stage"), recording.workload.check(), list[str]()
     for state in _acknowledged(made, failed):
         stage.show(state.tree)
-        found = patiently(lambda state=state: check(stage.root, state.acks), patience, f"{fault}, {state}")  # type: ignore[misc]
+        found = patiently(partial(check, stage.root, state.acks), patience, f"{fault}, {state}")
         violations += [f"{violation} ({state})" for violation in found]
     return "recorded", violations
 
@@ -140,8 +147,9 @@ def _part(recording: Recording, options: argparse.Namespace) -> Tally:
                     shutil.copytree(directory, kept)
                     print(f"{where}: {ending}, left in {kept}", *violations, sep="\n")
             tally.notes[ending] = tally.notes.get(ending, 0) + 1
-            again = [str(recording.directory), "--kind", options.kind, "--at", str(at)]
-            tally.add(at, violations, lambda named=(where, share.command(_MODULE, again)): named)  # type: ignore[misc]
+            if tally.add(violations):
+                again = [str(recording.directory), "--kind", options.kind, "--at", str(at)]
+                tally.first = Finding(at, where, violations, share.command(_MODULE, again))
     return tally
 
 

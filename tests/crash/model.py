@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a disk certainly holds and what it may hold, while a log is replayed record by record.
 
-A file has durable bytes and, in order, the changes since its last fsync. A directory has durable names; changes of names
-wait in one list, each a group of entries that takes effect as one. What makes a group durable is the profile's matter:
+A file has durable bytes and, in order, the changes since its last fsync. A directory has durable names; changes of
+names wait in one list, each a group of entries that takes effect as one. What makes a group durable is the profile's
+matter:
 
-strict POSIX  an fsync of a directory makes that directory's entries durable, an fsync of a file makes no name durable. Of
-              a rename between directories the new name may be durable before the old one is gone, never the reverse.
+strict POSIX  an fsync of a directory makes that directory's entries durable, an fsync of a file makes no name durable.
+              Of a rename between directories the new name may be durable before the old one is gone, never the reverse.
 journal       (like ext4) an fsync of a file or directory makes every group up to the last that concerns it durable.
 
 A failed fsync leaves its file's data in doubt: Linux drops the error and calls the pages clean, so that a later fsync
@@ -101,11 +102,12 @@ class Inode:
         # What truncation cut off is no longer in doubt.
         lost = [Change(at, cached.data[at : at + PAGE], True) for at in sorted(doubtful) if at < len(cached.data)]
         if lost:
-            kept = bytearray(cached.data)
-            before = self.durable.data.ljust(len(kept), b"\0")
+            written = bytearray(cached.data)
+            before = self.durable.data.ljust(len(written), b"\0")
             for change in lost:
-                kept[change.offset : change.offset + PAGE] = before[change.offset : min(change.offset + PAGE, len(kept))]
-            cached = Blob(bytes(kept))
+                page = slice(change.offset, min(change.offset + PAGE, len(written)))
+                written[page] = before[page]
+            cached = Blob(bytes(written))
         self.durable, self.pending, self._made = cached, lost, {}
 
 
@@ -183,8 +185,10 @@ class Model:
         try:
             return self._inodes[number]
         except KeyError:
-            raise ValueError(f"{record.kind.name} of {record.name2 or record.name!r}: inode {number} came from outside "
-                             "the watched directory, or something the shim does not see made it") from None  # fmt: skip
+            name = record.name2 or record.name or "a file"
+            raise ValueError(
+                f"{record.kind.name} of {name}: inode {number} was not made where the shim sees it"
+            ) from None
 
     def _name(self, record: Record, number: int, directory: int, name: str) -> None:
         self.groups.append([Entry(self._find(record, directory), name, self._find(record, number))])
@@ -225,7 +229,7 @@ class Model:
     def _settle_directory(self, directory: Inode) -> None:
         """Make the entries of `directory` durable, and with each its group's new names.
 
-        Entries of one directory become durable in their order, so a new name elsewhere takes what precedes it there along.
+        Entries of one directory become durable in their order: a new name elsewhere takes along what precedes it there.
         """
         limits = {directory: len(self.groups)}
         queue = [directory]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Planted mistakes, to test the tester: the package with one of them must be found out, or be equivalent for a stated reason.
+"""Planted mistakes, to test the tester: each must be found out, or be equivalent for a stated reason.
 
 A mutant is a change of the package's text, made in a copy. Nothing in the package knows of it.
 """
@@ -21,7 +21,7 @@ __all__ = ["Edit", "Mutant", "Stale", "Trial", "mutate", "put_to_trial"]
 
 
 class Stale(AssertionError):
-    """The text that a mutant changes is not in the package exactly once: the package moved on, and the mutant must follow."""
+    """The text that a mutant changes is not in the package exactly once: the package moved on, the mutant must too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Edit:
 class Mutant:
     """A mistake.
 
-    `verdict` is what the sweeps must say of it, and `reason` why: for `red` what is lost, for `clean` why nothing can be.
+    `verdict` is what the sweeps must say of it, `reason` why: for `red` what is lost, for `clean` why nothing can be.
     `check` says whose code opens the crashed disks: the original's, unless the mistake is one of recovery.
     """
 
@@ -107,9 +107,7 @@ def put_to_trial(
     checker = changed if mutant.check == "mutated" else workload
     results: list[Result] = []
     for profile in profiles:
-        result = sweep(
-            recording, profile, seed=seed, trials=trials, workers=workers, enough=enough, checker=checker
-        )
+        result = sweep(recording, profile, seed=seed, trials=trials, workers=workers, enough=enough, checker=checker)
         results.append(result)
         if enough and result.tally.bad:
             break

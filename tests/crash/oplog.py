@@ -41,8 +41,8 @@ class Record:
 
     `operation` counts mutating operations over all processes from 1, failed ones too; it is what a fault is aimed at.
     `name` stands in the directory with inode `dir`, `name2` in `dir2`. `offset` is the place of a write, the size
-    of a SIZE, the other file's inode of an exchange. `flags`: permission bits of CREATE and MKDIR, 1 for a write that is
-    durable at once (O_DSYNC), renameat2's flags.
+    of a SIZE, the other file's inode of an exchange. `flags`: permission bits of CREATE and MKDIR, 1 for a write that
+    is durable at once (O_DSYNC), renameat2's flags.
     """
 
     kind: Kind
@@ -60,7 +60,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What a run's control file says at its end: mutating operations, injected faults, and whether a fault killed it."""
+    """What a run's control file says at its end: mutating operations, faults injected, whether one of them killed it."""
 
     operations: int
     hits: int
@@ -68,7 +68,7 @@ class Counters:
 
 
 def read(path: Path) -> list[Record]:
-    """The records of the log at `path`; a record cut off at the end (its process was killed from outside) is left out."""
+    """The records of the log at `path`, without one cut off at the end (its process was killed from outside)."""
     return list(_records(path.read_bytes())) if path.exists() else []
 
 

@@ -80,7 +80,8 @@ def record(runner: Runner, directory: Path, base: Path | None = None, fault: Fau
         "pythonpath": [str(path) for path in runner.workload.pythonpath],
         "root": disk.stat().st_ino,
         "base": [
-            (path, (disk / path).stat().st_ino, node.mode, node.blob is None) for path, node in sorted(_walk(disk).items())
+            (path, (disk / path).stat().st_ino, node.mode, node.blob is None)
+            for path, node in sorted(_walk(disk).items())
         ],
     }
     outcome = runner.run(disk, directory, fault, log=True)

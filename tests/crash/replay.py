@@ -32,7 +32,7 @@ from tests.crash.oplog import Record
 __all__ = ["MAPPED", "PROFILES", "Node", "Profile", "State", "final", "states"]
 
 MAPPED = ("*-shm",)
-"""Names of files that are stored into through a mapping, which no shim sees: SQLite's shared memory, rebuilt at each open."""
+"""Names of files stored into through a mapping, which no shim sees: SQLite's shared memory, rebuilt at each open."""
 
 _SECTOR = 512  # bytes that a disk writes whole or not at all
 
@@ -67,7 +67,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the disk holds if the power fails after `record` records: its tree by path, and what had been acknowledged."""
+    """What the disk holds if the power fails after `record` records: its tree by path, and what was acknowledged."""
 
     record: int
     policy: str

@@ -72,7 +72,7 @@ class Runner:
         self._errors.close()
 
     def run(self, disk: Path, beside: Path, fault: shim.Fault | None = None, *, log: bool = False) -> Outcome:
-        """Run the workload on `disk`; in the directory `beside` it leaves control, acks, output and, with `log`, log."""
+        """Run the workload on `disk`; the directory `beside` gets control, acks, output and, with `log`, log."""
         names = {name: beside / name for name in ("control", "acks", "output", "log")}
         for path in names.values():
             path.unlink(missing_ok=True)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Work divided among fresh Python processes, each of which takes every n-th piece.
 
-Every process finds out by itself what the pieces are, so nothing but the recording's directory is handed over. They are
-fresh and not forked, because the check may need another PYTHONPATH than this process has, and because a fork of a process
-with threads (pytest's workers) is not safe.
+Every process finds out by itself what the pieces are, so nothing but the recording's directory is handed over. They
+are fresh and not forked, because the check may need another PYTHONPATH than this process has, and because a fork of a
+process with threads (pytest's workers) is not safe.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class Finding:
 
 @dataclass(slots=True)
 class Tally:
-    """Cases checked, cases with a violation, and cases per kind of violation. `notes` counts whatever else is of interest."""
+    """Cases checked, cases with a violation, cases per kind of violation; `notes` counts what else is of interest."""
 
     cases: int = 0
     bad: int = 0
@@ -45,15 +45,13 @@ class Tally:
     notes: dict[str, int] = field(default_factory=dict)
     first: Finding | None = None
 
-    def add(self, number: int, violations: Sequence[str], name: Callable[[], tuple[str, str]]) -> None:
-        """Count case `number`; `name` gives, for the first bad one, what it is and the command that shows it."""
+    def add(self, violations: Sequence[str]) -> bool:
+        """Count a case; return whether it is the first bad one, which the caller then describes in `first`."""
         self.cases += 1
         if violations:
             self.bad += 1
             self.violations = dict(Counter(self.violations) + Counter({v.split(":")[0] for v in violations}))
-            if not self.first:
-                where, again = name()
-                self.first = Finding(number, where, list(violations), again)
+        return self.bad == 1 and bool(violations)
 
     def __str__(self) -> str:
         text = f"{self.cases} cases, {self.bad} bad {self.violations or ''}".rstrip()

@@ -3,8 +3,8 @@
 
 A check may change anything in it: files are recognised as untouched by a modification time that only the stage gives
 out, with nanoseconds that count up. Contents are never changed in place, so that a mapping or descriptor left over from
-the last state keeps its own file. A store through a mapping alone leaves no trace in the time; such files (`MAPPED`) are no
-part of a state.
+the last state keeps its own file. A store through a mapping alone leaves no trace in the time; such files (`MAPPED`)
+are no part of a state.
 """
 
 from __future__ import annotations

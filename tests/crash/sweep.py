@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks every state that a power loss may leave of one recorded run.
 
-    python -m tests.crash.sweep RECORDING --profile posix --seed 0                                    all states
-    python -m tests.crash.sweep RECORDING --profile posix --seed 0 --record 17 --policy drop          one, left to look at
+By hand, in the repository:
+
+    python -m tests.crash.sweep RECORDING --profile posix --seed 0                             every state
+    python -m tests.crash.sweep RECORDING --profile posix --seed 0 --record 17 --policy drop   one, left to be looked at
 """
 
 from __future__ import annotations
@@ -13,13 +15,14 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.crash import share
 from tests.crash.oplog import Kind
 from tests.crash.recording import Recording, load
 from tests.crash.replay import PROFILES, State, states
-from tests.crash.share import Tally
+from tests.crash.share import Finding, Tally
 from tests.crash.stage import Stage
 from tests.crash.workload import Check, Workload, patiently, scratch
 
@@ -72,7 +75,7 @@ def sweep(
 
 def _violations(check: Check, stage: Stage, state: State, patience: float) -> list[str]:
     stage.show(state.tree)
-    return patiently(lambda: check(stage.root, state.acks), patience, str(state))
+    return patiently(partial(check, stage.root, state.acks), patience, str(state))
 
 
 def _part(recording: Recording, check: Check, options: argparse.Namespace, directory: Path) -> Tally:
@@ -84,7 +87,9 @@ def _part(recording: Recording, check: Check, options: argparse.Namespace, direc
     for number, state in enumerate(found):
         if number % count == index:
             violations = _violations(check, stage, state, options.patience)
-            tally.add(number, violations, lambda state=state: (_where(recording, state), _again(recording, state, options)))  # type: ignore[misc]
+            if tally.add(violations):
+                again = _again(recording, state, options)
+                tally.first = Finding(number, _where(recording, state), violations, again)
             if options.enough and tally.bad >= options.enough:
                 break
     return tally

@@ -3,11 +3,11 @@
 
 The script imports only the package under test and third-party modules. It has
 
-- under `if __name__ == "__main__"`: the work. `sys.argv[1]` is an empty directory (or a copy of the base given to `record`),
-  the whole watched disk. Each thing it was promised it appends, as one line of JSON, to the file `$FS_ACK`.
-- `check(disk: Path, acks: list) -> list[str]`: opens what a crash left in `disk`, as the product does after one, and returns
-  the violations of what `acks` promise, each as `KIND` or `KIND: detail`. It may change the disk. It catches the product's
-  errors itself: one that escapes is an error of the check and stops everything.
+- under `if __name__ == "__main__"`: the work. `sys.argv[1]` is an empty directory (or a copy of the base given to
+  `record`), the whole watched disk. Each thing it was promised it appends, as one line of JSON, to the file `$FS_ACK`.
+- `check(disk: Path, acks: list) -> list[str]`: opens what a crash left in `disk`, as the product does after one, and
+  returns the violations of what `acks` promise, each as `KIND` or `KIND: detail`. It may change the disk. It catches
+  the product's errors itself: one that escapes is an error of the check and stops everything.
 - `again(disk: Path) -> list[str]`, for faults.py: uses the store as if nothing had happened; violations as above.
 """
 

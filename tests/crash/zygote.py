@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs a workload script many times, importing once: loads it under the shim, then forks for each run.
 
-Started by runner.py, never imported. Reads one JSON object a line: `argv`, `environment` (the shim's) and `output`, a file
-for what the run prints. Answers with the run's `pid` at once and its `status` at its end. What the run leaves running in its
-own session dies with it.
+Started by runner.py, never imported. Reads one JSON object a line: `argv`, `environment` (the shim's) and `output`, a
+file for what the run prints. Answers with the run's `pid` at once and its `status` at its end. What the run leaves
+running in its own session dies with it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ def main() -> None:
         return
     os.setsid()
     os.environ.update(request["environment"])
+    nothing = os.open(os.devnull, os.O_RDONLY)
     output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    for fd, source in ((0, os.open(os.devnull, os.O_RDONLY)), (1, output), (2, output)):
+    for source, fd in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(source, fd)
-        os.close(source) if source != output else None
+    os.close(nothing)
     os.close(output)
     reload()
     sys.argv = [script, *request["argv"]]

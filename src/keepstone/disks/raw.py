@@ -54,8 +54,9 @@ class RawSource:
     def close(self) -> None:
         self._file.close()
 
-    def token(self) -> None:
-        """A raw disk does not track its changes."""
+    def token(self) -> str | None:
+        """None: a raw disk does not track its changes."""
+        return None
 
     def extents(self, since: str | None = None) -> Iterator[Extent]:
         """The whole disk, whatever `since` says. Data comes in whole pages, so that it can be read directly."""

@@ -6,8 +6,8 @@ Invariants, each of which loses data in a power failure when it is broken
 * A folder is durable in its parent before a file gets a name in it, whoever made the folder.
 * After an error of fsync the file is given up; fsync is never tried again on it.
 
-Files under construction lie in `tmp/`, named after the boot, the process namespace and the process that write them, so
-that `clean` knows whose they are. Opening, reading, listing and deleting need no room: they work on a full disk.
+Files under construction lie in `tmp/`, named after the process that writes them, so that `clean` knows whose they are.
+Opening, reading, listing and deleting need no room: they work on a full disk.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from keepstone.env import Env
+from keepstone.env import Env, Process
 from keepstone.errors import ObjectExists, ObjectMissing, StorageError, StoreMissing, UsageError
 from keepstone.objects.buffers import PAGE, BufferPool, is_aligned
 from keepstone.objects.direct import ROOM, WINDOW, DirectFile, DirectWriter
@@ -31,8 +31,7 @@ from keepstone.objects.syscalls import rename_noreplace
 __all__ = ["FolderStorage", "FolderUpload"]
 
 _DIRECT_READ = 1 << 20
-_FOREIGN_IDLE = 3600 * 10**9  # nanoseconds that a file of a process out of our sight must lie untouched to be litter
-_UNSEEN = "unseen"
+_IDLE = 3600 * 10**9  # nanoseconds that a file of a process out of our sight must lie untouched to be litter
 _CANNOT_RENAME = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
@@ -176,23 +175,23 @@ class FolderStorage:
 
     def _listing(self, folder: str, start: str) -> Iterator[ObjectInfo]:
         with self._failures(folder or "."):
-            for entry in self._entries(folder):
-                name = f"{folder}/{entry.name}" if folder else entry.name
-                if not entry.name.startswith(start) or not is_name(name):
+            try:
+                entries = self._fs.listdir(self._path(folder))
+            except (FileNotFoundError, NotADirectoryError):
+                self._check_root()  # a store that went away is not an empty one
+                return
+            for entry in entries:
+                name = f"{folder}/{entry}" if folder else entry
+                if not entry.startswith(start) or not is_name(name):
                     continue  # also `tmp`, `lost+found` and other things that are no objects
-                if entry.is_dir():
+                try:
+                    found = self._fs.stat(self._path(name))
+                except FileNotFoundError:
+                    continue  # deleted meanwhile
+                if stat.S_ISDIR(found.st_mode):
                     yield from self._listing(name, "")
                 else:
-                    with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                        yield ObjectInfo(name, entry.stat().st_size)
-
-    def _entries(self, folder: str) -> tuple[os.DirEntry[str], ...]:
-        try:
-            with self._fs.scandir(self._path(folder)) as entries:
-                return tuple(entries)
-        except (FileNotFoundError, NotADirectoryError):
-            self._check_root()  # a store that went away is not an empty one
-            return ()
+                    yield ObjectInfo(name, found.st_size)
 
     @contextlib.contextmanager
     def _reading(self, operation: str, name: str) -> Iterator[int]:
@@ -231,10 +230,10 @@ class FolderStorage:
             self._sync_folders(names)
 
     def clean(self) -> int:
-        """Remove what uploads of dead processes left behind; how many files. Uploads that run are not touched.
+        """Remove what uploads of dead processes left behind; how many files. Running uploads are not touched.
 
-        Whether a process of another machine, boot or container lives cannot be seen from here: its files go when nobody
-        has written to them for an hour.
+        Whether a process of another host lives cannot be seen from here: its files go when nobody has written to them
+        for an hour.
         """
         self._env.step("clean")
         removed = 0
@@ -252,14 +251,17 @@ class FolderStorage:
         return removed
 
     def _is_litter(self, leftover: str) -> bool:
-        world, _, process = leftover.rpartition("-")[0].rpartition("-")
-        if world == self._world() != _UNSEEN:
-            try:
-                self._fs.stat(f"/proc/{process}")
-            except FileNotFoundError:
-                return True
-            return False
-        return self._env.wall_time() - self._fs.stat(f"{self._path(TEMPORARY)}/{leftover}").st_mtime_ns > _FOREIGN_IDLE
+        try:
+            _, boot, pid, started, host = leftover.split(",", 4)
+            owner = Process(host, boot, int(pid), int(started))
+        except ValueError:
+            running = None
+        else:
+            # Containers share a boot but do not see each other's processes, so the host has to be the same too.
+            running = self._env.is_running(owner) if host == self._env.process().host else None
+        if running is None:
+            return self._env.wall_time() - self._fs.stat(self._path(f"{TEMPORARY}/{leftover}")).st_mtime_ns > _IDLE
+        return not running
 
     # Folders and names
 
@@ -269,14 +271,10 @@ class FolderStorage:
     def _temporary(self) -> str:
         """A path in `tmp/` that nobody has."""
         self._settle(TEMPORARY)
-        return self._path(f"{TEMPORARY}/{self._world()}-{os.getpid()}-{self._env.random(8).hex()}")
-
-    def _world(self) -> str:
-        """Where the process numbers mean the same: this boot and this process namespace."""
-        try:
-            return f"{self._env.boot_id()}-{self._fs.stat('/proc/self/ns/pid').st_ino}"
-        except OSError:
-            return _UNSEEN
+        me = self._env.process()
+        return self._path(
+            f"{TEMPORARY}/{self._env.random(8).hex()},{me.boot},{me.pid},{me.started},{me.host.replace('/', '_')}"
+        )
 
     def _settle(self, folder: str) -> None:
         """The folder exists and is durable in its parent.
@@ -291,8 +289,8 @@ class FolderStorage:
         try:
             self._fs.mkdir(self._path(folder), 0o700)
         except FileExistsError:
-            with self._fs.scandir(self._path(parent)) as entries:  # one barrier for all that are there
-                settled |= {f"{parent}/{entry.name}" if parent else entry.name for entry in entries}
+            entries = self._fs.listdir(self._path(parent))  # one barrier for all that are there
+            settled |= {f"{parent}/{entry}" if parent else entry for entry in entries}
         self._sync_folder(parent)
         self._settled |= settled
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import msgspec
 
 from keepstone.env import Process
-from keepstone.errors import CorruptObject, ObjectMissing
+from keepstone.errors import CorruptObject, ObjectExists, ObjectMissing
 from keepstone.store.chain import Chain
 from keepstone.store.commits import ABORTED, Commits
 from keepstone.store.context import Context
@@ -159,7 +159,7 @@ class Tombs:
         return frozenset(packs)
 
     def waits(self, name: str) -> list[str] | None:
-        """The leases that were there when the tombstone was published; None where that is not known."""
+        """The leases that this tombstone waits for; None where nobody has said yet."""
         try:
             data = self._context.read_sealed("waits", tomb_name(name) + _WAITS)
         except ObjectMissing:
@@ -169,9 +169,21 @@ class Tombs:
         except msgspec.MsgspecError as error:
             raise CorruptObject(f"{tomb_name(name)}{_WAITS} is damaged ({error}); run verify") from error
 
-    def wait_for(self, name: str, leases: list[str]) -> None:
-        """Remember the leases listed after the tombstone was published."""
-        self._context.put_sealed("waits", tomb_name(name) + _WAITS, msgspec.msgpack.encode(leases))
+    def wait_for(self, name: str, leases: list[str]) -> list[str]:
+        """Settle which leases the tombstone waits for: those listed after it was published, by whichever collector is first."""
+        try:
+            self._context.put_sealed("waits", tomb_name(name) + _WAITS, msgspec.msgpack.encode(leases))
+        except ObjectExists:
+            settled = self.waits(name)
+            return leases if settled is None else settled
+        return leases
+
+    def sweep_waits(self) -> None:
+        """Remove what is left of tombstones that another collector finished meanwhile."""
+        names = {info.name for info in self._context.storage.list(TOMBS)}
+        for name in names:
+            if name.endswith(_WAITS) and name.removesuffix(_WAITS) not in names:
+                self._context.storage.delete(name)
 
     def remove(self, name: str) -> None:
         """What was condemned is gone or pardoned."""

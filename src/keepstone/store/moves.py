@@ -37,12 +37,15 @@ class Moves:
         packs = [self._numbers.number(move.packs[at : at + _ID]) for at in range(0, len(move.packs), _ID)]
         if len(values) % 4 or any(index >= len(packs) for index in values[2::4]):
             raise CorruptObject("a move record is inconsistent; run verify")
-        runs = sorted(zip(values[0::4], values[1::4], values[2::4], values[3::4], strict=True))
-        self.old[self._numbers.number(move.pack)] = (
-            move.chunks,
-            [run[0] for run in runs],
-            [(run[1], packs[run[2]] << 32 | run[3]) for run in runs],
-        )
+        runs = [
+            (start, count, packs[index] << 32 | first)
+            for start, count, index, first in zip(values[0::4], values[1::4], values[2::4], values[3::4], strict=True)
+        ]
+        number = self._numbers.number(move.pack)
+        if number in self.old:
+            runs = _united(self.old[number], runs)
+        runs.sort()
+        self.old[number] = move.chunks, [run[0] for run in runs], [run[1:] for run in runs]
 
     def __bool__(self) -> bool:
         return bool(self.old)
@@ -76,6 +79,16 @@ class Moves:
             return refs
         old = self.old
         return [self.resolve(ref) if ref >> 32 in old else ref for ref in refs]
+
+
+def _united(entry: tuple[int, list[int], list[tuple[int, int]]], runs: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """The runs of two collectors that compacted the same pack; where both moved a chunk, the first one's copy counts."""
+    _, starts, targets = entry
+    places: dict[int, int] = {}
+    for start, count, first in [(start, *target) for start, target in zip(starts, targets, strict=True)] + runs:
+        for offset in range(count):
+            places.setdefault(start + offset, first + offset)
+    return [(position, 1, place) for position, place in places.items()]
 
 
 def encode_move(pack: bytes, chunks: int, moved: list[tuple[int, int]], numbers: PackNumbers) -> Move:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from keepstone.errors import ObjectMissing
+from keepstone.errors import LeaseLost, ObjectMissing
 from keepstone.store.chain import Chain
 from keepstone.store.compact import compact
 from keepstone.store.context import Context
@@ -69,17 +69,14 @@ def reclaim(
         return Reclaimed(
             packs_condemned=len(dead), packs_compacted=len(sparse), bytes_dead=bytes_dead, waiting=[], dry_run=True
         )
-    for at in range(0, len(sparse), _COMPACT_PACKS):
-        batch = [pack for pack, _ in sparse[at : at + _COMPACT_PACKS]]
-        needed = ((survey.packs.footer(pack), survey.needed(pack)) for pack in batch)
-        compact(context, survey.packs, needed, level)
+    compacted = _compact(context, survey, [pack for pack, _ in sparse], level)
     if sparse:
         survey.refresh()
         dead = [pack for pack in survey.dead() if pack not in condemned]
     unneeded = survey.unneeded_moves()
     if dead or unneeded:
         tombs.publish(Tomb(packs=[*dead, *survey.old_packs(unneeded)], moves=unneeded))
-    return _finish(context, survey, tombs, len(purged), len(sparse), bytes_dead)
+    return _finish(context, survey, tombs, len(purged), compacted, bytes_dead)
 
 
 def _sparse(survey: Survey, condemned: frozenset[bytes], below: float) -> list[tuple[bytes, int]]:
@@ -90,6 +87,25 @@ def _sparse(survey: Survey, condemned: frozenset[bytes], below: float) -> list[t
         if 0 < share < below and pack not in condemned:
             found.append((pack, int(size * (1 - share))))
     return found
+
+
+def _compact(context: Context, survey: Survey, sparse: list[bytes], level: int) -> int:
+    """Compact these packs, some at a time; how many were. Where another collector is quicker, it is left to it."""
+    done = 0
+    for at in range(0, len(sparse), _COMPACT_PACKS):
+        batch = sparse[at : at + _COMPACT_PACKS]
+        needed = ((survey.packs.footer(pack), survey.needed(pack)) for pack in batch)
+        try:
+            compact(context, survey.packs, needed, level)
+        except LeaseLost:
+            continue  # taken for dead; a later round compacts them
+        except ObjectMissing:
+            survey.refresh()
+            if survey.sizes.keys() >= set(batch):
+                raise
+            continue
+        done += len(batch)
+    return done
 
 
 def _finish(
@@ -107,8 +123,7 @@ def _finish(
         except ObjectMissing:
             continue  # another collector finished it
         if waits is None:
-            waits = leases.names()
-            tombs.wait_for(name, waits)
+            waits = tombs.wait_for(name, leases.names())
         open_leases = leases.drain(waits, abort_after=_ABORT_AFTER)
         if open_leases:
             waiting.update(open_leases)
@@ -128,6 +143,7 @@ def _finish(
             context.storage.delete(commit_name(move))
         for name, _ in ready:
             tombs.remove(name)
+    tombs.sweep_waits()
     return Reclaimed(
         points_purged=purged,
         packs_deleted=deleted,

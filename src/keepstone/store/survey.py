@@ -24,7 +24,7 @@ from keepstone.store.refs import PackNumbers
 
 __all__ = ["Problem", "Survey"]
 
-_LOOKS = 3
+_LOOKS = 5
 
 
 Problem = Callable[[str, KeepstoneError], None]
@@ -50,12 +50,15 @@ class Survey:
         self.refresh()
 
     def refresh(self) -> None:
-        """See what is new. Marks are only added."""
+        """See what is new. Marks are only added, unless a walk broke off: a node that was marked by it is no proof that what is
+        below it was, so everything is then marked anew."""
         for look in range(_LOOKS):
             try:
                 self._look()
                 break
             except (ObjectMissing, CorruptObject):
+                self._mark = Mark(self.numbers, self._node)
+                self._marked.clear()
                 if look == _LOOKS - 1:
                     raise
 
@@ -95,12 +98,18 @@ class Survey:
             try:
                 self._mark.add_point(record)
             except (ObjectMissing, CorruptObject) as error:
-                try:
-                    self._context.storage.size(commit_name(commit))
-                except ObjectMissing:
-                    return  # purged while it was walked
-                self._tell(commit_name(commit), error)
+                if self._problem is None:
+                    raise
+                if self._is_there(commit):
+                    self._problem(commit_name(commit), error)
             self._marked.add(commit)
+
+    def _is_there(self, commit: str) -> bool:
+        try:
+            self._context.storage.size(commit_name(commit))
+        except ObjectMissing:
+            return False  # purged while it was walked
+        return True
 
     def damage(self, record: PointRecord) -> KeepstoneError | None:
         """Whether this point, looked at alone, misses anything of its manifest or its packs."""

@@ -70,10 +70,12 @@ def test_file_is_32_bytes_that_only_the_owner_reads(tmp_path: Path) -> None:
 
 def test_file_and_every_new_folder_are_made_durable_in_order(tmp_path: Path) -> None:
     fs = RecordingFileSystem()
-    PlatformKeyProvider.create(Env(fs=fs), tmp_path / "a" / "b" / "store.key")
+    path = tmp_path / "a" / "b" / "store.key"
+    PlatformKeyProvider.create(Env(fs=fs), path)
     durable = [call.split()[1] for call in fs.calls if call.startswith("fsync")]
 
     assert durable == [tmp_path.name, "a", "store.key", "b"]
+    assert len(path.read_bytes()) == 32
 
 
 def test_an_existing_file_is_left_alone(tmp_path: Path) -> None:

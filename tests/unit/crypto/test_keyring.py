@@ -283,6 +283,16 @@ def test_a_forged_order_or_removal_of_slots_is_found_by_the_mac(made: Made, pass
             open_keyring(forged({**document, "slots": slots}, document["mac"]), STORE_ID, [passphrase])
 
 
+def test_an_object_that_costs_too_much_to_try_is_refused_untried(made: Made) -> None:
+    document = json.loads(made[1])
+    untried = PassphraseProvider(b"x")
+    slot = document["slots"][1]
+    with pytest.raises(CorruptObject, match="no keys object"):
+        open_keyring(forged({**document, "slots": [slot] * 17}), STORE_ID, [untried])
+    with pytest.raises(CorruptObject, match="longer than"):
+        open_keyring(forged({**document, "slots": [{**slot, "note": "x" * 65536}]}), STORE_ID, [untried])
+
+
 def test_a_newer_format_says_so(made: Made, passphrase: PassphraseProvider) -> None:
     document = {"format": "keepstone keys", "version": 2, "locks": {"of": "tomorrow"}}
     with pytest.raises(UnsupportedFormat, match="version 2; upgrade Keepstone"):

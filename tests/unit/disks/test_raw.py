@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Raw images and block devices: what is read is what is there, what is written is there, and nothing else is touched."""
+"""Raw images and block devices: what is read is there, what is written is there, and nothing else is touched."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_sparse_image(env: Env, tmp_path: Path, tail: int) -> None:
         assert list(source.extents("an unknown token")) == extents
 
     holes = [extent for extent in extents if extent.zero]
-    assert len(holes) == 4
+    assert len(holes) == 3
     assert sum(extent.length for extent in holes) > 14 * MIB
 
 
@@ -276,7 +276,7 @@ def test_what_is_restored_is_there(env: Env, tmp_path: Path, tail: int, existing
     sink.finish()
 
     assert target.read_bytes() == content
-    assert target.stat().st_blocks * 512 < 6 * MIB
+    assert target.stat().st_blocks * 512 < 8 * MIB  # of 11: where zeros share a piece with data they are written
 
 
 def test_threads_write_one_sink(env: Env, tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ def test_a_restore_that_fails_leaves_no_half_disk(tmp_path: Path, call: str, cod
             sink.write(0, aligned(MIB))
             sink.finish()
 
-    with pytest.raises(error, match="target: .*; "):
+    with pytest.raises(error, match=r"target: .*; "):
         run()
 
     assert os.listdir(tmp_path) == []
