@@ -6,7 +6,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from bench.run import RESULTS, main
+from bench.run import main
+from bench.table import RESULTS
 
 if __name__ == "__main__":
     before = RESULTS.stat().st_mtime_ns if RESULTS.exists() else 0

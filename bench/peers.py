@@ -113,7 +113,7 @@ class Keepstone:
 
     def _store(self, room: Room, verb: str, *arguments: str) -> Command:
         program = str(Path(sys.executable).with_name("keepstone"))
-        argv = (program, "store", verb, "--store", str(room.store), *arguments, "--json")
+        argv = (program, "store", verb, "--store", str(room.store), *arguments)
         return Command(argv, {"KEEPSTONE_HOME": str(room.home)})
 
 

@@ -32,10 +32,10 @@ from bench.figures import OURS, Spread, compared, spread, verdicts
 from bench.measure import Failed, allocated, floor, measure
 from bench.peers import Command, Room, Tool, tools
 from bench.setup import bench_dir
+from bench.table import RESULTS
 
-__all__ = ["RESULTS", "SCENES", "Job", "main"]
+__all__ = ["SCENES", "Job", "main"]
 
-RESULTS = Path(__file__).with_name("results.json")
 SETTLED = 65.0  # seconds
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from bench.figures import OURS, Spread
 
-__all__ = ["TABLES", "filled", "main"]
+__all__ = ["RESULTS", "TABLES", "filled", "main"]
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).with_name("results.json")

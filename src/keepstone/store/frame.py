@@ -15,7 +15,7 @@ import zstandard
 from keepstone.crypto import Hashing
 from keepstone.errors import CorruptObject
 
-__all__ = ["CODEC_RAW", "CODEC_ZSTD", "FRAME_LIMIT", "MAX_FRAME", "Frame", "expand", "make_frame"]
+__all__ = ["CODEC_RAW", "CODEC_ZSTD", "DEFAULT_LEVEL", "FRAME_LIMIT", "MAX_FRAME", "Frame", "expand", "make_frame"]
 
 FRAME_LIMIT = 1 << 20
 """Bytes of chunks after which a frame is closed."""
@@ -23,6 +23,9 @@ MAX_FRAME = 16 << 20
 """No frame is longer than this before compression; a longer one is damage or an attack."""
 CODEC_RAW = 0
 CODEC_ZSTD = 1
+DEFAULT_LEVEL = 0
+"""Not one of zstd's levels: its level 3 (double fast) with tables of 32 Ki entries, which stay in a core's own cache: a tenth less
+time for one per cent more bytes."""
 _SAVING = 0.97  # below 3 % the chunk is stored as it is: reading it back is then free
 
 _local = threading.local()  # zstd contexts are not to be shared between threads, nor made per call
@@ -45,12 +48,28 @@ def make_frame(hashing: Hashing, level: int, data: bytes | memoryview, ids: list
     compressors: dict[int, zstandard.ZstdCompressor] = _local.__dict__.setdefault("compressors", {})
     compressor = compressors.get(level)
     if compressor is None:
-        compressor = compressors[level] = zstandard.ZstdCompressor(level=level, write_checksum=False)
+        compressor = compressors[level] = _compressor(level)
     payload = compressor.compress(data)
     codec = CODEC_ZSTD
     if len(payload) >= len(data) * _SAVING:
         payload, codec = bytes(data), CODEC_RAW
     return Frame(payload, codec, len(data), hashing.digest(payload), ids, lengths)
+
+
+def _compressor(level: int) -> zstandard.ZstdCompressor:
+    if level != DEFAULT_LEVEL:
+        return zstandard.ZstdCompressor(level=level, write_checksum=False)
+    parameters = zstandard.ZstdCompressionParameters(
+        window_log=21,
+        hash_log=15,
+        chain_log=15,
+        search_log=1,
+        min_match=5,
+        target_length=0,
+        strategy=zstandard.STRATEGY_DFAST,
+        write_checksum=False,
+    )
+    return zstandard.ZstdCompressor(compression_params=parameters)
 
 
 def expand(payload: bytes | bytearray | memoryview, codec: int, raw_length: int) -> bytes | bytearray | memoryview:

@@ -23,7 +23,7 @@ from keepstone.store.footer import (
     parse_header,
     parse_trailer,
 )
-from keepstone.store.frame import expand
+from keepstone.store.frame import FRAME_LIMIT, expand
 from keepstone.store.layout import PACKS, pack_id, pack_name
 from keepstone.store.refs import PackNumbers
 
@@ -45,6 +45,7 @@ class Packs:
         self._frames: OrderedDict[tuple[bytes, int], tuple[memoryview, list[int]]] = OrderedDict()
         self._frame_memory = 0
         self._lock = threading.Lock()
+        self._local = threading.local()
 
     def listing(self) -> Iterator[tuple[bytes, int]]:
         """(id, stored bytes) of every pack that is there."""
@@ -97,17 +98,27 @@ class Packs:
         return Footer(bytes(data), pack, kind, name)
 
     def open_sealed(self, footer: Footer, frame: int, sealed: bytes | memoryview) -> bytes | bytearray | memoryview:
-        """The chunks of a frame out of its sealed bytes, authenticated but not yet compared with their ids."""
+        """The chunks of a frame out of its sealed bytes, authenticated but not yet compared with their ids.
+
+        Valid until this thread opens the next frame: a frame that is stored uncompressed lies in the thread's own buffer.
+        """
         context = self._context
         header = pack_header(context.store_id, context.keys.epoch, footer.kind, footer.pack)
         digest = footer.digests[32 * frame : 32 * frame + 32]
         key = frame_key(context.hashing, context.keys, footer.pack, frame, digest)
-        payload = bytearray(len(sealed) - TAG_SIZE)
+        payload = self._payload(len(sealed) - TAG_SIZE)
         try:
             open_frame(key, sealed, context.frame_aad(header, frame), memoryview(payload))
             return expand(payload, footer.codecs[frame], footer.frame_raw[frame])
         except CorruptObject as error:
             raise CorruptObject(f"frame {frame} of {pack_name(footer.pack)} is damaged ({error})") from error
+
+    def _payload(self, size: int) -> memoryview:
+        """A buffer of this thread: fresh megabytes would cost their page faults each time."""
+        buffer: memoryview | None = getattr(self._local, "payload", None)
+        if buffer is None or len(buffer) < size:
+            buffer = self._local.payload = memoryview(bytearray(max(size, FRAME_LIMIT)))
+        return buffer[:size]
 
     def check_id(self, footer: Footer, position: int, chunk: bytes | memoryview) -> None:
         """Compare a chunk with its id; `CorruptObject` where they differ."""
@@ -129,7 +140,7 @@ class Packs:
         sealed = self._context.storage.read(name, footer.offsets[frame], length)
         if len(sealed) != length:
             raise CorruptObject(f"{name} is shorter than its footer says; restore it from a copy")
-        opened = memoryview(self.open_sealed(footer, frame, sealed)), footer.chunk_offsets(frame)
+        opened = memoryview(bytes(self.open_sealed(footer, frame, sealed))), footer.chunk_offsets(frame)
         with self._lock:
             if (pack, frame) not in self._frames:
                 self._frames[pack, frame] = opened

@@ -108,6 +108,11 @@ def _compact(context: Context, survey: Survey, sparse: list[bytes], level: int) 
     return done
 
 
+def _mark_again(survey: Survey) -> None:
+    """The second mark: only now, after the leases are over, nothing can refer to the condemned without being seen."""
+    survey.refresh()
+
+
 def _finish(
     context: Context, survey: Survey, tombs: Tombs, purged: int, compacted: int, bytes_dead: int
 ) -> Reclaimed:
@@ -132,7 +137,7 @@ def _finish(
             ready.append((name, tomb))
     deleted = freed = 0
     if ready:
-        survey.refresh()
+        _mark_again(survey)
         swept = survey.removable([pack for _, tomb in ready for pack in tomb.packs])
         freed = sum(survey.sizes[pack] for pack in swept)
         deleted = len(swept)

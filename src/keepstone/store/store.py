@@ -7,7 +7,6 @@ This is the door to the package: everything that can be done with a store is a m
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from keepstone.store.chunking import DISK_CHUNK, FILE_CHUNKS
 from keepstone.store.commits import Commits
 from keepstone.store.context import Context
 from keepstone.store.descriptor import Descriptor, check_descriptor, decode_descriptor, encode_descriptor
+from keepstone.store.frame import DEFAULT_LEVEL
 from keepstone.store.layout import DESCRIPTOR, KEYS, keys_name
 from keepstone.store.packs import Packs
 from keepstone.store.points import Point, Points, item_tag
@@ -34,16 +34,14 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_LEVEL", "Store", "newest_keys"]
 
-DEFAULT_LEVEL = 2
 _DOCUMENTS = ("FORMAT.md", "rescue.py")
 
 
 def _document(name: str) -> bytes:
-    """A file that every store carries; in the package, or in docs/ of a checkout."""
-    found = resources.files("keepstone.store").joinpath(name)
-    if not found.is_file():
-        found = resources.files("keepstone").joinpath("..", "..", "docs", name)
-    return found.read_bytes()
+    """A file that every store carries."""
+    from importlib import resources  # noqa: PLC0415 - only `init` needs it
+
+    return resources.files("keepstone.store").joinpath(name).read_bytes()
 
 
 def newest_keys(storage: ObjectStorage) -> tuple[int, bytes]:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Directories beneath a restore's target, and no others.
 
-A directory is opened by `openat2` with RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and RESOLVE_NO_MAGICLINKS (openat2(2)), and where the kernel has
-no such call by a walk that opens one component after the other with O_NOFOLLOW. Whatever somebody does to the tree meanwhile,
-a name that has become a symbolic link is refused. What is restored is then made by its last component only, relative to such an open
-directory.
+A directory is opened by `openat2` with RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and RESOLVE_NO_MAGICLINKS (openat2(2)), and
+where the kernel has no such call by a walk that opens one component after the other with O_NOFOLLOW. Whatever somebody
+does to the tree meanwhile, a name that has become a symbolic link is refused. What is restored is then made by its last
+component only, relative to such an open directory.
 """
 
 from __future__ import annotations
@@ -33,26 +33,28 @@ class _How(ctypes.Structure):
 
 
 class Directory:
-    """An open directory. `path`: beneath the root, empty for the root itself. `device`: the file system that it is on.
+    """An open directory. `path`: beneath the root, empty for the root itself. `stat`: as it was when it was opened.
 
-    `gives_group`: what is made in it may get another group than the process has. `gives_acl`: what is made in it gets a
-    default ACL.
+    `gives_group`: what is made in it may get another group than the process has. `gives_acl`: what is made in it gets
+    the directory's default ACL.
     """
 
-    __slots__ = ("_env", "device", "fd", "gives_acl", "gives_group", "path", "stat")
+    __slots__ = ("_env", "fd", "gives_acl", "gives_group", "path", "stat")
 
-    def __init__(self, env: Env, fd: int, path: bytes) -> None:
+    def __init__(self, env: Env, fd: int, path: bytes, gives_acl: bool | None) -> None:
         self._env = env
         self.fd = fd
         self.path = path
         self.stat = env.fs.fstat(fd)
-        self.device = self.stat.st_dev
         self.gives_group = self.stat.st_gid != os.getegid()
+        self.gives_acl = self._has_default_acl() if gives_acl is None else gives_acl
+
+    def _has_default_acl(self) -> bool:
         try:
-            env.fs.getxattr(fd, _ACL_DEFAULT)
-            self.gives_acl = True
+            self._env.fs.getxattr(self.fd, _ACL_DEFAULT)
         except OSError:
-            self.gives_acl = False
+            return False
+        return True
 
     def child(self, name: bytes) -> bytes:
         """The path of an entry."""
@@ -88,8 +90,8 @@ class Beneath:
     def open(self, path: bytes, *, same_device: bool = False) -> Directory:
         """Open the directory at `path`, empty for the target itself.
 
-        `OSError` where it is none, or where the way to it leads through a symbolic link; with `same_device` also through a
-        mount point.
+        `OSError` where it is none, or where the way to it leads through a symbolic link; with `same_device` also
+        through a mount point.
         """
         fd = self._env.fs.open(b".", _FLAGS, dir_fd=self._fd)
         rest = path
@@ -98,24 +100,25 @@ class Beneath:
                 piece, rest = self._piece(rest)
                 fd, parent = self._step(fd, piece, same_device), fd
                 self._env.fs.close(parent)
-            return self._opened(fd, path)
+            return self._opened(fd, path, None)
         except BaseException:
             self._env.fs.close(fd)
             raise
 
-    def enter(self, parent: Directory, name: bytes) -> Directory:
-        """Open the directory with this name in an open one."""
+    def enter(self, parent: Directory, name: bytes, *, fresh: bool) -> Directory:
+        """Open the directory with this name in an open one; `fresh`: it was just made."""
         fd = self._step(parent.fd, name, False)
         try:
-            return self._opened(fd, parent.child(name))
+            return self._opened(fd, parent.child(name), parent.gives_acl if fresh else None)
         except BaseException:
             self._env.fs.close(fd)
             raise
 
-    def _opened(self, fd: int, path: bytes) -> Directory:
-        directory = Directory(self._env, fd, path)
-        if directory.device not in self._devices:
-            self._devices[directory.device] = self._env.fs.open(b".", _FLAGS, dir_fd=fd)
+    def _opened(self, fd: int, path: bytes, gives_acl: bool | None) -> Directory:
+        directory = Directory(self._env, fd, path, gives_acl)
+        device = directory.stat.st_dev
+        if device not in self._devices:
+            self._devices[device] = self._env.fs.open(b".", _FLAGS, dir_fd=fd)
         return directory
 
     def _piece(self, path: bytes) -> tuple[bytes, bytes]:

@@ -16,7 +16,8 @@ __all__ = ["Layout"]
 
 
 class Layout:
-    """`length`: bytes of the stream. `extents`: (offset, length) in ascending order without overlap, none of them empty.
+    """`length`: bytes of the stream. `extents`: (offset, length) in ascending order without overlap, none of them
+    empty.
 
     `CorruptObject` where the extents of an entry are impossible.
     """
@@ -41,7 +42,8 @@ class Layout:
             raise CorruptObject("its extents reach beyond its end")
 
     def pieces(self, position: int, length: int) -> Iterator[tuple[int, int, int]]:
-        """(begin, end, offset): these bytes of the `length` that stand at `position` of the stream go to this offset."""
+        """(begin, end, offset): these bytes of the `length` that stand at `position` of the stream go to this offset.
+        """
         index = bisect_right(self._starts, position) - 1
         begin = 0
         while begin < length:

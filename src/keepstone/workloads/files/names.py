@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names in a manifest: what a directory may hold, and how people get to see it.
 
-A manifest comes out of a store, and whoever could forge it must not get outside of a restore's target with it. So a name is
-one component: never empty, `.` or `..`, no slash, no NUL; and the names of a directory rise strictly, so that none comes twice.
+A manifest comes out of a store, and whoever could forge it must not get outside of a restore's target with it. So a
+name is one component: never empty, `.` or `..`, no slash, no NUL; and the names of a directory rise strictly, so that
+none comes twice.
 """
 
 from __future__ import annotations

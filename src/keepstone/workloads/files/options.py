@@ -12,7 +12,9 @@ __all__ = ["Conflict", "RestoreOptions"]
 
 
 class Conflict(StrEnum):
-    """What becomes of an existing entry that differs from the point's: it is replaced, left alone, or left beside the other."""
+    """What becomes of an existing entry that differs from the point's: it is replaced, left alone, or left beside the
+    other.
+    """
 
     OVERWRITE = "overwrite"
     SKIP = "skip"
@@ -23,12 +25,13 @@ class Conflict(StrEnum):
 class RestoreOptions:
     """`paths`: relative to the source, with everything below them; none: the whole point.
 
-    `in_place`: the target may exist and hold something; only what differs is written. Without it the target must not exist, or be an
-    empty directory. The following are for `in_place` only. `conflict`: see there. `compare_content`: existing files of the same size and
-    time are read and compared as well. `delete`: what is in a restored directory and not in the point is removed.
+    `in_place`: the target may exist and hold something; only what differs is written. Without it the target must not
+    exist, or be an empty directory. The following are for `in_place` only. `conflict`: see there. `compare_content`:
+    existing files of the same size and time are read and compared as well. `delete`: what is in a restored directory
+    and not in the point is removed.
 
-    `numeric_ids`: owners by number, not by name. `xattrs`: extended attributes, among them ACLs. `capabilities`: those of files.
-    `setuid`: setuid and setgid bits of files. `devices`: device nodes.
+    `numeric_ids`: owners by number, not by name. `xattrs`: extended attributes, among them ACLs. `capabilities`: those
+    of files. `setuid`: setuid and setgid bits of files. `devices`: device nodes.
     """
 
     paths: tuple[bytes, ...] = ()

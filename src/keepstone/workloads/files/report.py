@@ -3,23 +3,29 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
 
+from keepstone.objects import failure
 from keepstone.workloads.files.names import shown
 from keepstone.workloads.progress import Progress
 
 __all__ = ["Findings", "RestoreReport"]
 
+_FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreReport:
-    """`files`: everything made that is no directory; `size`: bytes of content written; `unchanged`: existing entries that were as they should be.
+    """`files`: everything made that is no directory; `size`: bytes of content written; `unchanged`: existing entries
+    that were as they should be.
 
-    `skipped`: existing entries that differ and were left, `kept`: (path in the point, path that it got beside them), `deleted`: entries removed
-    because the point does not have them. `failed`: (path, reason) of what is missing from the target now: damaged in the store, or refused by
-    the operating system. `warnings`: (path, reason) of what is there but not quite as it was, or was not in the point either.
+    `skipped`: existing entries that differ and were left, `kept`: (path in the point, path that it got beside them),
+    `deleted`: entries removed because the point does not have them. `failed`: (path, reason) of what is missing from
+    the target now: damaged in the store, or refused by the operating system. `warnings`: (path, reason) of what is
+    there but not quite as it was, or was not in the point either.
     """
 
     files: int = 0
@@ -34,7 +40,9 @@ class RestoreReport:
 
 
 class Findings:
-    """What becomes the report. Several threads may tell it things; what happens to many entries is told once, with a count."""
+    """What becomes the report. Several threads may tell it things; what happens to many entries is told once, with a
+    count.
+    """
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -45,6 +53,17 @@ class Findings:
         self._often: Counter[str] = Counter()
         self._first: dict[str, bytes] = {}
         self._lock = threading.Lock()
+        self.fatal: BaseException | None = None
+
+    def refuse(self, path: bytes, error: Exception) -> None:
+        """This path is not restored, because of this error.
+
+        Raised is what no other entry would escape: a full, broken or read-only file system.
+        """
+        if isinstance(error, OSError) and error.errno in _FATAL:
+            self.fatal = failure(error, shown(path))
+            raise self.fatal from error
+        self.fail(path, f"not restored: {(isinstance(error, OSError) and error.strerror) or error}")
 
     def fail(self, path: bytes, reason: str) -> None:
         """This path is not restored."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tree of a recovery point, in order and page by page.
 
-Directories come before what is in them, entries in order of the bytes of their names. One page of each directory on the way down is in
-memory, never the tree. Everything is checked before anybody sees it: names (`names.py`), columns, and that a directory is
-not within itself.
+Directories come before what is in them, entries in order of the bytes of their names. One page of each directory on the
+way down is in memory, never the tree. Everything is checked before anybody sees it: names (`names.py`), columns, and
+that a directory is not within itself.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from keepstone.store import Reader
 from keepstone.workloads.files.names import check_names, describe, shown
 from keepstone.workloads.files.page import NODE_KIND, Detail, Entry, decode_page, entries
 
-__all__ = ["Lost", "Selection", "Step", "detail", "listing", "root_entry", "select", "traverse", "walk"]
+__all__ = ["DAMAGE", "Lost", "Wanted", "Step", "detail", "listing", "root_entry", "select", "traverse", "walk"]
 
-Selection = Union[dict[bytes, "Selection"], None]
+DAMAGE = (CorruptObject, ObjectMissing)
+"""What a part of a store that is gone raises; the rest of a point can do without it."""
+
+Wanted = Union[dict[bytes, "Wanted"], None]
 """What is wanted of a directory: its entries by name, None = everything."""
 
 Lost = Callable[[bytes, KeepstoneError], None]
@@ -31,8 +34,8 @@ Lost = Callable[[bytes, KeepstoneError], None]
 class Step(NamedTuple):
     """`refs`: places of a file's chunks or of a directory's pages.
 
-    A directory comes a second time, `leaving`, after everything in it. `whole` is False for one that is only on the way to
-    what was selected.
+    A directory comes a second time, `leaving`, after everything in it. `whole` is False for one that is only on the way
+    to what was selected.
     """
 
     path: bytes
@@ -61,13 +64,14 @@ def listing(
 ) -> Iterator[tuple[Entry, list[int]]]:
     """The entries of the directory at `path` with these pages, each with its places.
 
-    A page that is damaged or gone raises `CorruptObject` or `ObjectMissing`, or is told to `lost` and left out. `HostileName`.
+    A page that is damaged or gone raises `CorruptObject` or `ObjectMissing`, or is told to `lost` and left out.
+    `HostileName`.
     """
     last = b""
     for ref in pages:
         try:
             found = _page(reader, ref)
-        except (CorruptObject, ObjectMissing) as error:
+        except DAMAGE as error:
             if lost is None:
                 raise
             lost(path, error)
@@ -105,9 +109,9 @@ def _page(reader: Reader, ref: int) -> list[tuple[Entry, list[int]]]:
     return found
 
 
-def traverse(reader: Reader, selection: Selection = None, lost: Lost | None = None) -> Iterator[Step]:
+def traverse(reader: Reader, selection: Wanted = None, lost: Lost | None = None) -> Iterator[Step]:
     """What is selected, with the directories on the way to it."""
-    stack: list[tuple[bytes, Iterator[tuple[Entry, list[int]]], Selection, Step | None]]
+    stack: list[tuple[bytes, Iterator[tuple[Entry, list[int]]], Wanted, Step | None]]
     root = reader.root()
     stack = [(b"", listing(reader, root, b"", lost), selection, None)]
     within = set(root)
@@ -152,12 +156,12 @@ def walk(reader: Reader, paths: Iterable[bytes] = ()) -> Iterator[tuple[bytes, E
             yield step.path, step.entry, step.refs
 
 
-def select(reader: Reader, paths: Iterable[bytes]) -> Selection:
+def select(reader: Reader, paths: Iterable[bytes]) -> Wanted:
     """What these paths, relative to the source, name; no path: everything.
 
     `NotFound` for one that the point does not have, `UsageError` for one that leads out of it.
     """
-    selection: Selection = {}
+    selection: Wanted = {}
     for path in paths:
         parts = [part for part in path.split(b"/") if part not in (b"", b".")]
         if b".." in parts:
@@ -172,7 +176,7 @@ def select(reader: Reader, paths: Iterable[bytes]) -> Selection:
     return selection
 
 
-def _with(selection: Selection, parts: list[bytes]) -> Selection:
+def _with(selection: Wanted, parts: list[bytes]) -> Wanted:
     if selection is None or not parts:
         return None
     level = selection
@@ -185,7 +189,7 @@ def _with(selection: Selection, parts: list[bytes]) -> Selection:
     return selection
 
 
-def _missing(reader: Reader, selection: dict[bytes, Selection]) -> list[bytes]:
+def _missing(reader: Reader, selection: dict[bytes, Wanted]) -> list[bytes]:
     """The selected paths that do not exist; reads only directories on the way.
 
     Where a damaged page could hold one of them, that damage is raised instead.

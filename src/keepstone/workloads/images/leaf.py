@@ -16,13 +16,14 @@ import msgspec
 
 from keepstone.errors import CorruptObject
 from keepstone.objects import PAGE
-from keepstone.store import DISK_CHUNK, Node
+from keepstone.store import DISK_CHUNK, SEGMENT, Node
 
 __all__ = ["LEAF_KIND", "LEAF_SPAN", "ROOT_KIND", "Image", "Nodes", "leaf_chunks", "read_leaf", "read_root"]
 
 LEAF_KIND = "images/leaf"
 ROOT_KIND = "images/root"
 LEAF_SPAN = 1 << 30
+_LARGEST = 1 << 20  # bytes of a chunk
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -59,7 +60,7 @@ def read_root(nodes: Nodes, root: list[int]) -> tuple[Image, Node, list[int]]:
         image = msgspec.msgpack.decode(node.body, type=Image) if node.kind == ROOT_KIND else None
     except msgspec.MsgspecError:
         image = None
-    if image is None or image.size < 0 or image.chunk < PAGE or image.chunk % PAGE or LEAF_SPAN % image.chunk:
+    if image is None or image.size < 0 or not PAGE <= image.chunk <= _LARGEST or SEGMENT % image.chunk:
         raise CorruptObject("the root of a disk image's manifest cannot be read; run verify")
     leaves = nodes.child_refs(node)
     if len(leaves) != image.leaves:

@@ -14,6 +14,7 @@ from keepstone.env import Env
 from keepstone.errors import CorruptObject, UsageError
 from keepstone.store import ZERO_REF, Reader
 from keepstone.workloads.images.differing import Comparison
+from keepstone.workloads.images.gather import Gather
 from keepstone.workloads.images.leaf import LEAF_SPAN, read_leaf, read_root
 from keepstone.workloads.progress import Progress
 
@@ -56,6 +57,7 @@ class _Restore:
     def __init__(self, reader: Reader, sink: BlockSink, progress: Progress) -> None:
         self._reader = reader
         self._sink = sink
+        self._gather = Gather(sink)
         self._progress = progress
         self.image, _, self._leaves = read_root(reader, reader.root())
         if sink.size < self.image.size:
@@ -69,15 +71,17 @@ class _Restore:
             for index in range(first, min(first + _WINDOW, len(self._leaves))):
                 wanted += self._leaf(index, comparison)
             self._reader.fetch(wanted, self._write)
+            self._gather.flush()
 
     def _leaf(self, index: int, comparison: Comparison | None) -> list[tuple[int, int]]:
         """(place, offset) of what has to be fetched for a leaf; its zeros are written at once."""
         _, refs = read_leaf(self._reader, self.image, self._leaves, index)
+        start, step = index * LEAF_SPAN, self.image.chunk
         places: range | list[int] = range(len(refs))
         if comparison is not None:
             places = comparison.differing(index, refs)
-            self._account(index, len(refs), places)
-        start, step = index * LEAF_SPAN, self.image.chunk
+            same = min(LEAF_SPAN, self.image.size - start) - sum(self._length(start + place * step) for place in places)
+            self._progress.advance(same, reused=same)
         zeros = [place for place in places if refs[place] == ZERO_REF]
         for _, run in groupby(enumerate(zeros), lambda numbered: numbered[1] - numbered[0]):
             numbers = [place for _, place in run]
@@ -93,5 +97,5 @@ class _Restore:
     def _write(self, offset: int, chunk: memoryview) -> None:
         if len(chunk) != self._length(offset):
             raise CorruptObject(f"the chunk at byte {offset} of the disk has {len(chunk)} bytes; run verify")
-        self._sink.write(offset, chunk)
+        self._gather.write(offset, chunk)
         self._progress.advance(len(chunk))

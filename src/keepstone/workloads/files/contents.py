@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The regular files that a restore is writing: chunks come in pack order and go to where they belong.
+
+A file of one chunk is made, written, finished and closed at once when its chunk comes. Any other is made first with its
+full size and gets its chunks at their offsets from several threads; it is finished after the last one. What cannot be
+read from the store is narrowed down to single chunks, and only the files that need these are left out; nothing partial
+stays behind.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from keepstone.env import Env
+from keepstone.errors import CorruptObject
+from keepstone.store import Reader
+from keepstone.workloads.files.apply import REFUSED, Finisher
+from keepstone.workloads.files.beneath import Directory
+from keepstone.workloads.files.layout import Layout
+from keepstone.workloads.files.page import Entry
+from keepstone.workloads.files.report import Findings
+from keepstone.workloads.files.tree import DAMAGE
+
+__all__ = ["Contents", "Place"]
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(slots=True)
+class Place:
+    """Where an entry is made: under `name` in an open directory, and moved over `final` when it is complete.
+
+    `path`: its path in the point.
+    """
+
+    directory: Directory
+    name: bytes
+    path: bytes
+    final: bytes | None = None
+
+    @property
+    def lasting(self) -> bytes:
+        """The path beneath the target that it has in the end."""
+        return self.directory.child(self.final or self.name)
+
+
+@dataclass(slots=True)
+class _Small:
+    """A file of one chunk. `state`: True when it is written, False when it was given up."""
+
+    place: Place
+    entry: Entry
+    state: bool | None = None
+
+
+@dataclass(slots=True)
+class _Large:
+    """A file of several chunks. `complete`: all of them were asked for."""
+
+    place: Place
+    entry: Entry
+    layout: Layout
+    fd: int
+    complete: bool = False
+    failed: bool = False
+
+
+@dataclass(slots=True)
+class _Part:
+    """A chunk of a large file, by its position in the file's stream."""
+
+    large: _Large
+    position: int
+
+
+_Request: TypeAlias = tuple[int, _Small | _Part]
+
+
+class Contents:
+    """See the module. One thread calls it.
+
+    `written(fd, entry, place)` is told, by any thread, of every new file that has several names. `limit`: bytes of
+    chunks to fetch at a time.
+    """
+
+    def __init__(
+        self,
+        env: Env,
+        reader: Reader,
+        finisher: Finisher,
+        findings: Findings,
+        written: Callable[[int, Entry, Place], None],
+        limit: int,
+    ) -> None:
+        self._fs = env.fs
+        self._reader = reader
+        self._finisher = finisher
+        self._findings = findings
+        self._written = written
+        self._limit = limit
+        self._requests: list[_Request] = []
+        self._large: list[_Large] = []
+        self.size = 0
+
+    @property
+    def requests(self) -> int:
+        """How many chunks wait for `fetch`."""
+        return len(self._requests)
+
+    @property
+    def open_files(self) -> int:
+        """How many descriptors are in use."""
+        return len(self._large)
+
+    def add(self, place: Place, entry: Entry, refs: list[int]) -> None:
+        """Restore a regular file with its chunks at `refs`; it is complete after the next `fetch`."""
+        if len(refs) == 1 and entry.extra.extents is None:
+            self._requests.append((refs[0], _Small(place, entry)))
+            self.size += entry.size
+        elif not refs and not entry.size:
+            small = _Small(place, entry)
+            self._write(small, memoryview(b""))
+            self._count(small)
+        else:
+            self._add_large(place, entry, refs)
+
+    def _add_large(self, place: Place, entry: Entry, refs: list[int]) -> None:
+        try:
+            layout = Layout(entry)
+            if layout.length and not refs:
+                raise CorruptObject("the point does not have its content")
+            fd = self._create(place, entry)
+        except (CorruptObject, *REFUSED) as error:
+            self._findings.refuse(place.path, error)
+            return
+        large = _Large(place, entry, layout, fd)
+        self._large.append(large)
+        try:
+            self._fs.ftruncate(fd, entry.size)
+            self._ask(large, refs)
+        except (*DAMAGE, *REFUSED) as error:
+            self._give_up(large, error)
+        large.complete = True
+
+    def _ask(self, large: _Large, refs: list[int]) -> None:
+        position = 0
+        for ref in refs:
+            length = self._reader.chunk_length(ref)
+            if position + length > large.layout.length:
+                raise CorruptObject("its chunks are longer than it is")
+            self._requests.append((ref, _Part(large, position)))
+            self.size += length
+            position += length
+            if self.size >= self._limit:
+                self.fetch()
+                if large.failed:
+                    return
+        if position != large.layout.length:
+            raise CorruptObject("its chunks are shorter than it is")
+
+    def fetch(self) -> None:
+        """Write everything that was added."""
+        requests, self._requests, self.size = self._requests, [], 0
+        if requests:
+            self._fetch(requests)
+        for _, cookie in requests:
+            if type(cookie) is _Small:
+                self._count(cookie)
+        for large in self._large[:]:
+            if large.complete or large.failed:
+                self._large.remove(large)
+                self._finish(large)
+
+    def abort(self) -> None:
+        """Remove what is not complete. Harmless when repeated."""
+        while self._large:
+            large = self._large.pop()
+            large.failed = True
+            self._finish(large)
+
+    # ------------------------------------------------------------------ what is damaged
+
+    def _fetch(self, requests: list[_Request]) -> None:
+        try:
+            self._reader.fetch(requests, self._sink)
+        except DAMAGE as error:
+            if self._findings.fatal is not None:
+                raise
+            self._narrow(requests, error)
+
+    def _narrow(self, requests: list[_Request], error: Exception) -> None:
+        """Fetch what is still missing in two portions, and these in two, down to the chunks that cannot be read."""
+        readable = []
+        for ref, cookie in sorted(requests, key=lambda request: request[0]):
+            if self._waits(cookie):
+                try:
+                    self._reader.chunk_length(ref)  # tells of a pack that is gone or has no footer, without reading a frame
+                    readable.append((ref, cookie))
+                except DAMAGE as lost:
+                    self._lose(cookie, lost)
+        refs = [ref for ref, _ in readable]
+        if not refs:
+            return
+        if refs[0] == refs[-1]:
+            for _, cookie in readable:
+                self._lose(cookie, error)
+            return
+        middle = bisect_left(refs, refs[len(refs) // 2]) or bisect_left(refs, refs[0] + 1)
+        self._fetch(readable[:middle])
+        self._fetch([(ref, cookie) for ref, cookie in readable[middle:] if self._waits(cookie)])
+
+    @staticmethod
+    def _waits(cookie: _Small | _Part) -> bool:
+        return cookie.state is None if type(cookie) is _Small else not cookie.large.failed  # type: ignore[union-attr]
+
+    def _lose(self, cookie: _Small | _Part, error: Exception) -> None:
+        if isinstance(cookie, _Part):
+            self._give_up(cookie.large, error)
+        else:
+            cookie.state = False
+            self._findings.refuse(cookie.place.path, error)
+
+    def _give_up(self, large: _Large, error: Exception) -> None:
+        if not large.failed:
+            large.failed = True
+            self._findings.refuse(large.place.path, error)
+
+    # ------------------------------------------------------------------ writing
+
+    def _sink(self, cookie: _Small | _Part, chunk: memoryview) -> None:
+        if self._findings.fatal is not None:
+            return
+        try:
+            if type(cookie) is _Part:
+                self._fill(cookie.large, cookie.position, chunk)
+            elif type(cookie) is _Small and cookie.state is None:
+                self._write(cookie, chunk)
+        except BaseException as error:
+            self._findings.fatal = error
+            raise
+
+    def _fill(self, large: _Large, position: int, chunk: memoryview) -> None:
+        if large.failed:
+            return
+        try:
+            for begin, end, offset in large.layout.pieces(position, len(chunk)):
+                while begin < end:
+                    count = self._fs.pwrite(large.fd, chunk[begin:end], offset)
+                    begin += count
+                    offset += count
+        except OSError as error:
+            self._give_up(large, error)
+        self._findings.progress.advance(len(chunk))
+
+    def _create(self, place: Place, entry: Entry) -> int:
+        return self._fs.open(place.name, _NEW, self._finisher.mode(entry) & 0o777, dir_fd=place.directory.fd)
+
+    def _write(self, small: _Small, chunk: memoryview) -> None:
+        """Make a whole file out of its only chunk."""
+        place, entry, fs = small.place, small.entry, self._fs
+        small.state = False
+        fd = -1
+        try:
+            if len(chunk) != entry.size:
+                raise CorruptObject("its chunk has another length than it")
+            fd = self._create(place, entry)
+            done = fs.write(fd, chunk) if chunk else 0
+            while done < len(chunk):
+                done += fs.write(fd, chunk[done:])
+            self._complete(fd, place, entry)
+            small.state = True
+        except (CorruptObject, *REFUSED) as error:
+            self._findings.refuse(place.path, error)
+        finally:
+            if fd >= 0:
+                fs.close(fd)
+                if not small.state:
+                    self._remove(place)
+        self._findings.progress.advance(entry.size, 1)
+
+    def _complete(self, fd: int, place: Place, entry: Entry) -> None:
+        self._finisher.file(fd, entry, place.directory, place.path)
+        if entry.extra.link is not None:
+            self._written(fd, entry, place)
+        if place.final is not None:
+            directory = place.directory.fd
+            self._fs.rename(place.name, place.final, src_dir_fd=directory, dst_dir_fd=directory)
+
+    def _finish(self, large: _Large) -> None:
+        place = large.place
+        try:
+            if not large.failed:
+                self._complete(large.fd, place, large.entry)
+                self._findings.files += 1
+                self._findings.size += large.layout.length
+                self._findings.progress.advance(0, 1)
+        except REFUSED as error:
+            self._give_up(large, error)
+        finally:
+            self._fs.close(large.fd)
+            if large.failed:
+                self._remove(place)
+
+    def _remove(self, place: Place) -> None:
+        try:
+            self._fs.unlink(place.name, dir_fd=place.directory.fd)
+        except OSError:
+            pass  # somebody else removed it
+
+    def _count(self, small: _Small) -> None:
+        if small.state:
+            self._findings.files += 1
+            self._findings.size += small.entry.size

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A directory as the parent point has it, page by page beside the directory as it is now.
+
+Which entries are trusted: one is taken from the parent where kind, size, mtime, ctime and inode are the same, and mtime and ctime are older by
+`SLACK` than the beginning of the parent's backup. A file that was written while it was backed up, within one tick of the file system's
+clock, could otherwise change once more without anybody seeing it (the "racy" files of git's index). It is read again; what has
+not changed is found in the store, and a page that comes out the same is not stored again.
+
+A page of the parent that is damaged or gone is as if it had never been.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from keepstone.errors import CorruptObject, KeepstoneError, ObjectMissing
+from keepstone.store import Writer
+from keepstone.workloads.files.metadata import link_of
+from keepstone.workloads.files.page import NODE_KIND, Extra, Page, column, decode_page, split_names
+from keepstone.workloads.files.scan import DIRECTORY, REGULAR, Listing
+
+__all__ = ["SLACK", "Earlier", "EarlierPage", "Found"]
+
+SLACK = 2 * 10**9
+"""Nanoseconds; the coarsest clock of a file system (FAT) ticks every two seconds."""
+
+_NO_EXTRA = Extra()
+
+
+class EarlierPage:
+    """A page of the parent at the place `ref`. `CorruptObject`, `ObjectMissing`."""
+
+    __slots__ = ("_found", "_writer", "node", "page", "ref")
+
+    def __init__(self, writer: Writer, ref: int) -> None:
+        self.ref = ref
+        self.node = writer.node(ref)
+        if self.node.kind != NODE_KIND:
+            raise CorruptObject("a node of the parent's manifest is no page of a directory")
+        self.page: Page = decode_page(self.node.body)
+        self._writer = writer
+        self._found: dict[bytes, Found] | None = None
+
+    def is_like(self, listing: Listing) -> bool:
+        """Whether all entries are the same; not whether they are to be trusted."""
+        page = self.page
+        return (
+            page.names == listing.names
+            and (page.modes, page.uids, page.gids, page.sizes, page.mtimes, page.ctimes, page.inodes) == listing.columns
+            and (not page.extras or all(_stands(extra, listing.stats[at]) for at, extra in page.extras.items()))
+        )
+
+    def directories(self, kinds: Sequence[int]) -> list[list[int]]:
+        """The places of the pages of each directory, where the entries are of these kinds."""
+        children = self._writer.child_refs(self.node)
+        counts = column("I", self.page.counts, len(kinds))
+        below = []
+        at = 0
+        for kind, count in zip(kinds, counts, strict=True):
+            if kind == DIRECTORY:
+                below.append(children[at : at + count])
+                at += count
+        if at != len(children):
+            raise _inconsistent()
+        return below
+
+    def entries(self) -> dict[bytes, Found]:
+        """Every entry by its name."""
+        if self._found is None:
+            page = self.page
+            names = split_names(page.names)
+            total = len(names)
+            kinds = [mode >> 12 for mode in column("I", page.modes, total)]
+            counts = column("I", page.counts, total)
+            refs: list[list[int]] = [[]] * total
+            for kind, all_refs in (
+                (REGULAR, self._writer.chunk_refs(self.node)),
+                (DIRECTORY, self._writer.child_refs(self.node)),
+            ):
+                mine = [at for at in range(total) if kinds[at] == kind]
+                ends = list(accumulate([counts[at] for at in mine], initial=0))
+                if ends[-1] != len(all_refs):
+                    raise _inconsistent()
+                for at, begin, end in zip(mine, ends, ends[1:], strict=False):
+                    refs[at] = all_refs[begin:end]
+            columns = (
+                column("q", page.sizes, total),
+                column("q", page.mtimes, total),
+                column("q", page.ctimes, total),
+                column("Q", page.inodes, total),
+            )
+            extras = [page.extras.get(at, _NO_EXTRA) for at in range(total)]
+            self._found = {
+                name: Found(*values) for name, *values in zip(names, kinds, *columns, refs, extras, strict=True)
+            }
+        return self._found
+
+
+class Found(NamedTuple):
+    """An entry of the parent. `refs`: of a file its chunks, of a directory its pages."""
+
+    kind: int
+    size: int
+    mtime: int
+    ctime: int
+    inode: int
+    refs: list[int]
+    extra: Extra
+
+    def is_same(self, status: os.stat_result) -> bool:
+        """Whether this is the entry with this status and nothing was wrong with it; not whether it is to be trusted."""
+        return (
+            self.ctime == status.st_ctime_ns
+            and self.mtime == status.st_mtime_ns
+            and self.size == status.st_size
+            and self.inode == status.st_ino
+            and self.kind == status.st_mode >> 12
+            and not self.extra.flags
+        )
+
+
+class Earlier:
+    """The pages of one directory of the parent at the places `refs`, of which there may be none, beside those of today.
+
+    `lost` is told of pages that cannot be read.
+    """
+
+    __slots__ = ("_lost", "_pages", "_refs", "_writer")
+
+    def __init__(self, writer: Writer, refs: Sequence[int], lost: Callable[[KeepstoneError], None]) -> None:
+        self._writer = writer
+        self._refs = list(reversed(refs))
+        self._pages: list[EarlierPage] = []
+        self._lost = lost
+
+    def beside(self, names: bytes) -> list[EarlierPage]:
+        """The pages that may have any of these names. Must be asked in order of the names."""
+        first, last = names[: names.index(b"\0")], names[names.rfind(b"\0", 0, -1) + 1 : -1]
+        pages = [page for page in self._pages if _last(page.page) >= first]
+        while self._refs and (not pages or _last(pages[-1].page) < last):
+            try:
+                page = EarlierPage(self._writer, self._refs.pop())
+            except (CorruptObject, ObjectMissing) as error:
+                self._lost(error)
+                continue
+            if _last(page.page) >= first:
+                pages.append(page)
+        self._pages = pages
+        return pages
+
+
+def _last(page: Page) -> bytes:
+    return page.names[page.names.rfind(b"\0", 0, -1) + 1 : -1]
+
+
+def _stands(extra: Extra, status: os.stat_result) -> bool:
+    """Whether the extra of an entry of the same columns is as good as ever: a device can get another number, which other names of it have then."""
+    return not extra.flags and (extra.link is None or extra.link == link_of(status))
+
+
+def _inconsistent() -> CorruptObject:
+    return CorruptObject("a page of the parent's manifest does not account for its chunks")

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is in a directory now, page by page, in order of the bytes of the names.
+
+Of a directory that is longer than a page only the names are kept until its pages are looked at one after the other, so memory does not
+grow with it but by them.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
+from operator import attrgetter
+
+from keepstone.env import FileSystem
+from keepstone.workloads.files.page import PAGE_ENTRIES, split_names, stored
+
+__all__ = ["DIRECTORY", "REGULAR", "SYMLINK", "Listing", "first_page", "later_page"]
+
+REGULAR, DIRECTORY, SYMLINK = 0o10, 0o04, 0o12
+"""Kinds of entries: the type bits of st_mode, shifted."""
+
+_CUT_FROM = PAGE_ENTRIES // 4
+_CUT_BITS = PAGE_ENTRIES // 4 - 1
+_name = attrgetter("name")
+
+Lost = Callable[[bytes, OSError], None]
+
+
+class Listing:
+    """Entries of a directory. `names` and the columns are as in `page.Page`, `stats` and `kinds` have one value an entry."""
+
+    __slots__ = ("columns", "devices", "inodes", "kinds", "links", "names", "newest", "sizes", "stats", "uids", "gids")
+
+    def __init__(self, names: bytes, stats: list[os.stat_result]) -> None:
+        self.names = names
+        self.stats = stats
+        modes, self.inodes, self.devices, self.links, self.uids, self.gids, self.sizes = islice(zip(*stats), 7)
+        mtimes = [status.st_mtime_ns for status in stats]
+        ctimes = [status.st_ctime_ns for status in stats]
+        self.newest = max(max(mtimes), max(ctimes))
+        self.kinds = [mode >> 12 for mode in modes]
+        self.columns = (
+            stored("I", modes),
+            stored("I", self.uids),
+            stored("I", self.gids),
+            stored("q", self.sizes),
+            stored("q", mtimes),
+            stored("q", ctimes),
+            stored("Q", self.inodes),
+        )
+
+    def __len__(self) -> int:
+        return len(self.stats)
+
+
+def first_page(
+    fs: FileSystem, folder: int, takes: Callable[[str, bool], bool] | None, lost: Lost
+) -> tuple[Listing | None, list[bytes]]:
+    """The first page of an open directory, None where it is empty; and the names of the later ones, last page first.
+
+    `takes(name, is directory)`: what is wanted of it; None: everything. Told to `lost`: entries that cannot be looked at, or are gone.
+    """
+    with fs.scandir(folder) as found:
+        entries: Iterator[os.DirEntry[str]] = found
+        if takes is not None:
+            entries = (entry for entry in found if takes(entry.name, entry.is_dir(follow_symlinks=False)))
+        few = list(islice(entries, PAGE_ENTRIES + 1))
+        if len(few) > PAGE_ENTRIES:
+            names = [os.fsencode(entry.name) for entry in chain(few, entries)]
+            del few
+            names.sort()
+            pages = list(_cut(names))
+            del names
+            pages.reverse()
+            return later_page(fs, folder, pages.pop(), lost), pages
+    if not few:
+        return None, []
+    few.sort(key=_name)
+    joined = "\0".join(map(_name, few))
+    if not joined.isascii():  # only then is the order of characters not the order of bytes
+        few.sort(key=lambda entry: os.fsencode(entry.name))
+        joined = "\0".join(map(_name, few))
+    try:
+        stats = [entry.stat(follow_symlinks=False) for entry in few]
+    except OSError:
+        return _one_by_one(fs, folder, [os.fsencode(entry.name) for entry in few], lost), []
+    return Listing(os.fsencode(joined) + b"\0", stats), []
+
+
+def later_page(fs: FileSystem, folder: int, names: bytes, lost: Lost) -> Listing | None:
+    """The entries with these names."""
+    return _one_by_one(fs, folder, split_names(names), lost)
+
+
+def _one_by_one(fs: FileSystem, folder: int, names: Iterable[bytes], lost: Lost) -> Listing | None:
+    there, stats = [], []
+    for name in names:
+        try:
+            status = fs.stat(name, dir_fd=folder, follow_symlinks=False)
+        except OSError as error:
+            lost(name, error)
+        else:
+            there.append(name)
+            stats.append(status)
+    return Listing(b"\0".join(there) + b"\0", stats) if there else None
+
+
+def _cut(names: list[bytes]) -> Iterator[bytes]:
+    """Names of a long directory by page. A cut depends on the name before it, so that it stays where it is when others come and go."""
+    begin = 0
+    while begin < len(names):
+        end = min(begin + _CUT_FROM, len(names))
+        limit = min(begin + PAGE_ENTRIES, len(names))
+        while end < limit and zlib.crc32(names[end - 1]) & _CUT_BITS:
+            end += 1
+        yield b"\0".join(names[begin:end]) + b"\0"
+        begin = end
