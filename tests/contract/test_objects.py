@@ -850,6 +850,16 @@ def test_short_writes_and_reads_are_continued(tmp_path: Path) -> None:
     assert buffer[1 : len(content)] == content[1:]
 
 
+def test_a_file_that_was_cut_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    def pread(fd: int, count: int, offset: int) -> bytes:
+        os.truncate(tmp_path / "a", 3)
+        return os.pread(fd, count, offset)
+
+    FolderStorage(Env(), tmp_path).put("a", b"content")
+
+    assert FolderStorage(Env(fs=Tampered(pread=pread)), tmp_path).read("a") == b"con"
+
+
 def test_a_link_whose_reply_was_lost_is_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def link(old: str, new: str) -> None:
         os.link(old, new)

@@ -21,8 +21,8 @@ def publish(directory: Path, name: str, counted: Result | Tally | Trial) -> Path
     """
     if isinstance(counted, Trial):
         mutant = counted.mutant
-        figures = {"name": mutant.name, "verdict": counted.verdict, "expected": mutant.verdict, "reason": mutant.reason}
-        content = figures | {"sweeps": [_result(result) for result in counted.results]}
+        content: dict[str, object] = {"name": mutant.name, "verdict": counted.verdict, "expected": mutant.verdict}
+        content |= {"reason": mutant.reason, "sweeps": [_result(result) for result in counted.results]}
     else:
         content = _result(counted) if isinstance(counted, Result) else _tally(counted)
     path = directory / f"{name}.json"

@@ -60,7 +60,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What a run's control file says at its end: mutating operations, faults injected, whether one of them killed it."""
+    """What a run's control file says at its end: mutating operations, faults injected, whether one killed it."""
 
     operations: int
     hits: int

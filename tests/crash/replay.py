@@ -97,11 +97,11 @@ def states(
                 yield State(number, policy, trial, tree, model.acks.copy())
 
 
-def final(model: Model, records: Sequence[Record]) -> dict[str, Node]:
-    """The tree as the running system sees it after all `records`."""
+def final(model: Model, records: Sequence[Record], policy: str = "keepall") -> dict[str, Node]:
+    """The tree that `policy` leaves after all `records`; `keepall` is what the running system sees."""
     for record in records:
         model.apply(record)
-    return _tree(model, "keepall", random.Random(0))
+    return _tree(model, policy, random.Random(0))
 
 
 def _key(tree: Mapping[str, Node], acks: int) -> bytes:

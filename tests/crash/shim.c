@@ -114,7 +114,7 @@ static int open_private(const char *path, int flags) {
 static void share(const char *path) {
     int fd = open_private(path, O_RDWR);
     struct flock range = {.l_type = F_WRLCK};
-    if (ftruncate(fd, sizeof *shared) || fcntl(fd, F_SETLKW, &range))
+    if (kernel(SYS_ftruncate, fd, sizeof *shared) || fcntl(fd, F_SETLKW, &range))
         give_up(path);
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (shared == MAP_FAILED)

@@ -99,7 +99,7 @@ def _where(recording: Recording, state: State) -> str:
     if not state.record:
         return f"{state} (before all)"
     last = recording.records[state.record - 1]
-    name = last.name2 or last.name or f"inode {last.inode}"
+    name = last.data.decode().strip() if last.kind is Kind.ACK else last.name2 or last.name or f"inode {last.inode}"
     return f"{state} (after {last.kind.name} of {name}, operation {last.operation})"
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import os
 import runpy
-import shutil
 import signal
 import sys
 import tempfile
@@ -90,11 +89,13 @@ def patiently(check: Callable[[], list[str]], seconds: float, where: str) -> lis
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """A new directory, in memory where there is room. It stays where the block fails: it is the evidence."""
+    """A new directory, in memory where there is room, removed at the end.
+
+    Recordings do not belong here, but where they outlive a failed test, such as pytest's `tmp_path`.
+    """
     memory, place = Path("/dev/shm"), None
     if os.access(memory, os.W_OK):
         free = os.statvfs(memory)
         place = memory if free.f_bavail * free.f_frsize >= _ROOM else None
-    directory = Path(tempfile.mkdtemp(prefix="crash-", dir=place))
-    yield directory
-    shutil.rmtree(directory)
+    with tempfile.TemporaryDirectory(prefix="crash-", dir=place) as directory:
+        yield Path(directory)

@@ -64,7 +64,7 @@ class RawSource:
         while end < self.size:
             with self._failures():
                 start, stop = self._data(end)
-            start = max(end, start // PAGE * PAGE) if start < self.size else self.size
+            start = start // PAGE * PAGE if start < self.size else self.size
             if start > end:
                 yield Extent(end, start - end, zero=True)
             end = min(self.size, round_up(stop))
@@ -149,8 +149,7 @@ class RawSink:
         raise UsageError(f"{path} is neither a file nor a block device; choose another target")
 
     def _prepare(self) -> None:
-        self._resizable = stat.S_ISREG(self._fs.stat(self.path).st_mode)
-        if self._resizable:
+        if stat.S_ISREG(self._fs.stat(self.path).st_mode):
             self._file.truncate(self.size)
         elif self._file.size() < self.size:
             raise UsageError(

@@ -70,8 +70,7 @@ class ChunkIndex:
             return found
         wanted: U64 = prefixes(b"".join(ids))
         for segment, numbers in zip(self._segments, self._numbers, strict=True):
-            which, places = segment.find(wanted)
-            for index, place in zip(which.tolist(), places.tolist(), strict=True):
+            for index, place in segment.find(wanted):
                 number = numbers[place >> 32] if place >> 32 < len(numbers) else -1
                 identity = ids[index]
                 if number >= 0 and identity not in found:

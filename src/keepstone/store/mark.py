@@ -14,6 +14,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ from keepstone.store.refs import ZERO_PACK, ZERO_REF, PackNumbers
 __all__ = ["Mark"]
 
 _MANY = 12 * 24  # bytes of runs from which counting edges is cheaper than filling slices
-_FLUSH = 1 << 19  # runs noted before they are counted
+_FLUSH = 1 << 20  # bytes of runs noted before they are counted
 _BLOCK = 1 << 20
 
 
@@ -43,9 +44,10 @@ class Mark:
         self._count: dict[int, int] = {}
         self._there: set[int] = set()
         self.live: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
-        self._begins: list[npt.NDArray[np.int64]] = []
-        self._ends: list[npt.NDArray[np.int64]] = []
-        self._pending = 0
+        self._noted: list[Node] = []
+        self._noted_bytes = 0
+        self._ids: npt.NDArray[np.uint64] = np.zeros((0, 4), np.uint64)  # of the packs that are there, sorted
+        self._places: npt.NDArray[np.int64] = np.zeros((0, 2), np.int64)  # (base, chunks) of each
         self._edges: npt.NDArray[np.int32] | None = None
 
     def cover(self, packs: Iterable[tuple[int, int]], moves: Moves) -> None:
@@ -66,6 +68,12 @@ class Mark:
             grown = np.zeros(at, np.uint8)
             grown[: len(self.live)] = self.live
             self.live = grown
+        numbers = list(self._there)
+        ids = np.frombuffer(b"".join([self._numbers.ids[number] for number in numbers]), ">u8").reshape(-1, 4)
+        order = np.argsort(ids[:, 0].astype(np.uint64))
+        self._ids = ids[order].astype(np.uint64)
+        places = np.array([[self._base[number], self._count[number]] for number in numbers], np.int64).reshape(-1, 2)
+        self._places = places[order]
 
     def there(self) -> list[int]:
         """The packs that are there."""
@@ -84,6 +92,7 @@ class Mark:
         """Mark everything that this point needs. `CorruptObject`, `ObjectMissing` where a part of it is gone."""
         root = Node("", record.packs, b"", record.root, b"").child_runs(self._numbers)
         self._walk(root)
+        self._count_noted()
 
     def _walk(self, runs: list[tuple[int, int]]) -> None:
         live = self.live
@@ -94,11 +103,10 @@ class Mark:
                 for offset in np.flatnonzero(live[at : at + count] == 0).tolist():
                     live[at + offset] = 1
                     node = self._read_node(self._moves.resolve(first + offset))
-                    if len(node.chunks) < _MANY or not self._add_many(node):
-                        for start, length in node.chunk_runs(self._numbers):
-                            if start != ZERO_REF:
-                                begin = self._slice(start, length)
-                                live[begin : begin + length] = 1
+                    if len(node.chunks) < _MANY:
+                        self._fill(node)
+                    else:
+                        self._note(node)
                     if node.children:
                         pending.append(node.child_runs(self._numbers))
 
@@ -116,47 +124,60 @@ class Mark:
                     raise CorruptObject(f"chunk {at} of {pack_name(self._numbers.ids[number])} is gone, a manifest needs it")
         return base + position
 
-    def _add_many(self, node: Node) -> bool:
-        """Note the runs of a large node; False where one of them needs a closer look."""
-        packs = [self._numbers.number(node.packs[at : at + 32]) for at in range(0, len(node.packs), 32)]
-        if not self._there.issuperset(packs) or len(node.chunks) % 12:
-            return False
-        runs = np.frombuffer(node.chunks, "<u4").reshape(-1, 3).astype(np.int64)
-        runs = runs[runs[:, 0] != ZERO_PACK]
-        if not len(runs):
-            return True
-        if int(runs[:, 0].max()) >= len(packs):
-            return False
-        ends = runs[:, 1] + runs[:, 2]
-        if (ends > np.array([self._count[number] for number in packs])[runs[:, 0]]).any():
-            return False
-        base = np.array([self._base[number] for number in packs])[runs[:, 0]]
-        self._begins.append(base + runs[:, 1])
-        self._ends.append(base + ends)
-        self._pending += len(runs)
-        if self._pending >= _FLUSH:
-            self._count_edges()
-        return True
+    def _fill(self, node: Node) -> None:
+        for start, length in node.chunk_runs(self._numbers):
+            if start != ZERO_REF:
+                begin = self._slice(start, length)
+                self.live[begin : begin + length] = 1
 
-    def _count_edges(self) -> None:
-        size = len(self.live) + 1
-        if self._edges is None or len(self._edges) < size:
-            grown = np.zeros(size, np.int32)
+    def _note(self, node: Node) -> None:
+        """Put a large node aside, to count the runs of many at once."""
+        self._noted.append(node)
+        self._noted_bytes += len(node.chunks)
+        if self._noted_bytes >= _FLUSH:
+            self._count_noted()
+
+    def _count_noted(self) -> None:
+        """Count where the runs of the noted nodes begin and end; one by one where something is not as it should be."""
+        noted, self._noted, self._noted_bytes = self._noted, [], 0
+        if noted and not self._count_runs(noted):
+            for node in noted:
+                self._fill(node)
+
+    def _count_runs(self, nodes: list[Node]) -> bool:
+        if any(len(node.chunks) % 12 or len(node.packs) % 32 for node in nodes):
+            return False
+        ids = np.frombuffer(b"".join([node.packs for node in nodes]), ">u8").astype(np.uint64).reshape(-1, 4)
+        at = np.searchsorted(self._ids[:, 0], ids[:, 0])
+        if len(ids) and (int(at.max()) >= len(self._ids) or (self._ids[at] != ids).any()):
+            return False  # a pack that is not there: moved, or lost
+        runs = np.frombuffer(b"".join([node.chunks for node in nodes]), "<u4").reshape(-1, 3)
+        sizes = [len(node.packs) // 32 for node in nodes]
+        lengths = [len(node.chunks) // 12 for node in nodes]
+        data = runs[:, 0] != ZERO_PACK
+        table = np.repeat(np.array([0, *accumulate(sizes)][:-1]), lengths)[data]
+        size = np.repeat(np.array(sizes), lengths)[data]
+        pack, position, count = runs[data].astype(np.int64).T
+        if (pack >= size).any():
+            return False
+        base, chunks = self._places[at[pack + table]].T
+        if (position + count > chunks).any():
+            return False
+        if self._edges is None or len(self._edges) <= len(self.live):
+            grown = np.zeros(len(self.live) + 1, np.int32)
             if self._edges is not None:
                 grown[: len(self._edges)] = self._edges
             self._edges = grown
-        if self._begins:
-            np.add.at(self._edges, np.concatenate(self._begins), 1)
-            np.add.at(self._edges, np.concatenate(self._ends), -1)
-        self._begins, self._ends, self._pending = [], [], 0
+        np.add.at(self._edges, base + position, 1)
+        np.add.at(self._edges, base + position + count, -1)
+        return True
 
     def _sum_edges(self) -> None:
         """Turn the counted edges into marks, a block at a time."""
-        if not self._pending and self._edges is None:
-            return
-        self._count_edges()
+        self._count_noted()
         edges, depth = self._edges, 0
-        assert edges is not None
+        if edges is None:
+            return
         for at in range(0, len(self.live), _BLOCK):
             block = np.cumsum(edges[at : at + _BLOCK]) + depth
             depth = int(block[-1])

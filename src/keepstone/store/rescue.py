@@ -70,7 +70,7 @@ class Damaged(Failed):
 
 # What forged bytes raise where they are read carelessly; all of it means damage.
 DAMAGE: tuple[type[Exception], ...] = (Damaged, struct.error, ValueError, TypeError, LookupError)
-DAMAGE += (AttributeError, ArithmeticError, RecursionError)
+DAMAGE += (AttributeError, ArithmeticError, RecursionError, zstandard.ZstdError)
 FAILURE: tuple[type[Exception], ...] = (Failed, OSError, *DAMAGE)
 
 # msgpack: integers, text, bytes, lists and maps. A length is compared with what is left before anything is made of it.
@@ -313,7 +313,7 @@ class Store:
             deleted = os.path.lexists(f"{self.folder}/deleted/{name[8:]}")
             self.points.append(Point(name[8:], {**record, "finished": int(record["finished"])}, deleted))
         elif record["type"] == "moves":
-            for pack, _, packs, runs in record["moves"]:
+            for pack, _, packs, runs, *_ in record["moves"]:
                 quads = struct.iter_unpack("<IIII", runs)
                 found = sorted([start, count, entry(packs, index), first] for start, count, index, first in quads)
                 self.moves.setdefault(pack, []).append(found)
@@ -352,10 +352,7 @@ class Store:
         if of.codecs[frame] == 1:
             if zstandard.frame_content_size(data) not in (raw, -1):  # it would be believed, whatever its length
                 raise Damaged(f"{what} says that it expands to another length")
-            try:
-                data = zstandard.ZstdDecompressor(max_window_size=MAX_FRAME).decompress(data, max_output_size=raw)
-            except zstandard.ZstdError as error:
-                raise Damaged(f"{what} does not expand: {error}") from None
+            data = zstandard.ZstdDecompressor(max_window_size=MAX_FRAME).decompress(data, max_output_size=raw)
         elif of.codecs[frame] != 0:
             raise Damaged(f"{what} has an unknown codec")
         if len(data) != raw:
@@ -391,7 +388,7 @@ class Store:
 
     def node(self, place: Place, *kinds: str) -> Node:
         """A node of a manifest, which must be of one of these kinds."""
-        kind, packs, chunks, children, body = unpack(self.chunk(*self.locate(place)), list)
+        kind, packs, chunks, children, body, *_ = unpack(self.chunk(*self.locate(place)), list)
         if kind not in kinds:
             raise Damaged(f"there is a node of kind {kind!r} where {' or '.join(kinds)} should be")
         return Node(kind, places(packs, chunks), places(packs, children), body)
@@ -417,6 +414,7 @@ def places(packs: bytes, runs: bytes) -> Iterator[Place]:
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+NO_EXTRA: list[Any] = [b"", {}, 0, None, None, 0]
 
 
 class Entry(NamedTuple):
@@ -442,13 +440,12 @@ class Entry(NamedTuple):
 def entries_of(body: bytes) -> list[Entry]:
     """The entries of a page."""
     names, *columns = unpack(body, list)
-    extras = columns.pop() if len(columns) == 9 else {}
-    split = names.split(b"\0")
+    split, extras = names.split(b"\0"), columns[8] if len(columns) > 8 else {}
     if split.pop():
         raise Damaged("the names of a page are cut off")
-    values = [struct.unpack(f"<{len(split)}{code}", data) for code, data in zip("IIIqqqQI", columns, strict=True)]
-    rare = [[*extras.get(at, ()), *(b"", {}, 0, None, None, 0)[len(extras.get(at, ())) :]] for at in range(len(split))]
-    return [Entry(*row[:-1], *row[-1][:6]) for row in zip(split, *values, rare, strict=True)]
+    values = [struct.unpack(f"<{len(split)}{code}", data) for code, data in zip("IIIqqqQI", columns, strict=False)]
+    rare = [(extra := extras.get(at, [])[:6]) + NO_EXTRA[len(extra) :] for at in range(len(split))]
+    return [Entry(*row, *extra) for *row, extra in zip(split, *values, rare, strict=True)]
 
 
 class Restore:
@@ -503,6 +500,8 @@ class Restore:
         os.mkdir(entry.name, 0o700, dir_fd=fd)
         child = os.open(entry.name, _FOLDER, dir_fd=fd)
         try:
+            if entry.flags & 2:
+                self.problem(f"{shown(path)} could not be read when it was backed up")
             self._folder(pages, child, path)
             self._metadata(child, entry, shown(path))
         finally:
@@ -649,7 +648,8 @@ def verify(store: Store, problem: Told) -> str:
     seen: set[Place] = set()
     checks: list[tuple[str, Callable[[], None]]] = [(name, functools.partial(_pack, store, name)) for name in names]
     checks += [(f"point {point.id}", functools.partial(_point, store, point, seen)) for point in store.points]
-    for name, check in [*checks, ("heads", functools.partial(_heads, store, problem))]:
+    checks.append(("heads", functools.partial(_heads, store, problem)))
+    for name, check in checks:
         try:
             check()
         except DAMAGE as error:

@@ -16,7 +16,8 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ U64 = npt.NDArray[np.uint64]
 _MAGIC = b"KSINDEX1"
 _HEADER = struct.Struct("<8sIIQ")
 _PAGE = 4096
+_FENCE = 512  # values of a page
 _ID = 32
 _SLICES = 64  # a merge works through this many equal parts of the key space, to bound its memory
 
@@ -40,16 +42,24 @@ def prefixes(ids: bytes | bytearray) -> U64:
     return column
 
 
+def _values(column: U64) -> Sequence[int]:
+    """A column as plain integers, without a numpy object for each."""
+    return memoryview(column) if column.dtype.isnative else column.tolist()
+
+
 class Segment:
     """Sorted hints. `packs` is the table that the places' upper halves index."""
 
-    __slots__ = ("_owner", "packs", "place", "prefix")
+    __slots__ = ("_column", "_fences", "_owner", "_places", "packs", "place", "prefix")
 
     def __init__(self, packs: list[bytes], prefix: U64, place: U64, owner: mmap.mmap | None = None) -> None:
         self.packs = packs
         self.prefix = prefix
         self.place = place
         self._owner = owner  # keeps the mapping alive
+        self._fences: U64 = np.ascontiguousarray(prefix[::_FENCE])
+        self._column = _values(prefix)
+        self._places = _values(place)
 
     def __len__(self) -> int:
         return len(self.prefix)
@@ -61,28 +71,21 @@ class Segment:
         order = np.argsort(unsorted, kind="stable")
         return cls(packs, unsorted[order], place[order])
 
-    def find(self, wanted: U64) -> tuple[npt.NDArray[np.int64], U64]:
+    def find(self, wanted: U64) -> list[tuple[int, int]]:
         """(which, place): for each hit the position in `wanted` and the place. Several hits for one value are possible.
 
-        A sorted batch walks the column in one direction, so that neighbours share cache lines and pages.
+        Fences in memory, every 512th prefix, lead to one page of the column; the rest is a bisection inside it.
         """
-        rows = len(self.prefix)
-        if not rows or not len(wanted):
-            return np.empty(0, np.int64), np.empty(0, np.uint64)
-        order = np.argsort(wanted)
-        low = np.empty(len(wanted), np.int64)
-        low[order] = np.searchsorted(self.prefix, wanted[order], side="left")
-        prefix = self.prefix
-        which = np.flatnonzero((low < rows) & (prefix[np.minimum(low, rows - 1)] == wanted))
-        at = low[which]
-        hits, places = [which], [self.place[at]]
-        while len(which):  # equal prefixes stand together
-            at = at + 1
-            more = np.flatnonzero((at < rows) & (prefix[np.minimum(at, rows - 1)] == wanted[which]))
-            which, at = which[more], at[more]
-            hits.append(which)
-            places.append(self.place[at])
-        return np.concatenate(hits), np.concatenate(places)
+        column, places, rows = self._column, self._places, len(self)
+        hits = []
+        pages = np.searchsorted(self._fences, wanted, side="left").tolist()
+        for which, (key, page) in enumerate(zip(wanted.tolist(), pages, strict=True)):
+            low = max(page - 1, 0) * _FENCE
+            at = bisect_left(column, key, low, min(low + _FENCE + 1, rows))
+            while at < rows and column[at] == key:
+                hits.append((which, places[at]))
+                at += 1
+        return hits
 
 
 def _aligned(size: int) -> int:

@@ -36,8 +36,7 @@ class SpilledIds:
         found: dict[bytes, int] = {}
         wanted = prefixes(b"".join(ids))
         for column in self._columns:
-            which, hits = column.find(wanted)
-            for index, ref in zip(which.tolist(), hits.tolist(), strict=True):
+            for index, ref in column.find(wanted):
                 if self._confirm(ref) == ids[index]:
                     found[ids[index]] = ref
         return found

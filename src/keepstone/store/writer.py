@@ -253,6 +253,11 @@ class LocalWriter:
         return self._session.commit_id
 
     @property
+    def numbers(self) -> PackNumbers:
+        """The packs that this session knows, by number."""
+        return self._session.numbers
+
+    @property
     def new_bytes(self) -> int:
         """Bytes of chunks that the store did not have, before compression."""
         return self._pipeline.new_bytes

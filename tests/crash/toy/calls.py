@@ -43,19 +43,21 @@ def _create(name: str, flags: int = 0) -> int:
 
 
 def _aligned(length: int) -> mmap.mmap:
+    """Memory that starts on a page, as O_DIRECT wants it."""
     buffer = mmap.mmap(-1, length)
     buffer.write(bytes(range(256)) * (length // 256))
     return buffer
 
 
 def writes() -> None:
-    for name, write in {
+    ways: dict[str, Callable[[int], object]] = {
         "write": lambda fd: os.write(fd, b"write"),
         "pwrite": lambda fd: os.pwrite(fd, b"pwrite", 7),
         "writev": lambda fd: os.writev(fd, [b"wr", b"", b"itev"]),
         "pwritev": lambda fd: os.pwritev(fd, [b"pwr", b"itev"], 5),
         "pwritev2": lambda fd: os.pwritev(fd, [b"pwritev2"], 3, os.RWF_DSYNC),
-    }.items():
+    }
+    for name, write in ways.items():
         fd = _create(name)
         write(fd)
         os.close(fd)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A workload of two processes with three threads each, all of which append lines to one file and then acknowledge them."""
+"""A workload of two processes with three threads each; all append lines to one file and then acknowledge them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import threading
+import time
 
 _LINES = 40
 
@@ -17,6 +18,7 @@ def _append(path: str, who: str) -> None:
     for n in range(_LINES):
         os.write(data, f"{who} {n}\n".encode())
         os.write(acks, json.dumps(f"{who} {n}").encode() + b"\n")
+        time.sleep(0.001)  # lets the others in, however busy the machine is
     os.close(acks)
     os.close(data)
 

@@ -213,6 +213,19 @@ def test_an_open_that_fails_half_way_leaves_no_descriptor(tmp_path: Path) -> Non
     assert os.listdir("/proc/self/fd") == before
 
 
+def test_a_close_that_fails_does_not_keep_the_other_descriptor(tmp_path: Path) -> None:
+    def close(fd: int) -> None:
+        os.close(fd)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    before = os.listdir("/proc/self/fd")
+    file = DirectFile(Tampered(close=close), str(tmp_path / "a"), os.O_RDWR | os.O_CREAT)
+    with pytest.raises(OSError, match="Input/output"):
+        file.close()
+
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_a_disk_that_takes_nothing_does_not_hang(tmp_path: Path) -> None:
     fs = Tampered(pwrite=lambda *_: 0)
     with DirectFile(fs, str(tmp_path / "a"), os.O_RDWR | os.O_CREAT) as file, pytest.raises(OSError, match="nothing"):

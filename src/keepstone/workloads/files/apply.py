@@ -11,6 +11,7 @@ Without privileges owners stay as they are, and no setuid or setgid bit is set t
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pwd
@@ -171,10 +172,8 @@ class Finisher:
 
     def _remove(self, where: int | str, names: Iterable[bytes]) -> None:
         for name in names:
-            try:
+            with contextlib.suppress(OSError):  # it was not there
                 self._fs.removexattr(where, name)
-            except OSError:
-                pass  # it was not there
 
 
 class _Ids(dict[int, int]):
@@ -187,10 +186,8 @@ class _Ids(dict[int, int]):
     def __missing__(self, number: int) -> int:
         found = _NOBODY if number == _NO_ID else number
         if number in self._names:
-            try:
+            with contextlib.suppress(KeyError, ValueError):  # nobody has that name here
                 found = self._known(self._names[number])
-            except (KeyError, ValueError):
-                pass
         self[number] = found
         return found
 

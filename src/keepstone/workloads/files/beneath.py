@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from keepstone.env import Env
@@ -59,6 +59,10 @@ class Directory:
     def child(self, name: bytes) -> bytes:
         """The path of an entry."""
         return self.path + b"/" + name if self.path else name
+
+    def names(self) -> list[bytes]:
+        """What is in it."""
+        return [os.fsencode(name) for name in self._env.fs.listdir(self.fd)]  # type: ignore[arg-type] # a descriptor will do
 
     def close(self) -> None:
         """Let go of it."""
@@ -147,40 +151,42 @@ class Beneath:
 
         `OSError`, with what could not be removed still there.
         """
+        if self._unlink(path):
+            return 1
         pending, emptied, count = [path], [], 0
         while pending:
             at = pending.pop()
-            parent, _, name = at.rpartition(b"/")
-            directory = self.open(parent)
-            try:
-                if not stat.S_ISDIR(self._env.fs.stat(name, dir_fd=directory.fd, follow_symlinks=False).st_mode):
-                    self._env.fs.unlink(name, dir_fd=directory.fd)
-                    count += 1
-                    continue
-            finally:
-                directory.close()
             directory = self.open(at, same_device=True)
             try:
-                with self._env.fs.scandir(directory.fd) as entries:
-                    for entry in entries:
-                        name = os.fsencode(entry.name)
-                        if entry.is_dir(follow_symlinks=False):
-                            pending.append(directory.child(name))
-                        else:
-                            self._env.fs.unlink(name, dir_fd=directory.fd)
-                            count += 1
+                for name in directory.names():
+                    try:
+                        self._env.fs.unlink(name, dir_fd=directory.fd)
+                        count += 1
+                    except IsADirectoryError:
+                        pending.append(directory.child(name))
             finally:
                 directory.close()
             emptied.append(at)
         for at in reversed(emptied):
-            parent, _, name = at.rpartition(b"/")
-            directory = self.open(parent)
-            try:
-                self._env.fs.rmdir(name, dir_fd=directory.fd)
-                count += 1
-            finally:
-                directory.close()
+            self._within(at, self._env.fs.rmdir)
+            count += 1
         return count
+
+    def _unlink(self, path: bytes) -> bool:
+        """Remove what is at `path`; False where that is a directory."""
+        try:
+            self._within(path, self._env.fs.unlink)
+        except IsADirectoryError:
+            return False
+        return True
+
+    def _within(self, path: bytes, act: Callable[..., None]) -> None:
+        parent, _, name = path.rpartition(b"/")
+        directory = self.open(parent)
+        try:
+            act(name, dir_fd=directory.fd)
+        finally:
+            directory.close()
 
     def sync(self) -> None:
         """Make everything durable on every file system that was entered (syncfs(2))."""

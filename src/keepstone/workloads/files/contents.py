@@ -9,8 +9,8 @@ stays behind.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -23,7 +23,7 @@ from keepstone.workloads.files.beneath import Directory
 from keepstone.workloads.files.layout import Layout
 from keepstone.workloads.files.page import Entry
 from keepstone.workloads.files.report import Findings
-from keepstone.workloads.files.tree import DAMAGE
+from keepstone.workloads.files.salvage import DAMAGE, fetch
 
 __all__ = ["Contents", "Place"]
 
@@ -77,6 +77,10 @@ class _Part:
     position: int
 
 
+class _Stop(Exception):
+    """Ends a fetch; the reason is what a sink raised first. No damage of the store, whatever it is."""
+
+
 _Request: TypeAlias = tuple[int, _Small | _Part]
 
 
@@ -104,6 +108,7 @@ class Contents:
         self._limit = limit
         self._requests: list[_Request] = []
         self._large: list[_Large] = []
+        self._fatal: BaseException | None = None
         self.size = 0
 
     @property
@@ -166,7 +171,11 @@ class Contents:
         """Write everything that was added."""
         requests, self._requests, self.size = self._requests, [], 0
         if requests:
-            self._fetch(requests)
+            try:
+                fetch(self._reader, requests, self._sink, self._waits, self._lose)
+            except _Stop:
+                assert self._fatal is not None
+                raise self._fatal from None
         for _, cookie in requests:
             if type(cookie) is _Small:
                 self._count(cookie)
@@ -182,40 +191,9 @@ class Contents:
             large.failed = True
             self._finish(large)
 
-    # ------------------------------------------------------------------ what is damaged
-
-    def _fetch(self, requests: list[_Request]) -> None:
-        try:
-            self._reader.fetch(requests, self._sink)
-        except DAMAGE as error:
-            if self._findings.fatal is not None:
-                raise
-            self._narrow(requests, error)
-
-    def _narrow(self, requests: list[_Request], error: Exception) -> None:
-        """Fetch what is still missing in two portions, and these in two, down to the chunks that cannot be read."""
-        readable = []
-        for ref, cookie in sorted(requests, key=lambda request: request[0]):
-            if self._waits(cookie):
-                try:
-                    self._reader.chunk_length(ref)  # tells of a pack that is gone or has no footer, without reading a frame
-                    readable.append((ref, cookie))
-                except DAMAGE as lost:
-                    self._lose(cookie, lost)
-        refs = [ref for ref, _ in readable]
-        if not refs:
-            return
-        if refs[0] == refs[-1]:
-            for _, cookie in readable:
-                self._lose(cookie, error)
-            return
-        middle = bisect_left(refs, refs[len(refs) // 2]) or bisect_left(refs, refs[0] + 1)
-        self._fetch(readable[:middle])
-        self._fetch([(ref, cookie) for ref, cookie in readable[middle:] if self._waits(cookie)])
-
     @staticmethod
     def _waits(cookie: _Small | _Part) -> bool:
-        return cookie.state is None if type(cookie) is _Small else not cookie.large.failed  # type: ignore[union-attr]
+        return not cookie.large.failed if isinstance(cookie, _Part) else cookie.state is None
 
     def _lose(self, cookie: _Small | _Part, error: Exception) -> None:
         if isinstance(cookie, _Part):
@@ -229,10 +207,8 @@ class Contents:
             large.failed = True
             self._findings.refuse(large.place.path, error)
 
-    # ------------------------------------------------------------------ writing
-
     def _sink(self, cookie: _Small | _Part, chunk: memoryview) -> None:
-        if self._findings.fatal is not None:
+        if self._fatal is not None:
             return
         try:
             if type(cookie) is _Part:
@@ -240,8 +216,8 @@ class Contents:
             elif type(cookie) is _Small and cookie.state is None:
                 self._write(cookie, chunk)
         except BaseException as error:
-            self._findings.fatal = error
-            raise
+            self._fatal = error
+            raise _Stop from error
 
     def _fill(self, large: _Large, position: int, chunk: memoryview) -> None:
         if large.failed:
@@ -306,10 +282,8 @@ class Contents:
                 self._remove(place)
 
     def _remove(self, place: Place) -> None:
-        try:
+        with contextlib.suppress(OSError):  # somebody else removed it
             self._fs.unlink(place.name, dir_fd=place.directory.fd)
-        except OSError:
-            pass  # somebody else removed it
 
     def _count(self, small: _Small) -> None:
         if small.state:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A directory as the parent point has it, page by page beside the directory as it is now.
 
-Which entries are trusted: one is taken from the parent where kind, size, mtime, ctime and inode are the same, and mtime and ctime are older by
-`SLACK` than the beginning of the parent's backup. A file that was written while it was backed up, within one tick of the file system's
-clock, could otherwise change once more without anybody seeing it (the "racy" files of git's index). It is read again; what has
-not changed is found in the store, and a page that comes out the same is not stored again.
+Which entries are trusted: one is taken from the parent where kind, size, mtime, ctime and inode are the same, and mtime
+and ctime are older by `SLACK` than the beginning of the parent's backup. A file that was written while it was backed
+up, within one tick of the file system's clock, could otherwise change once more without anybody seeing it (the "racy"
+files of git's index). It is read again; what has not changed is found in the store, and a page that comes out the same
+is not stored again.
 
 A page of the parent that is damaged or gone is as if it had never been.
 """
@@ -53,6 +54,21 @@ class EarlierPage:
             and (not page.extras or all(_stands(extra, listing.stats[at]) for at, extra in page.extras.items()))
         )
 
+    def place(self) -> int | None:
+        """Where this page may be named in a new point as it stands; None where something of it is about to be
+        reclaimed.
+        """
+        if not self._writer.shareable(self.node):
+            return None
+        usable = self._writer.usable([self.ref])
+        return usable[0] if usable else None
+
+    def place_if(self, chunks: list[int], children: list[int]) -> int | None:
+        """The same, provided that these are its chunks and children."""
+        if self._writer.usable(self._writer.chunk_refs(self.node)) != chunks:
+            return None
+        return self.place() if self._writer.usable(self._writer.child_refs(self.node)) == children else None
+
     def directories(self, kinds: Sequence[int]) -> list[list[int]]:
         """The places of the pages of each directory, where the entries are of these kinds."""
         children = self._writer.child_refs(self.node)
@@ -63,7 +79,7 @@ class EarlierPage:
             if kind == DIRECTORY:
                 below.append(children[at : at + count])
                 at += count
-        if at != len(children):
+        if at != len(children) or sum(counts) - at != len(self._writer.chunk_refs(self.node)):
             raise _inconsistent()
         return below
 
@@ -157,7 +173,9 @@ def _last(page: Page) -> bytes:
 
 
 def _stands(extra: Extra, status: os.stat_result) -> bool:
-    """Whether the extra of an entry of the same columns is as good as ever: a device can get another number, which other names of it have then."""
+    """Whether the extra of an entry of the same columns is as good as ever: a device can get another number, which
+    other names of it have then.
+    """
     return not extra.flags and (extra.link is None or extra.link == link_of(status))
 
 

@@ -17,7 +17,7 @@ from keepstone.workloads.files.apply import Finisher
 from keepstone.workloads.files.beneath import Directory
 from keepstone.workloads.files.layout import Layout
 from keepstone.workloads.files.page import Entry
-from keepstone.workloads.files.tree import DAMAGE
+from keepstone.workloads.files.salvage import DAMAGE
 
 __all__ = ["Existing"]
 
@@ -34,8 +34,7 @@ class Existing:
         self._content = content
 
     def same(self, directory: Directory, name: bytes, entry: Entry, refs: list[int]) -> os.stat_result | None:
-        """What stands there if it is the same in everything that a restore would set, else None. Directories never are.
-        """
+        """What stands there if it is as a restore would make it, else None; directories never are."""
         fd = self._fs.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory.fd)
         try:
             found = self._fs.fstat(fd)

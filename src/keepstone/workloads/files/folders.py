@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Directories of a source, reached by descriptors only.
 
-A directory is opened by its name in an open one, never through a symbolic link, so that nobody can lead a backup astray by moving things
-about; and a tree may be deeper than a path can say. Only a bounded number is open at once: one that is not in use may be closed
-and is opened again when it is needed, from the nearest one that is open, and must be the same then (device and inode).
+A directory is opened by its name in an open one, never through a symbolic link, so that nobody can lead a backup astray
+by moving things about; and a tree may be deeper than a path can say. Only a bounded number is open at once: one that is
+not in use may be closed and is opened again when it is needed, from the nearest one that is open, and must be the same
+then (device and inode).
 
 Invariants
-* A pinned directory stays open. A directory is in memory as long as somebody holds it, and closed with its last holder.
+* A pinned directory stays open. One that nobody holds or pins is closed.
 * Workers pin and unpin; everything else is done by one thread.
 """
 
@@ -49,7 +50,9 @@ class Folder:
 
 
 class Folders:
-    """The open directories beneath `root`, at most about `limit`. Raises `OSError`; ESTALE where a directory is not the one it was."""
+    """The open directories beneath `root`, at most about `limit`. Raises `OSError`; ESTALE where a directory is not the
+    one it was.
+    """
 
     def __init__(self, fs: FileSystem, root: Folder, limit: int) -> None:
         self._fs = fs
@@ -79,16 +82,19 @@ class Folders:
         """The opposite of `pin`."""
         with self._lock:
             folder.pins -= 1
+            if not folder.pins and not folder.holders:
+                self._close(folder)
 
     def hold(self, folder: Folder) -> None:
-        """One more needs it."""
-        folder.holders += 1
+        """One more will need it."""
+        with self._lock:
+            folder.holders += 1
 
     def release(self, folder: Folder) -> None:
-        """One less needs it."""
-        folder.holders -= 1
-        if not folder.holders:
-            with self._lock:
+        """The opposite of `hold`."""
+        with self._lock:
+            folder.holders -= 1
+            if not folder.pins and not folder.holders:
                 self._close(folder)
 
     def close(self) -> None:
@@ -128,7 +134,7 @@ class Folders:
                 status = self._fs.fstat(fd)
                 if (status.st_dev, status.st_ino) != (at.device, at.inode):
                     raise OSError(errno.ESTALE, "it was replaced by another directory")
-                if at.holders:
+                if at.holders or at is folder:
                     at.fd, passing = fd, -1
                     self._register(at)
         finally:

@@ -1,18 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading files of a source: what one descriptor gives, and batches of files that fit into one piece of work.
+"""Reading a regular file of a source through one descriptor.
 
-A file is opened relative to its directory, never through a link, without waiting for anything (a fifo may have taken its name) and
-without touching its access time where that is allowed. Its status after reading is compared with the one from the directory's
-scan: equal means that what was read is what the entry says. Otherwise it is read once more with the status that it has now; what is still
-changing then is kept and marked.
-
-Files of a batch are read back to back into the worker's buffer. All files of a window are opened and announced before the first one is
-read, so that the disk has them in hand.
+A file is opened relative to its directory, never through a link, without waiting for anything (a fifo may have taken
+its name) and without touching its access time where that is allowed. Its status after reading is compared with the one
+from the directory's scan: equal means that what was read is what the entry says. Otherwise it is read once more with
+the status that it has now; what is still changing then is kept and marked.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
@@ -20,20 +16,31 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from keepstone.env import FileSystem
-from keepstone.store import SEGMENT, SMALL_FILE, Chunks, Scratch, cut_file
 from keepstone.workloads.files.folders import Folder, Folders
 from keepstone.workloads.files.metadata import Attributes
 
 if TYPE_CHECKING:
     from keepstone.workloads.files.draft import Draft
+    from keepstone.workloads.files.links import Link
 
-__all__ = ["CHANGED", "UNREADABLE", "Batch", "Intake", "Item", "Taken", "data_extents", "is_unchanged"]
+__all__ = [
+    "CHANGED",
+    "UNREADABLE",
+    "Extents",
+    "Intake",
+    "Item",
+    "Taken",
+    "check_kind",
+    "is_fatal",
+    "is_unchanged",
+    "shortened",
+    "total",
+    "whole",
+]
 
 CHANGED, UNREADABLE = 1, 2
 """`Extra.flags`."""
 
-FRAME = 2 << 20
-_FILES = 1000
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_HOLES = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY}
 _FATAL = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -42,22 +49,29 @@ _MOST_EXTENTS = 1 << 16
 Extents = list[tuple[int, int]]
 
 
+def is_fatal(error: OSError) -> bool:
+    """Whether this says something about the machine, not about the file."""
+    return error.errno in _FATAL
+
+
 class Item:
     """A regular file to be read: entry `index` of a page. `hint`: where its only chunk may be, or -1.
 
-    `others`: entries that are other names of the same file. `tries`: how often it was put back.
+    `link`: where other names of it wait. `tries`: how often it was put back.
     """
 
-    __slots__ = ("draft", "folder", "hint", "index", "name", "others", "status", "tries")
+    __slots__ = ("draft", "folder", "hint", "index", "link", "name", "status", "tries")
 
-    def __init__(self, draft: Draft, index: int, folder: Folder, name: bytes, status: os.stat_result, hint: int) -> None:
+    def __init__(
+        self, draft: Draft, index: int, folder: Folder, name: bytes, status: os.stat_result, hint: int = -1
+    ) -> None:
         self.draft = draft
         self.index = index
         self.folder = folder
         self.name = name
         self.status = status
         self.hint = hint
-        self.others: list[tuple[Draft, int]] | None = None
+        self.link: Link | None = None
         self.tries = 0
 
 
@@ -65,8 +79,9 @@ class Item:
 class Taken:
     """What became of a file, where there is more to say than its number of chunks.
 
-    `status`: the one that belongs to the content, None for the scan's. `size`: of the content where that is not the status's, else -1.
-    `again`: it does not fit any more and was not read. `error`: why it was not read; `note`: what else went wrong.
+    `status`: the one that belongs to the content, None for the scan's. `size`: of the content where that is not the
+    status's, else -1. `again`: it does not fit any more and was not read. `error`: why it was not read; `note`: what
+    else went wrong.
     """
 
     count: int = 0
@@ -81,7 +96,7 @@ class Taken:
 
 
 class Intake:
-    """Opens files. Safe for several threads. `ahead`: how many files one batch may have open."""
+    """Opens and reads files. Safe for several threads. `ahead`: how many files a worker may have open at once."""
 
     def __init__(self, fs: FileSystem, folders: Folders, attributes: Attributes, ahead: int) -> None:
         self.fs = fs
@@ -90,135 +105,150 @@ class Intake:
         self._attributes = attributes
 
     def open(self, folder: int, name: bytes) -> int:
-        """A descriptor of this entry, whatever kind of thing it is now. `OSError`."""
+        """A descriptor of this entry of an open directory, whatever kind of thing it is now. `OSError`."""
         try:
             return self.fs.open(name, _FLAGS | os.O_NOATIME, dir_fd=folder)
         except PermissionError as error:
-            if error.errno != errno.EPERM:  # which says that only its owner may leave the access time alone
+            if error.errno != errno.EPERM:  # EPERM: only its owner may leave the access time alone
                 raise
             return self.fs.open(name, _FLAGS, dir_fd=folder)
         except BlockingIOError:
             return self._open_leased(folder, name)
 
     def _open_leased(self, folder: int, name: bytes) -> int:
-        """Open a file on which somebody holds a lease (F_SETLEASE), and wait until it is given back; the kernel sees to that."""
+        """Open a file on which somebody holds a lease (F_SETLEASE); the kernel sees to it that it is given back soon.
+        """
         path = self.fs.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         try:
-            if not stat.S_ISREG(self.fs.fstat(path).st_mode):
-                raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+            check_kind(self.fs.fstat(path))
             return self.fs.open(f"/proc/self/fd/{path}", os.O_RDONLY | os.O_CLOEXEC)
         finally:
             self.fs.close(path)
 
-    def attributes(self, fd: int, device: int, taken: Taken) -> None:
-        """Put the extended attributes of an open file into `taken`, or a note."""
-        try:
-            taken.xattrs = self._attributes.read(fd, device)
-        except OSError as error:
-            taken.note = f"its extended attributes cannot be read ({error.strerror})"
+    def take(self, fd: int, status: os.stat_result, view: memoryview) -> tuple[int, Taken | None]:
+        """Read a file into `view`: how many bytes, and what else there is to say. `OSError`."""
+        size = status.st_size
+        if size <= len(view) and not _is_sparse(status):
+            got = self.fs.preadv(fd, [view[:size]], 0) if size else 0
+            xattrs, note = self.xattrs(fd, status.st_dev)
+            if got == size and not xattrs and not note and is_unchanged(self.fs.fstat(fd), status):
+                return got, None
+        return self._take_with_care(fd, status, view)
 
-    def take(self, fd: int, status: os.stat_result, view: memoryview) -> tuple[int, Taken]:
-        """Read a file into `view`: how many bytes, and the rest. `OSError`."""
+    def _take_with_care(self, fd: int, expected: os.stat_result, view: memoryview) -> tuple[int, Taken]:
         taken = Taken()
-        extents = data_extents(self.fs, fd, status) if is_sparse(status) else None
-        for attempt in range(2):
-            size = status.st_size
-            if size > len(view):
-                taken.again, taken.status = True, status
-                return 0, taken
-            got = self._fill(fd, view, extents if extents is not None else [(0, size)])
-            whole = got == (size if extents is None else sum(length for _, length in extents))
-            self.attributes(fd, status.st_dev, taken)
-            now = self.fs.fstat(fd)
-            if whole and is_unchanged(now, status):
+        for _ in range(2):
+            status = self.fs.fstat(fd)
+            check_kind(status)
+            if status.st_size > len(view):
+                return 0, Taken(again=True, status=status)
+            taken.extents = self.extents(fd, status)
+            ranges = whole(status) if taken.extents is None else taken.extents
+            got = self._fill(fd, view, ranges)
+            taken.xattrs, taken.note = self.xattrs(fd, status.st_dev)
+            if got == total(ranges) and is_unchanged(self.fs.fstat(fd), status):
                 break
-            if not stat.S_ISREG(now.st_mode):
-                raise OSError(errno.ENXIO, "it is no regular file any more")
-            if attempt:
-                taken.flags, taken.size = CHANGED, got
-            taken.status = status = now
-            extents = None
-        taken.extents = extents
+        else:
+            taken.flags = CHANGED
+            taken.extents, taken.size = shortened(ranges, got, status.st_size)
+        if not is_unchanged(status, expected):
+            taken.status = status
         return got, taken
 
     def _fill(self, fd: int, view: memoryview, ranges: Extents) -> int:
         at = 0
         for offset, length in ranges:
-            end = at + length
+            start, end = at, at + length
             while at < end:
-                count = self.fs.preadv(fd, [view[at:end]], offset + length - (end - at))
+                count = self.fs.preadv(fd, [view[at:end]], offset + at - start)
                 if not count:
                     return at
                 at += count
         return at
 
-
-class Batch:
-    """Files that are read by one piece of work. Its folders are held until `release`."""
-
-    def __init__(self, intake: Intake, folders: int) -> None:
-        self.items: list[Item] = []
-        self.size = 0
-        self._intake = intake
-        self._folders: set[Folder] = set()
-        self._most_folders = folders
-
-    def fits(self, item: Item) -> bool:
-        """Whether there is room for this file."""
-        return not self.items or (
-            self.size < FRAME
-            and self.size + item.status.st_size <= SEGMENT
-            and len(self.items) < _FILES
-            and (item.folder in self._folders or len(self._folders) < self._most_folders)
-        )
-
-    def add(self, item: Item) -> None:
-        """Append a file."""
-        self.items.append(item)
-        self.size += item.status.st_size
-        if item.folder not in self._folders:
-            self._folders.add(item.folder)
-            self._intake.folders.hold(item.folder)
-
-    def release(self) -> None:
-        """Let go of the folders; on the thread of the traversal."""
-        for folder in self._folders:
-            self._intake.folders.release(folder)
-        self._folders.clear()
-
-    def read(self, scratch: Scratch) -> Chunks:
-        """The chunks of all files; `info` has for every item its number of chunks, or `Taken`. Called by a worker."""
-        pinned: dict[Folder, int | OSError] = {}
-        opened: list[int] = []
-        results: list[int | Taken] = []
-        lengths: list[int] = []
-        hints: list[int] = []
-        at = 0
-        ahead = self._intake.ahead
-        fs = self._intake.fs
+    def xattrs(self, fd: int, device: int) -> tuple[dict[bytes, bytes], str]:
+        """The extended attributes of an open file, and what went wrong with them."""
         try:
-            for begin in range(0, len(self.items), ahead):
-                window = self.items[begin : begin + ahead]
-                errors = {}
-                for item in reversed(window):
-                    found = self._open(item, pinned)
-                    if isinstance(found, OSError):
-                        errors[item] = found
-                    else:
-                        opened.append(found)
-                for item in window:
-                    if item in errors:
-                        results.append(Taken(error=errors[item]))
-                        continue
-                    fd = opened.pop()
-                    try:
-                        got, taken = self._intake.take(fd, item.status, scratch.view[at:])
-                    except OSError as error:
-                        results.append(Taken(error=_unless_fatal(error)))
-                        continue
-                    finally:
-                        fs.close(fd)
-                    ...
-        finally:
-            ...
-        return Chunks(scratch.view[:at], lengths, hints, results, FRAME)
+            return self._attributes.read(fd, device), ""
+        except OSError as error:
+            return {}, f"its extended attributes cannot be read ({error.strerror})"
+
+    def extents(self, fd: int, status: os.stat_result) -> Extents | None:
+        """Where a file has data, None where there are no holes in it. `OSError`."""
+        if not _is_sparse(status):
+            return None
+        found: Extents = []
+        end, size = 0, status.st_size
+        while end < size:
+            try:
+                start = self.fs.lseek(fd, end, os.SEEK_DATA)
+                end = min(size, self.fs.lseek(fd, start, os.SEEK_HOLE))
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # no data from here on
+                    break
+                if error.errno in _NO_HOLES:
+                    return None
+                raise
+            if start >= size:
+                break
+            found.append((start, end - start))
+        return None if found == whole(status) else _few(found)
+
+
+def whole(status: os.stat_result) -> Extents:
+    """The extents of a file without holes."""
+    return [(0, status.st_size)] if status.st_size else []
+
+
+def total(ranges: Extents) -> int:
+    """The bytes in these extents."""
+    return sum(length for _, length in ranges)
+
+
+def shortened(ranges: Extents, got: int, size: int) -> tuple[Extents | None, int]:
+    """Extents and size of a file of which only the first `got` bytes of data were there."""
+    if got < total(ranges):
+        kept: Extents = []
+        for offset, length in ranges:
+            if got > 0:
+                kept.append((offset, min(length, got)))
+            got -= length
+        ranges = kept
+        size = sum(ranges[-1]) if ranges else 0
+    return (None if ranges == ([(0, size)] if size else []) else ranges), size
+
+
+def is_unchanged(status: os.stat_result, other: os.stat_result) -> bool:
+    """Whether both are of one file in one state."""
+    return (
+        status.st_ctime_ns == other.st_ctime_ns
+        and status.st_mtime_ns == other.st_mtime_ns
+        and status.st_size == other.st_size
+        and status.st_ino == other.st_ino
+    )
+
+
+def check_kind(status: os.stat_result) -> None:
+    """`OSError` (ENXIO) where this is no regular file."""
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.ENXIO, "it is no regular file any more")
+
+
+def _is_sparse(status: os.stat_result) -> bool:
+    return status.st_blocks * 512 < status.st_size
+
+
+def _few(extents: Extents) -> Extents:
+    """At most `_MOST_EXTENTS`: the smallest holes are read like data, as far as it takes."""
+    gap = 4096
+    while len(extents) > _MOST_EXTENTS:
+        gap *= 2
+        joined = extents[:1]
+        for offset, length in extents[1:]:
+            before, size = joined[-1]
+            if offset - before - size < gap:
+                joined[-1] = (before, offset + length - before)
+            else:
+                joined.append((offset, length))
+        extents = joined
+    return extents

@@ -42,8 +42,7 @@ class Layout:
             raise CorruptObject("its extents reach beyond its end")
 
     def pieces(self, position: int, length: int) -> Iterator[tuple[int, int, int]]:
-        """(begin, end, offset): these bytes of the `length` that stand at `position` of the stream go to this offset.
-        """
+        """(begin, end, offset): these of the `length` bytes at `position` of the stream go to this offset."""
         index = bisect_right(self._starts, position) - 1
         begin = 0
         while begin < length:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an entry has beyond its columns: extended attributes, other names, a link's target, a device's number.
 
-POSIX ACLs and capabilities of files are extended attributes of the kernel's (`system.posix_acl_*`, `security.capability`) and kept as they are.
+POSIX ACLs and capabilities of files are extended attributes of the kernel's (`system.posix_acl_*`,
+`security.capability`) and kept as they are.
 """
 
 from __future__ import annotations

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """A page of a directory: the manifest node of the files workload.
 
-A directory is pages of at most `PAGE_ENTRIES` entries, in order of the bytes of their names; an empty one has none. Where a longer directory is
-cut depends on the names beside the cut only, so that a new file costs one page. A page's body is columns, so that a directory
-that did not change is recognised by comparing a few byte strings, without looking at one entry.
+A directory is pages of at most `PAGE_ENTRIES` entries, in order of the bytes of their names; an empty one has none.
+Where a longer directory is cut depends on the names beside the cut only, so that a new file costs one page. A page's
+body is columns, so that a directory that did not change is recognised by comparing a few byte strings, without looking
+at one entry.
 
-Columns (little-endian, one value an entry): `modes` u32 the whole st_mode; `uids`, `gids` u32; `sizes` i64; `mtimes`, `ctimes` i64, ns;
-`inodes` u64; `counts` u32: for a regular file the number of data chunks, for a directory the number of its pages, else 0. `names`: the names,
-each ended by a NUL byte (no name contains one, and none contains a slash). The node's chunks are those of the files one after the other, its
-children the pages of the directories one after the other.
+Columns (little-endian, one value an entry): `modes` u32 the whole st_mode; `uids`, `gids` u32; `sizes` i64; `mtimes`,
+`ctimes` i64, ns; `inodes` u64; `counts` u32: for a regular file the number of data chunks, for a directory the number
+of its pages, else 0. `names`: the names, each ended by a NUL byte (no name contains one, and none contains a slash).
+The node's chunks are those of the files one after the other, its children the pages of the directories one after the
+other.
 
-`extras`: what few entries have, by the entry's index: see `Extra`. ctime and inode are only for recognising unchanged files; access times
-are not kept, because the backup itself would change them.
+`extras`: what few entries have, by the entry's index: see `Extra`. ctime and inode are only for recognising unchanged
+files; access times are not kept, because the backup itself would change them.
 """
 
 from __future__ import annotations
@@ -46,11 +48,12 @@ PAGE_ENTRIES = 4096
 class Extra(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """Rare properties of an entry.
 
-    `target`: of a symbolic link. `xattrs`: names and values, among them `system.posix_acl_*` and `security.capability`. `rdev`: device number of a
-    device node. `link`: (st_dev, st_nlink) of a regular file or special file with several names: entries of one point with equal device and
-    inode are one file. `extents`: (offset, length) of the data of a sparse file: its chunks fill these one after the other, all else is a hole.
-    `flags`: 1 = the file changed while it was read: its content may mix old and new; 2 = the file or directory could not be read: it has no chunks
-    or pages, whatever its size.
+    `target`: of a symbolic link. `xattrs`: names and values, among them `system.posix_acl_*` and `security.capability`.
+    `rdev`: device number of a device node. `link`: (st_dev, st_nlink) of a regular file or special file with several
+    names: entries of one point with equal device and inode are one file. `extents`: (offset, length) of the data of a
+    sparse file: its chunks fill these one after the other, all else is a hole. `flags`: 1 = the file changed while it
+    was read: its content may mix old and new; 2 = the file or directory could not be read: it has no chunks or pages,
+    whatever its size.
     """
 
     target: bytes = b""
@@ -92,9 +95,11 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Detail(msgspec.Struct, frozen=True):
-    """What the point's record says beside its root. `root`: the entry of the root directory itself, a page with this one entry named `.`; empty where
-    `single`: the source was one file, which is the only entry of the root page. `users`, `groups`: names of the ids that occur.
-    `patterns`: what was excluded, and behind `include:` what alone was taken."""
+    """What the point's record says beside its root. `root`: the entry of the root directory itself, a page with this
+    one entry named `.`; empty where `single`: the source was one file, which is the only entry of the root page.
+    `users`, `groups`: names of the ids that occur. `patterns`: what was excluded, and behind `include:` what alone was
+    taken.
+    """
 
     root: bytes
     single: bool

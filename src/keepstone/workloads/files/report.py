@@ -53,7 +53,6 @@ class Findings:
         self._often: Counter[str] = Counter()
         self._first: dict[str, bytes] = {}
         self._lock = threading.Lock()
-        self.fatal: BaseException | None = None
 
     def refuse(self, path: bytes, error: Exception) -> None:
         """This path is not restored, because of this error.
@@ -61,8 +60,7 @@ class Findings:
         Raised is what no other entry would escape: a full, broken or read-only file system.
         """
         if isinstance(error, OSError) and error.errno in _FATAL:
-            self.fatal = failure(error, shown(path))
-            raise self.fatal from error
+            raise failure(error, shown(path)) from error
         self.fail(path, f"not restored: {(isinstance(error, OSError) and error.strerror) or error}")
 
     def fail(self, path: bytes, reason: str) -> None:

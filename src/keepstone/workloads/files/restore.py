@@ -31,11 +31,10 @@ from keepstone.workloads.files.apply import REFUSED, Finisher
 from keepstone.workloads.files.beneath import Beneath, Directory
 from keepstone.workloads.files.contents import Contents, Place
 from keepstone.workloads.files.existing import Existing
-from keepstone.workloads.files.names import shown
 from keepstone.workloads.files.options import Conflict, RestoreOptions
 from keepstone.workloads.files.page import Entry
 from keepstone.workloads.files.report import Findings, RestoreReport
-from keepstone.workloads.files.tree import Step, detail, root_entry, select, traverse
+from keepstone.workloads.files.tree import UNREADABLE, Step, detail, root_entry, select, traverse
 from keepstone.workloads.progress import Progress
 
 __all__ = ["restore_files"]
@@ -43,14 +42,11 @@ __all__ = ["restore_files"]
 _WINDOW_SIZE = 64 << 20  # bytes of content in a window
 _WINDOW_ENTRIES = 20_000
 _HELD = 64  # directories on the way down that stay open from one window to the next
-_UNREADABLE = 2  # a flag of `Extra`
 _NODES = {stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK}
 _HANDLE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def restore_files(
-    env: Env, reader: Reader, target: Path, options: RestoreOptions, progress: Progress
-) -> RestoreReport:
+def restore_files(env: Env, reader: Reader, target: Path, options: RestoreOptions, progress: Progress) -> RestoreReport:
     """Restore the point, or what is selected of it, beneath `target`; durable on return.
 
     What is damaged in the store, or refused by the operating system, is left out and reported. Raised before anything
@@ -247,7 +243,7 @@ class _Restore:
             return nothing
         self._window.opened += 1
         fresh = found is None
-        unreadable = bool(entry.extra.flags & _UNREADABLE)
+        unreadable = bool(entry.extra.flags & UNREADABLE)
         if unreadable:
             self._findings.warn(step.path, "empty: it could not be read when the point was made")
         wanted = entry if fresh or step.whole else None
@@ -270,7 +266,7 @@ class _Restore:
             self._let_go(level)
 
     def _delete_extras(self, directory: Directory, names: set[bytes]) -> None:
-        for name in map(os.fsencode, self._fs.listdir(directory.fd)):
+        for name in directory.names():
             if name not in names:
                 path = directory.child(name)
                 try:
@@ -282,7 +278,7 @@ class _Restore:
 
     def _plan(self, level: _Level, step: Step) -> None:
         path, entry = step.path, step.entry
-        if entry.extra.flags & _UNREADABLE:
+        if entry.extra.flags & UNREADABLE:
             self._findings.warn(path, "not restored: it could not be read when the point was made")
             return
         device = stat.S_ISBLK(entry.mode) or stat.S_ISCHR(entry.mode)
@@ -403,8 +399,7 @@ class _Restore:
         self._window.opened = len(self._stack[-_HELD:])
 
     def _must_wait(self, level: _Level) -> bool:
-        """Whether its owner will be shut out of a complete directory, while hard links to what is in it may still come.
-        """
+        """Whether a complete directory shuts its owner out, who may still have hard links to make to what is in it."""
         return not self._finisher.owns and level.entry is not None and level.entry.mode & 0o500 != 0o500
 
     def _make(self, place: Place, entry: Entry, make: Callable[[Place, Entry], None]) -> None:
@@ -457,7 +452,7 @@ class _Restore:
             found = self._fs.fstat(fd)
             if (found.st_dev, found.st_ino) != inode.identity:
                 raise ValueError("somebody else replaced its other name meanwhile")
-            self._fs.link(f"/proc/self/fd/{fd}", place.name, dst_dir_fd=place.directory.fd)  # of the inode, whatever its name
+            self._fs.link(f"/proc/self/fd/{fd}", place.name, dst_dir_fd=place.directory.fd)  # this inode, no name
         finally:
             self._fs.close(fd)
         inode.left -= 1

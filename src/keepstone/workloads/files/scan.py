@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is in a directory now, page by page, in order of the bytes of the names.
 
-Of a directory that is longer than a page only the names are kept until its pages are looked at one after the other, so memory does not
-grow with it but by them.
+Of a directory that is longer than a page only the names are kept until its pages are looked at one after the other, so
+memory does not grow with it but by them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ Lost = Callable[[bytes, OSError], None]
 
 
 class Listing:
-    """Entries of a directory. `names` and the columns are as in `page.Page`, `stats` and `kinds` have one value an entry."""
+    """Entries of a directory. `names` and the columns are as in `page.Page`, `stats` and `kinds` have one value an
+    entry.
+    """
 
     __slots__ = ("columns", "devices", "inodes", "kinds", "links", "names", "newest", "sizes", "stats", "uids", "gids")
 
@@ -60,7 +62,8 @@ def first_page(
 ) -> tuple[Listing | None, list[bytes]]:
     """The first page of an open directory, None where it is empty; and the names of the later ones, last page first.
 
-    `takes(name, is directory)`: what is wanted of it; None: everything. Told to `lost`: entries that cannot be looked at, or are gone.
+    `takes(name, is directory)`: what is wanted of it; None: everything. Told to `lost`: entries that cannot be looked
+    at, or are gone.
     """
     with fs.scandir(folder) as found:
         entries: Iterator[os.DirEntry[str]] = found
@@ -108,7 +111,9 @@ def _one_by_one(fs: FileSystem, folder: int, names: Iterable[bytes], lost: Lost)
 
 
 def _cut(names: list[bytes]) -> Iterator[bytes]:
-    """Names of a long directory by page. A cut depends on the name before it, so that it stays where it is when others come and go."""
+    """Names of a long directory by page. A cut depends on the name before it, so that it stays where it is when others
+    come and go.
+    """
     begin = 0
     while begin < len(names):
         end = min(begin + _CUT_FROM, len(names))

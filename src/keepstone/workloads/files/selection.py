@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What of a tree is backed up.
 
-Patterns are those of gitignore(5), relative to the source: the last one that matches decides, `!` takes an exclusion back, and nothing beneath an
-excluded directory is looked at. With `include` only what matches one of its patterns is taken, and the directories that lead there.
+Patterns are those of gitignore(5), relative to the source: the last one that matches decides, `!` takes an exclusion
+back, and nothing beneath an excluded directory is looked at. With `include` only what matches one of its patterns is
+taken, and the directories that lead there.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ _SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"  # https://bford.inf
 class Selection:
     """`exclude_from`: files with one pattern a line, read before `exclude`.
 
-    `one_file_system`: what is mounted beneath the source stays empty. `skip_caches`: of a directory that is marked as a cache by a valid
-    CACHEDIR.TAG, only this tag is taken.
+    `one_file_system`: what is mounted beneath the source stays empty. `skip_caches`: of a directory that is marked as a
+    cache by a valid CACHEDIR.TAG, only this tag is taken.
     """
 
     exclude: Sequence[str] = ()
@@ -36,7 +37,9 @@ class Selection:
     skip_caches: bool = False
 
     def compile(self, env: Env) -> Rules:
-        """Ready for use. `UsageError` for a pattern that is none, `SourceMissing` or `AccessDenied` for a file of `exclude_from`."""
+        """Ready for use. `UsageError` for a pattern that is none, `SourceMissing` or `AccessDenied` for a file of
+        `exclude_from`.
+        """
         exclude = [line for path in self.exclude_from for line in _lines(env, path)] + list(self.exclude)
         return Rules(env.fs, exclude, list(self.include), self.one_file_system, self.skip_caches)
 

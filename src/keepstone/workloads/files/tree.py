@@ -10,25 +10,27 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, Union
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from keepstone.errors import CorruptObject, KeepstoneError, NotFound, ObjectMissing, UsageError
+from keepstone.errors import CorruptObject, KeepstoneError, NotFound, UsageError
 from keepstone.store import Reader
 from keepstone.workloads.files.names import check_names, describe, shown
 from keepstone.workloads.files.page import NODE_KIND, Detail, Entry, decode_page, entries
+from keepstone.workloads.files.salvage import DAMAGE
 
-__all__ = ["DAMAGE", "Lost", "Wanted", "Step", "detail", "listing", "root_entry", "select", "traverse", "walk"]
+__all__ = ["UNREADABLE", "Lost", "Step", "Wanted", "detail", "listing", "root_entry", "select", "traverse", "walk"]
 
-DAMAGE = (CorruptObject, ObjectMissing)
-"""What a part of a store that is gone raises; the rest of a point can do without it."""
-
-Wanted = Union[dict[bytes, "Wanted"], None]
+Wanted: TypeAlias = "dict[bytes, Wanted] | None"
 """What is wanted of a directory: its entries by name, None = everything."""
 
 Lost = Callable[[bytes, KeepstoneError], None]
 """Told of a directory of which a page cannot be read."""
+
+
+UNREADABLE = 2
+"""A flag of `Extra`."""
 
 
 class Step(NamedTuple):
@@ -131,8 +133,8 @@ def traverse(reader: Reader, selection: Wanted = None, lost: Lost | None = None)
                 continue
             if not within.isdisjoint(refs):
                 raise CorruptObject(
-                    f"{describe(reader.point)} has a directory within itself, {shown(path)!r}; it is forged or damaged. "
-                    "Run verify, and restore another point"
+                    f"{describe(reader.point)} has a directory within itself, {shown(path)!r}: it is forged. "
+                    "Restore another one"
                 )
             step = Step(path, entry, refs, whole=below is None)
             yield step
@@ -146,12 +148,14 @@ def traverse(reader: Reader, selection: Wanted = None, lost: Lost | None = None)
                 yield came._replace(leaving=True)
 
 
-def walk(reader: Reader, paths: Iterable[bytes] = ()) -> Iterator[tuple[bytes, Entry, list[int]]]:
+def walk(
+    reader: Reader, paths: Iterable[bytes] = (), lost: Lost | None = None
+) -> Iterator[tuple[bytes, Entry, list[int]]]:
     """(path, entry, places) of a point in order; with `paths` only of what these name, and of what is below.
 
-    `NotFound` for a path that the point does not have.
+    `NotFound` for a path that the point does not have. `lost` as in `listing`.
     """
-    for step in traverse(reader, select(reader, paths)):
+    for step in traverse(reader, select(reader, paths), lost):
         if step.whole and not step.leaving:
             yield step.path, step.entry, step.refs
 

@@ -68,9 +68,7 @@ def backup_image(env: Env, writer: Writer, source: BlockSource, progress: Progre
     root = parent.same_root(leaves, body)
     if root is None:
         root = writer.put_node(ROOT_KIND, [], leaves, body)
-    outcome = Outcome(
-        root=[root], detail=b"", source=name, logical=image.size, read=read, files=1, warnings=warnings
-    )
+    outcome = Outcome(root=[root], detail=b"", source=name, logical=image.size, read=read, files=1, warnings=warnings)
     return Report(writer.commit(outcome), image.size, read, warnings)
 
 

@@ -64,9 +64,7 @@ def read_root(nodes: Nodes, root: list[int]) -> tuple[Image, Node, list[int]]:
         raise CorruptObject("the root of a disk image's manifest cannot be read; run verify")
     leaves = nodes.child_refs(node)
     if len(leaves) != image.leaves:
-        raise CorruptObject(
-            f"the manifest of a disk image of {image.size} bytes has {len(leaves)} leaves; run verify"
-        )
+        raise CorruptObject(f"the manifest of a disk image of {image.size} bytes has {len(leaves)} leaves; run verify")
     return image, node, leaves
 
 

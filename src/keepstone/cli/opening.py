@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a command gets its store: the options that say where it is and what opens it, and the opening itself.
+
+What opens a store, in this order: the recovery kit, if one is given; the key file, if one is given; the passphrase, if it
+is given by file, command or environment; this machine's key file for the store; the passphrase, asked for at the
+terminal, if the store has one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keepstone.cli.console import Console, pass_console
+from keepstone.cli.keyfiles import key_files
+from keepstone.cli.secret import Secret
+
+if TYPE_CHECKING:
+    from keepstone.crypto import KeyProvider, PassphraseProvider, VaultKey
+    from keepstone.env import Env
+    from keepstone.objects import FolderStorage
+    from keepstone.settings import Settings
+    from keepstone.store import Store
+
+__all__ = ["Opening", "output_options", "place_option", "secret_options", "store_command"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What the command line says of a store."""
+
+    place: Path
+    secret: Secret
+    key_file: Path | None
+    kit: Path | None
+    identity: Path | None
+
+    def settings(self) -> Settings:
+        """This machine's."""
+        from keepstone.settings import Settings
+
+        return Settings.load()
+
+    def env(self) -> Env:
+        """The world."""
+        from keepstone.env import Env
+
+        return Env()
+
+    def store(self) -> Store:
+        """The opened store. `StoreMissing`, `WrongKey`, and what else `Store.open` raises."""
+        from keepstone.cli.process import tune
+
+        tune()
+        from keepstone.objects import FolderStorage
+        from keepstone.store import Store
+
+        env = self.env()
+        storage = FolderStorage(env, self.place)
+        return Store.open(env, storage, self._providers(env, storage), cache=self.settings().cache)
+
+    def _providers(self, env: Env, storage: FolderStorage) -> list[KeyProvider]:
+        from keepstone.crypto import KitProvider, PassphraseProvider, PlatformKeyProvider
+
+        if self.kit is not None:
+            return [KitProvider(self._kit_key(self.kit))]
+        if self.key_file is not None:
+            return [PlatformKeyProvider(self.key_file, fs=env.fs)]
+        if self.secret.given:
+            return [PassphraseProvider(self.secret.read())]
+        files = key_files(self.settings(), self._store_id(storage))
+        return [*(PlatformKeyProvider(path, fs=env.fs) for path in files), _Asked(self.secret)]
+
+    def _store_id(self, storage: FolderStorage) -> str:
+        from keepstone.errors import ObjectMissing, StoreMissing
+        from keepstone.store.descriptor import decode_descriptor
+        from keepstone.store.layout import DESCRIPTOR
+
+        try:
+            return decode_descriptor(storage.read(DESCRIPTOR), str(self.place)).store
+        except ObjectMissing as error:
+            raise StoreMissing(
+                f"there is no Keepstone store in {self.place}; check the path, or make one with `keepstone store init`"
+            ) from error
+
+    def _kit_key(self, path: Path) -> VaultKey:
+        from keepstone.crypto import open_kit
+        from keepstone.errors import SourceMissing
+        from keepstone.objects import failure
+
+        try:
+            data = path.read_bytes()
+            if self.identity is not None:
+                return open_kit(data, identity=self.identity.read_text()).vault_key
+        except OSError as error:
+            raise failure(error, str(error.filename), missing=SourceMissing) from error
+        secret = replace(self.secret, what="passphrase of the recovery kit")
+        return open_kit(data, passphrase=os.fsdecode(secret.read())).vault_key
+
+
+class _Asked:
+    """A passphrase that is asked for when the store turns out to have one."""
+
+    kind = "passphrase"
+
+    def __init__(self, secret: Secret) -> None:
+        self._secret = secret
+        self._provider: PassphraseProvider | None = None
+
+    def wrap(self, vault_key: VaultKey, context: bytes, salt: bytes) -> dict[str, str | int]:
+        return self._known().wrap(vault_key, context, salt)
+
+    def unwrap(self, slot: Mapping[str, str | int], context: bytes) -> VaultKey:
+        return self._known().unwrap(slot, context)
+
+    def _known(self) -> PassphraseProvider:
+        from keepstone.crypto import PassphraseProvider
+
+        if self._provider is None:
+            self._provider = PassphraseProvider(self._secret.read())
+        return self._provider
+
+
+_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def _options(*options: _Decorator) -> _Decorator:
+    """These options as one decorator, in this order in the help."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+place_option = click.option(
+    "--store",
+    "place",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="DIR",
+    envvar="KEEPSTONE_STORE",
+    help="Where the store is [also: KEEPSTONE_STORE].",
+)
+secret_options = _options(
+    click.option("--passphrase-file", metavar="FILE", help="Read the passphrase from the first line of FILE."),
+    click.option(
+        "--passphrase-command",
+        metavar="COMMAND",
+        help="Read the passphrase from what COMMAND prints [also: KEEPSTONE_PASSPHRASE, or a prompt].",
+    ),
+)
+_opening_options = _options(
+    click.option("--key-file", type=_FILE, metavar="FILE", help="Open the store with FILE, not with this user's key."),
+    click.option("--kit", type=_FILE, metavar="FILE", help="Open the store with its recovery kit."),
+    click.option(
+        "--kit-identity",
+        "identity",
+        type=_FILE,
+        metavar="FILE",
+        help="age identity that opens the kit; without it the passphrase is the kit's.",
+    ),
+)
+# The console has read these before anything was parsed, see `Console.of`; here they get their help.
+output_options = _options(
+    click.option("--json", is_flag=True, expose_value=False, help="Print the result as one JSON object."),
+    click.option(
+        "--json-progress",
+        is_flag=True,
+        expose_value=False,
+        help="The same, after one JSON object a line for what happens meanwhile.",
+    ),
+    click.option("--quiet", "-q", is_flag=True, expose_value=False, help="Say nothing but the result and errors."),
+    click.option("--debug", is_flag=True, expose_value=False, help="Show where an error comes from."),
+)
+
+
+def store_command(**attributes: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """A command on a store: called with the console, the `Opening`, and its own options."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        @wraps(function)
+        def run(
+            console: Console,
+            *,
+            place: Path,
+            passphrase_file: str | None,
+            passphrase_command: str | None,
+            key_file: Path | None,
+            kit: Path | None,
+            identity: Path | None,
+            **given: Any,
+        ) -> Any:
+            secret = Secret(file=passphrase_file, command=passphrase_command)
+            opening = Opening(place=place, secret=secret, key_file=key_file, kit=kit, identity=identity)
+            return function(console, opening, **given)
+
+        shown = _options(place_option, secret_options, _opening_options, output_options)
+        return click.command(**attributes)(shown(pass_console(run)))
+
+    return decorate

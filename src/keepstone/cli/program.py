@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program: its groups of commands, and how it ends.
+
+Exit codes: 0 done; 1 failed; 2 the request makes no sense; 3 something named does not exist; 4 done with warnings;
+5 not allowed; 6 refused by a lock or guard; 10 no store there; 11 aborted by a reclaim; 12 wrong key; 130 interrupted.
+Those of failures stand in the tree of errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+import click
+
+from keepstone import __version__
+from keepstone.cli.console import Console
+from keepstone.cli.lazy import LazyGroup
+
+__all__ = ["main"]
+
+INTERRUPTED = 130
+
+
+@click.group(
+    cls=LazyGroup,
+    commands={"store": ("keepstone.cli.store:store", "Back up to a store and restore from it.")},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, "-V", "--version", message="keepstone %(version)s")
+def keepstone() -> None:
+    """Recovery points that are yours: deduplicated, encrypted, crash-safe."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code. `arguments` default to those of the process."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    console = Console.of(given)
+    try:
+        with _terminable():
+            code = _run(given, console)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:
+        # Whoever read our output has gone. What is still in the buffer must not fail again when the process ends.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        console.fail("Interrupted", "interrupted; nothing that was acknowledged is lost")
+        return INTERRUPTED
+
+
+def _run(given: list[str], console: Console) -> int:
+    try:
+        result: Any = keepstone.main(given, prog_name="keepstone", standalone_mode=False, obj=console)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.Abort:  # at a prompt
+        raise KeyboardInterrupt from None
+    except click.ClickException as error:
+        console.fail("BadRequest", _usage(error))
+        return error.exit_code
+    except (BrokenPipeError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        from keepstone.cli.failing import report
+
+        return report(error, console)
+
+
+def _usage(error: click.ClickException) -> str:
+    """A click error as one sentence that says where help is."""
+    message = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    return f"{message}; see `{context.command_path} --help`" if context is not None else message
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the command as an interrupt does, so that leases are given back and partial files removed."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread: whoever runs us there ends us in another way
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`keepstone store find`: in which recovery points a file is."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keepstone.cli.console import Console
+from keepstone.cli.opening import Opening, store_command
+from keepstone.cli.render import path_text, safe, when
+
+if TYPE_CHECKING:
+    from keepstone.store import Point
+    from keepstone.workloads.files.page import Entry
+
+__all__ = ["find"]
+
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+}
+
+
+@store_command(name="find")
+@click.argument("patterns", nargs=-1, required=True, metavar="PATTERN...")
+@click.option("--item", metavar="NAME", help="Only in the points of this item.")
+@click.option("--point", "chosen", metavar="POINT", help="Only in this point.")
+def find(console: Console, opening: Opening, patterns: tuple[str, ...], item: str | None, chosen: str | None) -> int:
+    """Find the entries that one of these patterns matches, newest point first.
+
+    A pattern is a name, in which * ? and [ ] stand for others; with a slash in it, it is a path from the source.
+    Nothing found: exit code 3.
+    """
+    from keepstone.cli.store.points import FILES
+    from keepstone.errors import CorruptObject, ObjectMissing
+    from keepstone.workloads import files
+
+    store = opening.store()
+    points = [store.points.find(chosen, item=item)] if chosen else store.points.list(damaged=[])[::-1]
+    wanted = [os.fsencode(pattern) for pattern in patterns]
+    found: list[dict[str, Any]] = []
+    for point in points:
+        if point.record.kind != FILES or item not in (None, point.record.item):
+            continue
+        shown = False
+        try:
+            with store.reader(point) as reader:
+                for path, entry in files.find(reader, wanted):
+                    if not console.json and not shown:
+                        click.echo(f"{point.short}  {when(point.record.finished)}  {safe(point.record.item)}")
+                    shown = True
+                    found.append(_facts(point, path, entry))
+                    if not console.json:
+                        click.echo(f"  {_line(found[-1])}")
+        except (CorruptObject, ObjectMissing) as error:
+            console.warn(f"recovery point {point.short} cannot be searched to its end: {error}")
+    console.result({"found": found}, [] if found else ["nothing found"])
+    return console.ending() or (0 if found else _NOT_FOUND)
+
+
+def _facts(point: Point, path: bytes, entry: Entry) -> dict[str, Any]:
+    return {
+        "point": point.id,
+        "item": point.record.item,
+        "path": path_text(path),
+        "kind": _KINDS.get(stat.S_IFMT(entry.mode), "other"),
+        "mode": stat.filemode(entry.mode),
+        "uid": entry.uid,
+        "gid": entry.gid,
+        "size": entry.size,
+        "modified": when(entry.mtime),
+    }
+
+
+def _line(facts: dict[str, Any]) -> str:
+    return f"{facts['mode']}  {facts['size']:>14,}  {facts['modified']}  {safe(facts['path'])}"
+
+
+_NOT_FOUND = 3

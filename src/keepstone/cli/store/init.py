@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`keepstone store init`: a new store, what opens it, and its recovery kit."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from keepstone.cli.console import Console, pass_console
+from keepstone.cli.keyfiles import key_file, place_for_kit
+from keepstone.cli.kit import Sealing
+from keepstone.cli.opening import output_options, place_option, secret_options
+from keepstone.cli.secret import Secret
+
+if TYPE_CHECKING:
+    from keepstone.crypto import KeyProvider
+    from keepstone.env import Env
+
+__all__ = ["init"]
+
+
+@click.command()
+@place_option
+@secret_options
+@click.option("--passphrase", "ask", is_flag=True, help="Ask for a passphrase that opens the store.")
+@click.option(
+    "--key-file",
+    "key_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Key file that opens the store: made where it does not exist [default: one among this user's, unless there "
+    "is a passphrase].",
+)
+@click.option("--kit", "kit_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Where to write the recovery kit [default: among this user's].")  # fmt: skip
+@click.option("--kit-recipient", "recipients", multiple=True, metavar="AGE1…",
+              help="Seal the kit to this age recipient, instead of under a passphrase that is made up and shown once.")  # fmt: skip
+@click.option("--hashing", type=click.Choice(["blake3", "hmac-sha256"]), default="blake3", show_default=True,
+              help="How chunks are identified; hmac-sha256 where only FIPS algorithms are allowed.")  # fmt: skip
+@click.option("--soft-delete-days", type=click.IntRange(0, 3650), default=14, show_default=True,
+              help="How long a deleted recovery point can be taken back.")  # fmt: skip
+@output_options
+@pass_console
+def init(
+    console: Console,
+    place: Path,
+    passphrase_file: str | None,
+    passphrase_command: str | None,
+    ask: bool,
+    key_path: Path | None,
+    kit_path: Path | None,
+    recipients: tuple[str, ...],
+    hashing: str,
+    soft_delete_days: int,
+) -> None:
+    """Make a store in DIR, which is created or must be empty.
+
+    Without more it opens with a key file of this user on this machine. The recovery kit opens it when that is lost.
+    """
+    from keepstone.crypto import PassphraseProvider
+    from keepstone.env import Env
+    from keepstone.objects import FolderStorage
+    from keepstone.settings import Settings
+    from keepstone.store import Store
+
+    env, settings = Env(), Settings.load()
+    store_id = env.random(16)
+    secret = Secret(file=passphrase_file, command=passphrase_command)
+    sealing = Sealing.checked(env, recipients)
+    kit_path = place_for_kit(settings, store_id.hex(), kit_path)
+    providers: list[KeyProvider] = []
+    if ask or secret.given:
+        providers.append(PassphraseProvider(secret.read(new=True)))
+    if not providers or key_path is not None:
+        key_path = key_path or key_file(settings, store_id.hex())
+    with _key_file(env, key_path) as platform, _folder(place):
+        providers = [*platform, *providers]
+        store = Store.init(
+            env,
+            FolderStorage(env, place, create=True),
+            providers,
+            hashing_name=hashing,
+            soft_delete_days=soft_delete_days,
+            store_id=store_id,
+        )
+    console.detail = {"store": store_id.hex(), "place": str(place)}
+    kit = sealing.write(env, store.keyring, kit_path, str(place.absolute()))
+    opens = [provider.kind for provider in providers]
+    console.result(
+        {
+            "store": store_id.hex(),
+            "place": str(place.absolute()),
+            "opens_by": opens,
+            "key_file": str(key_path) if key_path else None,
+            "hashing": hashing,
+            "soft_delete_days": soft_delete_days,
+            "kit": kit.facts(),
+        },
+        [
+            f"store {store_id.hex()} is ready in {place}",
+            *([f"it opens with the key file {key_path}; without it, with the recovery kit"] if key_path else []),
+            *(["it opens with its passphrase; without it, with the recovery kit"] if "passphrase" in opens else []),
+        ],
+    )
+    kit.tell(console)
+
+
+@contextlib.contextmanager
+def _key_file(env: Env, path: Path | None) -> Iterator[list[KeyProvider]]:
+    """The provider of the key file, if one is wanted; a file that is made here goes again where the block fails."""
+    from keepstone.crypto import PlatformKeyProvider
+
+    if path is None:
+        yield []
+    elif path.exists():
+        yield [PlatformKeyProvider(path, fs=env.fs)]
+    else:
+        provider = PlatformKeyProvider.create(env, path)
+        try:
+            yield [provider]
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def _folder(place: Path) -> Iterator[None]:
+    """Where the block fails, the folder that it made goes again as far as it is empty."""
+    there = place.exists()
+    try:
+        yield
+    except BaseException:
+        if not there:
+            with contextlib.suppress(OSError):
+                place.rmdir()
+        raise

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`keepstone store list` and `show`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keepstone.cli.console import Console
+from keepstone.cli.opening import Opening, store_command
+from keepstone.cli.render import safe, size, table
+from keepstone.cli.store.points import facts, rows
+
+if TYPE_CHECKING:
+    from keepstone.errors import CorruptObject
+
+__all__ = ["list_points", "show"]
+
+
+@store_command(name="list")
+@click.option("--item", metavar="NAME", help="Only the points of this item.")
+@click.option("--tag", metavar="TAG", help="Only the points with this tag.")
+@click.option("--deleted", is_flag=True, help="Also those that were deleted and can still be taken back.")
+def list_points(console: Console, opening: Opening, item: str | None, tag: str | None, deleted: bool) -> int:
+    """List the recovery points, oldest first."""
+    damaged: list[tuple[str, CorruptObject]] = []
+    points = [
+        point
+        for point in opening.store().points.list(deleted=deleted, damaged=damaged)
+        if item in (None, point.record.item) and (tag is None or tag in point.record.tags)
+    ]
+    for _, error in damaged:
+        console.warn(str(error))
+    console.result({"points": [facts(point) for point in points]}, rows(points) or ["no recovery points"])
+    return console.ending()
+
+
+@store_command(name="show")
+@click.argument("name", metavar="POINT")
+@click.option("--item", metavar="NAME", help="Choose among the points of this item.")
+def show(console: Console, opening: Opening, name: str, item: str | None) -> None:
+    """Show what is known of POINT; `keepstone store find` shows what is in it."""
+    known = facts(opening.store().points.find(name, deleted=True, item=item))
+    rows = [(key.replace("_", " ") + ":", _text(key, value)) for key, value in known.items() if value]
+    console.result({"point": known}, table(rows))
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, int):
+        return size(value) if name.endswith("bytes") else f"{value:,}"
+    return safe(", ".join(value) if isinstance(value, list) else str(value))

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`keepstone store stat` and `rebuild-index`."""
+
+from __future__ import annotations
+
+from keepstone.cli.console import Console
+from keepstone.cli.opening import Opening, store_command
+from keepstone.cli.render import lines_of, plain
+
+__all__ = ["rebuild_index", "stat"]
+
+
+@store_command(name="stat")
+def stat(console: Console, opening: Opening) -> None:
+    """Show how much the store holds, and what deduplication and compression make of it."""
+    statistics = opening.store().stat()
+    ratio = round(statistics.deduplication, 3)
+    console.result(
+        plain(statistics) | {"deduplication": ratio}, [*lines_of(statistics), f"deduplication:  {ratio:.3g} times"]
+    )
+
+
+@store_command(name="rebuild-index")
+def rebuild_index(console: Console, opening: Opening) -> None:
+    """Throw this machine's chunk index away and make it anew from the packs; it only makes backups faster."""
+    chunks = opening.store().rebuild_index()
+    console.result({"chunks": chunks}, [f"the index holds {chunks:,} chunks"])

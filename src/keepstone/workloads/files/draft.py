@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A page of a directory that is being made.
+
+It waits for its files' chunks and for the pages of its directories, and is stored once it has them all. A page that
+comes out as the parent has it is not stored again: the parent's is used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from keepstone.errors import SourceFailed
+from keepstone.store import Writer
+from keepstone.workloads.files.earlier import EarlierPage
+from keepstone.workloads.files.intake import UNREADABLE, Taken
+from keepstone.workloads.files.metadata import link_of
+from keepstone.workloads.files.page import NODE_KIND, Extra, Page, column, encode_page, split_names, stored
+from keepstone.workloads.files.scan import DIRECTORY, Listing
+
+if TYPE_CHECKING:
+    from keepstone.workloads.files.traversal import Visit
+
+__all__ = ["Draft"]
+
+_TYPECODES = "IIIqqqQ"
+_BODY = 4 << 20
+"""Bytes of a page's body, and about as many of its runs, above which it is divided: a node must fit into a frame."""
+_RUN = 44  # bytes of a run at most: itself, and a pack that no other run is in
+_NODE = 15 << 20
+
+Columns = Sequence[bytes]
+
+
+class Draft:
+    """Page `number` of the directory that `visit` is in. `pending`: for how many reasons it still waits.
+
+    `place`: where the parent's page lies, as long as everything is as it is there; None once it has to be made. `twin`:
+    the only page of the parent with any of these names.
+    """
+
+    __slots__ = ("_columns", "_dropped", "_extras", "_kinds", "_names", "_parts", "_restated", "_writer", "number", "pending", "place", "twin", "visit")
+
+    def __init__(
+        self, writer: Writer, visit: Visit, number: int, listing: Listing, twin: EarlierPage | None, place: int | None
+    ) -> None:
+        self.visit = visit
+        self.number = number
+        self.twin = twin
+        self.place = place
+        self.pending = 1  # until everything in it has been looked at
+        self._writer = writer
+        self._names = listing.names
+        self._kinds = listing.kinds
+        self._columns: Columns = listing.columns
+        self._parts: dict[int, list[int]] = {}
+        self._extras: dict[int, Extra] = {}
+        self._dropped: set[int] = set()
+        self._restated: dict[int, tuple[os.stat_result, int]] = {}
+
+    def put(self, index: int, refs: list[int], extra: Extra | None = None) -> None:
+        """The chunks or pages of an entry, and what else it has."""
+        self._make()
+        if refs:
+            self._parts[index] = refs
+        if extra is not None:
+            self._extras[index] = extra
+
+    def put_file(self, index: int, refs: list[int], status: os.stat_result, taken: Taken) -> None:
+        """A file of which there is more to say. `status`: that of the scan."""
+        self._make()
+        self._parts[index] = refs
+        if taken.status is not None or taken.size >= 0:
+            status = taken.status or status
+            self._restated[index] = status, status.st_size if taken.size < 0 else taken.size
+        extra = Extra(xattrs=taken.xattrs, link=link_of(status), extents=taken.extents, flags=taken.flags)
+        if extra != Extra():
+            self._extras[index] = extra
+        else:
+            self._extras.pop(index, None)
+
+    def put_directory(self, index: int, refs: list[int], same: bool) -> None:
+        """The pages of a directory; `same`: they are the parent's."""
+        if not same or self.place is None:
+            self.put(index, refs)
+
+    def fail(self, index: int) -> None:
+        """This entry cannot be read."""
+        self._make()
+        self._parts.pop(index, None)
+        old = self._extras.get(index, Extra())
+        self._extras[index] = Extra(xattrs=old.xattrs, link=old.link, flags=UNREADABLE)
+
+    def drop(self, index: int) -> None:
+        """This entry is not there any more, or not wanted."""
+        self._make()
+        self._dropped.add(index)
+
+    def _make(self) -> None:
+        """From here on it is not the parent's page any more."""
+        if self.place is None:
+            return
+        self.place = None
+        assert self.twin is not None
+        for index, found in enumerate(self.twin.entries().values()):
+            refs = self._writer.usable(found.refs)
+            assert refs is not None  # the page was found to be shareable
+            self.put(index, refs)
+        self._extras.update(self.twin.page.extras)
+
+    def finish(self) -> tuple[list[int], bool]:
+        """The places of the page, which may have become none or several, and whether they are the parent's."""
+        if self.place is not None:
+            return [self.place], True
+        rows = [index for index in range(len(self._kinds)) if index not in self._dropped]
+        if not rows:
+            return [], self.twin is None
+        if self._restated:
+            self._restate()
+        return self._store(rows)
+
+    def _restate(self) -> None:
+        columns = [column(code, data, len(self._kinds)) for code, data in zip(_TYPECODES, self._columns, strict=True)]
+        for index, (status, size) in self._restated.items():
+            values = (
+                status.st_mode,
+                status.st_uid,
+                status.st_gid,
+                size,
+                status.st_mtime_ns,
+                status.st_ctime_ns,
+                status.st_ino,
+            )
+            for values_of_all, value in zip(columns, values, strict=True):
+                values_of_all[index] = value
+        self._columns = [stored(code, values) for code, values in zip(_TYPECODES, columns, strict=True)]
+
+    def _store(self, rows: list[int]) -> tuple[list[int], bool]:
+        """Store a page of these entries."""
+        chunks: list[int] = []
+        children: list[int] = []
+        counts = []
+        for row in rows:
+            refs = self._parts.get(row, ())
+            counts.append(len(refs))
+            (children if self._kinds[row] == DIRECTORY else chunks).extend(refs)
+        names, columns = self._picked(rows)
+        extras = {at: self._extras[row] for at, row in enumerate(rows) if row in self._extras}
+        body = encode_page(Page(names, *columns, stored("I", counts), extras))
+        if self.twin is not None and body == self.twin.node.body:
+            place = self.twin.place_if(chunks, children)
+            if place is not None:
+                return [place], True
+        if len(body) > _BODY or len(chunks) * _RUN > _BODY:
+            half = len(rows) // 2
+            if half:
+                return [*self._store(rows[:half])[0], *self._store(rows[half:])[0]], False
+            runs = 1 + sum(place != before + 1 for before, place in zip(chunks, chunks[1:], strict=False))
+            if len(body) + runs * _RUN > _NODE:
+                path = os.fsdecode(self.visit.folder.path(names[:-1]))
+                raise SourceFailed(f"{path} is in more pieces than a manifest can hold; exclude it, or back it up as an image")
+        return [self._writer.put_node(NODE_KIND, chunks, children, body)], False
+
+    def _picked(self, rows: list[int]) -> tuple[bytes, Columns]:
+        if len(rows) == len(self._kinds):
+            return self._names, self._columns
+        names = split_names(self._names)
+        columns = [column(code, data, len(names)) for code, data in zip(_TYPECODES, self._columns, strict=True)]
+        return (
+            b"".join(names[row] + b"\0" for row in rows),
+            [stored(code, [values[row] for row in rows]) for code, values in zip(_TYPECODES, columns, strict=True)],
+        )

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finding entries of a point by name."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from fnmatch import translate
+
+from keepstone.store import Reader
+from keepstone.workloads.files.page import Entry
+from keepstone.workloads.files.tree import walk
+
+__all__ = ["find"]
+
+
+def find(reader: Reader, patterns: Iterable[bytes]) -> Iterator[tuple[bytes, Entry]]:
+    """(path, entry) of every entry that one of these patterns matches, in order.
+
+    Patterns are those of fnmatch(3): one with a slash is compared with the whole path from the source, where `*` also
+    matches slashes, any other one with the name.
+    """
+    names: list[str] = []
+    paths: list[str] = []
+    for pattern in patterns:
+        text = os.fsdecode(pattern)
+        (paths if "/" in text.strip("/") else names).append(text.strip("/"))
+    by_name, by_path = _matcher(names), _matcher(paths)
+    for path, entry, _ in walk(reader):
+        if (by_name is not None and by_name.match(os.fsdecode(entry.name))) or (
+            by_path is not None and by_path.match(os.fsdecode(path))
+        ):
+            yield path, entry
+
+
+def _matcher(patterns: list[str]) -> re.Pattern[str] | None:
+    return re.compile("|".join(map(translate, patterns))) if patterns else None
