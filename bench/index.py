@@ -3,8 +3,9 @@
 
     python -m bench.index [--small]
 
-Ten segments of a tenth each are written as backups would, merged into one as the product does, mapped, and asked in batches of 64 (a segment of
-a disk) and of 1,000: half of the ids are there. Private memory is what the process holds beside mapped files. The last line is JSON.
+Ten segments of a tenth each are written as backups would, merged into one as the product does, mapped, and asked in
+batches of 64 (a segment of a disk) and of 1,000: half of the ids are there. Private memory is what the process
+holds beside mapped files. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bench.data import bench_dir
+from bench.setup import bench_dir
 from keepstone.env import Env
 from keepstone.store.segment import Segment, merge_segments, read_segment, write_segment
 

@@ -3,9 +3,10 @@
 
     python -m bench.mark [--small]
 
-Ten disks of 500 GiB with ten daily points each; every day one per cent of a disk changes, in places of 8 MiB. The manifests are real: written by the
-store's writer into a folder, read back, opened and checked by the mark. The data packs are not: the mark is told how many chunks each would
-have, as the footers would tell it. The last line is JSON.
+Ten disks of 500 GiB with ten daily points each; every day one per cent of a disk changes, in places of 8 MiB. The
+manifests are real: written by the store's writer into a folder, read back, opened and checked by the mark. The data
+packs are not: the mark is told how many chunks each would have, as the footers would tell it. The last line is
+JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from array import array
 from pathlib import Path
 
-from bench.data import bench_dir
+from bench.setup import bench_dir
 from keepstone.crypto import Argon2Cost, PassphraseProvider
 from keepstone.env import Env
 from keepstone.objects import FolderStorage

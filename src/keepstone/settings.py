@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where Keepstone keeps what is not in a store: platform keys, recovery kits, and caches.
 
-Precedence: an explicit argument, then the environment, then the platform's own folders. `KEEPSTONE_HOME` moves all of it
-under one folder. Keys and kits are precious; everything under `cache` can be deleted at any time.
+Precedence: an explicit argument, then the environment, then the platform's own folders. `KEEPSTONE_HOME` moves all
+of it under one folder. Keys and kits are precious; everything under `cache` can be deleted at any time.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping
 
 __all__ = ["Settings"]
 
@@ -31,7 +31,7 @@ class Settings:
         if home:
             root = Path(home).absolute()
             return cls(keys=root / "keys", kits=root / "kits", cache=root / "cache")
-        import platformdirs  # noqa: PLC0415 - costs milliseconds, and is not needed with KEEPSTONE_HOME
+        import platformdirs
 
         data = Path(platformdirs.user_data_dir("keepstone", appauthor=False))
         return cls(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Explore schedules of the store's protocol.
 
-    python -m tests.explore.explore --schedules 10000           # the product; exit 1 if any loses data
-    python -m tests.explore.explore --variant "no second mark"  # until it is found to lose data
-    python -m tests.explore.explore --seed 1055                 # one schedule again
+python -m tests.explore.explore --schedules 10000           # the product; exit 1 if any loses data
+python -m tests.explore.explore --variant "no second mark"  # until it is found to lose data
+python -m tests.explore.explore --seed 1055                 # one schedule again
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the actors do: writers, forget, reclaim with compaction, and somebody who revokes leases, over one store.
 
-The real store code runs over the memory backend. Every point's chunks are known here, so after each schedule every acknowledged point, and every
-visible one, is restored and compared; then the store is reclaimed in peace and all is compared again.
+The real store code runs over the memory backend. Every point's chunks are known here, so after each schedule every
+acknowledged point, and every visible one, is restored and compared; then the store is reclaimed in peace and all is
+compared again.
 """
 
 from __future__ import annotations
@@ -89,7 +90,9 @@ def restore(store: Store, point: Point) -> str:
             lambda index, data: found.__setitem__(index, bytes(data)),
         )
         letters = "".join(chr(found[index][0]) for index in sorted(found))
-        if [found[index] for index in sorted(found)] != [_chunk(letter) for letter in letters] or letters != node.body.decode():
+        if [found[index] for index in sorted(found)] != [
+            _chunk(letter) for letter in letters
+        ] or letters != node.body.decode():
             raise AssertionError("wrong bytes")
         return letters
 
@@ -177,7 +180,13 @@ def run_schedule(seed: int) -> Result:
         problems = [f"after reclaim: {problem}" for problem in _look(store(), tally)]
     scheduler = world.scheduler
     return Result(
-        seed, problems, tuple(scheduler.trace), len(scheduler.trace), tally.lost_leases, len(scheduler.dead), tally.swept
+        seed,
+        problems,
+        tuple(scheduler.trace),
+        len(scheduler.trace),
+        tally.lost_leases,
+        len(scheduler.dead),
+        tally.swept,
     )
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No schedule of writers, forget, reclaim, compaction and lease revocation loses data; each protocol without a safeguard does."""
+"""No schedule of writers, forget, reclaim, compaction and lease revocation loses data; each protocol without a
+safeguard does."""
 
 from __future__ import annotations
 
@@ -26,9 +27,12 @@ def test_no_schedule_loses_data(share: int) -> None:
     if results:
         report = {"schedules": total.schedules, "distinct": total.distinct, "lost": len(total.bad)}
         (Path(results) / f"explore-{share}.json").write_text(json.dumps(report), encoding="ascii")
-    print(f"schedules {total.schedules}, distinct {total.distinct}, packs swept {total.swept}, leases revoked {total.revoked}")
+    print(
+        f"schedules {total.schedules}, distinct {total.distinct}, "
+        f"packs swept {total.swept}, leases revoked {total.revoked}"
+    )
 
-    assert [] == total.bad[:3]
+    assert total.bad[:3] == []
     assert total.distinct > 0.8 * count
     assert total.swept > 0
     assert total.revoked > 0

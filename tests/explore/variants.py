@@ -17,7 +17,7 @@ from keepstone.store import leases as leases_module
 from keepstone.store import reclaim as reclaim_module
 from keepstone.store import writer as writer_module
 from keepstone.store.commits import ABORTED, Commits
-from keepstone.store.layout import commit_name
+from keepstone.store.layout import commit_name, pack_name
 from keepstone.store.leases import Leases, Tombs
 from keepstone.store.reclaim import Reclaimed
 from keepstone.store.survey import Survey
@@ -26,11 +26,12 @@ __all__ = ["VARIANTS", "switched"]
 
 
 def _pbs(context: Any, points: Any, **_: Any) -> Reclaimed:
-    """Mark, then sweep what was dead at the time of the mark: no lease is asked, no second look is taken (PSA-2025-00019-1)."""
+    """Mark, then sweep what was dead at the time of the mark: no lease is asked, no second look is taken
+    (PSA-2025-00019-1)."""
     survey = Survey(context)
     dead = survey.dead()
     for pack in dead:
-        context.storage.delete(reclaim_module.pack_name(pack))
+        context.storage.delete(pack_name(pack))
     return Reclaimed(packs_deleted=len(dead), waiting=[])
 
 
@@ -41,7 +42,7 @@ def _relist(context: Any, points: Any, **_: Any) -> Reclaimed:
     survey.refresh()
     dead = survey.removable(dead)
     for pack in dead:
-        context.storage.delete(reclaim_module.pack_name(pack))
+        context.storage.delete(pack_name(pack))
     return Reclaimed(packs_deleted=len(dead), waiting=[])
 
 
@@ -70,7 +71,7 @@ class _LateLease(writer_module.Session):
 
     def __init__(self, context: Any, tag: str, **options: Any) -> None:
         condemned = Tombs(context).condemned()
-        with mock.patch.object(Tombs, "condemned", lambda _: condemned):
+        with mock.patch.object(Tombs, "condemned", return_value=condemned):
             super().__init__(context, tag, **options)
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A world in which every interleaving can be had, and had again: threads that hand a baton to a seeded scheduler.
 
-Each actor is a thread. Exactly one runs; at every object storage operation (`Env.step`) the scheduler decides from its seed who goes on, and
-whether the actor is killed there. A killed actor performs no further operation, not even in its `finally` clauses: the process is gone.
+Each actor is a thread. Exactly one runs; at every object storage operation (`Env.step`) the scheduler decides from
+its seed who goes on, and whether the actor is killed there. A killed actor performs no further operation, not even
+in its `finally` clauses: the process is gone.
 """
 
 from __future__ import annotations
@@ -103,7 +104,8 @@ class Scheduler:
 
 
 class World(Env):
-    """The Env of one schedule: time stands still but for a tick a look, chance comes from the seed, work runs inline."""
+    """The Env of one schedule: time stands still but for a tick a look, chance comes from the seed, work runs
+    inline."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(threads=0)

@@ -42,7 +42,7 @@ def make_bare(folder: Path, *distributions: str) -> Bare:
     site = next((folder / "lib").glob("python*/site-packages"))
     for name in _needed(distributions):
         for part in {file.parts[0] for file in importlib.metadata.files(name) or ()} - {"..", "__pycache__"}:
-            os.symlink(importlib.metadata.distribution(name).locate_file(part), site / part)
+            os.symlink(str(importlib.metadata.distribution(name).locate_file(part)), site / part)
     return Bare(folder / "bin" / Path(sys.executable).name)
 
 

@@ -14,7 +14,7 @@ import msgspec
 import pyrage  # type: ignore[import-untyped]
 import pytest
 
-from keepstone.crypto import Argon2Cost, PassphraseProvider, PlatformKeyProvider, make_kit
+from keepstone.crypto import Argon2Cost, KeyProvider, PassphraseProvider, PlatformKeyProvider, make_kit
 from keepstone.disks import RawSource
 from keepstone.env import Env
 from keepstone.objects import FolderStorage
@@ -79,7 +79,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def new_shelf(place: Path, profile: str = "blake3") -> Shelf:
     env = Env()
-    providers = [
+    providers: list[KeyProvider] = [
         PlatformKeyProvider.create(env, place / "key"),
         PassphraseProvider(PASSPHRASE.encode(), cost=Argon2Cost(iterations=1, memory_kib=64, lanes=2), weak=True),
     ]
@@ -190,9 +190,7 @@ def test_a_store_of_approved_functions_needs_no_blake3(shelf: Shelf, tmp_path: P
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_compacted_chunks_are_found_through_their_moves(
-    bare: Bare, tmp_path: Path, tree: Path, profile: str
-) -> None:
+def test_compacted_chunks_are_found_through_their_moves(bare: Bare, tmp_path: Path, tree: Path, profile: str) -> None:
     shelf = new_shelf(tmp_path / "shelf", profile)
     source = tmp_path / "source"
     for number in range(40):
@@ -354,9 +352,7 @@ def change_descriptor(shelf: Shelf, old: str, new: str) -> None:
         ('"soft_delete_days": 14', '"soft_delete_days": 15', 4, "keepstone.json was changed"),
     ],
 )
-def test_another_descriptor_is_noticed(
-    bare: Bare, shelf: Shelf, old: str, new: str, code: int, says: str
-) -> None:
+def test_another_descriptor_is_noticed(bare: Bare, shelf: Shelf, old: str, new: str, code: int, says: str) -> None:
     change_descriptor(shelf, old, new)
 
     done = bare.rescue(shelf.place, "list", *shelf.key)
@@ -373,9 +369,7 @@ def test_another_descriptor_is_noticed(
         (lambda folder: (folder / "key").unlink(), "No such file"),
     ],
 )
-def test_a_wrong_key_is_said_to_be_one(
-    bare: Bare, shelf: Shelf, spoil: Callable[[Path], object], says: str
-) -> None:
+def test_a_wrong_key_is_said_to_be_one(bare: Bare, shelf: Shelf, spoil: Callable[[Path], object], says: str) -> None:
     spoil(shelf.folder)
 
     done = bare.rescue(shelf.place, "list", *shelf.key)
@@ -481,7 +475,7 @@ def test_an_entry_that_makes_no_sense_is_left_out(
     done = bare.rescue(shelf.place, "restore", "latest", tmp_path / "out", *shelf.key)
 
     assert done.returncode == 4
-    assert f"'x' is left out: " in done.stderr
+    assert "'x' is left out: " in done.stderr
     assert says in done.stderr
     assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == ["after", "before", "z"]
     assert (tmp_path / "out" / "z" / "after").read_bytes() == b"good"

@@ -85,7 +85,9 @@ def picture(root: Path) -> dict[str, dict[str, Any]]:
         status, name = path.lstat(), str(path.relative_to(root))
         entry: dict[str, Any] = {"mode": oct(status.st_mode), "owner": (status.st_uid, status.st_gid)}
         entry["mtime"], entry["rdev"] = status.st_mtime_ns, status.st_rdev
-        entry["xattrs"] = {key: os.getxattr(path, key, follow_symlinks=False) for key in os.listxattr(path, follow_symlinks=False)}
+        entry["xattrs"] = {
+            key: os.getxattr(path, key, follow_symlinks=False) for key in os.listxattr(path, follow_symlinks=False)
+        }
         if path.is_symlink():
             entry["target"] = os.readlink(path)
         elif path.is_file():

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 __all__ = ["duration", "lines_of", "path_text", "plain", "safe", "size", "table", "when"]
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -53,6 +55,8 @@ def safe(text: str) -> str:
 
 def plain(value: Any) -> Any:
     """The value in terms of JSON. Dataclasses become objects, paths in bytes text."""
+    if isinstance(value, msgspec.Struct):
+        return plain(msgspec.structs.asdict(value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, bytes):

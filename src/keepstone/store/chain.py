@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The head chain: a signed log of what happened to the store's points, one object an entry.
 
-An entry names an event, the object it concerns and the digest of that object's bytes, and carries the digest of the entry before; all of it is
-signed with Ed25519. Entries are canonical JSON in clear, because they tell nothing that a listing of the storage does not, and
-anybody with the public key can audit them.
+An entry names an event, the object it concerns and the digest of that object's bytes, and carries the digest of the
+entry before; all of it is signed with Ed25519. Entries are canonical JSON in clear, because they tell nothing that
+a listing of the storage does not, and anybody with the public key can audit them.
 
-What it is for: order (a point without an entry is the newest), and evidence. A point that the chain has and the storage lacks, without a
-purge, is lost or taken away; a chain shorter than this machine remembers means that the store was rolled back.
+What it is for: order (a point without an entry is the newest), and evidence. A point that the chain has and the
+storage lacks, without a purge, is lost or taken away; a chain shorter than this machine remembers means that the
+store was rolled back.
 
-Order of writing: a commit cell, then its entry. A purge or an undelete: the entry, then the deletion. So a crash between the two leaves
-at most one step that the next run repeats, and never an unexplained absence.
+Order of writing: a commit cell, then its entry. A purge or an undelete: the entry, then the deletion. So a crash
+between the two leaves at most one step that the next run repeats, and never an unexplained absence.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Chain:
         self._last: tuple[int, str] | None = None  # (sequence, digest of the entry's bytes)
 
     def read(self, sequence: int) -> tuple[Head, str]:
-        """(entry, digest of its bytes); `ObjectMissing` past the end, `CorruptObject` where the signature does not hold."""
+        """(entry, digest of its bytes); `ObjectMissing` past the end, `CorruptObject` where the signature does not
+        hold."""
         name = head_name(sequence)
         data = self._context.storage.read(name)
         try:
@@ -123,7 +125,8 @@ class Chain:
     def entries(self) -> tuple[list[Head], str]:
         """The whole chain, each link checked, and the digest of its last entry.
 
-        Raises `CorruptObject` at the first entry that is damaged or does not continue the one before, `ObjectMissing` at a gap.
+        Raises `CorruptObject` at the first entry that is damaged or does not continue the one before,
+        `ObjectMissing` at a gap.
         """
         count = max((int(info.name[len(HEADS) :]) for info in self._context.storage.list(HEADS)), default=0)
         heads = []

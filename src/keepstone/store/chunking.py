@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where data is cut into chunks.
 
-Disks: fixed blocks of `DISK_CHUNK`, aligned, so that a changed sector costs one block. Files up to `SMALL_FILE` are one chunk. Larger files:
-FastCDC (Xia et al., IEEE TPDS 2020) with normalisation, minimum, average and maximum of `FILE_CHUNKS`: an insertion moves no cut but the
-ones beside it. The parameters are in the store's descriptor and never change silently.
+Disks: fixed blocks of `DISK_CHUNK`, aligned, so that a changed sector costs one block. Files up to `SMALL_FILE` are
+one chunk. Larger files: FastCDC (Xia et al., IEEE TPDS 2020) with normalisation, minimum, average and maximum of
+`FILE_CHUNKS`: an insertion moves no cut but the ones beside it. The parameters are in the store's descriptor and
+never change silently.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ def cut_fixed(length: int, chunk: int) -> list[int]:
 def cut_file(data: memoryview, last: bool, sizes: tuple[int, int, int] = FILE_CHUNKS) -> list[int]:
     """Lengths of the content-defined chunks at the beginning of `data`.
 
-    Without `last` the final cut is left out, because more data could move it: the caller goes on from the end of the chunks given. `data` must
-    then be longer than the largest chunk.
+    Without `last` the final cut is left out, because more data could move it: the caller goes on from the end of
+    the chunks given. `data` must then be longer than the largest chunk.
     """
     from pyfastcdc import FastCDC
 

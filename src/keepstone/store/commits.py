@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Commit cells and the records in them.
 
-`commits/<commit>` is written exactly once, by put-if-absent: by the writer with its record, or by a collector with "aborted". Whoever comes
-first decides; nobody needs a clock or a lock. A point is visible if and only if its cell holds a point record.
+`commits/<commit>` is written exactly once, by put-if-absent: by the writer with its record, or by a collector with
+"aborted". Whoever comes first decides; nobody needs a clock or a lock. A point is visible if and only if its cell
+holds a point record.
 
-An aborted cell stays for ever (some fifty bytes): removing it would let a writer that was only paused publish after all.
+An aborted cell stays for ever (some fifty bytes): removing it would let a writer that was only paused publish after
+all.
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ ABORTED = b"keepstone: aborted\n"
 class PointRecord(msgspec.Struct, frozen=True, kw_only=True, tag="point"):
     """A recovery point: what was protected, when, and the root of its manifest.
 
-    `item` names the protected thing, `kind` its workload. `packs`, `root`: the root nodes as runs (see `refs`). `detail` is the workload's own
-    msgpack. `started`, `finished`: wall clock, ns. `logical`: bytes that a restore writes; `read`, `added`, `stored`: bytes read from the source,
-    new before and after compression. `lock_until`: wall clock ns before which no purge is allowed; 0 = no lock.
+    `item` names the protected thing, `kind` its workload. `packs`, `root`: the root nodes as runs (see `refs`).
+    `detail` is the workload's own msgpack. `started`, `finished`: wall clock, ns. `logical`: bytes that a restore
+    writes; `read`, `added`, `stored`: bytes read from the source, new before and after compression. `lock_until`:
+    wall clock ns before which no purge is allowed; 0 = no lock.
     """
 
     item: str
@@ -51,8 +54,8 @@ class PointRecord(msgspec.Struct, frozen=True, kw_only=True, tag="point"):
 
 
 class Move(msgspec.Struct, frozen=True, array_like=True):
-    """Where the chunks of one old pack went. `chunks`: how many the old pack had. `runs`: u32 quadruples (old position, count, index into
-    `packs`, new position); positions not in it were dead."""
+    """Where the chunks of one old pack went. `chunks`: how many the old pack had. `runs`: u32 quadruples (old
+    position, count, index into `packs`, new position); positions not in it were dead."""
 
     pack: bytes
     chunks: int
@@ -88,7 +91,8 @@ class Commits:
         except ObjectExists:
             if self._context.storage.read(name) != sealed:  # equal: an earlier try whose answer was lost
                 raise LeaseLost(
-                    f"backup {commit} was aborted by a reclaim that took it for dead; nothing of it is visible. Start it again"
+                    f"backup {commit} was aborted by a reclaim that took it for dead; nothing of it is visible. "
+                    "Start it again"
                 ) from None
         return sealed
 

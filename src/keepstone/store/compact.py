@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compaction: copy what is needed out of packs that are mostly dead, then say where it went.
 
-A compaction is a session like a backup: a lease, new packs, a barrier, a commit cell. Its record is a list of moves instead of a point, so a
-collector that runs at the same time waits for it or aborts it, and its new packs are needed from the moment the cell is written.
-The old packs are condemned afterwards like any others: a writer that still refers to a chunk which was dead when it was not
-copied keeps the old pack alive through the second mark.
+A compaction is a session like a backup: a lease, new packs, a barrier, a commit cell. Its record is a list of moves
+instead of a point, so a collector that runs at the same time waits for it or aborts it, and its new packs are
+needed from the moment the cell is written. The old packs are condemned afterwards like any others: a writer that
+still refers to a chunk which was dead when it was not copied keeps the old pack alive through the second mark.
 """
 
 from __future__ import annotations

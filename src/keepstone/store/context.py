@@ -27,7 +27,8 @@ class Context:
     hashing: Hashing
 
     def put_sealed(self, kind: str, name: str, data: bytes) -> bytes:
-        """Seal and store a small object, durable on return; the stored bytes. `ObjectExists` where the name is taken."""
+        """Seal and store a small object, durable on return; the stored bytes. `ObjectExists` where the name is
+        taken."""
         sealed = self.seal(kind, name, data)
         self.storage.put(name, sealed)
         return sealed
@@ -37,7 +38,8 @@ class Context:
         return seal_object(self.keys, self.hashing, kind, name, self.store_id, data, self.env.random(32))
 
     def open(self, kind: str, name: str, sealed: bytes) -> bytes:
-        """The inverse of `seal`; `CorruptObject` for anything but the bytes that were sealed under this kind and name."""
+        """The inverse of `seal`; `CorruptObject` for anything but the bytes that were sealed under this kind and
+        name."""
         return open_object(self.keys, self.hashing, kind, name, self.store_id, sealed)
 
     def read_sealed(self, kind: str, name: str) -> bytes:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The descriptor `keepstone.json`: what a program must know before it can read anything else.
 
-Readable JSON. `format` is checked first, so that a newer or foreign store is named as such and never misread. `mac` authenticates
-the rest under the metadata key as soon as the keys are open.
+Readable JSON. `format` is checked first, so that a newer or foreign store is named as such and never misread. `mac`
+authenticates the rest under the metadata key as soon as the keys are open.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _MAGIC = "keepstone store"
 
 
 class Descriptor(msgspec.Struct, frozen=True, kw_only=True):
-    """`files`: digests (hex) of the documents beside it. `disk_chunk`, `file_chunks`: how data is cut, see `chunking`."""
+    """`files`: digests (hex) of the documents beside it. `disk_chunk`, `file_chunks`: how data is cut, see
+    `chunking`."""
 
     magic: str = _MAGIC
     format: int = FORMAT
@@ -68,7 +69,8 @@ def decode_descriptor(data: bytes, place: str) -> Descriptor:
         raise UnsupportedFormat(f"{place} is not a Keepstone store (keepstone.json says {version.magic!r})")
     if version.format != FORMAT:
         raise UnsupportedFormat(
-            f"{place} has format {version.format}, this version reads format {FORMAT}; use a matching version of Keepstone"
+            f"{place} has format {version.format}, this version reads format {FORMAT}; "
+            "use a matching version of Keepstone"
         )
     try:
         descriptor = msgspec.json.decode(data, type=Descriptor)

@@ -5,10 +5,11 @@ Layout of a pack (little-endian)
     header   64 bytes: magic, store id 16, epoch u32, kind u8 (0 data, 1 metadata), 3 zero bytes, pack id 32
     frames   sealed payloads (payload + 16 bytes tag) one after the other
     footer   sealed; columns of frames and chunks, see `Footer`
-    trailer  80 bytes: footer length u32, zero u32, footer digest 32 (keyed), checksum 32 (unkeyed, of all bytes before), magic
+    trailer  80 bytes: footer length u32, zero u32, footer digest 32 (keyed), checksum 32 (unkeyed, of all bytes
+             before), magic
 
-The footer is encrypted, so that no length of a chunk is visible in storage; the checksum needs no key, so that any machine can scrub.
-The frame digests in the footer are part of the frame's key (`crypto.frame_key`).
+The footer is encrypted, so that no length of a chunk is visible in storage; the checksum needs no key, so that any
+machine can scrub. The frame digests in the footer are part of the frame's key (`crypto.frame_key`).
 """
 
 from __future__ import annotations
@@ -113,7 +114,8 @@ class FooterBuilder:
 
 
 class Footer:
-    """What a pack holds. Columns: per frame its sealed length, raw length, number of chunks, codec, digest; per chunk its length and id.
+    """What a pack holds. Columns: per frame its sealed length, raw length, number of chunks, codec, digest; per
+    chunk its length and id.
 
     `first_chunk[f]` is the position of the first chunk of frame f, `offsets[f]` the frame's offset in the pack.
     """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A frame: consecutive new chunks, compressed together by one call; the unit of sealing.
 
-Making a frame (compress, digest) needs no key and no pack, so workers do it beside the writer; sealing needs the frame's place and
-is done while it is copied into the pack (`pack.py`).
+Making a frame (compress, digest) needs no key and no pack, so workers do it beside the writer; sealing needs the
+frame's place and is done while it is copied into the pack (`pack.py`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ MAX_FRAME = 16 << 20
 CODEC_RAW = 0
 CODEC_ZSTD = 1
 DEFAULT_LEVEL = 0
-"""Not one of zstd's levels: its level 3 (double fast) with tables of 32 Ki entries, which stay in a core's own cache: a tenth less
-time for one per cent more bytes."""
+"""Not one of zstd's levels: its level 3 (double fast) with tables of 32 Ki entries, which stay in a core's own
+cache: a tenth less time for one per cent more bytes."""
 _SAVING = 0.97  # below 3 % the chunk is stored as it is: reading it back is then free
 
 _local = threading.local()  # zstd contexts are not to be shared between threads, nor made per call

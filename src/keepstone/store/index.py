@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The chunk index: which chunks the store already holds, and where.
 
-The authority is the packs' footers; this is a cache of them in sorted segments (`segment.py`) that a machine keeps outside the store and
-can lose at any time. `refresh` lists the packs and reads the footers of those that no segment covers.
+The authority is the packs' footers; this is a cache of them in sorted segments (`segment.py`) that a machine keeps
+outside the store and can lose at any time. `refresh` lists the packs and reads the footers of those that no segment
+covers.
 
 Invariants
-* A hit is returned only after the footer of its pack confirmed the whole 32-byte id at that position, and never for a pack that is
+* A hit is returned only after the footer of its pack confirmed the whole 32-byte id at that position, and never for
+  a pack that is
   condemned or gone at the time of `refresh`.
 * Private memory does not grow with the store: segments are mapped, footers are cached up to a bound.
 """

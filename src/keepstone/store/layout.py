@@ -11,8 +11,8 @@
     heads/<sequence>        signed, hash-chained log of what happened to points
     tombs/<tomb>            packs condemned by reclaim; tombs/<tomb>.waits: the leases it waits for
 
-A pack's id is 32 random bytes, a commit's id is `<tag>-<32 hex>`: the tag is a keyed hash of the item (16 hex), or `moves`
-for a compaction, so that one item's points are found by one listing.
+A pack's id is 32 random bytes, a commit's id is `<tag>-<32 hex>`: the tag is a keyed hash of the item (16 hex), or
+`moves` for a compaction, so that one item's points are found by one listing.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Leases and tombstones: how writers and reclaim keep out of each other's way without waiting.
 
-A writer publishes `leases/<commit>` first, and only then lists the tombstones; packs condemned there count as absent for it. A collector
-publishes a tombstone first, and only then lists the leases; it waits for (or aborts through their commit cells) all that it sees.
-So each lease and each tombstone know of one another in at least one direction, and that is all the safety needs:
-* a writer that did not see the tombstone is one that the collector waits for, and the second mark sees what it committed;
+A writer publishes `leases/<commit>` first, and only then lists the tombstones; packs condemned there count as
+absent for it. A collector publishes a tombstone first, and only then lists the leases; it waits for (or aborts
+through their commit cells) all that it sees. So each lease and each tombstone know of one another in at least one
+direction, and that is all the safety needs:
+* a writer that did not see the tombstone is one that the collector waits for, and the second mark sees what it
+  committed;
 * a writer that the collector did not see has seen the tombstone and refers to none of its packs.
 The explorer in tests/explore shows it over the real code, and that each omitted step loses data.
 """
@@ -64,8 +66,9 @@ class Leases:
     def drain(self, commits: list[str], *, abort_after: int) -> list[str]:
         """End these leases where that hurts nobody; those that are still open.
 
-        A lease is over when its cell is decided or it is gone. One whose process is dead, or that is older than `abort_after` ns by the wall
-        clock, is aborted through its cell: that is safe at any moment, for the writer then loses and says so.
+        A lease is over when its cell is decided or it is gone. One whose process is dead, or that is older than
+        `abort_after` ns by the wall clock, is aborted through its cell: that is safe at any moment, for the writer
+        then loses and says so.
         """
         waiting = []
         for commit in commits:
@@ -86,7 +89,8 @@ class Leases:
         return waiting
 
     def _finish(self, commit: str) -> None:
-        """Do what a writer that died after its commit did not come to: enter the commit in the chain, release the lease."""
+        """Do what a writer that died after its commit did not come to: enter the commit in the chain, release the
+        lease."""
         name = commit_name(commit)
         try:
             data = self._context.storage.read(name)
@@ -170,7 +174,8 @@ class Tombs:
             raise CorruptObject(f"{tomb_name(name)}{_WAITS} is damaged ({error}); run verify") from error
 
     def wait_for(self, name: str, leases: list[str]) -> list[str]:
-        """Settle which leases the tombstone waits for: those listed after it was published, by whichever collector is first."""
+        """Settle which leases the tombstone waits for: those listed after it was published, by whichever collector
+        is first."""
         try:
             self._context.put_sealed("waits", tomb_name(name) + _WAITS, msgspec.msgpack.encode(leases))
         except ObjectExists:

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which chunks are needed: the mark of reclaim, and the structural half of verify.
 
-Every chunk of every pack has a dense ordinal, the pack's base plus its position; the mark is one byte per ordinal. Nodes name
-chunks in runs, so marking is filling slices: a few at once, many by counting where runs begin and end and summing up at
-the end. A node that is marked already is not read again, so a subtree that a hundred points share is walked once.
+Every chunk of every pack has a dense ordinal, the pack's base plus its position; the mark is one byte per ordinal.
+Nodes name chunks in runs, so marking is filling slices: a few at once, many by counting where runs begin and end
+and summing up at the end. A node that is marked already is not read again, so a subtree that a hundred points share
+is walked once.
 
 Invariants
-* `add` only ever sets marks. Marking again after more commits is sound: what was needed then is at worst kept a round longer.
-* A place in a pack that is gone and has not been moved, or a position beyond a pack's chunks, is a finding (`CorruptObject`), never ignored.
+* `add` only ever sets marks. Marking again after more commits is sound: what was needed then is at worst kept a
+  round longer.
+* A place in a pack that is gone and has not been moved, or a position beyond a pack's chunks, is a finding
+  (`CorruptObject`), never ignored.
 * Moved chunks: a mark on an old place implies marks along its moves (`settle`).
 """
 
@@ -121,7 +124,9 @@ class Mark:
         if number not in self._there:  # every chunk of a pack that was compacted away must have gone somewhere
             for at in range(position, position + count):
                 if self._moves.step(number << 32 | at) is None:
-                    raise CorruptObject(f"chunk {at} of {pack_name(self._numbers.ids[number])} is gone, a manifest needs it")
+                    raise CorruptObject(
+                        f"chunk {at} of {pack_name(self._numbers.ids[number])} is gone, a manifest needs it"
+                    )
         return base + position
 
     def _fill(self, node: Node) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What this machine remembers of a store: the newest head that it has seen.
 
-A store that is older than this was rolled back, by a restored copy or by somebody with access to the storage. The memory lies with the
-cache, outside the store; without it nothing can be said.
+A store that is older than this was rolled back, by a restored copy or by somebody with access to the storage. The
+memory lies with the cache, outside the store; without it nothing can be said.
 """
 
 from __future__ import annotations

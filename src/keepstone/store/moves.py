@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where chunks went that a compaction moved.
 
-Manifests are never rewritten: a place in a pack that was compacted away is looked up in the move records, again and again until it
-names a pack that has not moved. New manifests are written with resolved places, so that a record can be dropped once no manifest
-needs it.
+Manifests are never rewritten: a place in a pack that was compacted away is looked up in the move records, again and
+again until it names a pack that has not moved. New manifests are written with resolved places, so that a record can
+be dropped once no manifest needs it.
 """
 
 from __future__ import annotations
@@ -81,8 +81,11 @@ class Moves:
         return [self.resolve(ref) if ref >> 32 in old else ref for ref in refs]
 
 
-def _united(entry: tuple[int, list[int], list[tuple[int, int]]], runs: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """The runs of two collectors that compacted the same pack; where both moved a chunk, the first one's copy counts."""
+def _united(
+    entry: tuple[int, list[int], list[tuple[int, int]]], runs: list[tuple[int, int, int]]
+) -> list[tuple[int, int, int]]:
+    """The runs of two collectors that compacted the same pack; where both moved a chunk, the first one's copy
+    counts."""
     _, starts, targets = entry
     places: dict[int, int] = {}
     for start, count, first in [(start, *target) for start, target in zip(starts, targets, strict=True)] + runs:

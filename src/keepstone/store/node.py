@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A node of a manifest: the part of it that every kind of item shares.
 
-A recovery point is a Merkle tree of nodes, each stored as a chunk in a metadata pack. `kind` and `body` belong to the workload (a page
-of a directory, a span of a disk); the places of data chunks and of child nodes stand beside them in one form, so that
-reclaim, verify and compaction walk every kind without knowing it. Equal nodes are stored once: a point costs what changed.
+A recovery point is a Merkle tree of nodes, each stored as a chunk in a metadata pack. `kind` and `body` belong to
+the workload (a page of a directory, a span of a disk); the places of data chunks and of child nodes stand beside
+them in one form, so that reclaim, verify and compaction walk every kind without knowing it. Equal nodes are stored
+once: a point costs what changed.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
 Invariants
 * The pack's id exists before its first frame, so a chunk's place is final when it is appended.
 * Nothing refers to a pack durably before its upload is finished and its name synced; the writer sees to that.
-* A sample of the frames (every `SAMPLE`-th and the first; all with `check=True`) is opened again from the sealed bytes before the pack is
+* A sample of the frames (every `SAMPLE`-th and the first; all with `check=True`) is opened again from the sealed
+  bytes before the pack is
   finished, so that bad memory is found while the source is still there.
 """
 
@@ -108,8 +109,8 @@ class PackWriter:
                 at += length
         except CorruptObject as error:
             raise WriterFailed(
-                f"a frame of {self.name} does not open as it was written ({error}): the memory or processor of this machine "
-                "is not to be trusted. Nothing was committed; test the memory, then back up again"
+                f"a frame of {self.name} does not open as it was written ({error}): the memory or processor of this "
+                "machine is not to be trusted. Nothing was committed; test the memory, then back up again"
             ) from error
 
     def _put(self, data: bytes) -> None:

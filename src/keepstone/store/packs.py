@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading packs: footers (cached), frames, chunks.
 
-Every byte that leaves here has been authenticated by its frame, and its chunk id recomputed from the plain text where `chunks` is used.
-Footers are the authority on where a chunk is; the index only guesses.
+Every byte that leaves here has been authenticated by its frame, and its chunk id recomputed from the plain text
+where `chunks` is used. Footers are the authority on where a chunk is; the index only guesses.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ class Packs:
     def open_sealed(self, footer: Footer, frame: int, sealed: bytes | memoryview) -> bytes | bytearray | memoryview:
         """The chunks of a frame out of its sealed bytes, authenticated but not yet compared with their ids.
 
-        Valid until this thread opens the next frame: a frame that is stored uncompressed lies in the thread's own buffer.
+        Valid until this thread opens the next frame: a frame that is stored uncompressed lies in the thread's own
+        buffer.
         """
         context = self._context
         header = pack_header(context.store_id, context.keys.epoch, footer.kind, footer.pack)
@@ -128,7 +129,8 @@ class Packs:
             )
 
     def frame(self, pack: bytes, frame: int) -> tuple[memoryview, list[int]]:
-        """(chunks, their offsets and the end) of one frame, through a small cache: manifest nodes lie close together."""
+        """(chunks, their offsets and the end) of one frame, through a small cache: manifest nodes lie close
+        together."""
         with self._lock:
             cached = self._frames.get((pack, frame))
             if cached is not None:
@@ -163,7 +165,8 @@ class Packs:
         return chunk
 
     def chunk_id(self, ref: int) -> bytes | None:
-        """The id of the chunk at this place; None where there is no such pack or chunk, or nobody can read it any more."""
+        """The id of the chunk at this place; None where there is no such pack or chunk, or nobody can read it any
+        more."""
         try:
             footer = self.footer(self.numbers.ids[ref >> 32])
         except (ObjectMissing, CorruptObject):

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The backup pipeline: read, cut, hash, look up, compress beside one another; append in order.
 
-A piece of work (`submit`) is read and cut by the workload and then hashed, looked up and compressed by the store, all on one worker thread and
-in that thread's own page-aligned buffer; the big calls run outside the interpreter lock. The caller's thread alone appends frames
-to packs and calls `done`, in the order of submission.
+A piece of work (`submit`) is read and cut by the workload and then hashed, looked up and compressed by the store,
+all on one worker thread and in that thread's own page-aligned buffer; the big calls run outside the interpreter
+lock. The caller's thread alone appends frames to packs and calls `done`, in the order of submission.
 
 Invariants
-* A chunk id is claimed by at most one piece of work (`dict.setdefault`); a piece that finds a claim of another one refers to its chunk, and
-  is settled after it. Claims are made only after reading succeeded, so a claim is always kept unless the whole backup fails.
+* A chunk id is claimed by at most one piece of work (`dict.setdefault`); a piece that finds a claim of another one
+  refers to its chunk, and
+  is settled after it. Claims are made only after reading succeeded, so a claim is always kept unless the whole
+  backup fails.
 * At most `2 * threads + 1` pieces are in flight: memory is bounded by their buffers.
 * After any failure the pipeline is dead: every later call raises `WriterFailed` or the first error.
 """
@@ -72,7 +74,8 @@ class ChunkStore(Protocol):
 
 
 class _Piece:
-    """Work in flight. `placed`: where its own new chunks went; `depends`: by index, the piece that brings a chunk which this one needs."""
+    """Work in flight. `placed`: where its own new chunks went; `depends`: by index, the piece that brings a chunk
+    which this one needs."""
 
     __slots__ = ("depends", "done", "frames", "future", "ids", "info", "placed", "refs")
 

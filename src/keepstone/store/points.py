@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recovery points as people handle them: list, find by name, forget, undelete, purge.
 
-Soft delete is a marker object with a date; the point stays whole and restorable until a purge. A purge needs the date to have passed (or
-`now=True`) and the point's lock to have ended. Space comes back with the next reclaim.
+Soft delete is a marker object with a date; the point stays whole and restorable until a purge. A purge needs the
+date to have passed (or `now=True`) and the point's lock to have ended. Space comes back with the next reclaim.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class _Marker(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A visible point. `id`: its commit id; `deleted_until`: wall clock ns until which it can be undeleted, None while it is not deleted."""
+    """A visible point. `id`: its commit id; `deleted_until`: wall clock ns until which it can be undeleted, None
+    while it is not deleted."""
 
     id: str
     record: PointRecord = field(repr=False)

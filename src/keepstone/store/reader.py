@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading recovery points: nodes one by one, chunks many at a time in pack order.
 
-`fetch` takes requests (place, cookie) in any order and hands every chunk to the sink beside other chunks: each frame is read, opened and
-decompressed once for all its requests, each chunk compared with its id before anybody sees it. Neighbouring frames are fetched by
-one ranged read, skipping gaps up to `GAP`.
+`fetch` takes requests (place, cookie) in any order and hands every chunk to the sink beside other chunks: each
+frame is read, opened and decompressed once for all its requests, each chunk compared with its id before anybody
+sees it. Neighbouring frames are fetched by one ranged read, skipping gaps up to `GAP`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Reader(Protocol):
         """The id that this chunk would have."""
 
     def fetch(self, requests: Iterable[tuple[int, Cookie]], sink: Callable[[Cookie, memoryview], None]) -> None:
-        """Call `sink(cookie, chunk)` for every request, in pack order, on several threads; the chunk is valid during the call only."""
+        """Call `sink(cookie, chunk)` for every request, in pack order, on several threads; the chunk is valid
+        during the call only."""
 
 
 class LocalReader:

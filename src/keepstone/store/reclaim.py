@@ -9,10 +9,12 @@
     re-mark    what was committed since; a pack that is needed again is pardoned
     sweep      delete the condemned packs, then the tombstone
 
-Invariants: a pack is deleted only if (a) a tombstone that names it is durable, (b) every lease listed after that is over, and (c) a mark over
-the commits listed after (b) does not need it. No step takes a clock's word for it: an old lease is ended through its commit cell.
+Invariants: a pack is deleted only if (a) a tombstone that names it is durable, (b) every lease listed after that is
+over, and (c) a mark over the commits listed after (b) does not need it. No step takes a clock's word for it: an old
+lease is ended through its commit cell.
 
-A running writer makes a round end early: what it may refer to stays condemned and is swept by a later round. `leases.py` says why this is safe.
+A running writer makes a round end early: what it may refer to stays condemned and is swept by a later round.
+`leases.py` says why this is safe.
 """
 
 from __future__ import annotations
@@ -23,8 +25,7 @@ from keepstone.errors import LeaseLost, ObjectMissing
 from keepstone.store.chain import Chain
 from keepstone.store.compact import compact
 from keepstone.store.context import Context
-from keepstone.store.footer import Footer
-from keepstone.store.layout import MOVES_TAG, commit_name, pack_name
+from keepstone.store.layout import commit_name, pack_name
 from keepstone.store.leases import Leases, Tomb, Tombs
 from keepstone.store.points import Points
 from keepstone.store.survey import Survey
@@ -49,7 +50,6 @@ class Reclaimed:
     packs_condemned: int = 0
     waiting: list[str]
     dry_run: bool = False
-
 
 
 def reclaim(
@@ -113,9 +113,7 @@ def _mark_again(survey: Survey) -> None:
     survey.refresh()
 
 
-def _finish(
-    context: Context, survey: Survey, tombs: Tombs, purged: int, compacted: int, bytes_dead: int
-) -> Reclaimed:
+def _finish(context: Context, survey: Survey, tombs: Tombs, purged: int, compacted: int, bytes_dead: int) -> Reclaimed:
     """Drain, mark again, sweep: for every tombstone there is, whoever published it."""
     leases = Leases(context, survey.commits)
     ready: list[tuple[str, Tomb]] = []

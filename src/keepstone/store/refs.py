@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a manifest names chunks: by pack and position, in runs.
 
-A chunk's place is (pack id, position in the pack). Inside one process a place is one integer, `pack number << 32 | position`;
-`PackNumbers` gives each pack id its number. In a stored node the places of consecutive chunks are runs of three
-little-endian u32: index into the node's own table of pack ids, first position, count. The index `ZERO_PACK` marks chunks
-that are all zeros and stored nowhere.
+A chunk's place is (pack id, position in the pack). Inside one process a place is one integer, `pack number << 32 |
+position`; `PackNumbers` gives each pack id its number. In a stored node the places of consecutive chunks are runs
+of three little-endian u32: index into the node's own table of pack ids, first position, count. The index
+`ZERO_PACK` marks chunks that are all zeros and stored nowhere.
 
-Why places and not chunk ids: a restore needs no index; a first backup of a disk costs a dozen runs per GiB; and reclaim marks by
-filling intervals. A pack that was compacted away is found through a move record (`moves.py`).
+Why places and not chunk ids: a restore needs no index; a first backup of a disk costs a dozen runs per GiB; and
+reclaim marks by filling intervals. A pack that was compacted away is found through a move record (`moves.py`).
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import errno
 import functools
 import hashlib
 import hmac
@@ -71,7 +72,8 @@ class Damaged(Failed):
 # What forged bytes raise where they are read carelessly; all of it means damage.
 DAMAGE: tuple[type[Exception], ...] = (Damaged, struct.error, ValueError, TypeError, LookupError)
 DAMAGE += (AttributeError, ArithmeticError, RecursionError, zstandard.ZstdError)
-FAILURE: tuple[type[Exception], ...] = (Failed, OSError, *DAMAGE)
+UNUSABLE: tuple[type[Exception], ...] = (OSError, *DAMAGE)
+FAILURE: tuple[type[Exception], ...] = (Failed, *UNUSABLE)
 
 # msgpack: integers, text, bytes, lists and maps. A length is compared with what is left before anything is made of it.
 
@@ -414,6 +416,7 @@ def places(packs: bytes, runs: bytes) -> Iterator[Place]:
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 NO_EXTRA: list[Any] = [b"", {}, 0, None, None, 0]
 
 
@@ -490,7 +493,9 @@ class Restore:
                 parts = islice(node.children if folder else node.chunks, entry.chunks)
                 try:
                     (self._subfolder if folder else self._entry)(entry, parts, fd, where)
-                except DAMAGE as error:
+                except UNUSABLE as error:
+                    if isinstance(error, OSError) and error.errno in HOPELESS:
+                        raise
                     self.problem(f"{shown(where)} is left out: {error}")
                 for _ in parts:
                     pass  # what a failure left of this entry's chunks
@@ -548,7 +553,7 @@ class Restore:
             extents = [[0, entry.size]] if entry.size else []
             self._write(file, extents if entry.extents is None else entry.extents, entry.size, chunks, path)
             self._metadata(file, entry, path)
-        except DAMAGE:
+        except FAILURE:
             os.unlink(entry.name, dir_fd=fd)
             raise
         finally:
@@ -612,7 +617,7 @@ class Restore:
                 offsets = range(start, min(size, start + LEAF_SPAN), step)
                 self._leaf(file, next(root.children), offsets, size, target)
             self.files += 1
-        except DAMAGE:
+        except FAILURE:
             os.unlink(target)
             raise
         finally:

@@ -67,6 +67,8 @@ class Scrubber:
             data = memoryview(self._packs.open_sealed(footer, frame, buffer[at : at + footer.frame_lengths[frame]]))
             offsets = footer.chunk_offsets(frame)
             if offsets[-1] != len(data):
-                raise CorruptObject(f"frame {frame} of {name} has another length than its chunks; restore it from a copy")
+                raise CorruptObject(
+                    f"frame {frame} of {name} has another length than its chunks; restore it from a copy"
+                )
             for index, position in enumerate(range(footer.first_chunk[frame], footer.first_chunk[frame + 1])):
                 self._packs.check_id(footer, position, data[offsets[index] : offsets[index + 1]])

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A segment of the chunk index: an immutable, sorted run of hints from chunk id to place.
 
-Columns, all little-endian: `prefix` u64, sorted: the first eight bytes of each chunk id (big-endian value, so that order of values is order of
-ids); `place` u64: index into the segment's own table of packs << 32 | position. Sixteen bytes a chunk.
+Columns, all little-endian: `prefix` u64, sorted: the first eight bytes of each chunk id (big-endian value, so that
+order of values is order of ids); `place` u64: index into the segment's own table of packs << 32 | position. Sixteen
+bytes a chunk.
 
-A segment is a hint and nothing more: every hit is compared with the pack's footer before it is used, so a stale, damaged or forged segment
-can cost deduplication but never data. That is also why the whole id need not be in it.
+A segment is a hint and nothing more: every hit is compared with the pack's footer before it is used, so a stale,
+damaged or forged segment can cost deduplication but never data. That is also why the whole id need not be in it.
 
-File: magic, u32 format, u32 number of packs, u64 number of rows, pack ids, prefix column, place column, each column from a multiple of
-4096. It is written beside and renamed, and lies in the cache folder of the machine, never in the store.
+File: magic, u32 format, u32 number of packs, u64 number of rows, pack ids, prefix column, place column, each column
+from a multiple of 4096. It is written beside and renamed, and lies in the cache folder of the machine, never in the
+store.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ def prefixes(ids: bytes | bytearray) -> U64:
 
 def _values(column: U64) -> Sequence[int]:
     """A column as plain integers, without a numpy object for each."""
-    return memoryview(column) if column.dtype.isnative else column.tolist()
+    return column.data if column.dtype.isnative else column.tolist()
 
 
 class Segment:
@@ -138,7 +140,8 @@ def read_segment(env: Env, path: str) -> Segment | None:
 
 
 def merge_segments(segments: list[Segment], dead: set[bytes]) -> tuple[list[bytes], int, Iterator[tuple[U64, U64]]]:
-    """(packs, rows, sorted parts) of one segment in place of these, without the packs in `dead`; memory is bounded by 1/64 of the result."""
+    """(packs, rows, sorted parts) of one segment in place of these, without the packs in `dead`; memory is bounded
+    by 1/64 of the result."""
     packs: list[bytes] = []
     numbers: dict[bytes, int] = {}
     maps: list[npt.NDArray[np.int64]] = []

@@ -14,8 +14,8 @@ __all__ = ["Statistics", "statistics"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """Bytes: `logical` what restores of all points would write, `unique` of distinct chunks before compression, `stored` on the storage
-    in packs, `dead` of `unique` that no point needs."""
+    """Bytes: `logical` what restores of all points would write, `unique` of distinct chunks before compression,
+    `stored` on the storage in packs, `dead` of `unique` that no point needs."""
 
     points: int
     deleted_points: int

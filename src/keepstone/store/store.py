@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A store: recovery points in an object storage, opened with their keys.
 
-This is the door to the package: everything that can be done with a store is a method here or something that a method returns.
+This is the door to the package: everything that can be done with a store is a method here or something that a
+method returns.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _DOCUMENTS = ("FORMAT.md", "rescue.py")
 
 def _document(name: str) -> bytes:
     """A file that every store carries."""
-    from importlib import resources  # noqa: PLC0415 - only `init` needs it
+    from importlib import resources
 
     return resources.files("keepstone.store").joinpath(name).read_bytes()
 
@@ -137,8 +138,7 @@ class Store:
         No data is rewritten. A crash leaves the store open to the old providers, or to both until `rekey` is repeated.
         """
         env, storage = self.context.env, self.context.storage
-        sequence, newest = newest_keys(storage)
-        if sequence != self.keyring.sequence:
+        if newest_keys(storage)[0] != self.keyring.sequence:
             raise UsageError("the keys were rotated by somebody else meanwhile; open the store again")
         self.keyring, keys_object = rewrap(env, self.keyring, providers)
         storage.put(keys_name(self.keyring.sequence), keys_object)
@@ -174,26 +174,26 @@ class Store:
 
     def reclaim(self, *, dry_run: bool = False, compact_below: float | None = None) -> Reclaimed:
         """Give back the space of what no point needs; see `reclaim.py`."""
-        from keepstone.store.reclaim import COMPACT_BELOW, reclaim  # noqa: PLC0415 - numpy
+        from keepstone.store.reclaim import COMPACT_BELOW, reclaim
 
         below = COMPACT_BELOW if compact_below is None else compact_below
         return reclaim(self.context, self.points, level=DEFAULT_LEVEL, compact_below=below, dry_run=dry_run)
 
     def verify(self, *, deep: bool = False, tick: Callable[[int, int], None] | None = None) -> Verified:
         """Whether everything is there, and with `deep` whether every byte is right; see `verify.py`."""
-        from keepstone.store.verify import verify  # noqa: PLC0415 - numpy
+        from keepstone.store.verify import verify
 
         return verify(self, deep=deep, tick=tick)
 
     def stat(self) -> Statistics:
         """How much there is."""
-        from keepstone.store.statistics import statistics  # noqa: PLC0415 - numpy
+        from keepstone.store.statistics import statistics
 
         return statistics(self)
 
     def rebuild_index(self) -> int:
         """Throw the cached chunk index away and read it out of the packs again; the number of chunks in it."""
-        from keepstone.store.index import ChunkIndex  # noqa: PLC0415 - numpy
+        from keepstone.store.index import ChunkIndex
 
         index = ChunkIndex(self.context, Packs(self.context, PackNumbers()), self.cache)
         index.clear()

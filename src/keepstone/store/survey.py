@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One look at the whole store: its packs, its records, and what is needed. Reclaim, verify and stat stand on it.
 
-Records are listed before packs: every pack that a record names was there before the record, so a pack that is then missing is gone. Another
-collector may move and sweep between the two listings; the look is then repeated before anything is called damaged.
+Records are listed before packs: every pack that a record names was there before the record, so a pack that is then
+missing is gone. Another collector may move and sweep between the two listings; the look is then repeated before
+anything is called damaged.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ Problem = Callable[[str, KeepstoneError], None]
 class Survey:
     """`sizes`: stored bytes of each pack.
 
-    Damage that is met raises `CorruptObject` or `ObjectMissing`; with `problem` it is told there (object, error) and the look goes on.
+    Damage that is met raises `CorruptObject` or `ObjectMissing`; with `problem` it is told there (object, error)
+    and the look goes on.
     """
 
     def __init__(self, context: Context, problem: Problem | None = None) -> None:
@@ -50,8 +52,8 @@ class Survey:
         self.refresh()
 
     def refresh(self) -> None:
-        """See what is new. Marks are only added, unless a walk broke off: a node that was marked by it is no proof that what is
-        below it was, so everything is then marked anew."""
+        """See what is new. Marks are only added, unless a walk broke off: a node that was marked by it is no proof
+        that what is below it was, so everything is then marked anew."""
         for look in range(_LOOKS):
             try:
                 self._look()
@@ -70,8 +72,8 @@ class Survey:
     def _look(self) -> None:
         damaged: list[tuple[str, CorruptObject]] = []
         records = list(self.commits.records(damaged=damaged))
-        for commit, error in damaged:
-            self._tell(commit_name(commit), error)
+        for commit, reason in damaged:
+            self._tell(commit_name(commit), reason)
         self._move_records = {commit: record for commit, record in records if isinstance(record, MoveRecord)}
         self.moves = Moves(self.numbers, self._move_records.values())
         self.sizes = dict(self.packs.listing())
@@ -87,8 +89,8 @@ class Survey:
         for commit, record in records:
             if commit not in self._marked:
                 self._add(commit, record)
-        for error in self._mark.settle():
-            self._tell(MOVES_TAG, error)
+        for reason in self._mark.settle():
+            self._tell(MOVES_TAG, reason)
 
     def _node(self, ref: int) -> Node:
         return decode_node(self.packs.chunk(ref))

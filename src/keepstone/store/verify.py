@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verify: is everything there that the store promises, and is every byte of it what was written?
 
-Two levels. *structure*: descriptor, documents, keys, the head chain against what lies there, every record, lease, tombstone and marker, every
-pack's header and footer, and every manifest node; so every chunk that any point needs has a place. *every byte* (`deep`): also
-each frame of each pack is read, opened and every chunk compared with its id.
+Two levels. *structure*: descriptor, documents, keys, the head chain against what lies there, every record, lease,
+tombstone and marker, every pack's header and footer, and every manifest node; so every chunk that any point needs
+has a place. *every byte* (`deep`): also each frame of each pack is read, opened and every chunk compared with its
+id.
 
-Verify never stops at damage and changes nothing: it collects findings, and says of each point whether it can be restored.
+Verify never stops at damage and changes nothing: it collects findings, and says of each point whether it can be
+restored.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """`damaged_points`: ids of points that cannot be restored whole. Bytes are of chunks (`bytes_read` only when deep)."""
+    """`damaged_points`: ids of points that cannot be restored whole. Bytes are of chunks (`bytes_read` only when
+    deep)."""
 
     deep: bool
     points: int
@@ -78,7 +81,9 @@ def verify(store: Store, *, deep: bool = False, tick: Callable[[int, int], None]
     survey = Survey(store.context, findings.add)
     findings.run("heads/", lambda: _check_chain(store, survey.commits, findings))
     scrubbed = _scrub(store, survey, findings, tick) if deep else 0
-    records = [(commit, record) for commit, record in survey.commits.records(damaged=[]) if isinstance(record, PointRecord)]
+    records = [
+        (commit, record) for commit, record in survey.commits.records(damaged=[]) if isinstance(record, PointRecord)
+    ]
     damaged: list[str] = []
     if findings.found:
         bad_packs = {finding.object for finding in findings.found if finding.object.startswith("packs/")}
@@ -115,7 +120,10 @@ def _check_surroundings(store: Store, findings: _Findings) -> None:
 
     findings.run(DESCRIPTOR, descriptor)
     if keys_name(store.keyring.sequence) not in {info.name for info in storage.list(KEYS)}:
-        findings.add(KEYS, CorruptObject("the keys object that opened the store is gone; restore it from a copy, or rotate the keys"))
+        findings.add(
+            KEYS,
+            CorruptObject("the keys object that opened the store is gone; restore it from a copy, or rotate the keys"),
+        )
     for info in storage.list(KEYS):
         findings.run(info.name, lambda name=info.name: keys(name))  # type: ignore[misc]
     for name, digest in store.descriptor.files.items():
@@ -150,7 +158,8 @@ def _check_chain(store: Store, commits: Commits, findings: _Findings) -> None:
         remembered = chain.read(seen.sequence)[1] if seen.sequence <= len(heads) else None
         if remembered != seen.digest:
             raise RollbackDetected(
-                f"this machine has seen head {seen.sequence} of this store, and it is not there now: the store was rolled back or replaced. "
+                f"this machine has seen head {seen.sequence} of this store, and it is not there now: the store was "
+                "rolled back or replaced. "
                 "If you restored it from a copy yourself, remove its folder from the cache"
             )
     committed: dict[str, Head] = {}
@@ -173,7 +182,10 @@ def _check_chain(store: Store, commits: Commits, findings: _Findings) -> None:
             findings.run(name, lambda name=name, head=head: _compare(store, name, head))  # type: ignore[misc]
     for name in purged & {COMMITS + commit for commit in commits.names()}:
         if DELETED + name.removeprefix(COMMITS) not in markers and not name.startswith(COMMITS + "moves-"):
-            findings.add(name, RollbackDetected(f"{name} was purged and is there again; delete it, or restore the store from a copy"))
+            findings.add(
+                name,
+                RollbackDetected(f"{name} was purged and is there again; delete it, or restore the store from a copy"),
+            )
     if heads:
         remember(context.env, store.cache, Seen(len(heads), digest))
 
@@ -184,7 +196,9 @@ def _compare(store: Store, name: str, head: Head) -> None:
     except ObjectMissing:
         if Chain(store.context).explains(name, head.sequence):
             return  # purged or undeleted while we looked
-        raise ObjectMissing(f"{name} is gone, and nobody deleted it (head {head.sequence}); restore it from a copy") from None
+        raise ObjectMissing(
+            f"{name} is gone, and nobody deleted it (head {head.sequence}); restore it from a copy"
+        ) from None
     if store.context.hashing.digest(data).hex() != head.digest:
         raise CorruptObject(f"{name} is not what was committed (head {head.sequence}); restore it from a copy")
 

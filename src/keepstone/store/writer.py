@@ -8,11 +8,13 @@ Order, each step durable before the next where it says so
 4. the commit cell (durable) = the point exists; `LeaseLost` where a collector was first.
 5. the head entry (durable), then the lease goes. The caller may acknowledge.
 
-Anything that fails before 4 leaves packs that no manifest names: reclaim collects them. Nothing that was there before is touched.
+Anything that fails before 4 leaves packs that no manifest names: reclaim collects them. Nothing that was there
+before is touched.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -86,7 +88,8 @@ class Writer(Protocol):
         """The places of the parent's root nodes."""
 
     def usable(self, refs: list[int]) -> list[int] | None:
-        """These places as a new node may name them; None where a chunk is about to be reclaimed and must be read again."""
+        """These places as a new node may name them; None where a chunk is about to be reclaimed and must be read
+        again."""
 
     def shareable(self, node: Node) -> bool:
         """Whether the parent's node may be used as it stands."""
@@ -192,10 +195,8 @@ class Session:
         self._finisher.shutdown(wait=True, cancel_futures=True)
         for writer in self._open.values():
             writer.abort()
-        try:
+        with contextlib.suppress(KeepstoneError):  # else a collector finds it and sees that its process is gone
             self.leases.release(self.commit_id)
-        except KeepstoneError:
-            pass  # a collector finds it and sees that its process is gone
 
 
 class LocalWriter:

@@ -96,7 +96,7 @@ class Shelf:
             source.close()
 
     def point(self, report: Report) -> Point:
-        return self.store.points.find(report.point)
+        return self.store.points.find(report.commit)
 
     def reader(self, report: Report) -> Reader:
         return self.store.reader(self.point(report))

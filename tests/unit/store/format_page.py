@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/FORMAT.md, read by the tests that hold the code to it; and the values of its test vectors, computed by the code."""
+"""docs/FORMAT.md as the tests read it that hold the code to it, and its test vectors as the code computes them."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def section(name: str) -> str:
 
 def written_vectors() -> dict[str, str]:
     """The test vectors of the page: name -> hex."""
-    rows = (line.strip().split(" = ") for line in section("vectors").splitlines() if " = " in line)
-    return {name: value for name, value in rows}
+    rows = [line.strip().rpartition(" = ") for line in section("vectors").splitlines() if " = " in line]
+    return {name: value for name, _, value in rows}
 
 
 def computed_vectors() -> dict[str, str]:
@@ -59,9 +59,7 @@ def computed_vectors() -> dict[str, str]:
 def _of_profile(name: str) -> dict[str, bytes]:
     profile, keys, header = hashing(name), DomainKeys.from_bytes(1, bytes(range(160))), pack_header(_STORE, 1, 0, _PACK)
     env = Env()
-    context = Context(
-        env=env, storage=MemoryStorage(env), store_id=_STORE, keys=keys, verify_key=b"", hashing=profile
-    )
+    context = Context(env=env, storage=MemoryStorage(env), store_id=_STORE, keys=keys, verify_key=b"", hashing=profile)
     key = frame_key(profile, keys, _PACK, 3, profile.digest(b"hello"))
     frame = bytearray(21)
     seal_frame(key, b"hello", context.frame_aad(header, 3), memoryview(frame))

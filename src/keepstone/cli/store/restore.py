@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -117,4 +116,87 @@ def _within(record: PointRecord, path: str) -> bytes:
     """A path as the point has it; one that begins with the source's own is taken as well."""
     given = os.fsencode(path)
     source = record.source.rstrip(b"/") + b"/"
-    return given[len(source) :] if given.startswith(source) else given.lstrip(b"/")
+    return given[len(source) :] if (given + b"/").startswith(source) else given
+
+
+def _files(
+    env: Env, reader: LocalReader, point: Point, paths: list[bytes], wanted: _Wanted, meter: Meter
+) -> tuple[dict[str, Any], list[str]]:
+    from keepstone.workloads.files import Conflict, RestoreOptions, restore_files
+
+    options = RestoreOptions(
+        paths=tuple(paths),
+        in_place=wanted.in_place,
+        conflict=Conflict(wanted.conflict or Conflict.OVERWRITE),
+        compare_content=wanted.compare_content,
+        delete=wanted.delete,
+        numeric_ids=wanted.numeric_ids,
+        xattrs=not wanted.plain,
+        capabilities=not wanted.plain,
+        setuid=not wanted.plain,
+        devices=not wanted.plain,
+    )
+    target = wanted.target or _source(point)
+    report = restore_files(env, reader, target, options, meter)
+    return {"target": str(target), **plain(report)}, [f"restored to {safe(str(target))}", *lines_of(report)]
+
+
+def _image(
+    env: Env, reader: LocalReader, point: Point, wanted: _Wanted, meter: Meter, *, streamed: bool
+) -> tuple[dict[str, Any], list[str]]:
+    from keepstone.disks import RawSink, RawSource
+    from keepstone.errors import UsageError
+    from keepstone.workloads.images import image_size, restore_image
+
+    if streamed or wanted.conflict in ("skip", "keep-both") or wanted.delete or wanted.compare_content:
+        raise UsageError("a disk is restored whole, to a file or device; leave out paths, --tar and options for files")
+    target = wanted.target or _source(point)
+    if target.is_dir():
+        target /= _source(point).name
+    overwrite = wanted.in_place or wanted.conflict == "overwrite"
+    with contextlib.ExitStack() as stack:
+        sink = stack.enter_context(RawSink(env, target, image_size(reader), overwrite=overwrite))
+        existing = stack.enter_context(RawSource(env, target)) if wanted.in_place else None
+        restore_image(env, reader, sink, meter, existing=existing)
+    return {"target": str(target), "size": meter.done}, [f"restored to {safe(str(target))}"]
+
+
+def _source(point: Point) -> Path:
+    return Path(os.fsdecode(point.record.source))
+
+
+def _tar(
+    console: Console, reader: LocalReader, paths: list[bytes], file: str, meter: Meter
+) -> tuple[dict[str, Any], list[str]]:
+    from keepstone.workloads.files import write_tar
+
+    with _stream(console, file) as stream:
+        report = write_tar(reader, paths, stream, meter)
+    return {"target": file, **plain(report)}, lines_of(report)
+
+
+@contextlib.contextmanager
+def _stream(console: Console, file: str) -> Iterator[BinaryIO]:
+    """The standard output, or a new file that is removed again where the block fails."""
+    from keepstone.errors import TargetExists, UsageError
+
+    if file == "-":
+        if console.json:
+            raise UsageError("with --tar - the standard output is the stream; leave --json out, or name a file")
+        if sys.stdout.isatty():
+            raise UsageError("a tar stream does not belong on a terminal; send the output into a file or a program")
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        stream = open(file, "xb")
+    except FileExistsError as error:
+        raise TargetExists(f"{file} is there already; choose another file") from error
+    try:
+        with stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+    except BaseException:
+        os.unlink(file)
+        raise

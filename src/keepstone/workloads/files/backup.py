@@ -159,7 +159,7 @@ def _root_page(fs: FileSystem, root: Folder) -> bytes:
     """`Detail.root`."""
     status = fs.fstat(root.fd)
     xattrs = Attributes(fs).read(root.fd, status.st_dev)
-    columns = Listing(b".\0", [status]).columns
+    columns = Listing(b".\0", [status]).columns()
     return encode_page(Page(b".\0", *columns, stored("I", [0]), {0: Extra(xattrs=xattrs)} if xattrs else {}))
 
 

@@ -16,7 +16,7 @@ from keepstone.store import Writer
 from keepstone.workloads.files.earlier import EarlierPage
 from keepstone.workloads.files.intake import UNREADABLE, Taken
 from keepstone.workloads.files.metadata import link_of
-from keepstone.workloads.files.page import NODE_KIND, Extra, Page, column, encode_page, split_names, stored
+from keepstone.workloads.files.page import COLUMNS, NODE_KIND, Extra, Page, column, encode_page, split_names, stored
 from keepstone.workloads.files.scan import DIRECTORY, Listing
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Draft"]
 
-_TYPECODES = "IIIqqqQ"
 _BODY = 4 << 20
 """Bytes of a page's body, and about as many of its runs, above which it is divided: a node must fit into a frame."""
 _RUN = 44  # bytes of a run at most: itself, and a pack that no other run is in
@@ -53,7 +52,7 @@ class Draft:
         self._writer = writer
         self._names = listing.names
         self._kinds = listing.kinds
-        self._columns: Columns = listing.columns
+        self._columns: Columns = listing.columns()
         self._parts: dict[int, list[int]] = {}
         self._extras: dict[int, Extra] = {}
         self._dropped: set[int] = set()
@@ -121,7 +120,7 @@ class Draft:
         return self._store(rows)
 
     def _restate(self) -> None:
-        columns = [column(code, data, len(self._kinds)) for code, data in zip(_TYPECODES, self._columns, strict=True)]
+        columns = [column(code, data, len(self._kinds)) for code, data in zip(COLUMNS, self._columns, strict=True)]
         for index, (status, size) in self._restated.items():
             values = (
                 status.st_mode,
@@ -134,7 +133,7 @@ class Draft:
             )
             for values_of_all, value in zip(columns, values, strict=True):
                 values_of_all[index] = value
-        self._columns = [stored(code, values) for code, values in zip(_TYPECODES, columns, strict=True)]
+        self._columns = [stored(code, values) for code, values in zip(COLUMNS, columns, strict=True)]
 
     def _store(self, rows: list[int]) -> tuple[list[int], bool]:
         """Store a page of these entries."""
@@ -166,8 +165,8 @@ class Draft:
         if len(rows) == len(self._kinds):
             return self._names, self._columns
         names = split_names(self._names)
-        columns = [column(code, data, len(names)) for code, data in zip(_TYPECODES, self._columns, strict=True)]
+        columns = [column(code, data, len(names)) for code, data in zip(COLUMNS, self._columns, strict=True)]
         return (
             b"".join(names[row] + b"\0" for row in rows),
-            [stored(code, [values[row] for row in rows]) for code, values in zip(_TYPECODES, columns, strict=True)],
+            [stored(code, [values[row] for row in rows]) for code, values in zip(COLUMNS, columns, strict=True)],
         )

@@ -48,9 +48,10 @@ class EarlierPage:
     def is_like(self, listing: Listing) -> bool:
         """Whether all entries are the same; not whether they are to be trusted."""
         page = self.page
+        columns = (page.modes, page.uids, page.gids, page.sizes, page.mtimes, page.ctimes, page.inodes)
         return (
             page.names == listing.names
-            and (page.modes, page.uids, page.gids, page.sizes, page.mtimes, page.ctimes, page.inodes) == listing.columns
+            and b"".join(columns) == listing.table
             and (not page.extras or all(_stands(extra, listing.stats[at]) for at, extra in page.extras.items()))
         )
 

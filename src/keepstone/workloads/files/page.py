@@ -27,6 +27,7 @@ import msgspec
 from keepstone.errors import CorruptObject
 
 __all__ = [
+    "COLUMNS",
     "NODE_KIND",
     "PAGE_ENTRIES",
     "Detail",
@@ -43,6 +44,8 @@ __all__ = [
 
 NODE_KIND = "files/page"
 PAGE_ENTRIES = 4096
+COLUMNS = "IIIqqqQ"
+"""Types of the columns from `modes` to `inodes`, as `array` and `struct` call them."""
 
 
 class Extra(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
@@ -108,16 +111,7 @@ class Detail(msgspec.Struct, frozen=True):
     patterns: list[str]
 
 
-_TYPECODES = (
-    ("modes", "I"),
-    ("uids", "I"),
-    ("gids", "I"),
-    ("sizes", "q"),
-    ("mtimes", "q"),
-    ("ctimes", "q"),
-    ("inodes", "Q"),
-    ("counts", "I"),
-)
+_FIELDS = ("modes", "uids", "gids", "sizes", "mtimes", "ctimes", "inodes", "counts")
 _NO_EXTRA = Extra()
 _decoder = msgspec.msgpack.Decoder(Page)
 _encoder = msgspec.msgpack.Encoder()
@@ -163,7 +157,7 @@ def decode_page(body: bytes) -> Page:
 def entries(page: Page) -> Iterator[Entry]:
     """The entries of a page, in order of their names."""
     names = split_names(page.names)
-    columns = [column(code, getattr(page, name), len(names)) for name, code in _TYPECODES]
+    columns = [column(code, getattr(page, name), len(names)) for name, code in zip(_FIELDS, COLUMNS + "I", strict=True)]
     extras = page.extras
     for index, (name, *values) in enumerate(zip(names, *columns, strict=True)):
         yield Entry(name, *values, extras.get(index, _NO_EXTRA))

@@ -8,13 +8,15 @@ memory does not grow with it but by them.
 from __future__ import annotations
 
 import os
+import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
+from functools import cache
+from itertools import accumulate, chain, islice
 from operator import attrgetter
 
 from keepstone.env import FileSystem
-from keepstone.workloads.files.page import PAGE_ENTRIES, split_names, stored
+from keepstone.workloads.files.page import COLUMNS, PAGE_ENTRIES, split_names
 
 __all__ = ["DIRECTORY", "REGULAR", "SYMLINK", "Listing", "first_page", "later_page"]
 
@@ -28,30 +30,37 @@ _name = attrgetter("name")
 Lost = Callable[[bytes, OSError], None]
 
 
+@cache
+def _layout(count: int) -> struct.Struct:
+    """All columns of a page but its counts, one behind the other."""
+    return struct.Struct("<" + "".join(f"{count}{code}" for code in COLUMNS))
+
+
 class Listing:
-    """Entries of a directory. `names` and the columns are as in `page.Page`, `stats` and `kinds` have one value an
-    entry.
+    """Entries of a directory. `names` is as in `page.Page`, `table` all its columns but `counts`, one behind the other.
+
+    `stats` and the like have one value an entry; `newest`: the latest mtime or ctime among them.
     """
 
-    __slots__ = ("columns", "devices", "inodes", "kinds", "links", "names", "newest", "sizes", "stats", "uids", "gids")
+    __slots__ = ("devices", "gids", "inodes", "kinds", "names", "newest", "sizes", "stats", "table", "uids")
 
     def __init__(self, names: bytes, stats: list[os.stat_result]) -> None:
         self.names = names
         self.stats = stats
-        modes, self.inodes, self.devices, self.links, self.uids, self.gids, self.sizes = islice(zip(*stats), 7)
+        # A stat_result is a sequence of its ten oldest fields; the times among them are whole seconds.
+        modes, inodes, self.devices, _, uids, gids, sizes, _, _, _ = zip(*stats, strict=False)
         mtimes = [status.st_mtime_ns for status in stats]
         ctimes = [status.st_ctime_ns for status in stats]
+        self.inodes, self.uids, self.gids, self.sizes = inodes, uids, gids, sizes
         self.newest = max(max(mtimes), max(ctimes))
         self.kinds = [mode >> 12 for mode in modes]
-        self.columns = (
-            stored("I", modes),
-            stored("I", self.uids),
-            stored("I", self.gids),
-            stored("q", self.sizes),
-            stored("q", mtimes),
-            stored("q", ctimes),
-            stored("Q", self.inodes),
-        )
+        self.table = _layout(len(stats)).pack(*modes, *uids, *gids, *sizes, *mtimes, *ctimes, *inodes)
+
+    def columns(self) -> list[bytes]:
+        """The columns of the table."""
+        count = len(self.stats)
+        widths = [count * struct.calcsize(f"<{code}") for code in COLUMNS]
+        return [self.table[end - width : end] for width, end in zip(widths, accumulate(widths), strict=True)]
 
     def __len__(self) -> int:
         return len(self.stats)

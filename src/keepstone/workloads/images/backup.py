@@ -30,7 +30,7 @@ __all__ = ["Report", "backup_image"]
 class Report:
     """What became of a backup: the point's id, the bytes of the disk, how many of them were read, the warnings."""
 
-    point: str
+    commit: str
     size: int
     read: int
     warnings: int

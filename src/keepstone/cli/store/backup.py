@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`keepstone store backup`."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keepstone.cli.console import Console
+from keepstone.cli.opening import Opening, store_command
+from keepstone.cli.progress import Meter, metered
+from keepstone.cli.render import duration, path_text, plain, safe, size
+from keepstone.cli.store.points import FILES, IMAGES, facts
+
+if TYPE_CHECKING:
+    from keepstone.env import Env
+    from keepstone.store import Store
+    from keepstone.workloads.files import Selection
+
+__all__ = ["backup"]
+
+_DISK_IMAGES = (b".raw", b".img")
+_LEVELS = {"fast": 1, "balanced": 3}
+_DAY = 86_400 * 10**9
+
+
+class _Level(click.ParamType):
+    """A zstd level by number or name."""
+
+    name = "level"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        level = _LEVELS.get(str(value)) or (int(value) if str(value).isdecimal() else 0)
+        if not 1 <= level <= 19:
+            self.fail(f"{value!r} is none of 1 to 19, fast and balanced", param, ctx)
+        return level
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One thing to back up. `path` is absolute."""
+
+    path: bytes
+    kind: str
+    item: str
+
+
+@store_command(name="backup")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--image/--no-image", default=None,
+              help="Take regular files for disk images, or not [default: .raw and .img are].")  # fmt: skip
+@click.option("--item", metavar="NAME", help="Name of the protected item, of one source [default: its path].")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave out what matches, as .gitignore would.")
+@click.option("--exclude-from", multiple=True, metavar="FILE", help="Patterns to leave out, one a line.")
+@click.option("--include", multiple=True, metavar="PATTERN", help="Take only what matches.")
+@click.option("--exclude-caches", is_flag=True, help="Leave out what is in folders marked by a CACHEDIR.TAG.")
+@click.option("--one-file-system", "-x", is_flag=True, help="Leave out what is mounted beneath the source.")
+@click.option("--level", type=_Level(), metavar="LEVEL",
+              help="Compression: 1 to 19, fast (1) or balanced (3) [default: 2].")  # fmt: skip
+@click.option("--check-writes", is_flag=True, help="Open everything that is written again before it counts.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Remember this with the point.")
+@click.option("--lock-days", type=click.IntRange(1, 36500), metavar="N", help="Nobody can purge the point for N days.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be backed up.")
+def backup(
+    console: Console,
+    opening: Opening,
+    sources: tuple[str, ...],
+    image: bool | None,
+    item: str | None,
+    exclude: tuple[str, ...],
+    exclude_from: tuple[str, ...],
+    include: tuple[str, ...],
+    exclude_caches: bool,
+    one_file_system: bool,
+    level: int | None,
+    check_writes: bool,
+    tags: tuple[str, ...],
+    lock_days: int | None,
+    dry_run: bool,
+) -> int:
+    """Make a recovery point of each SOURCE: a folder, a file, a disk image, or a block device.
+
+    Only what is not in the store yet is stored. What cannot be read is reported and left out: exit code 4.
+    """
+    store = opening.store()
+    env = store.context.env
+    found = _sources(sources, item, image)
+    from keepstone.workloads.files import Selection
+
+    selection = Selection(
+        exclude=exclude,
+        exclude_from=exclude_from,
+        include=include,
+        one_file_system=one_file_system,
+        skip_caches=exclude_caches,
+    )
+    if dry_run:
+        return _try(console, env, found, selection)
+    from keepstone.store.store import DEFAULT_LEVEL
+
+    made: list[dict[str, Any]] = []
+    lines: list[str] = []
+    console.detail = {"points": made}  # whatever comes, these points are made
+    options: dict[str, Any] = {
+        "level": level or DEFAULT_LEVEL,
+        "check": check_writes,
+        "tags": tags,
+        "lock_until": env.wall_time() + lock_days * _DAY if lock_days else 0,
+    }
+    for source in found:
+        with metered(console, "backup") as meter:
+            point = _back_up(store, source, selection, options, meter)
+        made.append(point | {"seconds": round(meter.seconds, 3)})
+        console.event("point", **made[-1])
+        lines.append(_line(made[-1]))
+    console.result({"points": made}, lines)
+    return console.ending()
+
+
+def _sources(paths: tuple[str, ...], item: str | None, image: bool | None) -> list[_Source]:
+    """What the paths are; each must be there before the first is begun."""
+    from keepstone.errors import SourceMissing, UsageError
+    from keepstone.objects import failure
+
+    if item is not None and len(paths) > 1:
+        raise UsageError("--item names one source; give one, or leave it out")
+    found: dict[bytes, _Source] = {}
+    for given in paths:
+        path = os.path.abspath(os.fsencode(given))
+        try:
+            mode = os.stat(path).st_mode
+        except OSError as error:
+            raise failure(error, given, missing=SourceMissing) from error
+        kind = FILES
+        if stat.S_ISBLK(mode) or (stat.S_ISREG(mode) and (path.lower().endswith(_DISK_IMAGES) if image is None else image)):
+            kind = IMAGES
+        elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise UsageError(f"{given} is no folder, file or block device; it cannot be backed up")
+        elif image and stat.S_ISDIR(mode):
+            raise UsageError(f"{given} is a folder, not a disk image; leave --image out")
+        found[path] = _Source(path, kind, item or path_text(path))
+    return list(found.values())
+
+
+def _back_up(
+    store: Store, source: _Source, selection: Selection, options: dict[str, Any], meter: Meter
+) -> dict[str, Any]:
+    """Make the point; what its record says."""
+    from keepstone.store import Point, PointRecord
+
+    env = store.context.env
+    with store.writer(source.item, source.kind, **options) as writer:
+        if source.kind == IMAGES:
+            from keepstone.disks import RawSource
+            from keepstone.workloads.images import backup_image
+
+            with RawSource(env, Path(os.fsdecode(source.path))) as disk:
+                commit = backup_image(env, writer, disk, meter, name=source.path).commit
+        else:
+            from keepstone.workloads.files import backup_files
+
+            commit = backup_files(env, writer, source.path, selection, meter).commit
+    record = store.commits.get(commit)
+    assert isinstance(record, PointRecord)
+    return facts(Point(commit, record))
+
+
+def _line(point: dict[str, Any]) -> str:
+    files = f" in {point['files']:,} files" if point["kind"] == FILES else ""
+    return (
+        f"{point['short']}  {safe(point['item'])}  {size(point['logical_bytes'])}{files}, "
+        f"{size(point['new_bytes'])} new, {size(point['stored_bytes'])} stored, {duration(point['seconds'])}"
+        + (f", {point['warnings']:,} warnings" if point["warnings"] else "")
+    )
+
+
+def _try(console: Console, env: Env, sources: list[_Source], selection: Selection) -> int:
+    """Say what would be backed up."""
+    from keepstone.disks import RawSource
+    from keepstone.workloads.files import dry_run
+
+    tried: list[dict[str, Any]] = []
+    lines: list[str] = []
+    for source in sources:
+        about: dict[str, Any] = {"item": source.item, "kind": source.kind}
+        with metered(console, "dry run") as meter:
+            if source.kind == IMAGES:
+                with RawSource(env, Path(os.fsdecode(source.path))) as disk:
+                    data = sum(extent.length for extent in disk.extents() if not extent.zero)
+                    about |= {"bytes": disk.size, "data_bytes": data}
+                lines.append(f"{safe(source.item)}  {size(about['bytes'])}, {size(data)} of them data")
+            else:
+                about |= plain(dry_run(env, source.path, selection, meter))
+                lines.append(f"{safe(source.item)}  {size(about['bytes'])} in {about['files']:,} files")
+        tried.append(about)
+    console.result({"dry_run": True, "sources": tried}, lines)
+    return console.ending()
