@@ -43,6 +43,7 @@ class FileSystem:
     lseek = staticmethod(os.lseek)
     fsync = staticmethod(os.fsync)
     ftruncate = staticmethod(os.ftruncate)
+    posix_fallocate = staticmethod(os.posix_fallocate)
     fstat = staticmethod(os.fstat)
     stat = staticmethod(os.stat)
     lstat = staticmethod(os.lstat)

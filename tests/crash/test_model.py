@@ -145,7 +145,7 @@ def test_unknown_file_is_named() -> None:
 
 
 # create, write, truncate, exchange ("m"), rename, link, unlink; fsync a file ("s", or "f": it fails), a directory, all
-_STEP = st.tuples(st.sampled_from("cwtmrlusfSg"), st.integers(0, 5), st.integers(0, 5))
+_STEP = st.tuples(st.sampled_from("cwtmrlusfSg"), st.integers(0, 3), st.integers(0, 5))
 
 
 class World:
@@ -197,7 +197,7 @@ class World:
 
 @pytest.mark.parametrize("profile", ["posix", "ext4"])
 @settings(max_examples=200, deadline=None)
-@given(steps=st.lists(_STEP, max_size=40))
+@given(steps=st.lists(_STEP, min_size=20, max_size=60))
 def test_keeping_all_is_what_the_running_system_sees(profile: str, steps: list[tuple[str, int, int]]) -> None:
     world, model = World(), disk(PROFILES[profile].journal)
     seen: dict[str, bytes] = {}

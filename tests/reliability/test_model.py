@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, note, settings
+from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
@@ -24,7 +24,7 @@ from keepstone.store import LocalWriter, Store, pack
 from keepstone.store.layout import LEASES, PACKS, TOMBS
 from keepstone.store.survey import Survey
 from tests.tampered import Tampered
-from tests.unit.store.known import DAY, LEAF, Machine, finish, items, load, opener, submit
+from tests.unit.store.known import DAY, LEAF, Machine, finish, items, load, opener, save, submit
 
 pytestmark = pytest.mark.store
 
@@ -32,7 +32,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef0123456789"
 NAMES = ("one", "two", "three")
 WEEK = 7 * DAY
 
-texts = st.lists(st.sampled_from(LETTERS), max_size=18).map("".join)
+texts = st.lists(st.sampled_from(LETTERS), min_size=1, max_size=18).map("".join)
 edits = st.lists(st.tuples(st.integers(0, 17), st.sampled_from(LETTERS)), max_size=4)
 
 
@@ -257,6 +257,15 @@ class StoreMachine(RuleBasedStateMachine):
         self.dead.add(writing.machine.pid)
         self._end(writing)
 
+    @rule(item=st.sampled_from(NAMES), text=texts, often=st.integers(1, 3))
+    def back_up(self, item: str, text: str, often: int) -> None:
+        """From beginning to end at once; each further point loses the first third of what the one before had."""
+        chunks = items(text)
+        for _ in range(often):
+            self._tick()
+            self.points[save(self.store, chunks, item, kind="model")] = Kept(chunks, item, 0)
+            chunks = chunks[-(-len(chunks) // 3) :]
+
     # Points
 
     def _pick(self, data: st.DataObject, *, deleted: bool) -> str | None:
@@ -298,6 +307,15 @@ class StoreMachine(RuleBasedStateMachine):
             with pytest.raises(PointNotFound):
                 self.store.points.find(commit, deleted=True)
 
+    @rule(count=st.integers(0, 3), below=st.sampled_from([0.75, 1.0]))
+    def retire(self, count: int, below: float) -> None:
+        """The oldest points go, as a policy has it; the old packs of a compaction go with the second reclaim."""
+        for commit in [commit for commit, kept in self.points.items() if kept.locked <= self.now][:count]:
+            self.store.points.purge(self.store.points.find(commit, deleted=True), now=True)
+            del self.points[commit]
+        for _ in range(2):
+            self.reclaim(below, False)
+
     @rule(days=st.sampled_from([1, 3, 8, 15]))
     def wait(self, days: int) -> None:
         self.now += days * DAY
@@ -316,8 +334,23 @@ class StoreMachine(RuleBasedStateMachine):
             )
         result = store.reclaim(compact_below=below)
         self._forget_what_is_due()
-        note(f"{result}")
+        event(f"compacted: {bool(result.packs_compacted)}")
+        event(f"deleted: {bool(result.packs_deleted)}")
+        event(f"move of moves: {self._longest_move() > 1}")
+        event(f"waited: {bool(result.waiting)}")
         assert set(result.waiting) <= {writing.writer.commit_id for writing in self.open}
+
+    def _longest_move(self) -> int:
+        """How many moves lie between a manifest and a chunk, at most."""
+        moves = Survey(self.store.context).moves
+        longest = 0
+        for number, (chunks, _, _) in moves.old.items():
+            for position in range(chunks):
+                steps, ref = 0, moves.step(number << 32 | position)
+                while ref is not None:
+                    steps, ref = steps + 1, moves.step(ref)
+                longest = max(longest, steps)
+        return longest
 
     @rule(deep=st.booleans())
     def verify(self, deep: bool) -> None:
@@ -386,9 +419,9 @@ def _settings(examples: int, steps: int) -> settings:
 
 
 class TestModel(StoreMachine.TestCase):
-    settings = _settings(60, 30)
+    settings = _settings(300, 50)
 
 
 @pytest.mark.slow
 class TestModelDeep(StoreMachine.TestCase):
-    settings = _settings(1500, 60)
+    settings = _settings(10_000, 80)

@@ -56,13 +56,14 @@ class Shelf:
         with self.store.writer(item, "files") as writer:
             report = backup_files(self.store.context.env, writer, source, Selection(), Silent())
         assert report.warnings == 0
-        return report.commit
+        return self.store.points.find("latest", item=item).id
 
     def put_image(self, source: Path, item: str = "disk") -> str:
         """A point of an image; its id."""
         env = self.store.context.env
         with self.store.writer(item, "images") as writer:
-            return backup_image(env, writer, RawSource(env, source), Silent(), name=b"disk").point
+            backup_image(env, writer, RawSource(env, source), Silent(), name=b"disk")
+        return self.store.points.find("latest", item=item).id
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a command speaks: results on stdout, everything else on stderr.
 
-With `--json` stdout carries one JSON object at the end, the result or the error. With `--json-progress` there are events before
-it, one JSON object a line, each with an `event`. Nothing here ever sees a secret but the passphrase of a recovery kit, once.
+With `--json` stdout carries one JSON object at the end, the result or the error. With `--json-progress` there are
+events before it, one JSON object a line, each with an `event`. Nothing here ever sees a secret but the passphrase of
+a recovery kit, once.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _WARNINGS = 1000  # that a result carries; all of them have been shown by then
 
 @dataclass(slots=True)
 class Console:
-    """How this run speaks. `detail`: what a failure that comes later adds to its error, such as what was done before it."""
+    """How this run speaks. `detail`: what a failure adds to its error, such as what was done before it came."""
 
     json: bool = False
     events: bool = False
@@ -34,7 +35,7 @@ class Console:
 
     @classmethod
     def of(cls, arguments: Sequence[str]) -> Console:
-        """As the arguments ask for, known before they are parsed: a wrong argument is reported in the right form as well."""
+        """As the arguments ask for; found before they are parsed, so that a wrong one is reported in the right form."""
         options = arguments[: arguments.index("--")] if "--" in arguments else arguments
         events = "--json-progress" in options
         return cls(
@@ -49,8 +50,10 @@ class Console:
         if self.json:
             _print_json({**result, **self._warnings()})
         else:
+            from keepstone.cli.render import text
+
             for line in lines:
-                click.echo(line)
+                click.echo(text(line))
 
     def event(self, name: str, **values: Any) -> None:
         """Something happened; only programs that asked for it hear of it."""
@@ -92,7 +95,9 @@ class Console:
 def _print_json(value: Mapping[str, Any]) -> None:
     import msgspec
 
-    click.echo(msgspec.json.encode(value))
+    from keepstone.cli.render import plain
+
+    click.echo(msgspec.json.encode(plain(value)))
     sys.stdout.flush()
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where this machine keeps the key files and recovery kits of its stores.
 
-A store's key file is `<store id>.key`. While it is being rotated the next one lies beside it as `<store id>.key.new`; whichever of the
-two opens the store is the right one, so a rotation may be interrupted anywhere.
+A store's key file is `<store id>.key`. While it is being rotated the next one lies beside it as `<store id>.key.new`;
+whichever of the two opens the store is the right one, so a rotation may be interrupted anywhere.
 """
 
 from __future__ import annotations

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from keepstone.crypto import Keyring
     from keepstone.env import Env
 
-__all__ = ["Sealing", "WrittenKit"]
+__all__ = ["Sealing", "WrittenKit", "recipient_option"]
+
+
+recipient_option = click.option(
+    "--kit-recipient",
+    "recipients",
+    multiple=True,
+    metavar="AGE1…",
+    help="Seal the kit to this age recipient, instead of under a passphrase that is made up and shown once.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +45,7 @@ class WrittenKit:
         return {"file": str(self.path), **sealed}
 
     def tell(self, console: Console) -> None:
-        """Tell people, who would not see the result of `--json`, even where little is to be said: nobody can ask again."""
+        """Tell people, also those who want little to be said: nobody can ask again."""
         if console.json:
             return
         lines = [f"The recovery kit is in {self.path}."]

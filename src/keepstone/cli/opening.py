@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a command gets its store: the options that say where it is and what opens it, and the opening itself.
 
-What opens a store, in this order: the recovery kit, if one is given; the key file, if one is given; the passphrase, if it
-is given by file, command or environment; this machine's key file for the store; the passphrase, asked for at the
-terminal, if the store has one.
+What opens a store, in this order: the recovery kit, if one is given; the key file, if one is given; the passphrase,
+if it is given by file, command or environment; this machine's key file for the store; the passphrase, asked for at
+the terminal, if the store has one.
 """
 
 from __future__ import annotations
@@ -205,6 +205,7 @@ def store_command(**attributes: Any) -> Callable[[Callable[..., Any]], click.Com
             return function(console, opening, **given)
 
         shown = _options(place_option, secret_options, _opening_options, output_options)
-        return click.command(**attributes)(shown(pass_console(run)))
+        command: click.Command = click.command(**attributes)(shown(pass_console(run)))
+        return command
 
     return decorate

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of the process that a long-running data path needs, made once before it starts.
 
-Freed megabytes stay in the heap instead of going back to the kernel and coming back as page faults: frames are compressed into and expanded
-from fresh objects of up to a megabyte, thousands a second. Measured on an image of 1.8 GB: 17,000 instead of 114,000 page faults, 5 % less
-CPU for the backup and 10 % less for the restore, for 12 MB more memory.
+Freed megabytes stay in the heap instead of going back to the kernel and coming back as page faults: frames are
+compressed into and expanded from fresh objects of up to a megabyte, thousands a second. Measured on an image of 1.8
+GB: 17,000 instead of 114,000 page faults, 5 % less CPU for the backup and 10 % less for the restore, for 12 MB more
+memory.
 
-Numeric libraries start a thread per processor when they are imported, and these wait by spinning; nothing here computes with
-matrices.
+Numeric libraries start a thread per processor when they are imported, and these wait by spinning; nothing here
+computes with matrices.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _EVENT_EVERY = 1.0
 
 
 class Meter:
-    """`Progress` that counts; several threads may call it. What the counts become is the business of a `shown` beside it."""
+    """`Progress` that counts; several threads may call it."""
 
     def __init__(self, console: Console, verb: str) -> None:
         self._console = console

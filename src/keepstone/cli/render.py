@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["duration", "lines_of", "path_text", "plain", "safe", "size", "table", "when"]
+__all__ = ["duration", "lines_of", "path_text", "plain", "safe", "size", "table", "text", "when"]
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
@@ -27,7 +27,9 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`42 s`, `3:07`, `2:03:07`."""
+    """`0.4 s`, `42 s`, `3:07`, `2:03:07`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -46,6 +48,11 @@ def path_text(path: bytes) -> str:
     return path.decode("utf-8", "backslashreplace")
 
 
+def text(value: str) -> str:
+    """Text that UTF-8 can carry: the same for the bytes that Python keeps in names of files (PEP 383)."""
+    return value if value.isascii() else path_text(value.encode("utf-8", "surrogateescape"))
+
+
 def safe(text: str) -> str:
     """Text for a terminal: what is not printable is escaped, so that no name can play with it."""
     if text.isprintable():
@@ -61,6 +68,8 @@ def plain(value: Any) -> Any:
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, bytes):
         return path_text(value)
+    if isinstance(value, str):
+        return text(value)
     if isinstance(value, Mapping):
         return {str(plain(key)): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -68,10 +77,10 @@ def plain(value: Any) -> Any:
     return value
 
 
-def lines_of(value: Any) -> list[str]:
-    """A dataclass for people: a line for each of its numbers and words that says anything, lists by their length."""
+def lines_of(value: Any, **more: str) -> list[str]:
+    """A dataclass for people: a line for each of its fields, lists by their length, and for what else is given."""
     shown = []
-    for name, item in plain(value).items():
+    for name, item in [*plain(value).items(), *more.items()]:
         if isinstance(item, (list, dict)):
             item = len(item)
         if isinstance(item, bool):

@@ -33,6 +33,8 @@ __all__ = ["FolderStorage", "FolderUpload"]
 _DIRECT_READ = 1 << 20
 _IDLE = 3600 * 10**9  # nanoseconds that a file of a process out of our sight must lie untouched to be litter
 _CANNOT_RENAME = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+_RESERVE = "reserve"
+_RESERVE_SIZE = 1 << 20  # markers, heads and tombstones are a few KiB each
 
 
 class FolderStorage:
@@ -250,7 +252,27 @@ class FolderStorage:
                         removed += 1
         return removed
 
+    def keep_reserve(self) -> None:
+        self._env.step("keep_reserve")
+        with contextlib.suppress(OSError):
+            self._settle(TEMPORARY)
+            fd = self._fs.open(self._path(f"{TEMPORARY}/{_RESERVE}"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                self._fs.posix_fallocate(fd, 0, _RESERVE_SIZE)
+            finally:
+                self._fs.close(fd)
+
+    def spend_reserve(self) -> bool:
+        self._env.step("spend_reserve")
+        try:
+            self._fs.unlink(self._path(f"{TEMPORARY}/{_RESERVE}"))
+        except OSError:
+            return False
+        return True
+
     def _is_litter(self, leftover: str) -> bool:
+        if leftover == _RESERVE:
+            return False
         try:
             _, boot, pid, started, host = leftover.split(",", 4)
             owner = Process(host, boot, int(pid), int(started))

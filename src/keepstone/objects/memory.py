@@ -114,6 +114,12 @@ class MemoryStorage:
         self._env.step("clean")
         return 0
 
+    def keep_reserve(self) -> None:
+        """Memory has no room to hold back."""
+
+    def spend_reserve(self) -> bool:
+        return False
+
 
 class MemoryUpload:
     """An upload into a `MemoryStorage`."""

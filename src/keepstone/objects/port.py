@@ -102,3 +102,9 @@ class ObjectStorage(Protocol):
 
         Uploads that are under way are not touched.
         """
+
+    def keep_reserve(self) -> None:
+        """Hold some room back for deleting, where room can run out. Harmless when it is held, or when there is none."""
+
+    def spend_reserve(self) -> bool:
+        """Give the reserve up, so that something small can be written on a full disk; False where there was none."""

@@ -65,7 +65,7 @@ class Chain:
             signed = _signed.decode(data)
             head = _head.decode(signed.head)
             signature = bytes.fromhex(signed.signature)
-        except (msgspec.MsgspecError, ValueError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, RecursionError, ValueError) as error:
             raise CorruptObject(f"{name} is damaged; run verify") from error
         if bytes(data) != _encode(head, signed.signature) or not verify(
             self._context.verify_key, b"keepstone-head/v1" + bytes(signed.head), signature

@@ -17,6 +17,7 @@ import msgspec
 
 from keepstone.errors import CorruptObject, LeaseLost, ObjectExists, ObjectMissing
 from keepstone.store.context import Context
+from keepstone.store.decoding import decode
 from keepstone.store.layout import COMMITS, commit_name
 
 __all__ = ["ABORTED", "Commits", "Move", "MoveRecord", "PointRecord", "Record"]
@@ -114,12 +115,7 @@ class Commits:
         record: Record | None = None
         if data != ABORTED:
             plain = self._context.open("commit", name, data)
-            try:
-                record = _decoder.decode(plain)
-            except msgspec.MsgspecError as error:
-                raise CorruptObject(
-                    f"{name} holds no record that this version knows ({error}); upgrade or run verify"
-                ) from error
+            record = decode(_decoder, plain, name)
         self._records[commit] = record
         return record
 

@@ -63,7 +63,7 @@ def decode_descriptor(data: bytes, place: str) -> Descriptor:
     """
     try:
         version = msgspec.json.decode(data, type=_Version)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise CorruptObject(f"keepstone.json of {place} is damaged ({error}); restore it from a copy") from error
     if version.magic != _MAGIC:
         raise UnsupportedFormat(f"{place} is not a Keepstone store (keepstone.json says {version.magic!r})")
@@ -75,7 +75,7 @@ def decode_descriptor(data: bytes, place: str) -> Descriptor:
     try:
         descriptor = msgspec.json.decode(data, type=Descriptor)
         valid = len(descriptor.store_id) == 16
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise CorruptObject(f"keepstone.json of {place} is damaged ({error}); restore it from a copy") from error
     if not valid:
         raise CorruptObject(f"keepstone.json of {place} has a store id of the wrong length; restore it from a copy")

@@ -20,6 +20,7 @@ from keepstone.errors import CorruptObject, ObjectExists, ObjectMissing
 from keepstone.store.chain import Chain
 from keepstone.store.commits import ABORTED, Commits
 from keepstone.store.context import Context
+from keepstone.store.decoding import decode
 from keepstone.store.layout import LEASES, MOVES_TAG, TOMBS, commit_name, lease_name, tomb_name
 
 __all__ = ["Leases", "Tomb", "Tombs"]
@@ -40,6 +41,11 @@ class Tomb(msgspec.Struct, frozen=True, kw_only=True):
 
     packs: list[bytes]
     moves: list[str]
+
+
+_lease = msgspec.msgpack.Decoder(_Lease)
+_tomb = msgspec.msgpack.Decoder(Tomb)
+_waits = msgspec.msgpack.Decoder(list[str])
 
 
 class Leases:
@@ -104,10 +110,10 @@ class Leases:
         """(process, wall clock) of a lease; None where it is gone. A damaged one counts as nobody's."""
         try:
             data = self._context.read_sealed("lease", lease_name(commit))
-            lease = msgspec.msgpack.decode(data, type=_Lease)
+            lease = decode(_lease, data, lease_name(commit))
         except ObjectMissing:
             return None
-        except (CorruptObject, msgspec.MsgspecError):
+        except CorruptObject:
             return Process(self._context.env.process().host, "", 0, 0), 0
         return Process(lease.host, lease.boot, lease.pid, lease.started), lease.time
 
@@ -144,10 +150,7 @@ class Tombs:
     def read(self, name: str) -> Tomb:
         """`ObjectMissing` where another collector has finished it; `CorruptObject`."""
         data = self._context.read_sealed("tomb", tomb_name(name))
-        try:
-            return msgspec.msgpack.decode(data, type=Tomb)
-        except msgspec.MsgspecError as error:
-            raise CorruptObject(f"{tomb_name(name)} is damaged ({error}); run verify") from error
+        return decode(_tomb, data, tomb_name(name))
 
     def condemned(self) -> frozenset[bytes]:
         """The packs that count as absent for a writer which begins now.
@@ -168,10 +171,7 @@ class Tombs:
             data = self._context.read_sealed("waits", tomb_name(name) + _WAITS)
         except ObjectMissing:
             return None
-        try:
-            return msgspec.msgpack.decode(data, type=list[str])
-        except msgspec.MsgspecError as error:
-            raise CorruptObject(f"{tomb_name(name)}{_WAITS} is damaged ({error}); run verify") from error
+        return decode(_waits, data, tomb_name(name) + _WAITS)
 
     def wait_for(self, name: str, leases: list[str]) -> list[str]:
         """Settle which leases the tombstone waits for: those listed after it was published, by whichever collector

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from keepstone.errors import CorruptObject
+from keepstone.store.decoding import decode
 from keepstone.store.refs import PackNumbers, decode_runs, encode_runs, expand_runs
 
 __all__ = ["Node", "decode_node", "encode_node"]
@@ -58,7 +58,4 @@ def encode_node(kind: str, chunks: list[int], children: list[int], body: bytes, 
 
 def decode_node(data: bytes | memoryview) -> Node:
     """Read a stored node; `CorruptObject` where it is none."""
-    try:
-        return _decoder.decode(data)
-    except msgspec.MsgspecError as error:
-        raise CorruptObject(f"a manifest node cannot be read ({error}); run verify") from error
+    return decode(_decoder, data, "a manifest node")

@@ -16,6 +16,8 @@ from keepstone.errors import CorruptObject, GuardRefused, ObjectExists, ObjectMi
 from keepstone.store.chain import Chain
 from keepstone.store.commits import Commits, PointRecord
 from keepstone.store.context import Context
+from keepstone.store.decoding import decode
+from keepstone.store.fulldisk import with_reserve
 from keepstone.store.layout import DELETED, MOVES_TAG, commit_name, deleted_name
 
 __all__ = ["Point", "Points", "item_tag"]
@@ -26,6 +28,9 @@ _DAY = 86_400 * 10**9
 class _Marker(msgspec.Struct, frozen=True):
     deleted: int
     until: int
+
+
+_marker = msgspec.msgpack.Decoder(_Marker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +74,9 @@ class Points:
     def _marker(self, commit: str) -> int | None:
         try:
             data = self._context.read_sealed("deleted", deleted_name(commit))
-            return msgspec.msgpack.decode(data, type=_Marker).until
+            return decode(_marker, data, deleted_name(commit)).until
         except ObjectMissing:
             return None
-        except msgspec.MsgspecError as error:
-            raise CorruptObject(f"{deleted_name(commit)} is damaged ({error}); run verify") from error
 
     def find(self, name: str, *, deleted: bool = False, item: str | None = None) -> Point:
         """The point with this id, or this unambiguous beginning of one, or `latest`; `PointNotFound`."""
@@ -97,6 +100,9 @@ class Points:
 
     def forget(self, point: Point) -> int:
         """Soft-delete; the wall clock (ns) until which `undelete` is possible. Repeating it changes nothing."""
+        return with_reserve(self._context.storage, lambda: self._forget(point))
+
+    def _forget(self, point: Point) -> int:
         now = self._context.env.wall_time()
         until = now + self._days * _DAY
         name = deleted_name(point.id)
@@ -109,7 +115,8 @@ class Points:
 
     def undelete(self, point: Point) -> None:
         """Take a soft delete back."""
-        Chain(self._context).append("undelete", deleted_name(point.id), b"")
+        storage = self._context.storage
+        with_reserve(storage, lambda: Chain(self._context).append("undelete", deleted_name(point.id), b""))
         self._context.storage.delete(deleted_name(point.id))
 
     def purge(self, point: Point, *, now: bool = False) -> None:
@@ -128,7 +135,8 @@ class Points:
             raise GuardRefused(
                 f"recovery point {point.short} can still be undeleted; wait for its date, or purge it at once"
             )
-        Chain(self._context).append("purge", commit_name(point.id), b"")
+        storage = self._context.storage
+        with_reserve(storage, lambda: Chain(self._context).append("purge", commit_name(point.id), b""))
         self._context.storage.delete(commit_name(point.id))
         self._context.storage.delete(deleted_name(point.id))
 

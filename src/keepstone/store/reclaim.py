@@ -20,11 +20,13 @@ A running writer makes a round end early: what it may refer to stays condemned a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
-from keepstone.errors import LeaseLost, ObjectMissing
+from keepstone.errors import LeaseLost, ObjectMissing, StorageFull
 from keepstone.store.chain import Chain
 from keepstone.store.compact import compact
 from keepstone.store.context import Context
+from keepstone.store.fulldisk import with_reserve
 from keepstone.store.layout import commit_name, pack_name
 from keepstone.store.leases import Leases, Tomb, Tombs
 from keepstone.store.points import Points
@@ -75,8 +77,11 @@ def reclaim(
         dead = [pack for pack in survey.dead() if pack not in condemned]
     unneeded = survey.unneeded_moves()
     if dead or unneeded:
-        tombs.publish(Tomb(packs=[*dead, *survey.old_packs(unneeded)], moves=unneeded))
-    return _finish(context, survey, tombs, len(purged), compacted, bytes_dead)
+        tomb = Tomb(packs=[*dead, *survey.old_packs(unneeded)], moves=unneeded)
+        with_reserve(context.storage, lambda: tombs.publish(tomb))
+    reclaimed = _finish(context, survey, tombs, len(purged), compacted, bytes_dead)
+    context.storage.keep_reserve()
+    return reclaimed
 
 
 def _sparse(survey: Survey, condemned: frozenset[bytes], below: float) -> list[tuple[bytes, int]]:
@@ -99,6 +104,8 @@ def _compact(context: Context, survey: Survey, sparse: list[bytes], level: int) 
             compact(context, survey.packs, needed, level)
         except LeaseLost:
             continue  # taken for dead; a later round compacts them
+        except StorageFull:
+            break  # no room for copies now; what is wholly dead goes first
         except ObjectMissing:
             survey.refresh()
             if survey.sizes.keys() >= set(batch):
@@ -126,7 +133,8 @@ def _finish(context: Context, survey: Survey, tombs: Tombs, purged: int, compact
         except ObjectMissing:
             continue  # another collector finished it
         if waits is None:
-            waits = tombs.wait_for(name, leases.names())
+            listed = leases.names()
+            waits = with_reserve(context.storage, partial(tombs.wait_for, name, listed))
         open_leases = leases.drain(waits, abort_after=_ABORT_AFTER)
         if open_leases:
             waiting.update(open_leases)

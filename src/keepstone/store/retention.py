@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which points a rule of retention keeps: arithmetic over names and times, nothing else.
 
-Each item stands for itself, so that one with rare backups does not lose them to another with many. Days, weeks (from Monday,
-ISO 8601), months and years are those of UTC. A rule of N days keeps the newest point of each of the N newest days that have
-one, counted from the item's newest point and not from today: an item that is no longer backed up keeps what it has.
-Where rules overlap a point is kept if any rule keeps it. Times in the future count like others.
+Each item stands for itself, so that one with rare backups does not lose them to another with many. Days, weeks (from
+Monday, ISO 8601), months and years are those of UTC. A rule of N days keeps the newest point of each of the N newest
+days that have one, counted from the item's newest point and not from today: an item that is no longer backed up keeps
+what it has. Where rules overlap a point is kept if any rule keeps it. Times in the future count like others.
 """
 
 from __future__ import annotations

@@ -112,6 +112,7 @@ class Store:
         store = cls(env, storage, descriptor, keyring, cache)
         Chain(store.context).append("init", DESCRIPTOR, encoded)
         storage.put(DESCRIPTOR, encoded)
+        storage.keep_reserve()
         return store
 
     @classmethod

@@ -18,7 +18,7 @@ _HERE = "keepstone.cli.store"
         "init": (f"{_HERE}.init:init", "Make a store, its keys and its recovery kit."),
         "backup": (f"{_HERE}.backup:backup", "Make recovery points of folders, files, images and block devices."),
         "list": (f"{_HERE}.listing:list_points", "List the recovery points."),
-        "show": (f"{_HERE}.listing:show", "Show a recovery point, or a folder in it."),
+        "show": (f"{_HERE}.listing:show", "Show what is known of a recovery point."),
         "restore": (f"{_HERE}.restore:restore", "Restore a recovery point, or what is chosen of it."),
         "find": (f"{_HERE}.find:find", "Find files in all recovery points."),
         "diff": (f"{_HERE}.diff:diff", "Show where two recovery points differ."),

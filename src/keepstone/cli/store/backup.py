@@ -20,7 +20,6 @@ from keepstone.cli.store.points import FILES, IMAGES, facts
 if TYPE_CHECKING:
     from keepstone.env import Env
     from keepstone.store import Store
-    from keepstone.workloads.files import Selection
 
 __all__ = ["backup"]
 
@@ -29,7 +28,7 @@ _LEVELS = {"fast": 1, "balanced": 3}
 _DAY = 86_400 * 10**9
 
 
-class _Level(click.ParamType):
+class _Level(click.ParamType):  # type: ignore[type-arg]
     """A zstd level by number or name."""
 
     name = "level"
@@ -90,15 +89,13 @@ def backup(
     store = opening.store()
     env = store.context.env
     found = _sources(sources, item, image)
-    from keepstone.workloads.files import Selection
-
-    selection = Selection(
-        exclude=exclude,
-        exclude_from=exclude_from,
-        include=include,
-        one_file_system=one_file_system,
-        skip_caches=exclude_caches,
-    )
+    selection: dict[str, Any] = {
+        "exclude": exclude,
+        "exclude_from": exclude_from,
+        "include": include,
+        "one_file_system": one_file_system,
+        "skip_caches": exclude_caches,
+    }
     if dry_run:
         return _try(console, env, found, selection)
     from keepstone.store.store import DEFAULT_LEVEL
@@ -136,19 +133,23 @@ def _sources(paths: tuple[str, ...], item: str | None, image: bool | None) -> li
             mode = os.stat(path).st_mode
         except OSError as error:
             raise failure(error, given, missing=SourceMissing) from error
-        kind = FILES
-        if stat.S_ISBLK(mode) or (stat.S_ISREG(mode) and (path.lower().endswith(_DISK_IMAGES) if image is None else image)):
+        is_image = path.lower().endswith(_DISK_IMAGES) if image is None else image
+        if stat.S_ISDIR(mode):
+            if image:
+                raise UsageError(f"{given} is a folder, not a disk image; leave --image out")
+            kind = FILES
+        elif stat.S_ISREG(mode):
+            kind = IMAGES if is_image else FILES
+        elif stat.S_ISBLK(mode):
             kind = IMAGES
-        elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        else:
             raise UsageError(f"{given} is no folder, file or block device; it cannot be backed up")
-        elif image and stat.S_ISDIR(mode):
-            raise UsageError(f"{given} is a folder, not a disk image; leave --image out")
         found[path] = _Source(path, kind, item or path_text(path))
     return list(found.values())
 
 
 def _back_up(
-    store: Store, source: _Source, selection: Selection, options: dict[str, Any], meter: Meter
+    store: Store, source: _Source, selection: dict[str, Any], options: dict[str, Any], meter: Meter
 ) -> dict[str, Any]:
     """Make the point; what its record says."""
     from keepstone.store import Point, PointRecord
@@ -162,9 +163,9 @@ def _back_up(
             with RawSource(env, Path(os.fsdecode(source.path))) as disk:
                 commit = backup_image(env, writer, disk, meter, name=source.path).commit
         else:
-            from keepstone.workloads.files import backup_files
+            from keepstone.workloads.files import Selection, backup_files
 
-            commit = backup_files(env, writer, source.path, selection, meter).commit
+            commit = backup_files(env, writer, source.path, Selection(**selection), meter).commit
     record = store.commits.get(commit)
     assert isinstance(record, PointRecord)
     return facts(Point(commit, record))
@@ -179,23 +180,24 @@ def _line(point: dict[str, Any]) -> str:
     )
 
 
-def _try(console: Console, env: Env, sources: list[_Source], selection: Selection) -> int:
+def _try(console: Console, env: Env, sources: list[_Source], selection: dict[str, Any]) -> int:
     """Say what would be backed up."""
-    from keepstone.disks import RawSource
-    from keepstone.workloads.files import dry_run
-
     tried: list[dict[str, Any]] = []
     lines: list[str] = []
     for source in sources:
         about: dict[str, Any] = {"item": source.item, "kind": source.kind}
         with metered(console, "dry run") as meter:
             if source.kind == IMAGES:
+                from keepstone.disks import RawSource
+
                 with RawSource(env, Path(os.fsdecode(source.path))) as disk:
                     data = sum(extent.length for extent in disk.extents() if not extent.zero)
                     about |= {"bytes": disk.size, "data_bytes": data}
                 lines.append(f"{safe(source.item)}  {size(about['bytes'])}, {size(data)} of them data")
             else:
-                about |= plain(dry_run(env, source.path, selection, meter))
+                from keepstone.workloads.files import Selection, dry_run
+
+                about |= plain(dry_run(env, source.path, Selection(**selection), meter))
                 lines.append(f"{safe(source.item)}  {size(about['bytes'])} in {about['files']:,} files")
         tried.append(about)
     console.result({"dry_run": True, "sources": tried}, lines)

@@ -12,7 +12,7 @@ import click
 
 from keepstone.cli.console import Console, pass_console
 from keepstone.cli.keyfiles import key_file, place_for_kit
-from keepstone.cli.kit import Sealing
+from keepstone.cli.kit import Sealing, recipient_option
 from keepstone.cli.opening import output_options, place_option, secret_options
 from keepstone.cli.secret import Secret
 
@@ -37,8 +37,7 @@ __all__ = ["init"]
 )
 @click.option("--kit", "kit_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Where to write the recovery kit [default: among this user's].")  # fmt: skip
-@click.option("--kit-recipient", "recipients", multiple=True, metavar="AGE1…",
-              help="Seal the kit to this age recipient, instead of under a passphrase that is made up and shown once.")  # fmt: skip
+@recipient_option
 @click.option("--hashing", type=click.Choice(["blake3", "hmac-sha256"]), default="blake3", show_default=True,
               help="How chunks are identified; hmac-sha256 where only FIPS algorithms are allowed.")  # fmt: skip
 @click.option("--soft-delete-days", type=click.IntRange(0, 3650), default=14, show_default=True,

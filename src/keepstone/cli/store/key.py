@@ -10,7 +10,7 @@ import click
 
 from keepstone.cli.console import Console
 from keepstone.cli.keyfiles import key_file, next_key_file, place_for_kit, replace_private
-from keepstone.cli.kit import Sealing
+from keepstone.cli.kit import Sealing, recipient_option
 from keepstone.cli.opening import Opening, store_command
 from keepstone.cli.secret import Secret
 
@@ -105,8 +105,7 @@ def _finish_rotation(opening: Opening, store: Store, usual: Path, following: Pat
 @store_command(name="kit")
 @click.option("--out", "path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Where to write the kit [default: among this user's].")  # fmt: skip
-@click.option("--kit-recipient", "recipients", multiple=True, metavar="AGE1…",
-              help="Seal the kit to this age recipient, instead of under a passphrase that is made up and shown once.")  # fmt: skip
+@recipient_option
 def kit(console: Console, opening: Opening, path: Path | None, recipients: tuple[str, ...]) -> None:
     """Make another recovery kit. Earlier ones stay good."""
     sealing = Sealing.checked(opening.env(), recipients)

@@ -45,7 +45,7 @@ class _Wanted:
 @click.option("--target", type=click.Path(path_type=Path), metavar="TARGET",
               help="Where to: a folder for files, a file or block device for a disk.")  # fmt: skip
 @click.option("--in-place", is_flag=True,
-              help="TARGET may hold something already; only what differs is written [default TARGET: the source].")  # fmt: skip
+              help="TARGET may hold something; only what differs is written [default TARGET: the source].")  # fmt: skip
 @click.option("--tar", metavar="FILE", help="Write a tar stream to FILE, or to the standard output with `-`.")
 @click.option("--overwrite", "conflict", flag_value="overwrite",
               help="Replace what is there and differs: the default in place.")  # fmt: skip
@@ -189,11 +189,11 @@ def _stream(console: Console, file: str) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     try:
-        stream = open(file, "xb")
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError as error:
         raise TargetExists(f"{file} is there already; choose another file") from error
     try:
-        with stream:
+        with open(file, "wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())

@@ -16,7 +16,7 @@ def stat(console: Console, opening: Opening) -> None:
     statistics = opening.store().stat()
     ratio = round(statistics.deduplication, 3)
     console.result(
-        plain(statistics) | {"deduplication": ratio}, [*lines_of(statistics), f"deduplication:  {ratio:.3g} times"]
+        plain(statistics) | {"deduplication": ratio}, lines_of(statistics, deduplication=f"{ratio:.3g} times")
     )
 
 

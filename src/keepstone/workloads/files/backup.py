@@ -13,6 +13,7 @@ import pwd
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -26,7 +27,8 @@ from keepstone.workloads.files.metadata import Attributes
 from keepstone.workloads.files.page import Detail, Extra, Page, encode_page, stored
 from keepstone.workloads.files.scan import Listing
 from keepstone.workloads.files.selection import Selection
-from keepstone.workloads.files.traversal import Tally, Traversal
+from keepstone.workloads.files.tally import Tally
+from keepstone.workloads.files.traversal import Traversal
 from keepstone.workloads.progress import Progress
 
 __all__ = ["Report", "backup_files", "dry_run"]
@@ -34,7 +36,8 @@ __all__ = ["Report", "backup_files", "dry_run"]
 Path = bytes | str | os.PathLike[str] | os.PathLike[bytes]
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
     """What a backup did, or would do. `commit`: the id of the point, empty for a dry run.
 
     `files`: everything that is no directory; `unchanged`: those of them that were taken from the parent. `bytes`: the size of all regular
@@ -58,18 +61,18 @@ def backup_files(env: Env, writer: Writer, source: Path, selection: Selection, p
     """
     path = os.path.abspath(os.fsencode(source))
     traversal: Traversal | None = None
+    tally = Tally(progress)
     try:
         rules = selection.compile(env)
         with _failures(path):
             root, only = _open(env.fs, path)
-            traversal = Traversal(env, writer, rules, root, progress)
+            traversal = Traversal(env, writer, rules, root, tally)
             described = b"" if only else _root_page(env.fs, root)
             if writer.parent is not None:
                 progress.expect(writer.parent.logical)
             traversal.run(only)
         if only and not traversal.root_refs:
             raise SourceMissing(f"{os.fsdecode(path)}: it vanished while it was backed up; nothing was committed")
-        tally = traversal.tally
         detail = Detail(
             root=described,
             single=only is not None,
@@ -110,14 +113,15 @@ def dry_run(
     """
     path = os.path.abspath(os.fsencode(source))
     rules = selection.compile(env)
+    tally = Tally(progress)
     with _failures(path):
         root, only = _open(env.fs, path)
-        traversal = Traversal(env, _Nowhere(), rules, root, progress, read=False, listed=listed)
+        traversal = Traversal(env, _Nowhere(), rules, root, tally, read=False, listed=listed)
         try:
             traversal.run(only)
         finally:
             traversal.close()
-    return _report(traversal.tally, "")
+    return _report(tally, "")
 
 
 def _report(tally: Tally, commit: str) -> Report:

@@ -12,7 +12,8 @@ import os
 
 from keepstone.store import SEGMENT, SMALL_FILE, Chunks, Scratch, cut_file
 from keepstone.workloads.files.folders import Folder
-from keepstone.workloads.files.intake import Intake, Item, Taken, is_fatal
+from keepstone.workloads.files.intake import Intake, Item, Taken
+from keepstone.workloads.files.tally import is_fatal
 
 __all__ = ["Batch", "BatchRead"]
 

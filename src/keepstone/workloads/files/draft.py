@@ -16,7 +16,17 @@ from keepstone.store import Writer
 from keepstone.workloads.files.earlier import EarlierPage
 from keepstone.workloads.files.intake import UNREADABLE, Taken
 from keepstone.workloads.files.metadata import link_of
-from keepstone.workloads.files.page import COLUMNS, NODE_KIND, Extra, Page, column, encode_page, split_names, stored
+from keepstone.workloads.files.page import (
+    COLUMNS,
+    NO_EXTRA,
+    NODE_KIND,
+    Extra,
+    Page,
+    column,
+    encode_page,
+    split_names,
+    stored,
+)
 from keepstone.workloads.files.scan import DIRECTORY, Listing
 
 if TYPE_CHECKING:
@@ -39,7 +49,21 @@ class Draft:
     the only page of the parent with any of these names.
     """
 
-    __slots__ = ("_columns", "_dropped", "_extras", "_kinds", "_names", "_parts", "_restated", "_writer", "number", "pending", "place", "twin", "visit")
+    __slots__ = (
+        "_columns",
+        "_dropped",
+        "_extras",
+        "_kinds",
+        "_names",
+        "_parts",
+        "_restated",
+        "_writer",
+        "number",
+        "pending",
+        "place",
+        "twin",
+        "visit",
+    )
 
     def __init__(
         self, writer: Writer, visit: Visit, number: int, listing: Listing, twin: EarlierPage | None, place: int | None
@@ -63,7 +87,7 @@ class Draft:
         self._make()
         if refs:
             self._parts[index] = refs
-        if extra is not None:
+        if extra is not None and extra != NO_EXTRA:
             self._extras[index] = extra
 
     def put_file(self, index: int, refs: list[int], status: os.stat_result, taken: Taken) -> None:
@@ -74,7 +98,7 @@ class Draft:
             status = taken.status or status
             self._restated[index] = status, status.st_size if taken.size < 0 else taken.size
         extra = Extra(xattrs=taken.xattrs, link=link_of(status), extents=taken.extents, flags=taken.flags)
-        if extra != Extra():
+        if extra != NO_EXTRA:
             self._extras[index] = extra
         else:
             self._extras.pop(index, None)
@@ -88,7 +112,7 @@ class Draft:
         """This entry cannot be read."""
         self._make()
         self._parts.pop(index, None)
-        old = self._extras.get(index, Extra())
+        old = self._extras.get(index, NO_EXTRA)
         self._extras[index] = Extra(xattrs=old.xattrs, link=old.link, flags=UNREADABLE)
 
     def drop(self, index: int) -> None:
@@ -158,7 +182,9 @@ class Draft:
             runs = 1 + sum(place != before + 1 for before, place in zip(chunks, chunks[1:], strict=False))
             if len(body) + runs * _RUN > _NODE:
                 path = os.fsdecode(self.visit.folder.path(names[:-1]))
-                raise SourceFailed(f"{path} is in more pieces than a manifest can hold; exclude it, or back it up as an image")
+                raise SourceFailed(
+                    f"{path} is in more pieces than a manifest can hold; exclude it, or back it up as an image"
+                )
         return [self._writer.put_node(NODE_KIND, chunks, children, body)], False
 
     def _picked(self, rows: list[int]) -> tuple[bytes, Columns]:

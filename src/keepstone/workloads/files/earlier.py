@@ -13,22 +13,22 @@ A page of the parent that is damaged or gone is as if it had never been.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from keepstone.errors import CorruptObject, KeepstoneError, ObjectMissing
+from keepstone.errors import CorruptObject, ObjectMissing
 from keepstone.store import Writer
+from keepstone.workloads.files.folders import Folder
 from keepstone.workloads.files.metadata import link_of
-from keepstone.workloads.files.page import NODE_KIND, Extra, Page, column, decode_page, split_names
+from keepstone.workloads.files.page import NO_EXTRA, NODE_KIND, Extra, Page, column, decode_page, split_names
 from keepstone.workloads.files.scan import DIRECTORY, REGULAR, Listing
+from keepstone.workloads.files.tally import Tally
 
 __all__ = ["SLACK", "Earlier", "EarlierPage", "Found"]
 
 SLACK = 2 * 10**9
 """Nanoseconds; the coarsest clock of a file system (FAT) ticks every two seconds."""
-
-_NO_EXTRA = Extra()
 
 
 class EarlierPage:
@@ -109,7 +109,7 @@ class EarlierPage:
                 column("q", page.ctimes, total),
                 column("Q", page.inodes, total),
             )
-            extras = [page.extras.get(at, _NO_EXTRA) for at in range(total)]
+            extras = [page.extras.get(at, NO_EXTRA) for at in range(total)]
             self._found = {
                 name: Found(*values) for name, *values in zip(names, kinds, *columns, refs, extras, strict=True)
             }
@@ -140,37 +140,41 @@ class Found(NamedTuple):
 
 
 class Earlier:
-    """The pages of one directory of the parent at the places `refs`, of which there may be none, beside those of today.
+    """The pages of the directory `folder` in the parent, at the places `refs`, of which there may be none."""
 
-    `lost` is told of pages that cannot be read.
-    """
+    __slots__ = ("_folder", "_loaded", "_refs", "_tally", "_writer", "pages")
 
-    __slots__ = ("_lost", "_pages", "_refs", "_writer")
-
-    def __init__(self, writer: Writer, refs: Sequence[int], lost: Callable[[KeepstoneError], None]) -> None:
+    def __init__(self, writer: Writer, refs: list[int], tally: Tally, folder: Folder) -> None:
+        self.pages = len(refs)
         self._writer = writer
-        self._refs = list(reversed(refs))
-        self._pages: list[EarlierPage] = []
-        self._lost = lost
+        self._tally = tally
+        self._folder = folder
+        self._refs = refs[::-1]
+        self._loaded: list[EarlierPage] = []
 
     def beside(self, names: bytes) -> list[EarlierPage]:
         """The pages that may have any of these names. Must be asked in order of the names."""
-        first, last = names[: names.index(b"\0")], names[names.rfind(b"\0", 0, -1) + 1 : -1]
-        pages = [page for page in self._pages if _last(page.page) >= first]
-        while self._refs and (not pages or _last(pages[-1].page) < last):
-            try:
-                page = EarlierPage(self._writer, self._refs.pop())
-            except (CorruptObject, ObjectMissing) as error:
-                self._lost(error)
-                continue
-            if _last(page.page) >= first:
-                pages.append(page)
-        self._pages = pages
-        return pages
+        if self.pages == 1 and self._refs:
+            self._load(b"")
+            return self._loaded
+        first, last = names[: names.index(b"\0")], _last(names)
+        self._loaded = [page for page in self._loaded if _last(page.page.names) >= first]
+        while self._refs and (not self._loaded or _last(self._loaded[-1].page.names) < last):
+            self._load(first)
+        return self._loaded
+
+    def _load(self, first: bytes) -> None:
+        try:
+            page = EarlierPage(self._writer, self._refs.pop())
+        except (CorruptObject, ObjectMissing) as error:
+            self._tally.lost(self._folder, error)
+            return
+        if _last(page.page.names) >= first:
+            self._loaded.append(page)
 
 
-def _last(page: Page) -> bytes:
-    return page.names[page.names.rfind(b"\0", 0, -1) + 1 : -1]
+def _last(names: bytes) -> bytes:
+    return names[names.rfind(b"\0", 0, -1) + 1 : -1]
 
 
 def _stands(extra: Extra, status: os.stat_result) -> bool:

@@ -90,6 +90,14 @@ class Folders:
         with self._lock:
             folder.holders += 1
 
+    def leave(self, folder: Folder) -> None:
+        """`unpin` and `release`."""
+        with self._lock:
+            folder.pins -= 1
+            folder.holders -= 1
+            if not folder.pins and not folder.holders:
+                self._close(folder)
+
     def release(self, folder: Folder) -> None:
         """The opposite of `hold`."""
         with self._lock:

@@ -31,7 +31,6 @@ __all__ = [
     "Item",
     "Taken",
     "check_kind",
-    "is_fatal",
     "is_unchanged",
     "shortened",
     "total",
@@ -43,15 +42,9 @@ CHANGED, UNREADABLE = 1, 2
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_HOLES = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY}
-_FATAL = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _MOST_EXTENTS = 1 << 16
 
 Extents = list[tuple[int, int]]
-
-
-def is_fatal(error: OSError) -> bool:
-    """Whether this says something about the machine, not about the file."""
-    return error.errno in _FATAL
 
 
 class Item:
@@ -92,7 +85,7 @@ class Taken:
     flags: int = 0
     again: bool = False
     error: OSError | None = None
-    note: str = ""
+    unattributed: OSError | None = None
 
 
 class Intake:
@@ -116,8 +109,7 @@ class Intake:
             return self._open_leased(folder, name)
 
     def _open_leased(self, folder: int, name: bytes) -> int:
-        """Open a file on which somebody holds a lease (F_SETLEASE); the kernel sees to it that it is given back soon.
-        """
+        """Open a file on which somebody holds a lease (F_SETLEASE); the kernel sees to it that it is given back soon."""
         path = self.fs.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         try:
             check_kind(self.fs.fstat(path))
@@ -130,8 +122,8 @@ class Intake:
         size = status.st_size
         if size <= len(view) and not _is_sparse(status):
             got = self.fs.preadv(fd, [view[:size]], 0) if size else 0
-            xattrs, note = self.xattrs(fd, status.st_dev)
-            if got == size and not xattrs and not note and is_unchanged(self.fs.fstat(fd), status):
+            xattrs, error = self.xattrs(fd, status.st_dev)
+            if got == size and not xattrs and error is None and is_unchanged(self.fs.fstat(fd), status):
                 return got, None
         return self._take_with_care(fd, status, view)
 
@@ -145,7 +137,7 @@ class Intake:
             taken.extents = self.extents(fd, status)
             ranges = whole(status) if taken.extents is None else taken.extents
             got = self._fill(fd, view, ranges)
-            taken.xattrs, taken.note = self.xattrs(fd, status.st_dev)
+            taken.xattrs, taken.unattributed = self.xattrs(fd, status.st_dev)
             if got == total(ranges) and is_unchanged(self.fs.fstat(fd), status):
                 break
         else:
@@ -166,12 +158,12 @@ class Intake:
                 at += count
         return at
 
-    def xattrs(self, fd: int, device: int) -> tuple[dict[bytes, bytes], str]:
-        """The extended attributes of an open file, and what went wrong with them."""
+    def xattrs(self, fd: int, device: int) -> tuple[dict[bytes, bytes], OSError | None]:
+        """The extended attributes of an open file, or why they cannot be read."""
         try:
-            return self._attributes.read(fd, device), ""
+            return self._attributes.read(fd, device), None
         except OSError as error:
-            return {}, f"its extended attributes cannot be read ({error.strerror})"
+            return {}, error
 
     def extents(self, fd: int, status: os.stat_result) -> Extents | None:
         """Where a file has data, None where there are no holes in it. `OSError`."""

@@ -29,6 +29,7 @@ from keepstone.errors import CorruptObject
 __all__ = [
     "COLUMNS",
     "NODE_KIND",
+    "NO_EXTRA",
     "PAGE_ENTRIES",
     "Detail",
     "Entry",
@@ -112,7 +113,7 @@ class Detail(msgspec.Struct, frozen=True):
 
 
 _FIELDS = ("modes", "uids", "gids", "sizes", "mtimes", "ctimes", "inodes", "counts")
-_NO_EXTRA = Extra()
+NO_EXTRA = Extra()
 _decoder = msgspec.msgpack.Decoder(Page)
 _encoder = msgspec.msgpack.Encoder()
 
@@ -160,4 +161,4 @@ def entries(page: Page) -> Iterator[Entry]:
     columns = [column(code, getattr(page, name), len(names)) for name, code in zip(_FIELDS, COLUMNS + "I", strict=True)]
     extras = page.extras
     for index, (name, *values) in enumerate(zip(names, *columns, strict=True)):
-        yield Entry(name, *values, extras.get(index, _NO_EXTRA))
+        yield Entry(name, *values, extras.get(index, NO_EXTRA))

@@ -97,9 +97,7 @@ def _lines(env: Env, path: str | os.PathLike[str]) -> list[str]:
         finally:
             env.fs.close(fd)
     except OSError as error:
-        raise failure(
-            error, f"the patterns in {os.fspath(path)}", missing=SourceMissing, other=SourceFailed
-        ) from error
+        raise failure(error, f"the patterns in {os.fspath(path)}", missing=SourceMissing, other=SourceFailed) from error
     return os.fsdecode(b"".join(pieces)).splitlines()
 
 

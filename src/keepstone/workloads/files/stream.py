@@ -26,11 +26,11 @@ from keepstone.workloads.files.intake import (
     Item,
     Taken,
     check_kind,
-    is_fatal,
     is_unchanged,
     shortened,
     whole,
 )
+from keepstone.workloads.files.tally import is_fatal
 
 __all__ = ["Stream"]
 
@@ -139,8 +139,8 @@ class Stream:
         if self._error is not None:
             return Taken(error=self._error)
         status = self._status
-        xattrs, note = self._intake.xattrs(self._fd, status.st_dev)
-        taken = Taken(count=len(self.refs), xattrs=xattrs, extents=self._extents, note=note)
+        xattrs, error = self._intake.xattrs(self._fd, status.st_dev)
+        taken = Taken(count=len(self.refs), xattrs=xattrs, extents=self._extents, unattributed=error)
         if self._got < self._starts[-1] or not is_unchanged(self._fs.fstat(self._fd), status):
             taken.flags = CHANGED
             taken.extents, taken.size = shortened(self._ranges, self._got, status.st_size)

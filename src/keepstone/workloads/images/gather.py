@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Neighbouring chunks written by one call.
 
-A disk takes megabytes several times as fast as quarters of them, and each call costs its own. Each thread gathers in its
-own page-aligned buffer, which also is what direct I/O needs.
+A disk takes megabytes several times as fast as quarters of them, and each call costs its own. Each thread gathers in
+its own page-aligned buffer, which also is what direct I/O needs.
 """
 
 from __future__ import annotations

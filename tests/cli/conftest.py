@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line, run in this process on real stores beneath a home of the test's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.running import Cli
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]) -> Cli:
+    """A command line with an empty home; the working directory is the test's own."""
+    monkeypatch.setenv("KEEPSTONE_HOME", str(tmp_path / "home"))
+    for variable in ("KEEPSTONE_PASSPHRASE", "KEEPSTONE_NEW_PASSPHRASE", "KEEPSTONE_STORE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return Cli(tmp_path, capsysbinary)
+
+
+@pytest.fixture
+def made(cli: Cli) -> Cli:
+    """The same, with a store in `store`."""
+    cli.init()
+    return cli

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Making a store: its keys, its kit, and nothing left where it fails."""
+
+from __future__ import annotations
+
+import re
+import stat
+from pathlib import Path
+
+import pytest
+
+from keepstone.crypto import open_kit
+from tests.cli.running import IDENTITY, RECIPIENT, Cli
+
+pytestmark = pytest.mark.store
+
+
+def everything(path: Path) -> set[str]:
+    return {str(found.relative_to(path)) for found in path.rglob("*")}
+
+
+def test_platform_key_and_kit_belong_to_their_owner_only(cli: Cli) -> None:
+    made = cli.init()
+
+    key, kit = Path(made["key_file"]), Path(made["kit"]["file"])
+    assert key == cli.home / "keys" / f"{made['store']}.key"
+    assert kit == cli.home / "kits" / f"{made['store']}.age"
+    for path, mode in ((key, 0o600), (kit, 0o600), (key.parent, 0o700), (kit.parent, 0o700), (cli.store, 0o700)):
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert made["opens_by"] == ["platform"]
+    assert made["kit"]["recipients"] == [RECIPIENT]
+    assert open_kit(kit.read_bytes(), identity=IDENTITY).store_id.hex() == made["store"]
+
+
+def test_made_up_passphrase_is_shown_once_and_opens_the_kit(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = cli("init", "--kit", "kit.age")
+
+    passphrase = re.search(r"passphrase is  (\S+)", ended.err)
+    assert passphrase is not None
+    assert "Keep the kit" in ended.err
+    assert passphrase[1] not in ended.out
+    assert not any(passphrase[1].encode() in path.read_bytes() for path in cli.path.rglob("*") if path.is_file())
+    for path in (cli.home / "keys").iterdir():
+        path.unlink()
+    assert cli("list", "--json", code=12).error == "WrongKey"
+    monkeypatch.setenv("KEEPSTONE_PASSPHRASE", passphrase[1])
+    assert cli("list", "--kit", "kit.age", "--json").json == {"points": []}
+
+
+def test_made_up_passphrase_is_in_the_result_of_json(cli: Cli) -> None:
+    ended = cli("init", "--json")
+
+    passphrase = ended.json["kit"]["passphrase"]
+    assert ended.err == ""
+    assert open_kit(Path(ended.json["kit"]["file"]).read_bytes(), passphrase=passphrase)
+
+
+def test_passphrase_and_key_file_both_open(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = cli.path / "secret"
+    secret.write_text("correct horse\n")
+
+    made = cli.init("--passphrase-file", secret, "--key-file", "my.key")
+
+    assert made["opens_by"] == ["platform", "passphrase"]
+    assert list((cli.home / "keys").glob("*")) == []
+    assert cli("list", "--json", "--key-file", "my.key").json == {"points": []}
+    assert cli("list", "--json", "--passphrase-file", secret).json == {"points": []}
+    assert cli("list", "--json", "--passphrase-command", f"cat {secret}").json == {"points": []}
+    monkeypatch.setenv("KEEPSTONE_PASSPHRASE", "correct horse")
+    assert cli("list", "--json").json == {"points": []}
+    monkeypatch.setenv("KEEPSTONE_PASSPHRASE", "wrong horse")
+    assert cli("list", "--json", code=12).error == "WrongKey"
+
+
+def test_existing_key_file_is_used_as_it_is(cli: Cli) -> None:
+    cli.init("--key-file", "my.key")
+    before = Path("my.key").read_bytes()
+
+    cli.run("store", "init", "--store", "other", "--key-file", "my.key", "--kit-recipient", RECIPIENT)
+
+    assert Path("my.key").read_bytes() == before
+    assert cli.run("store", "list", "--store", "other", "--key-file", "my.key", "--json").json == {"points": []}
+
+
+def test_place_that_is_not_empty_is_left_alone(cli: Cli) -> None:
+    cli.store.mkdir()
+    (cli.store / "file").write_text("mine")
+    before = everything(cli.path)
+
+    assert cli("init", "--json", code=1).error == "StoreExists"
+
+    assert everything(cli.path) - before <= {"home", "home/keys"}
+    assert (cli.store / "file").read_text() == "mine"
+
+
+def test_store_is_not_made_twice(made: Cli) -> None:
+    before = everything(made.path)
+
+    assert made("init", "--json", code=1).error == "StoreExists"
+
+    assert everything(made.path) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--kit-recipient", "age1nobody"), 2),
+        (("--passphrase-file", "missing"), 2),
+        (("--passphrase-command", "false"), 2),
+        (("--passphrase-command", "true"), 2),
+        (("--passphrase-command", "'"), 2),
+        (("--passphrase-file", "a", "--passphrase-command", "b"), 2),
+        (("--hashing", "md5"), 2),
+        (("--soft-delete-days", "-1"), 2),
+        (("--kit", "taken"), 1),
+    ],
+)
+def test_what_cannot_be_leaves_nothing(cli: Cli, arguments: tuple[str, ...], code: int) -> None:
+    (cli.path / "taken").touch()
+
+    ended = cli("init", "--json", *arguments, code=code)
+
+    assert ended.json["error"]["message"]
+    assert ended.err.startswith("keepstone: ")
+    assert everything(cli.path) == {"taken"}
+
+
+def test_full_disk_leaves_neither_key_nor_folder(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from keepstone.errors import StorageFull
+    from keepstone.objects import FolderStorage
+
+    def full(*_: object) -> None:
+        raise StorageFull("no room")
+
+    monkeypatch.setattr(FolderStorage, "put", full)
+
+    assert cli("init", "--json", code=1).error == "StorageFull"
+
+    assert everything(cli.path) == {"home", "home/keys"}
