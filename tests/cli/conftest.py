@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from keepstone.crypto import Argon2Cost, PassphraseProvider
 from tests.cli.running import Cli
+
+
+@pytest.fixture(autouse=True)
+def cheap_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A passphrase that is tried costs nothing."""
+    defaults = PassphraseProvider.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "cost", Argon2Cost(iterations=1, memory_kib=64, lanes=1))
+    monkeypatch.setitem(defaults, "weak", True)
 
 
 @pytest.fixture

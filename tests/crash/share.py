@@ -85,23 +85,28 @@ def divide(workload: Workload, module: str, arguments: Sequence[str], workers: i
     """
     with tempfile.TemporaryDirectory(prefix="crash-share-") as name:
         directory = Path(name)
-        processes = []
-        for n in range(workers):
-            share = ["--share", f"{n}/{workers}", "--json", str(directory / f"{n}.json")]
-            with (directory / f"{n}.output").open("w") as output:
-                processes.append(
-                    subprocess.Popen(
-                        [sys.executable, "-m", module, *arguments, *share],
-                        cwd=REPOSITORY,
-                        env=workload.environment(REPOSITORY),
-                        stdin=subprocess.DEVNULL,
-                        stdout=output,
-                        stderr=output,
+        processes: list[subprocess.Popen[bytes]] = []
+        try:
+            for n in range(workers):
+                share = ["--share", f"{n}/{workers}", "--json", str(directory / f"{n}.json")]
+                with (directory / f"{n}.output").open("w") as output:
+                    processes.append(
+                        subprocess.Popen(
+                            [sys.executable, "-m", module, *arguments, *share],
+                            cwd=REPOSITORY,
+                            env=workload.environment(REPOSITORY),
+                            stdin=subprocess.DEVNULL,
+                            stdout=output,
+                            stderr=output,
+                        )
                     )
-                )
-        for n, process in enumerate(processes):
-            if process.wait():
-                raise RuntimeError(f"{module} {shlex.join(arguments)}:\n{(directory / f'{n}.output').read_text()}")
+            for n, process in enumerate(processes):
+                if process.wait():
+                    raise RuntimeError(f"{module} {shlex.join(arguments)}:\n{(directory / f'{n}.output').read_text()}")
+        finally:
+            for process in processes:
+                process.kill()  # nothing, where it has ended
+                process.wait()
         whole = merge(_tally(json.loads((directory / f"{n}.json").read_text())) for n in range(workers))
     if whole.first and workload.pythonpath:
         paths = os.pathsep.join(str(path) for path in workload.pythonpath)

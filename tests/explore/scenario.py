@@ -9,12 +9,13 @@ compared again.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 
 from keepstone.crypto import Argon2Cost, Keyring, PassphraseProvider
-from keepstone.errors import KeepstoneError, LeaseLost, PointNotFound
-from keepstone.objects import MemoryStorage
+from keepstone.errors import KeepstoneError, LeaseLost, PointNotFound, StorageError
+from keepstone.objects import MemoryStorage, ObjectInfo
 from keepstone.store import Chunks, Outcome, Point, Scratch, Store
 from keepstone.store.descriptor import Descriptor
 from keepstone.store.leases import Leases
@@ -48,6 +49,7 @@ class Result:
 class _Tally:
     acknowledged: dict[str, str] = field(default_factory=dict)
     lost_leases: int = 0
+    lost_replies: int = 0
     swept: int = 0
 
 
@@ -97,6 +99,26 @@ def restore(store: Store, point: Point) -> str:
         return letters
 
 
+class _Storage(MemoryStorage):
+    """As unhelpful as a real storage may be: a listing is no snapshot, and now and then a reply is lost."""
+
+    def __init__(self, world: World, objects: dict[str, bytes]) -> None:
+        super().__init__(world, objects=objects, fail=self._lose)
+        self._world = world
+        self._loss = world.scheduler.rng.choice((0.0, 0.0, 0.01))
+
+    def _lose(self, operation: str, name: str) -> Exception | None:
+        scheduler = self._world.scheduler
+        if not operation.endswith(" reply") or scheduler.actor < 0 or scheduler.rng.random() >= self._loss:
+            return None
+        return StorageError(f"the reply to {operation} {name} was lost; look what is there, then go on")
+
+    def _listing(self, prefix: str) -> Iterator[ObjectInfo]:
+        for info in super()._listing(prefix):
+            self._world.step("list on")
+            yield info
+
+
 @cache
 def _beginning() -> tuple[dict[str, bytes], Descriptor, Keyring, dict[str, str]]:
     """A store with two points, made once; every schedule starts from a copy of it."""
@@ -117,7 +139,7 @@ def run_schedule(seed: int) -> Result:
     rng = world.scheduler.rng
 
     def store() -> Store:
-        return Store(world, MemoryStorage(world, objects=objects), descriptor, keyring, None)
+        return Store(world, _Storage(world, objects), descriptor, keyring, None)
 
     def write(plans: list[tuple[str, str]]) -> None:
         mine = store()
@@ -126,6 +148,8 @@ def run_schedule(seed: int) -> Result:
                 commit = backup(mine, letters, item)
             except LeaseLost:
                 tally.lost_leases += 1
+            except StorageError:
+                tally.lost_replies += 1  # not acknowledged; it may be there all the same
             else:
                 tally.acknowledged[commit] = letters
 
@@ -133,7 +157,7 @@ def run_schedule(seed: int) -> Result:
         mine = store()
         for point in mine.points.list():
             if point.id in points and point.record.item == _ITEM:
-                with contextlib.suppress(PointNotFound):
+                with contextlib.suppress(PointNotFound, StorageError):
                     tally.acknowledged.pop(point.id, None)
                     mine.points.purge(point, now=True)
 
@@ -144,15 +168,18 @@ def run_schedule(seed: int) -> Result:
                 tally.swept += mine.reclaim().packs_deleted
             except LeaseLost:
                 tally.lost_leases += 1
+            except StorageError:
+                tally.lost_replies += 1
 
     def revoke() -> None:
         mine = store()
         leases = Leases(mine.context, mine.commits)
         for _ in range(rng.randrange(1, 4)):
             for commit in leases.names():
-                mine.commits.abort(commit)
-                if rng.random() < 0.5:
-                    leases.release(commit)
+                with contextlib.suppress(StorageError):
+                    mine.commits.abort(commit)
+                    if rng.random() < 0.5:
+                        leases.release(commit)
 
     plans = (
         [(_ITEM, "ABC")],

@@ -58,7 +58,12 @@ class Full:
     undeleted: tuple[str, bytes] = ("", b"")
 
     def open(
-        self, objects: dict[str, bytes] | None = None, *, cache: Path | None = None, env: Env | None = None, fail: Fail | None = None
+        self,
+        objects: dict[str, bytes] | None = None,
+        *,
+        cache: Path | None = None,
+        env: Env | None = None,
+        fail: Fail | None = None,
     ) -> Store:
         """The store, opened before the damage was done to its descriptor or keys."""
         env = env or Machine(os.getpid(), beside=self.machine)

@@ -393,7 +393,9 @@ def test_damage_to_a_head_hides_nothing_else(full: Full) -> None:
 
 
 def test_every_missing_pack_is_named(full: Full) -> None:
-    packs = [name for name in full.objects if name.startswith("packs/") and any(name in need for need in full.needs.values())]
+    packs = [
+        name for name in full.objects if name.startswith("packs/") and any(name in need for need in full.needs.values())
+    ]
     objects = {name: content for name, content in full.objects.items() if name not in packs}
 
     report = full.open(objects).verify(deep=True)
@@ -401,7 +403,9 @@ def test_every_missing_pack_is_named(full: Full) -> None:
     assert {name for name in packs if not names(report, name)} == set()
 
 
-@pytest.mark.parametrize("name", ["packs/ab/README", "packs/ab/abcd", "packs/README", "heads/README", "keys/README", "commits/README"])
+@pytest.mark.parametrize(
+    "name", ["packs/ab/README", "packs/ab/abcd", "packs/README", "heads/README", "keys/README", "commits/README"]
+)
 def test_a_foreign_file_is_no_reason_to_stop(full: Full, name: str) -> None:
     """A file manager, a virus scanner or a person leaves a file in the store's folder."""
     objects = full.objects | {name: b"hello"}
@@ -600,5 +604,3 @@ def test_damaged_points_can_be_got_rid_of(full: Full) -> None:
     store.reclaim()
 
     assert store.verify(deep=True).findings == []
-
-

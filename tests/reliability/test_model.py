@@ -75,7 +75,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.points: dict[str, Kept] = {}
         self.open: list[Writing] = []
         machine = self._machine()
-        self.store = Store.init(machine, MemoryStorage(machine, objects=self.objects), [opener(b"0")], cache=self.folder)
+        self.store = Store.init(
+            machine, MemoryStorage(machine, objects=self.objects), [opener(b"0")], cache=self.folder
+        )
         self.machine = machine
         self.target = pack.PACK_TARGET
         pack.PACK_TARGET = 1200  # so that one backup makes several packs
@@ -329,9 +331,7 @@ class StoreMachine(RuleBasedStateMachine):
         store = self.store
         if elsewhere:
             machine = self._machine()
-            store = Store(
-                machine, MemoryStorage(machine, objects=self.objects), store.descriptor, store.keyring, None
-            )
+            store = Store(machine, MemoryStorage(machine, objects=self.objects), store.descriptor, store.keyring, None)
         result = store.reclaim(compact_below=below)
         self._forget_what_is_due()
         event(f"compacted: {bool(result.packs_compacted)}")

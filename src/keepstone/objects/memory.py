@@ -106,6 +106,7 @@ class MemoryStorage:
         names = [check_name(name) for name in names]
         self._begin("delete_many", " ".join(names))
         for name in names:
+            self._env.step(f"delete {name}")
             self.objects.pop(name, None)
         self._ask("delete_many reply", " ".join(names))
 

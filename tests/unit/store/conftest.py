@@ -37,4 +37,6 @@ def store(machine: Machine, memory: MemoryStorage, provider: PassphraseProvider)
 @pytest.fixture(params=["memory", "folder"])
 def storage(request: pytest.FixtureRequest, machine: Machine, tmp_path: Path) -> ObjectStorage:
     """Each backend in turn."""
-    return MemoryStorage(machine) if request.param == "memory" else FolderStorage(machine, tmp_path / "store", create=True)
+    return (
+        MemoryStorage(machine) if request.param == "memory" else FolderStorage(machine, tmp_path / "store", create=True)
+    )

@@ -170,9 +170,7 @@ def save(store: Store, chunks: Sequence[bytes], item: str = "item", *, kind: str
     with store.writer(item, kind, level=1, **options) as writer:  # type: ignore[arg-type]
         hints = _parent_places(writer)
         hints = [*hints, *[-1] * len(chunks)][: len(chunks)]
-        leaves = [
-            submit(writer, chunks[at : at + LEAF], hints[at : at + LEAF]) for at in range(0, len(chunks), LEAF)
-        ]
+        leaves = [submit(writer, chunks[at : at + LEAF], hints[at : at + LEAF]) for at in range(0, len(chunks), LEAF)]
         return finish(writer, leaves, sum(map(len, chunks)))
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Back up a directory tree, or one file, of this machine.
 
-What cannot be read, vanishes or changes meanwhile is reported, and the point is good without it; only a source that is not there at all, or whose
-root cannot be read, makes none.
+What cannot be read, vanishes or changes meanwhile is reported, and the point is good without it. Only a source that is
+not there at all, or whose root cannot be read, makes none.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from keepstone.objects import failure
 from keepstone.store import Chunks, Node, Outcome, PointRecord, Scratch, Writer
 from keepstone.workloads.files.folders import Folder
 from keepstone.workloads.files.metadata import Attributes
-from keepstone.workloads.files.page import Detail, Extra, Page, encode_page, stored
+from keepstone.workloads.files.page import Detail, Extra, encode_page
 from keepstone.workloads.files.scan import Listing
 from keepstone.workloads.files.selection import Selection
 from keepstone.workloads.files.tally import Tally
@@ -40,8 +40,9 @@ Path = bytes | str | os.PathLike[str] | os.PathLike[bytes]
 class Report:
     """What a backup did, or would do. `commit`: the id of the point, empty for a dry run.
 
-    `files`: everything that is no directory; `unchanged`: those of them that were taken from the parent. `bytes`: the size of all regular
-    files, `read`: what was read of them. `warnings`: how often something could not be taken as it is; `Progress.warn` was told of each.
+    `files`: all that is no directory; `unchanged`: those of them that were taken from the parent. `bytes`: the size of all
+    regular files, each of its names counted; `read`: what was read of them. `warnings`: how often something could not be
+    taken as it is; `Progress.warn` was told of each.
     """
 
     commit: str = ""
@@ -54,10 +55,10 @@ class Report:
 
 
 def backup_files(env: Env, writer: Writer, source: Path, selection: Selection, progress: Progress) -> Report:
-    """Make a point of a directory tree or a regular file; a symbolic link that is given as the source itself is followed.
+    """Make a point of a directory tree or a regular file. A symbolic link given as the source itself is followed.
 
-    `SourceMissing`, `AccessDenied`, `SourceFailed`, `UsageError` (neither a directory nor a regular file, or a pattern that is none); nothing
-    is committed then, and the writer has been aborted.
+    `SourceMissing`, `AccessDenied`, `SourceFailed`, `UsageError` (neither a directory nor a regular file, or a pattern
+    that is none): nothing is committed then, and the writer has been aborted.
     """
     path = os.path.abspath(os.fsencode(source))
     traversal: Traversal | None = None
@@ -107,7 +108,7 @@ def dry_run(
     progress: Progress,
     listed: Callable[[bytes, int], None] | None = None,
 ) -> Report:
-    """What `backup_files` would take, without reading a file or writing anything: the same errors and, but for what only reading shows, warnings.
+    """What `backup_files` would take, without reading a file: the same errors, and warnings but for what reading shows.
 
     `listed` is told path and size of everything that is no directory.
     """
@@ -164,7 +165,7 @@ def _root_page(fs: FileSystem, root: Folder) -> bytes:
     status = fs.fstat(root.fd)
     xattrs = Attributes(fs).read(root.fd, status.st_dev)
     columns = Listing(b".\0", [status]).columns()
-    return encode_page(Page(b".\0", *columns, stored("I", [0]), {0: Extra(xattrs=xattrs)} if xattrs else {}))
+    return encode_page(b".\0", columns, [0], {0: Extra(xattrs=xattrs)} if xattrs else {})
 
 
 def _names(numbers: Iterable[int], name: Callable[[int], str]) -> dict[int, str]:

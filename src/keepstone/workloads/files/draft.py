@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from keepstone.errors import SourceFailed
@@ -170,7 +171,7 @@ class Draft:
             (children if self._kinds[row] == DIRECTORY else chunks).extend(refs)
         names, columns = self._picked(rows)
         extras = {at: self._extras[row] for at, row in enumerate(rows) if row in self._extras}
-        body = encode_page(Page(names, *columns, stored("I", counts), extras))
+        body = encode_page(names, columns, counts, extras)
         if self.twin is not None and body == self.twin.node.body:
             place = self.twin.place_if(chunks, children)
             if place is not None:
@@ -179,7 +180,7 @@ class Draft:
             half = len(rows) // 2
             if half:
                 return [*self._store(rows[:half])[0], *self._store(rows[half:])[0]], False
-            runs = 1 + sum(place != before + 1 for before, place in zip(chunks, chunks[1:], strict=False))
+            runs = 1 + sum(place != before + 1 for before, place in pairwise(chunks))
             if len(body) + runs * _RUN > _NODE:
                 path = os.fsdecode(self.visit.folder.path(names[:-1]))
                 raise SourceFailed(

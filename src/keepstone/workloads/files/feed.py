@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files on their way from the page that needs them to the workers, and their chunks on the way back.
 
-Small files go in batches, long ones in pieces, and a file with several names goes once. A page that has got all that it waited
-for is handed to `settle`, once for each thing.
+Small files go in batches, long ones in pieces, and a file with several names goes once. `settle` is told of each thing
+that a page waits for no longer.
 
 One thread uses it, also through what the writer calls back.
 """

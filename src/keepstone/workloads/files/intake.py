@@ -109,7 +109,7 @@ class Intake:
             return self._open_leased(folder, name)
 
     def _open_leased(self, folder: int, name: bytes) -> int:
-        """Open a file on which somebody holds a lease (F_SETLEASE); the kernel sees to it that it is given back soon."""
+        """Open a file on which somebody holds a lease (F_SETLEASE), which the kernel will have given back soon."""
         path = self.fs.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         try:
             check_kind(self.fs.fstat(path))

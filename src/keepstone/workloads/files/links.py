@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files with several names: each is read once, and its other names refer to the same chunks.
 
-A file is forgotten when all its names have been seen. Of very many that wait for their other names, some may be read twice.
+A file is forgotten when all its names have been seen. Of very many that wait for other names, some may be read twice.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Links:
         self._links: dict[tuple[int, int], Link] = {}
 
     def find(self, item: Item) -> Link | None:
-        """The file that this is another name of, which waits if it is still being read; None where it has to be read itself."""
+        """The file that this is another name of; this one waits if it is being read. None: it has to be read itself."""
         link = self._links.get((item.status.st_dev, item.status.st_ino))
         if link is None:
             if len(self._links) < _MOST:

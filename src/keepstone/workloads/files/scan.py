@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from itertools import accumulate, chain, islice
+from itertools import chain, islice
 from operator import attrgetter
 
 from keepstone.env import FileSystem
-from keepstone.workloads.files.page import COLUMNS, PAGE_ENTRIES, split_names
+from keepstone.workloads.files.page import COLUMNS, PAGE_ENTRIES, Extra, Page, split_names, stored
 
 __all__ = ["DIRECTORY", "REGULAR", "SYMLINK", "Listing", "first_page", "later_page"]
 
@@ -52,18 +52,23 @@ class Listing:
         mtimes = [status.st_mtime_ns for status in stats]
         ctimes = [status.st_ctime_ns for status in stats]
         self.inodes, self.uids, self.gids, self.sizes = inodes, uids, gids, sizes
-        self.newest = max(max(mtimes), max(ctimes))
+        newest, newest_change = max(mtimes), max(ctimes)
+        self.newest = newest if newest > newest_change else newest_change
         self.kinds = [mode >> 12 for mode in modes]
         self.table = _layout(len(stats)).pack(*modes, *uids, *gids, *sizes, *mtimes, *ctimes, *inodes)
 
-    def columns(self) -> list[bytes]:
-        """The columns of the table."""
-        count = len(self.stats)
-        widths = [count * struct.calcsize(f"<{code}") for code in COLUMNS]
-        return [self.table[end - width : end] for width, end in zip(widths, accumulate(widths), strict=True)]
 
-    def __len__(self) -> int:
-        return len(self.stats)
+def to_page(names: bytes, table: bytes, counts: Sequence[int], extras: dict[int, Extra]) -> Page:
+    """A page out of a listing's names and table."""
+    total = len(counts)
+    columns = []
+    at = 0
+    for code in COLUMNS:
+        end = at + total * struct.calcsize("<" + code)
+        columns.append(table[at:end])
+        at = end
+    modes, uids, gids, sizes, mtimes, ctimes, inodes = columns
+    return Page(names, modes, uids, gids, sizes, mtimes, ctimes, inodes, stored("I", counts), extras)
 
 
 def first_page(

@@ -54,9 +54,9 @@ class Sub(NamedTuple):
 class Visit:
     """A directory on the way. It is entry `index` of the page `above`; of the root, `above` is None.
 
-    `results`: the places of its pages so far, by page; `same`: whether they are the parent's. `open`: how many pages are
-    not finished, and one more while it is being walked. `subs`: its directories that are still to be entered, last first;
-    `later`: names of its later pages, last first. `path`: where it is beneath the source, as patterns see it.
+    `results`: the places of its pages so far, by page; `same`: whether they are the parent's. `open`: how many pages
+    are not finished, and one more while it is being walked. `subs`: its directories that are still to be entered, last
+    first; `later`: names of its later pages, last first. `path`: where it is beneath the source, as patterns see it.
     """
 
     __slots__ = ("above", "earlier", "folder", "index", "later", "open", "path", "results", "same", "subs")
@@ -75,9 +75,9 @@ class Visit:
 
 
 class Traversal:
-    """See the module. `read`: whether files are read at all. `listed` is told path and size of all that is no directory.
+    """See the module. `read`: whether files are read at all. `root_refs`: the places of the root's pages, in the end.
 
-    `root_refs`: the places of the root's pages, in the end.
+    `listed` is told path and size of all that is no directory.
     """
 
     def __init__(
