@@ -27,6 +27,7 @@ from tests.crash.oplog import Kind, Record
 __all__ = ["PAGE", "Blob", "Change", "Entry", "Inode", "Model", "patch"]
 
 PAGE = 4096  # bytes that the kernel writes out together
+_LARGEST = 2**30  # bytes
 _EXCHANGE = 2  # RENAME_EXCHANGE
 
 
@@ -51,8 +52,12 @@ class Change:
 
 
 def patch(content: bytearray, change: Change) -> None:
-    """Make `change` in `content`; a hole reads as zeros."""
+    """Make `change` in `content`; a hole reads as zeros. Raises ValueError for a file that memory should not hold."""
     end = change.offset + (len(change.data) if change.data else 0)
+    if not 0 <= end <= _LARGEST:
+        raise ValueError(
+            f"a file of {end} bytes: the replay keeps files in memory, holes too; make the workload smaller"
+        )
     if change.data is None:
         del content[end:]
     if len(content) < end:

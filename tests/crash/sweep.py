@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -117,8 +118,10 @@ def _one(recording: Recording, check: Check, options: argparse.Namespace) -> lis
         if (state.record, state.policy, state.trial) == wanted:
             with scratch() as directory:
                 violations = _violations(check, Stage(directory / "disk"), state, options.patience)
-            Stage(recording.directory / "state").show(state.tree)
-            print(f"{_where(recording, state)}: left in {recording.directory / 'state'}")
+            kept = recording.directory / "state"
+            shutil.rmtree(kept, ignore_errors=True)
+            Stage(kept).show(state.tree)
+            print(f"{_where(recording, state)}: left in {kept}")
             print(f"acknowledged: {json.dumps(state.acks)}")
             print("\n".join(violations) or "no violation")
             return violations

@@ -139,6 +139,11 @@ def test_write_is_lost_torn_by_sectors_or_whole() -> None:
     assert all(pieces <= {data[:512], bytes(512)} for pieces in sectors)
 
 
+def test_file_larger_than_memory_should_hold_is_refused() -> None:
+    with pytest.raises(ValueError, match="make the workload smaller"):
+        left([create(9, A, "f"), write(9, b"at the end of a huge hole", 2**40)], "keepall")
+
+
 def test_unknown_file_is_named() -> None:
     with pytest.raises(ValueError, match="RENAME of g: inode 77"):
         disk(False).apply(rename(77, 0, "", A, "g"))

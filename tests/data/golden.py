@@ -3,9 +3,9 @@
 
     python -m tests.data.golden [FOLDER]
 
-Beside each store lie the keys that open it, and what its points restore to. They are committed, and never made again once the
-format is published: every later version must read them. They hold every kind of object, a compaction's moves, a rotation of keys, a
-soft-deleted point, an aborted commit, a backup that is still running, and a tombstone that waits for it.
+Beside each store lie the keys that open it, and what its points restore to. They are committed, and never made again
+once the format is published: every later version must read them. They hold every kind of object: a compaction's moves,
+a rotation of keys, a soft-deleted point, an aborted commit, a backup that still runs, a tombstone that waits for it.
 """
 
 from __future__ import annotations
@@ -85,7 +85,10 @@ def make(folder: Path, profile: str) -> None:
     kit["vault_key"] = base64.b64encode(store.keyring.vault_key.secret).decode()
     (folder / "kit.json").write_text(json.dumps(kit, indent=2) + "\n")
     (folder / "expected.json").write_text(json.dumps(expected, indent=1, sort_keys=True) + "\n")
-    os.rmdir(folder / "store" / "tmp")
+    shutil.rmtree(folder / "store" / "tmp")
+    for path in (folder / "store").rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    (folder / "store").chmod(0o755)
 
 
 def _fill(store: Store, scratch: Path, providers: list[KeyProvider]) -> dict[str, Any]:

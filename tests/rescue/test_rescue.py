@@ -226,6 +226,14 @@ def test_keys_rotated_out_do_not_open_and_a_kit_still_does(bare: Bare, shelf: Sh
     assert bare.rescue(shelf.place, "list", "--kit-json", "-", stdin=kit).returncode == 0
 
 
+def test_a_keys_object_counts_under_its_own_name_only(bare: Bare, shelf: Shelf) -> None:
+    (shelf.place / "keys/00000001").rename(shelf.place / "keys/00000002")
+
+    done = bare.rescue(shelf.place, "list", *shelf.key)
+
+    assert (done.returncode, done.stderr) == (1, "rescue: keys/00000002 is not what was stored under that name\n")
+
+
 def test_list_shows_points_by_age_and_which_are_deleted(bare: Bare, shelf: Shelf, tmp_path: Path) -> None:
     disk = sparse(tmp_path / "disk", CHUNK, {})
     first, second = shelf.put_image(disk, "one\nline"), shelf.put_image(disk, "two")

@@ -77,12 +77,14 @@ def plain(value: Any) -> Any:
     return value
 
 
-def lines_of(value: Any, **more: str) -> list[str]:
+def lines_of(value: Any, *, zeros: bool = True, **more: str) -> list[str]:
     """A dataclass for people: a line for each of its fields, lists by their length, and for what else is given."""
     shown = []
     for name, item in [*plain(value).items(), *more.items()]:
         if isinstance(item, (list, dict)):
             item = len(item)
+        if not (item or zeros):
+            continue
         if isinstance(item, bool):
             item = "yes" if item else "no"
         elif isinstance(item, int):

@@ -28,7 +28,7 @@ __all__ = ["ROOM", "WINDOW", "DirectFile", "DirectWriter"]
 
 WINDOW = 4 << 20
 """Bytes of one write of a `DirectWriter`."""
-ROOM = 3 << 20
+ROOM = 5 << 20
 """The most that `DirectWriter.room` gives at once."""
 
 _SMALL = 64 << 10  # below this a direct write waits longer for the disk than the copy costs

@@ -45,7 +45,7 @@ class Upload(Protocol):
         """Append `data`; the caller may reuse the buffer afterwards."""
 
     def room(self, count: int) -> memoryview:
-        """`count` (at most 3 MiB) bytes to be filled in place instead of `write`; valid until the next call."""
+        """`count` (at most 5 MiB) bytes to be filled in place instead of `write`; valid until the next call."""
 
     def advance(self, count: int) -> None:
         """Append the first `count` bytes of the last `room`."""

@@ -168,6 +168,8 @@ def open_keys(name: str, data: bytes, kind: str, secret: bytes) -> Keys:
     mac_key = hmac256(vault_key, bind(b"keepstone/keys/mac/v1", store))
     if not hmac.compare_digest(mac, b'"%b",\n' % hmac256(mac_key, signed).hex().encode()):
         raise Damaged(f"{name} is forged")
+    if name != f"keys/{body['sequence']:08d}":
+        raise Damaged(f"{name} is not what was stored under that name")
     domain, epoch = body["domain"], body["domain"]["epoch"].to_bytes(4, "little")
     salt, wrapped, public = (base64.b64decode(domain[part]) for part in ("salt", "wrapped", "public_key"))
     key = hmac256(vault_key, bind(b"keepstone/domain/wrap/v1", store, epoch, salt))
@@ -595,7 +597,7 @@ class Restore:
         for name, value in entry.xattrs.items():
             steps.append((f"attribute {name!r}", functools.partial(os.setxattr, made, name, value)))
         if not stat.S_ISLNK(entry.mode):
-            steps.append(("mode", lambda: os.chmod(made, entry.mode & (0o7777 if self.root else 0o1777))))
+            steps.append(("mode", lambda: os.chmod(made, entry.mode & special(os.stat(made), entry))))
         steps.append(("times", lambda: os.utime(made, ns=(entry.mtime, entry.mtime))))
         for what, step in steps:
             try:
@@ -637,6 +639,11 @@ class Restore:
                 if len(data) != min(offsets.step, size - offset):
                     raise Damaged(f"the chunk for byte {offset} has another length")
                 self.bytes += os.pwrite(file, data, offset)
+
+
+def special(status: os.stat_result, entry: Entry) -> int:
+    """Which bits of a mode may be set: setuid and setgid only if they lend the identity that they are meant to lend."""
+    return 0o7777 if (status.st_uid, status.st_gid) == (entry.uid, entry.gid) else 0o1777
 
 
 def shown(path: list[bytes]) -> str:

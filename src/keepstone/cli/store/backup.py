@@ -60,7 +60,7 @@ class _Source:
 @click.option("--exclude-caches", is_flag=True, help="Leave out what is in folders marked by a CACHEDIR.TAG.")
 @click.option("--one-file-system", "-x", is_flag=True, help="Leave out what is mounted beneath the source.")
 @click.option("--level", type=_Level(), metavar="LEVEL",
-              help="Compression: 1 to 19, fast (1) or balanced (3) [default: 2].")  # fmt: skip
+              help="Compression, 1 to 19, fast (1) or balanced (3) [default: between these two].")  # fmt: skip
 @click.option("--check-writes", is_flag=True, help="Open everything that is written again before it counts.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Remember this with the point.")
 @click.option("--lock-days", type=click.IntRange(1, 36500), metavar="N", help="Nobody can purge the point for N days.")
@@ -98,13 +98,11 @@ def backup(
     }
     if dry_run:
         return _try(console, env, found, selection)
-    from keepstone.store.store import DEFAULT_LEVEL
-
     made: list[dict[str, Any]] = []
     lines: list[str] = []
     console.detail = {"points": made}  # whatever comes, these points are made
-    options: dict[str, Any] = {
-        "level": level or DEFAULT_LEVEL,
+    options: dict[str, Any] = {"level": level} if level else {}
+    options |= {
         "check": check_writes,
         "tags": tags,
         "lock_until": env.wall_time() + lock_days * _DAY if lock_days else 0,

@@ -103,6 +103,10 @@ def restore(
         else:
             result, lines = _files(env, reader, point, chosen, wanted, meter)
     result = {"point": point.id, "item": point.record.item, **result, "seconds": round(meter.seconds, 3)}
+    if failed := len(result.get("failed", ())):
+        console.detail = result
+        console.fail("RestoreIncomplete", f"{failed:,} entries could not be restored; all others were")
+        return 1
     lines = [*lines, f"{size(meter.done)} in {duration(meter.seconds)}, {size(meter.rate)}/s"]
     if tar == "-":
         for line in lines:
@@ -138,14 +142,17 @@ def _files(
     )
     target = wanted.target or _source(point)
     report = restore_files(env, reader, target, options, meter)
-    return {"target": str(target), **plain(report)}, [f"restored to {safe(str(target))}", *lines_of(report)]
+    return {"target": str(target), **plain(report)}, [
+        f"restored to {safe(str(target))}",
+        *lines_of(report, zeros=False),
+    ]
 
 
 def _image(
     env: Env, reader: LocalReader, point: Point, wanted: _Wanted, meter: Meter, *, streamed: bool
 ) -> tuple[dict[str, Any], list[str]]:
     from keepstone.disks import RawSink, RawSource
-    from keepstone.errors import UsageError
+    from keepstone.errors import NotFound, UsageError
     from keepstone.workloads.images import image_size, restore_image
 
     if streamed or wanted.conflict in ("skip", "keep-both") or wanted.delete or wanted.compare_content:
@@ -153,6 +160,8 @@ def _image(
     target = wanted.target or _source(point)
     if target.is_dir():
         target /= _source(point).name
+    if not target.parent.is_dir():
+        raise NotFound(f"the folder of {target} does not exist; make it, or choose another target")
     overwrite = wanted.in_place or wanted.conflict == "overwrite"
     with contextlib.ExitStack() as stack:
         sink = stack.enter_context(RawSink(env, target, image_size(reader), overwrite=overwrite))
@@ -172,7 +181,7 @@ def _tar(
 
     with _stream(console, file) as stream:
         report = write_tar(reader, paths, stream, meter)
-    return {"target": file, **plain(report)}, lines_of(report)
+    return {"target": file, **plain(report)}, lines_of(report, zeros=False)
 
 
 @contextlib.contextmanager

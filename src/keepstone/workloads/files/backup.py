@@ -27,6 +27,7 @@ from keepstone.workloads.files.metadata import Attributes
 from keepstone.workloads.files.page import Detail, Extra, encode_page
 from keepstone.workloads.files.scan import Listing
 from keepstone.workloads.files.selection import Selection
+from keepstone.workloads.files.table import to_page
 from keepstone.workloads.files.tally import Tally
 from keepstone.workloads.files.traversal import Traversal
 from keepstone.workloads.progress import Progress
@@ -40,9 +41,9 @@ Path = bytes | str | os.PathLike[str] | os.PathLike[bytes]
 class Report:
     """What a backup did, or would do. `commit`: the id of the point, empty for a dry run.
 
-    `files`: all that is no directory; `unchanged`: those of them that were taken from the parent. `bytes`: the size of all
-    regular files, each of its names counted; `read`: what was read of them. `warnings`: how often something could not be
-    taken as it is; `Progress.warn` was told of each.
+    `files`: all that is no directory; `unchanged`: those of them that were taken from the parent. `bytes`: the size of
+    all regular files, each name of one counted; `read`: what was read of them. `warnings`: how often something could
+    not be taken as it is; `Progress.warn` was told of each.
     """
 
     commit: str = ""
@@ -164,8 +165,8 @@ def _root_page(fs: FileSystem, root: Folder) -> bytes:
     """`Detail.root`."""
     status = fs.fstat(root.fd)
     xattrs = Attributes(fs).read(root.fd, status.st_dev)
-    columns = Listing(b".\0", [status]).columns()
-    return encode_page(b".\0", columns, [0], {0: Extra(xattrs=xattrs)} if xattrs else {})
+    table = Listing(b".\0", [status]).table
+    return encode_page(to_page(b".\0", table, [0], {0: Extra(xattrs=xattrs)} if xattrs else {}))
 
 
 def _names(numbers: Iterable[int], name: Callable[[int], str]) -> dict[int, str]:

@@ -8,7 +8,6 @@ comes out as the parent has it is not stored again: the parent's is used.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -17,18 +16,9 @@ from keepstone.store import Writer
 from keepstone.workloads.files.earlier import EarlierPage
 from keepstone.workloads.files.intake import UNREADABLE, Taken
 from keepstone.workloads.files.metadata import link_of
-from keepstone.workloads.files.page import (
-    COLUMNS,
-    NO_EXTRA,
-    NODE_KIND,
-    Extra,
-    Page,
-    column,
-    encode_page,
-    split_names,
-    stored,
-)
+from keepstone.workloads.files.page import NO_EXTRA, NODE_KIND, Extra, encode_page, split_names
 from keepstone.workloads.files.scan import DIRECTORY, Listing
+from keepstone.workloads.files.table import picked, restated, to_page
 
 if TYPE_CHECKING:
     from keepstone.workloads.files.traversal import Visit
@@ -40,8 +30,6 @@ _BODY = 4 << 20
 _RUN = 44  # bytes of a run at most: itself, and a pack that no other run is in
 _NODE = 15 << 20
 
-Columns = Sequence[bytes]
-
 
 class Draft:
     """Page `number` of the directory that `visit` is in. `pending`: for how many reasons it still waits.
@@ -51,13 +39,13 @@ class Draft:
     """
 
     __slots__ = (
-        "_columns",
         "_dropped",
         "_extras",
         "_kinds",
         "_names",
         "_parts",
         "_restated",
+        "_table",
         "_writer",
         "number",
         "pending",
@@ -77,7 +65,7 @@ class Draft:
         self._writer = writer
         self._names = listing.names
         self._kinds = listing.kinds
-        self._columns: Columns = listing.columns()
+        self._table = listing.table
         self._parts: dict[int, list[int]] = {}
         self._extras: dict[int, Extra] = {}
         self._dropped: set[int] = set()
@@ -141,24 +129,8 @@ class Draft:
         if not rows:
             return [], self.twin is None
         if self._restated:
-            self._restate()
+            self._table = restated(self._table, len(self._kinds), self._restated)
         return self._store(rows)
-
-    def _restate(self) -> None:
-        columns = [column(code, data, len(self._kinds)) for code, data in zip(COLUMNS, self._columns, strict=True)]
-        for index, (status, size) in self._restated.items():
-            values = (
-                status.st_mode,
-                status.st_uid,
-                status.st_gid,
-                size,
-                status.st_mtime_ns,
-                status.st_ctime_ns,
-                status.st_ino,
-            )
-            for values_of_all, value in zip(columns, values, strict=True):
-                values_of_all[index] = value
-        self._columns = [stored(code, values) for code, values in zip(COLUMNS, columns, strict=True)]
 
     def _store(self, rows: list[int]) -> tuple[list[int], bool]:
         """Store a page of these entries."""
@@ -169,9 +141,13 @@ class Draft:
             refs = self._parts.get(row, ())
             counts.append(len(refs))
             (children if self._kinds[row] == DIRECTORY else chunks).extend(refs)
-        names, columns = self._picked(rows)
+        names, table = self._names, self._table
+        if len(rows) < len(self._kinds):
+            every = split_names(names)
+            names = b"".join(every[row] + b"\0" for row in rows)
+            table = picked(table, len(every), rows)
         extras = {at: self._extras[row] for at, row in enumerate(rows) if row in self._extras}
-        body = encode_page(names, columns, counts, extras)
+        body = encode_page(to_page(names, table, counts, extras))
         if self.twin is not None and body == self.twin.node.body:
             place = self.twin.place_if(chunks, children)
             if place is not None:
@@ -187,13 +163,3 @@ class Draft:
                     f"{path} is in more pieces than a manifest can hold; exclude it, or back it up as an image"
                 )
         return [self._writer.put_node(NODE_KIND, chunks, children, body)], False
-
-    def _picked(self, rows: list[int]) -> tuple[bytes, Columns]:
-        if len(rows) == len(self._kinds):
-            return self._names, self._columns
-        names = split_names(self._names)
-        columns = [column(code, data, len(names)) for code, data in zip(COLUMNS, self._columns, strict=True)]
-        return (
-            b"".join(names[row] + b"\0" for row in rows),
-            [stored(code, [values[row] for row in rows]) for code, values in zip(COLUMNS, columns, strict=True)],
-        )

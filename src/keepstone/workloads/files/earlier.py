@@ -23,6 +23,7 @@ from keepstone.workloads.files.folders import Folder
 from keepstone.workloads.files.metadata import link_of
 from keepstone.workloads.files.page import NO_EXTRA, NODE_KIND, Extra, Page, column, decode_page, split_names
 from keepstone.workloads.files.scan import DIRECTORY, REGULAR, Listing
+from keepstone.workloads.files.table import table_of
 from keepstone.workloads.files.tally import Tally
 
 __all__ = ["SLACK", "Earlier", "EarlierPage", "Found"]
@@ -48,10 +49,9 @@ class EarlierPage:
     def is_like(self, listing: Listing) -> bool:
         """Whether all entries are the same; not whether they are to be trusted."""
         page = self.page
-        columns = (page.modes, page.uids, page.gids, page.sizes, page.mtimes, page.ctimes, page.inodes)
         return (
             page.names == listing.names
-            and b"".join(columns) == listing.table
+            and table_of(page) == listing.table
             and (not page.extras or all(_stands(extra, listing.stats[at]) for at, extra in page.extras.items()))
         )
 

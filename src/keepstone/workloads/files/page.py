@@ -159,6 +159,6 @@ def entries(page: Page) -> Iterator[Entry]:
     """The entries of a page, in order of their names."""
     names = split_names(page.names)
     columns = [column(code, getattr(page, name), len(names)) for name, code in zip(_FIELDS, COLUMNS + "I", strict=True)]
-    extras = page.extras
-    for index, (name, *values) in enumerate(zip(names, *columns, strict=True)):
-        yield Entry(name, *values, extras.get(index, NO_EXTRA))
+    all_extras = [page.extras.get(index, NO_EXTRA) for index in range(len(names))]
+    for values in zip(names, *columns, all_extras, strict=True):
+        yield Entry(*values)

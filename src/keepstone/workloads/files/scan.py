@@ -8,15 +8,14 @@ memory does not grow with it but by them.
 from __future__ import annotations
 
 import os
-import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from operator import attrgetter
 
 from keepstone.env import FileSystem
-from keepstone.workloads.files.page import COLUMNS, PAGE_ENTRIES, Extra, Page, split_names, stored
+from keepstone.workloads.files.page import PAGE_ENTRIES, split_names
+from keepstone.workloads.files.table import layout
 
 __all__ = ["DIRECTORY", "REGULAR", "SYMLINK", "Listing", "first_page", "later_page"]
 
@@ -30,14 +29,8 @@ _name = attrgetter("name")
 Lost = Callable[[bytes, OSError], None]
 
 
-@cache
-def _layout(count: int) -> struct.Struct:
-    """All columns of a page but its counts, one behind the other."""
-    return struct.Struct("<" + "".join(f"{count}{code}" for code in COLUMNS))
-
-
 class Listing:
-    """Entries of a directory. `names` is as in `page.Page`, `table` all its columns but `counts`, one behind the other.
+    """Entries of a directory, at least one. `names` is as in `page.Page`, `table` as in `table`.
 
     `stats` and the like have one value an entry; `newest`: the latest mtime or ctime among them.
     """
@@ -55,20 +48,7 @@ class Listing:
         newest, newest_change = max(mtimes), max(ctimes)
         self.newest = newest if newest > newest_change else newest_change
         self.kinds = [mode >> 12 for mode in modes]
-        self.table = _layout(len(stats)).pack(*modes, *uids, *gids, *sizes, *mtimes, *ctimes, *inodes)
-
-
-def to_page(names: bytes, table: bytes, counts: Sequence[int], extras: dict[int, Extra]) -> Page:
-    """A page out of a listing's names and table."""
-    total = len(counts)
-    columns = []
-    at = 0
-    for code in COLUMNS:
-        end = at + total * struct.calcsize("<" + code)
-        columns.append(table[at:end])
-        at = end
-    modes, uids, gids, sizes, mtimes, ctimes, inodes = columns
-    return Page(names, modes, uids, gids, sizes, mtimes, ctimes, inodes, stored("I", counts), extras)
+        self.table = layout(len(stats)).pack(*modes, *uids, *gids, *sizes, *mtimes, *ctimes, *inodes)
 
 
 def first_page(
@@ -79,7 +59,7 @@ def first_page(
     `takes(name, is directory)`: what is wanted of it; None: everything. Told to `lost`: entries that cannot be looked
     at, or are gone.
     """
-    with fs.scandir(folder) as found:
+    with fs.scandir(folder) as found:  # type: ignore[arg-type]  # of its overloads mypy sees the first one here
         entries: Iterator[os.DirEntry[str]] = found
         if takes is not None:
             entries = (entry for entry in found if takes(entry.name, entry.is_dir(follow_symlinks=False)))

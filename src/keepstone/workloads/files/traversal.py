@@ -37,13 +37,13 @@ Listed = Callable[[bytes, int], None]
 
 
 class Sub(NamedTuple):
-    """A directory that is to be entered: entry `index` of a page.
+    """A directory that is to be entered: this `entry` of a page.
 
     `before`: its pages in the parent. `fresh`: its attributes are not known yet.
     """
 
     draft: Draft
-    index: int
+    entry: int
     name: bytes
     device: int
     inode: int

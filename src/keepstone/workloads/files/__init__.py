@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files and folders: complete Linux trees as recovery points, and back."""
+
+from __future__ import annotations
+
+from keepstone.workloads.files.backup import Report, backup_files, dry_run
+from keepstone.workloads.files.diff import Change, Difference, diff
+from keepstone.workloads.files.find import find
+from keepstone.workloads.files.options import Conflict, RestoreOptions
+from keepstone.workloads.files.page import Entry
+from keepstone.workloads.files.report import RestoreReport
+from keepstone.workloads.files.restore import restore_files
+from keepstone.workloads.files.selection import Selection
+from keepstone.workloads.files.tar import write_tar
+from keepstone.workloads.files.tree import walk
+
+__all__ = [
+    "Change",
+    "Conflict",
+    "Difference",
+    "Entry",
+    "Report",
+    "RestoreOptions",
+    "RestoreReport",
+    "Selection",
+    "backup_files",
+    "diff",
+    "dry_run",
+    "find",
+    "restore_files",
+    "walk",
+    "write_tar",
+]

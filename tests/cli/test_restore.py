@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Restoring disks: whole, in place, onto nothing that was not meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.running import Cli, noise
+
+pytestmark = pytest.mark.store
+
+
+@pytest.fixture
+def disk(made: Cli) -> Path:
+    """A disk of which there is a point, and which has changed since."""
+    disk = made.disk(3 << 20)
+    made.backup(disk)
+    return disk
+
+
+def test_disk_comes_back(made: Cli, disk: Path) -> None:
+    restored = made("restore", "latest", "--target", "new", "--json").json
+
+    assert restored["target"] == "new"
+    assert Path("new").read_bytes() == disk.read_bytes()
+
+
+def test_folder_as_target_gets_the_disk_under_its_name(made: Cli, disk: Path) -> None:
+    Path("folder").mkdir()
+
+    made("restore", "latest", "--target", "folder")
+
+    assert Path("folder/disk.img").read_bytes() == disk.read_bytes()
+
+
+def test_existing_file_is_left_alone_unless_told(made: Cli, disk: Path) -> None:
+    Path("new").write_bytes(b"mine")
+
+    assert made("restore", "latest", "--target", "new", "--json", code=1).error == "TargetExists"
+
+    assert Path("new").read_bytes() == b"mine"
+    made("restore", "latest", "--target", "new", "--overwrite")
+    assert Path("new").read_bytes() == disk.read_bytes()
+
+
+def test_in_place_goes_back_to_the_source(made: Cli, disk: Path) -> None:
+    content = disk.read_bytes()
+    disk.write_bytes(noise(100, 1) + content[100 : 2 << 20])
+
+    made("restore", "latest", "--in-place")
+
+    assert disk.read_bytes() == content
+
+
+def test_older_point_is_chosen_by_its_id(made: Cli, disk: Path) -> None:
+    content = disk.read_bytes()
+    old = made.points()[0]["short"]
+    disk.write_bytes(noise(1000, 1))
+    made.backup(disk)
+    made.backup(disk, "--item", "other")
+
+    made("restore", old, "--target", "old")
+    made("restore", "latest", "--target", "new", "--item", str(disk))
+
+    assert Path("old").read_bytes() == content
+    assert Path("new").read_bytes() == noise(1000, 1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--target", "new", "etc/passwd"),
+        ("--target", "new", "--delete"),
+        ("--target", "new", "--skip"),
+        ("--target", "new", "--keep-both"),
+        ("--tar", "-"),
+        ("--tar", "new", "--target", "new"),
+        ("--target", "new", "--in-place", "--compare-content"),
+    ],
+)
+def test_what_makes_no_sense_for_a_disk(made: Cli, disk: Path, arguments: tuple[str, ...]) -> None:
+    assert made("restore", "latest", *arguments, "--json", code=2).error == "BadRequest"
+    assert not Path("new").exists()
+
+
+def test_damaged_store_restores_nothing_wrong(made: Cli, disk: Path) -> None:
+    pack = made.packs()[0]
+    data = bytearray(pack.read_bytes())
+    data[len(data) // 2] ^= 4
+    pack.chmod(0o600)
+    pack.write_bytes(data)
+
+    assert made("restore", "latest", "--target", "new", "--json", code=1).error == "CorruptObject"
+
+    assert not Path("new").exists()
+
+
+def test_target_in_no_folder_is_not_found(made: Cli, disk: Path) -> None:
+    ended = made("restore", "latest", "--target", "no/new", "--json", code=3)
+
+    assert "no/new" in ended.err

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames before they are sealed."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keepstone.crypto import hashing
+from keepstone.errors import CorruptObject
+from keepstone.store.frame import CODEC_RAW, CODEC_ZSTD, DEFAULT_LEVEL, MAX_FRAME, expand, make_frame
+
+pytestmark = pytest.mark.store
+
+BLAKE3 = hashing("blake3")
+
+
+@pytest.mark.parametrize("level", [DEFAULT_LEVEL, -1, 1, 3, 9])
+@pytest.mark.parametrize(
+    "data", [b"", b"x", b"abc" * 1000, bytes(1 << 20), os.urandom(1 << 16)], ids=["empty", "one", "text", "zeros", "noise"]
+)
+def test_round_trip(level: int, data: bytes) -> None:
+    frame = make_frame(BLAKE3, level, data, [bytes(32)], [len(data)])
+
+    assert expand(frame.payload, frame.codec, frame.raw_length) == data
+    assert frame.digest == BLAKE3.digest(frame.payload)
+    assert len(frame.payload) <= len(data)
+
+
+def test_what_saves_little_is_stored_as_it_is() -> None:
+    noise = os.urandom(100_000)
+
+    assert make_frame(BLAKE3, 1, noise, [], []).codec == CODEC_RAW
+    assert make_frame(BLAKE3, 1, noise + bytes(2000), [], []).codec == CODEC_RAW
+    assert make_frame(BLAKE3, 1, noise + bytes(20_000), [], []).codec == CODEC_ZSTD
+
+
+def test_a_raw_frame_does_not_point_into_the_buffer_that_it_was_made_of() -> None:
+    """The buffer belongs to a worker and is filled again at once."""
+    noise = os.urandom(1000)
+    buffer = bytearray(noise)
+    frame = make_frame(BLAKE3, 1, memoryview(buffer), [], [])
+    buffer[:] = bytes(1000)
+
+    assert (frame.codec, frame.payload) == (CODEC_RAW, noise)
+
+
+def test_the_same_data_gives_the_same_frame_on_every_thread() -> None:
+    data = b"some text " * 5000
+    made: list[bytes] = []
+    threads = [
+        threading.Thread(target=lambda: made.append(make_frame(BLAKE3, DEFAULT_LEVEL, data, [], []).payload))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(made) == 4
+    assert len(set(made)) == 1
+
+
+def _claiming(size: int) -> bytes:
+    """A frame of zstd whose header says that it has this content size (RFC 8878, 3.1.1.1)."""
+    return b"\x28\xb5\x2f\xfd\xe0" + size.to_bytes(8, "little") + b"\x01\x00\x00"
+
+
+@pytest.mark.parametrize(
+    ("payload", "codec", "length"),
+    [
+        (b"", CODEC_ZSTD, 10),
+        (b"nonsense", CODEC_ZSTD, 10),
+        (zstandard.compress(b"x" * 100), CODEC_ZSTD, 99),
+        (zstandard.compress(b"x" * 100), CODEC_ZSTD, 101),
+        (zstandard.compress(b"x" * 100)[:-3], CODEC_ZSTD, 100),
+        (zstandard.ZstdCompressor(write_content_size=False).compress(bytes(1 << 22)), CODEC_ZSTD, 100),
+        (zstandard.compress(bytes(64 << 20)), CODEC_ZSTD, 100),
+        (_claiming(1 << 34), CODEC_ZSTD, 100),
+        (_claiming(1 << 50), CODEC_ZSTD, 100),
+        (zstandard.compress(b"x" * 100), CODEC_ZSTD, MAX_FRAME + 1),
+        (b"abc", CODEC_RAW, 4),
+        (b"abc", CODEC_RAW, 2),
+        (b"abc", 2, 3),
+        (b"abc", 255, 3),
+    ],
+    ids=[
+        "empty",
+        "nonsense",
+        "longer",
+        "shorter",
+        "cut off",
+        "bomb without a size",
+        "bomb with a size",
+        "says 16 GiB",
+        "says a petabyte",
+        "too long a frame",
+        "raw shorter",
+        "raw longer",
+        "codec 2",
+        "codec 255",
+    ],
+)
+def test_hostile_frames(payload: bytes, codec: int, length: int) -> None:
+    with pytest.raises(CorruptObject):
+        expand(payload, codec, length)
+
+
+@given(st.binary(max_size=200), st.integers(0, 3), st.integers(0, 2**32 - 1))
+def test_any_bytes_are_a_frame_or_corrupt(payload: bytes, codec: int, length: int) -> None:
+    try:
+        data = expand(payload, codec, length)
+    except CorruptObject:
+        return
+
+    assert len(data) == length

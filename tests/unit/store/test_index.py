@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The chunk index: never wrong, whatever its cache says."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from keepstone.objects import MemoryStorage
+from keepstone.store import Store, index
+from keepstone.store.context import Context
+from keepstone.store.footer import DATA, METADATA
+from keepstone.store.index import ChunkIndex
+from keepstone.store.layout import pack_name
+from keepstone.store.pack import PackWriter
+from keepstone.store.packs import Packs
+from keepstone.store.refs import PackNumbers
+from tests.tampered import Tampered, fails
+from tests.unit.store.known import Machine, Recorded, items, load, new_store, save
+from tests.unit.store.test_pack import framed
+
+pytestmark = pytest.mark.store
+
+NONE: frozenset[bytes] = frozenset()
+
+
+def write_pack(context: Context, name: int, letters: str, kind: int = DATA) -> bytes:
+    pack = bytes([name]) * 32
+    writer = PackWriter(context, kind, name, pack, check=False)
+    for at in range(0, len(letters), 2):
+        writer.append(framed(context, items(letters[at : at + 2])))
+    writer.finish()
+    return pack
+
+
+def identify(context: Context, letters: str) -> list[bytes]:
+    return [context.hashing.keyed(context.keys.id, chunk) for chunk in items(letters)]
+
+
+def opened(context: Context, folder: Path | None) -> ChunkIndex:
+    return ChunkIndex(context, Packs(context, PackNumbers()), folder)
+
+
+def found(index: ChunkIndex, context: Context, letters: str) -> str:
+    """Those of these letters that the index finds; the places are checked."""
+    places = index.find(identify(context, letters))
+    for identity, ref in places.items():
+        assert index._packs.chunk_id(ref) == identity
+    return "".join(
+        letter for letter, identity in zip(letters, identify(context, letters), strict=True) if identity in places
+    )
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_find(store: Store, tmp_path: Path, cached: bool) -> None:
+    context = store.context
+    write_pack(context, 1, "ABCDE")
+    write_pack(context, 2, "FGA")
+    write_pack(context, 3, "nodes", METADATA)
+    folder = tmp_path / "cache" if cached else None
+    for _ in range(2):
+        made = opened(context, folder)
+        assert found(made, context, "AB") == ""  # before the first refresh
+        made.refresh(NONE)
+
+        assert found(made, context, "ABCDEFGHIJnodes") == "ABCDEFG"
+        assert made.find([]) == {}
+
+
+def test_a_second_process_reads_no_footers(tmp_path: Path) -> None:
+    machine = Machine()
+    storage = Recorded(machine)
+    store = new_store(machine, objects=storage.objects)
+    context = Context(
+        env=machine,
+        storage=storage,
+        store_id=store.context.store_id,
+        keys=store.context.keys,
+        verify_key=store.context.verify_key,
+        hashing=store.context.hashing,
+    )
+    write_pack(context, 1, "ABCDE")
+    opened(context, tmp_path).refresh(NONE)
+    write_pack(context, 2, "XY")
+    storage.log.clear()
+
+    made = opened(context, tmp_path)
+    made.refresh(NONE)
+
+    assert {line.split()[1] for line in storage.log if line.startswith("read")} == {pack_name(bytes([2]) * 32)}
+    assert found(made, context, "AXZ") == "AX"
+
+
+def test_condemned_packs_count_as_absent(store: Store) -> None:
+    context = store.context
+    first = write_pack(context, 1, "ABC")
+    write_pack(context, 2, "CD")
+    made = opened(context, None)
+
+    made.refresh(frozenset([first]))
+    assert found(made, context, "ABCD") == "CD"
+    made.refresh(NONE)
+    assert found(made, context, "ABCD") == "ABCD"
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_packs_that_are_gone(store: Store, memory: MemoryStorage, tmp_path: Path, cached: bool) -> None:
+    context = store.context
+    write_pack(context, 1, "ABC")
+    write_pack(context, 2, "CD")
+    folder = tmp_path if cached else None
+    made = opened(context, folder)
+    made.refresh(NONE)
+    del memory.objects[pack_name(bytes([1]) * 32)]
+
+    again = opened(context, folder)
+    again.refresh(NONE)
+
+    assert found(again, context, "ABCD") == "CD"
+
+
+def test_equal_prefixes(store: Store, memory: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids that share their first eight bytes are told apart by the footers, in one batch and among packs."""
+    ids = [bytes(8) + bytes([number]) * 24 for number in range(6)]
+    context = store.context
+    for name, mine in ((1, ids[:3]), (2, ids[3:5])):
+        writer = PackWriter(context, DATA, name, bytes([name]) * 32, check=False)
+        frame = framed(context, [b"x", b"y", b"z"][: len(mine)])
+        writer._columns.ids += b"".join(mine)
+        writer._columns.frame_lengths.append(20)
+        writer._columns.frame_raw.append(frame.raw_length)
+        writer._columns.frame_chunks.append(len(mine))
+        writer._columns.codecs.append(0)
+        writer._columns.digests += bytes(32)
+        writer._columns.chunk_lengths.extend(frame.lengths)
+        writer._put(bytes(20))
+        writer.finish()
+    made = opened(context, None)
+    made.refresh(NONE)
+
+    places = made.find(list(reversed(ids)))
+
+    numbers = made._packs.numbers
+    assert {identity: (numbers.ids[ref >> 32][0], ref & 0xFFFFFFFF) for identity, ref in places.items()} == {
+        ids[0]: (1, 0),
+        ids[1]: (1, 1),
+        ids[2]: (1, 2),
+        ids[3]: (2, 0),
+        ids[4]: (2, 1),
+    }
+
+
+def test_many_small_segments_become_few(store: Store, tmp_path: Path) -> None:
+    context = store.context
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    for number, letter in enumerate(letters):
+        write_pack(context, number + 1, letter)
+        made = opened(context, tmp_path)
+        made.refresh(NONE)
+
+        assert found(made, context, letters) == letters[: number + 1]
+        assert len(made) == number + 1
+
+    assert len(list(tmp_path.glob("*.segment"))) <= 8
+    assert {path.suffix for path in tmp_path.iterdir()} == {".segment"}
+
+
+def test_merging_leaves_out_the_dead(store: Store, memory: MemoryStorage, tmp_path: Path) -> None:
+    context = store.context
+    for number in range(9):
+        write_pack(context, number + 1, chr(65 + number))
+        opened(context, tmp_path).refresh(NONE)
+    for number in range(8):
+        del memory.objects[pack_name(bytes([number + 1]) * 32)]
+    for number in range(10, 20):
+        write_pack(context, number, chr(97 + number))
+        made = opened(context, tmp_path)
+        made.refresh(NONE)
+
+    assert len(made) <= 19 - 8 + 1
+    assert found(made, context, "ABCDEFGHI") == "I"
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("add"), st.text("ABCDEFGHIJ", min_size=1, max_size=5)),
+            st.tuples(st.just("remove"), st.integers(0, 20)),
+            st.tuples(st.just("damage"), st.integers(0, 2**30)),
+            st.tuples(st.just("condemn"), st.integers(0, 20)),
+            st.tuples(st.just("clear"), st.just(0)),
+        ),
+        max_size=25,
+    )
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_against_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str | int]]) -> None:
+    """Packs come, go and are condemned, segment files are damaged: a hit is always right, and without damage nothing is missed."""
+    folder = tmp_path_factory.mktemp("cache")
+    store = new_store(Machine(fs=Tampered(fsync=lambda fd: None)))
+    storage, context = store.context.storage, store.context
+    assert isinstance(storage, MemoryStorage)
+    packs: dict[bytes, str] = {}
+    condemned: set[bytes] = set()
+    damaged = False
+    for number, (what, value) in enumerate(steps, 1):
+        if what == "add":
+            packs[write_pack(context, number, str(value))] = str(value)
+        elif what == "remove" and packs:
+            gone = list(packs)[int(value) % len(packs)]
+            del packs[gone], storage.objects[pack_name(gone)]
+            condemned.discard(gone)
+        elif what == "condemn" and packs:
+            condemned.add(list(packs)[int(value) % len(packs)])
+        elif what == "clear":
+            opened(context, folder).clear()
+            damaged = False
+        elif what == "damage":
+            chance = random.Random(value)
+            for path in sorted(folder.glob("*.segment")):
+                content = bytearray(path.read_bytes())
+                for _ in range(4):
+                    content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+                path.unlink()
+                path.write_bytes(content)
+                damaged = True
+        made = opened(context, folder)
+        made.refresh(frozenset(condemned))
+        there = {letter for pack, letters in packs.items() if pack not in condemned for letter in letters}
+
+        hits = set(found(made, context, "ABCDEFGHIJ"))
+        assert hits <= there
+        assert damaged or hits == there
+
+
+@pytest.mark.parametrize("call", ["open", "pwrite", "fsync", "rename", "ftruncate"])
+def test_a_cache_that_cannot_be_written(tmp_path: Path, call: str) -> None:
+    """Only the time to read the footers again is lost."""
+    store = new_store(Machine(fs=Tampered(**{call: fails(28)})), cache=tmp_path)
+    first = save(store, items("ABCD"))
+    second = save(store, items("ABCX"), "other")
+
+    assert load(store, second) == items("ABCX")
+    assert load(store, first) == items("ABCD")
+
+
+def test_a_file_where_the_cache_should_be(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("not a folder")
+    store = new_store(cache=tmp_path / "cache")
+
+    commit = save(store, items("ABCD"))
+    assert store.verify().ok
+    assert store.rebuild_index() == 4
+
+    assert load(store, commit) == items("ABCD")
+
+
+def test_a_damaged_cache_never_stops_a_backup(tmp_path: Path) -> None:
+    """Every byte of the cache's files in turn says something else."""
+    store = new_store(Machine(fs=Tampered(fsync=lambda fd: None)), cache=tmp_path)
+    for letters in ("AB", "CD", "EF", "GH", "IJ", "KL", "MN"):
+        save(store, items(letters), letters)
+    paths = sorted(tmp_path.rglob("*.segment"))
+    kept = {path: path.read_bytes() for path in paths}
+    chance = random.Random(1)
+    for turn in range(60):
+        for path in tmp_path.rglob("*.segment*"):
+            path.unlink()
+        for path, content in kept.items():
+            rows = len(content) - 4096
+            at = chance.choice([chance.randrange(60), 4096 + chance.randrange(rows)])
+            path.write_bytes(content[:at] + bytes([content[at] ^ 1 << turn % 8]) + content[at + 1 :])
+
+        commit = save(store, items("ABCDEFG"), f"turn {turn}")
+
+        assert load(store, commit) == items("ABCDEFG")
+
+
+def test_rebuild(tmp_path: Path) -> None:
+    store = new_store(cache=tmp_path)
+    save(store, items("ABCD"))
+    save(store, items("ABEF"), "other")
+    for path in tmp_path.rglob("*.segment"):
+        path.write_bytes(b"rubbish")
+
+    assert store.rebuild_index() == 6
+    assert {path.read_bytes()[:8] for path in tmp_path.rglob("*.segment")} == {b"KSINDEX1"}
+
+
+def test_batches_of_footers(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first look at a large store makes several segments, so that its memory is bounded."""
+    monkeypatch.setattr(index, "_BATCH", 3)
+    context = store.context
+    for number in range(5):
+        write_pack(context, number + 1, chr(65 + 2 * number) + chr(66 + 2 * number))
+    made = opened(context, tmp_path)
+    made.refresh(NONE)
+
+    assert len(list(tmp_path.glob("*.segment"))) == 3
+    assert found(made, context, "ABCDEFGHIJ") == "ABCDEFGHIJ"
