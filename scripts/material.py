@@ -15,7 +15,7 @@ import shutil
 import stat
 import subprocess
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,7 +30,7 @@ TOOLS = {**os.environ, "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin", 
 def make_folder(folder: Path, size: int) -> None:
     """A tree of about `size` bytes: Python's library, documents and data of the system, and some odd entries."""
     paths = sysconfig.get_paths()
-    left = _gather(folder, [paths["stdlib"], "/usr/share", paths["purelib"]], size, most=8_000)
+    left = _gather(folder, [paths["stdlib"], "/usr/share", paths["purelib"]], size, most=5_000)
     _gather(folder, [paths["purelib"], "/usr/share", "/usr/lib", "/usr/bin"], left, least=256 << 10)
     odd = folder / "odd"
     (odd / "empty folder").mkdir(parents=True)
@@ -98,7 +98,7 @@ def change_image(image: Path, stage: Path) -> None:
     files = [path for path in _regular(stage) if PLAIN.fullmatch(str(path))]
     large = max(files, key=lambda path: path.stat().st_size)
     if not has_ext4():
-        _overwrite(image, range(0, image.stat().st_size // BLOCK, 97))
+        _overwrite(image, range(0, image.stat().st_size // BLOCK, 1009))
         return
     lines = ["mkdir /new"]
     for number, path in enumerate(files[::60]):
@@ -111,7 +111,7 @@ def change_image(image: Path, stage: Path) -> None:
     script.write_text("\n".join(lines) + "\n")
     _debugfs(image, "-w", "-f", str(script))
     blocks = [int(block) for block in _debugfs(image, "-R", f"blocks /{large.relative_to(stage)}").split()]
-    _overwrite(image, blocks[::40])
+    _overwrite(image, [block for start in range(0, len(blocks), 512) for block in blocks[start : start + 16]])
     _run("e2fsck", "-fn", str(image))
 
 
@@ -165,7 +165,8 @@ def _edit(path: Path, seed: int) -> None:
     path.write_bytes(data)
 
 
-def _overwrite(image: Path, blocks: range | list[int]) -> None:
+def _overwrite(image: Path, blocks: Iterable[int]) -> None:
+    """Fill these blocks with other bytes, as a database does with its pages."""
     with image.open("r+b") as disk:
         for block in blocks:
             disk.seek(block * BLOCK)

@@ -27,6 +27,7 @@ from typing import Any
 
 from difference import differences, same_bytes
 from material import change_folder, change_image, has_ext4, make_folder, make_image
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -100,9 +101,9 @@ class Quickstart:
 
     def summary(self, total: dict[str, Any]) -> Table:
         """What every job did and what it cost."""
-        table = Table(title="What it cost (MB = 10⁶ bytes; seconds of the whole command)")
-        for head in ("job", "seconds", "MB/s", "logical MB", "new MB", "stored MB", "deduplication"):
-            table.add_column(head, justify="left" if head == "job" else "right")
+        table = Table(caption="sizes in MB = 10⁶ bytes, seconds of the whole command", box=SIMPLE)
+        for head in ("job", "seconds", "MB/s", "logical", "new", "stored", "dedup"):
+            table.add_column(head, justify="left" if head == "job" else "right", no_wrap=True)
         for row in self.rows:
             ratio = "–" if row.new is None else _ratio(row.logical, row.new)
             rate = _megabytes(row.logical / row.seconds)
@@ -144,21 +145,21 @@ def run(quickstart: Quickstart, console: Console, folder_size: int, image_size: 
     with quickstart.step("A store, its key and its recovery kit"):
         made = quickstart.keepstone("init")
     with quickstart.step("First backup"):
-        first = quickstart.back_up("folder, first backup", folder)
-        first_image = quickstart.back_up("disk image, first backup", image)
+        first = quickstart.back_up("folder: first backup", folder)
+        first_image = quickstart.back_up("disk image: first backup", image)
     with quickstart.step("A day goes by: about two per cent of both change"):
         change_folder(folder)
         change_image(image, stage)
         shutil.rmtree(stage)
     with quickstart.step("Second backup"):
-        second = quickstart.back_up("folder, second backup", folder)
-        second_image = quickstart.back_up("disk image, second backup", image)
+        second = quickstart.back_up("folder: second backup", folder)
+        second_image = quickstart.back_up("disk image: second backup", image)
     with quickstart.step("Restore all four recovery points"):
         logical = [row.logical for row in quickstart.rows]
-        quickstart.restore("folder, restore of the second", second, restored / "folder", logical[2])
-        quickstart.restore("disk image, restore of the second", second_image, restored / "disk.img", logical[3])
-        quickstart.restore("folder, restore of the first", first, restored / "first", logical[0])
-        quickstart.restore("disk image, restore of the first", first_image, restored / "first.img", logical[1])
+        quickstart.restore("folder: second restored", second, restored / "folder", logical[2])
+        quickstart.restore("disk image: second restored", second_image, restored / "disk.img", logical[3])
+        quickstart.restore("folder: first restored", first, restored / "first", logical[0])
+        quickstart.restore("disk image: first restored", first_image, restored / "first.img", logical[1])
     with quickstart.step("Compare them byte by byte, and modes, owners, times, links, attributes"):
         pairs = (
             (folder, "folder"),
@@ -206,7 +207,8 @@ def _tell(console: Console, place: Path, made: dict[str, Any]) -> None:
     home = shlex.quote(str(place / "home"))
     store = shlex.quote(str(place / "store"))
     console.print(f"  export KEEPSTONE_HOME={home} KEEPSTONE_STORE={store}", soft_wrap=True, highlight=False)
-    console.print("  keepstone store list        keepstone store find '*.py'        keepstone store --help")
+    for example in ("list", "find '*.py'", "restore latest --target FILE", "--help"):
+        console.print(f"  keepstone store {example}", highlight=False)
 
 
 def prepare(place: Path) -> None:

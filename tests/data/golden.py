@@ -86,9 +86,8 @@ def make(folder: Path, profile: str) -> None:
     (folder / "kit.json").write_text(json.dumps(kit, indent=2) + "\n")
     (folder / "expected.json").write_text(json.dumps(expected, indent=1, sort_keys=True) + "\n")
     shutil.rmtree(folder / "store" / "tmp")
-    for path in (folder / "store").rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    (folder / "store").chmod(0o755)
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # as a version control has them
 
 
 def _fill(store: Store, scratch: Path, providers: list[KeyProvider]) -> dict[str, Any]:

@@ -30,8 +30,8 @@ class _Figures(ProgressColumn):
         meter = self._meter
         files = f"  {meter.files:,} files" if meter.files else ""
         left = f"  {duration(meter.left)} left" if meter.left is not None else ""
-        new = f"  {size(meter.done - meter.reused)} new  {size(meter.reused)} reused"
-        return Text(f"{size(meter.done)}  {size(meter.rate)}/s{files}{new}{left}")
+        shares = f"  {meter.shares}" if meter.shares else ""
+        return Text(f"{size(meter.done)}  {size(meter.rate)}/s{files}{shares}{left}")
 
 
 class _Drawn(Progress):

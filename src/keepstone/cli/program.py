@@ -29,7 +29,7 @@ INTERRUPTED = 130
 
 @click.group(
     cls=LazyGroup,
-    commands={"store": ("keepstone.cli.store:store", "Back up to a store and restore from it.")},
+    commands={"store": ("keepstone.cli.store.group:store", "Back up to a store and restore from it.")},
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, "-V", "--version", message="keepstone %(version)s")
@@ -62,6 +62,8 @@ def _run(given: list[str], console: Console) -> int:
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as end:
         return end.exit_code
+    except SystemExit as end:  # click's answer to a reader that has gone
+        return end.code if isinstance(end.code, int) else 1
     except click.Abort:  # at a prompt
         raise KeyboardInterrupt from None
     except click.ClickException as error:

@@ -34,7 +34,7 @@ class Meter:
 
     def expect(self, size: int) -> None:
         with self._lock:
-            self.expected += size
+            self.expected = size
 
     def advance(self, size: int, files: int = 0, reused: int = 0) -> None:
         with self._lock:
@@ -62,6 +62,13 @@ class Meter:
         rest = self.expected - self.done
         return rest / self.rate if self.done and rest > 0 else None
 
+    @property
+    def shares(self) -> str:
+        """How much of it was new, and how much was there already."""
+        if self.verb == "backup":
+            return f"{size(self.done - self.reused)} new, {size(self.reused)} reused"
+        return f"{size(self.reused)} unchanged" if self.reused else ""
+
     def sentence(self) -> str:
         """All of it in one line."""
         parts = [size(self.done) + (f" of {size(self.expected)}" if self.expected else "")]
@@ -70,7 +77,8 @@ class Meter:
         parts.append(f"{size(self.rate)}/s")
         if self.files:
             parts.append(f"{self.files:,} files")
-        parts.append(f"{size(self.done - self.reused)} new, {size(self.reused)} reused")
+        if self.shares:
+            parts.append(self.shares)
         if self.left is not None:
             parts.append(f"{duration(self.left)} left")
         return f"{self.verb}: {', '.join(parts)}"

@@ -37,11 +37,14 @@ class World(Env):
 
 @dataclass(frozen=True)
 class Seen:
-    """An entry of a point. `content`: of a regular file, of a vast one only its data; `refs`: of its chunks or pages."""
+    """An entry of a point. `content`: of a regular file, of a vast one only its data; `refs`: places of its chunks
+    or pages; `lengths`: of its chunks.
+    """
 
     entry: Entry
     content: bytes
     refs: list[int]
+    lengths: list[int]
 
 
 class Backups:
@@ -107,7 +110,8 @@ class Backups:
                         todo.append((path + b"/", refs))
                     else:
                         assert entry.count == 0
-                    found[path] = Seen(entry, content, refs)
+                    lengths = [reader.chunk_length(ref) for ref in refs]
+                    found[path] = Seen(entry, content, refs, lengths)
                 assert not chunks
                 assert not children
         return found

@@ -287,11 +287,10 @@ def test_a_large_file_is_cut_as_if_it_were_read_at_once(source: Path, threads: i
 
     report = backups.run(source)
 
-    assert_like(backups.seen(), source)
+    seen = backups.seen()
+    assert_like(seen, source)
     assert report.read == size
-    reader = backups.store.reader(backups.point())
-    lengths = [reader.chunk_length(ref) for ref in backups.seen()[b"large"].refs]
-    assert lengths == cut_file(memoryview(data), True)
+    assert seen[b"large"].lengths == cut_file(memoryview(data), True)
 
 
 def test_an_insertion_into_a_large_file_costs_a_few_chunks(source: Path) -> None:

@@ -1,38 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`keepstone store …`: a store on this machine, without a service."""
+"""The commands on a store: one module for one, or for two that belong together."""
 
 from __future__ import annotations
 
-import click
-
-from keepstone.cli.lazy import LazyGroup
+from keepstone.cli.store.group import store
 
 __all__ = ["store"]
-
-_HERE = "keepstone.cli.store"
-
-
-@click.group(
-    cls=LazyGroup,
-    commands={
-        "init": (f"{_HERE}.init:init", "Make a store, its keys and its recovery kit."),
-        "backup": (f"{_HERE}.backup:backup", "Make recovery points of folders, files, images and block devices."),
-        "list": (f"{_HERE}.listing:list_points", "List the recovery points."),
-        "show": (f"{_HERE}.listing:show", "Show what is known of a recovery point."),
-        "restore": (f"{_HERE}.restore:restore", "Restore a recovery point, or what is chosen of it."),
-        "find": (f"{_HERE}.find:find", "Find files in all recovery points."),
-        "diff": (f"{_HERE}.diff:diff", "Show where two recovery points differ."),
-        "verify": (f"{_HERE}.verify:verify", "Check that everything is there, and with --deep every byte."),
-        "forget": (f"{_HERE}.forget:forget", "Delete recovery points, so that it can be taken back for a while."),
-        "undelete": (f"{_HERE}.forget:undelete", "Take a deletion back."),
-        "reclaim": (f"{_HERE}.reclaim:reclaim", "Give back the space of what no recovery point needs."),
-        "stat": (f"{_HERE}.stat:stat", "Show how much the store holds."),
-        "rebuild-index": (f"{_HERE}.stat:rebuild_index", "Make this machine's chunk index anew."),
-        "key": (f"{_HERE}.key:key", "Change what opens the store, or make a recovery kit."),
-    },
-)
-def store() -> None:
-    """Back up to a store and restore from it.
-
-    A store is a folder. POINT is a recovery point's id, the unambiguous beginning of one, or `latest`.
-    """

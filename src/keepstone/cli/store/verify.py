@@ -19,13 +19,13 @@ def verify(console: Console, opening: Opening, deep: bool) -> int:
     """Check the store: keys, points, manifests, packs, and the signed log of what happened. Damage: exit code 1."""
     store = opening.store()
     with metered(console, "verify") as meter:
-        done = expected = 0
+        seen = 0
 
-        def tick(count: int, total: int) -> None:
-            nonlocal done, expected
-            meter.expect(total - expected)
-            meter.advance(count - done)
-            done, expected = count, total
+        def tick(done: int, total: int) -> None:
+            nonlocal seen
+            meter.expect(total)
+            meter.advance(done - seen)
+            seen = done
 
         verified = store.verify(deep=deep, tick=tick)
     console.result(
