@@ -41,7 +41,7 @@ def make_folder(folder: Path, size: int) -> None:
     Path(os.fsdecode(bytes(odd) + b"/not \xff text")).write_bytes(b"a name that is not UTF-8\n")
     with (odd / "mostly a hole").open("wb") as sparse:
         sparse.write(b"beginning")
-        sparse.seek(64 << 20)
+        sparse.seek(8 << 20)
         sparse.write(b"end")
     (odd / "private").write_bytes(b"for its owner\n")
     (odd / "private").chmod(0o600)

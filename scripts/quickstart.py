@@ -101,7 +101,11 @@ class Quickstart:
 
     def summary(self, total: dict[str, Any]) -> Table:
         """What every job did and what it cost."""
-        table = Table(caption="sizes in MB = 10⁶ bytes, seconds of the whole command", box=SIMPLE)
+        table = Table(
+            caption="sizes in MB = 10⁶ bytes, seconds of the whole command",
+            box=SIMPLE,
+            padding=(0, 1, 0, 0),
+        )
         for head in ("job", "seconds", "MB/s", "logical", "new", "stored", "dedup"):
             table.add_column(head, justify="left" if head == "job" else "right", no_wrap=True)
         for row in self.rows:
@@ -215,9 +219,7 @@ def prepare(place: Path) -> None:
     """An empty folder, made anew; `Failed` where it holds something that no quickstart made."""
     if place.is_dir() and any(place.iterdir()):
         if not (place / MARK).exists():
-            raise Failed(
-                f"{place} is not empty, and not made by a quickstart; choose another with KEEPSTONE_QUICKSTART"
-            )
+            raise Failed(f"{place} holds something that no quickstart made; choose another by KEEPSTONE_QUICKSTART")
         shutil.rmtree(place)
     place.mkdir(parents=True, exist_ok=True)
     (place / MARK).write_text(MARK_TEXT)

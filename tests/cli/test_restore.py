@@ -49,9 +49,11 @@ def test_in_place_goes_back_to_the_source(made: Cli, disk: Path) -> None:
     content = disk.read_bytes()
     disk.write_bytes(noise(100, 1) + content[100 : 2 << 20])
 
-    made("restore", "latest", "--in-place")
+    restored = made("restore", "latest", "--in-place", "--json").json
 
     assert disk.read_bytes() == content
+    assert restored["target"] == str(disk)
+    assert (restored["size"], restored["written_bytes"]) == (3 << 20, (256 << 10) + (1 << 20))
 
 
 def test_older_point_is_chosen_by_its_id(made: Cli, disk: Path) -> None:

@@ -205,7 +205,7 @@ def _quoted(word: str) -> str:
     return "'" + word.replace("'", "'\\''") + "'"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_backup_leaves_no_point_and_no_lease(made: Cli, number: signal.Signals) -> None:
     disk = made.path / "large.img"
     with disk.open("wb") as file:

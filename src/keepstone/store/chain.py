@@ -15,12 +15,14 @@ between the two leaves at most one step that the next run repeats, and never an 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from keepstone.crypto import sign, verify
-from keepstone.errors import CorruptObject, ObjectExists, ObjectMissing
+from keepstone.errors import CorruptObject, KeepstoneError, ObjectExists, ObjectMissing
 from keepstone.store.context import Context
-from keepstone.store.layout import HEADS, head_name
+from keepstone.store.layout import HEADS, head_name, listing
 
 __all__ = ["EVENTS", "Chain", "Head"]
 
@@ -75,20 +77,29 @@ class Chain:
             raise CorruptObject(f"{name} is another entry or of another store; run verify")
         return head, self._context.hashing.digest(data).hex()
 
+    def digest(self, sequence: int) -> str | None:
+        """The digest of an entry's bytes, sound or not; None where there is none."""
+        try:
+            return self._context.hashing.digest(self._context.storage.read(head_name(sequence))).hex()
+        except ObjectMissing:
+            return None
+
     def last(self) -> tuple[int, str]:
-        """(sequence, digest) of the newest entry; (0, "") where there is none."""
+        """(sequence, digest) of the newest entry; (0, "") where there is none.
+
+        The entry is not checked: writing goes on behind a damaged one, and verify says which it is.
+        """
         if self._last is None:
-            newest = max((int(info.name[len(HEADS) :]) for info in self._context.storage.list(HEADS)), default=0)
-            self._last = (newest, self.read(newest)[1]) if newest else (0, "")
+            newest = self._count()
+            self._last = newest, self.digest(newest) or ""
         sequence, digest = self._last
-        while True:
-            try:
-                digest = self.read(sequence + 1)[1]
-            except ObjectMissing:
-                break
-            sequence += 1
+        while (following := self.digest(sequence + 1)) is not None:
+            sequence, digest = sequence + 1, following
         self._last = sequence, digest
         return self._last
+
+    def _count(self) -> int:
+        return max((int(info.name[len(HEADS) :]) for info in listing(self._context.storage, HEADS)), default=0)
 
     def append(self, event: str, name: str, data: bytes) -> tuple[int, str]:
         """Add an entry about the object `name` with these bytes; (sequence, digest) when it is durable."""
@@ -122,22 +133,25 @@ class Chain:
             for head in (self.read(number)[0] for number in range(after + 1, sequence + 1))
         )
 
-    def entries(self) -> tuple[list[Head], str]:
-        """The whole chain, each link checked, and the digest of its last entry.
-
-        Raises `CorruptObject` at the first entry that is damaged or does not continue the one before,
-        `ObjectMissing` at a gap.
-        """
-        count = max((int(info.name[len(HEADS) :]) for info in self._context.storage.list(HEADS)), default=0)
+    def entries(self, problem: Callable[[str, KeepstoneError], None]) -> tuple[list[Head], int, str]:
+        """(entries that are sound, sequence and digest of the newest one). What is missing, damaged or does not
+        continue the entry before it is told to `problem`, and the rest is read all the same."""
         heads = []
-        previous = ""
+        count, previous = self._count(), ""
         for sequence in range(1, count + 1):
-            head, digest = self.read(sequence)
-            if head.previous != previous:
-                raise CorruptObject(f"{head_name(sequence)} does not continue the entry before it; run verify")
+            name = head_name(sequence)
+            try:
+                head, digest = self.read(sequence)
+                heads.append(head)
+                if head.previous != previous:
+                    problem(
+                        name, CorruptObject(f"{name} does not continue the entry before it; restore it from a copy")
+                    )
+            except KeepstoneError as error:
+                problem(name, error)
+                digest = self.digest(sequence) or ""
             previous = digest
-            heads.append(head)
-        return heads, previous
+        return heads, count, previous
 
 
 def _encode(head: Head, signature: str) -> bytes:

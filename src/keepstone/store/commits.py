@@ -18,7 +18,7 @@ import msgspec
 from keepstone.errors import CorruptObject, LeaseLost, ObjectExists, ObjectMissing
 from keepstone.store.context import Context
 from keepstone.store.decoding import decode
-from keepstone.store.layout import COMMITS, commit_name
+from keepstone.store.layout import COMMITS, commit_name, listing
 
 __all__ = ["ABORTED", "Commits", "Move", "MoveRecord", "PointRecord", "Record"]
 
@@ -121,8 +121,8 @@ class Commits:
 
     def names(self, tag: str = "") -> list[str]:
         """The commits that have a cell, published or aborted; `tag` limits them to one item or to moves."""
-        prefix = commit_name(f"{tag}-" if tag else "")
-        return sorted(info.name[len(COMMITS) :] for info in self._context.storage.list(prefix))
+        found = listing(self._context.storage, COMMITS, f"{tag}-" if tag else "")
+        return sorted(info.name[len(COMMITS) :] for info in found)
 
     def decided(self, commit: str) -> bool:
         """Whether the cell has been written."""

@@ -18,7 +18,7 @@ import struct
 from array import array
 from bisect import bisect_right
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from keepstone.errors import CorruptObject
 from keepstone.store.frame import MAX_FRAME
@@ -159,10 +159,15 @@ class Footer:
         at += 33 * frames
         self.chunk_lengths = column(chunks)
         self.ids = data[at:]
+        if sum(counts) != chunks:
+            raise damaged
         self.first_chunk = array("I", [0, *accumulate(counts)])
         self.offsets = array("Q", accumulate(self.frame_lengths, initial=HEADER_SIZE))
-        if self.first_chunk[-1] != chunks or max(self.frame_raw, default=0) > MAX_FRAME:
+        if max(self.frame_raw, default=0) > MAX_FRAME or min(self.frame_lengths, default=TAG_SIZE) < TAG_SIZE:
             raise damaged
+        for frame, (first, last) in enumerate(pairwise(self.first_chunk)):
+            if sum(self.chunk_lengths[first:last]) != self.frame_raw[frame]:
+                raise damaged
 
     @property
     def chunks(self) -> int:

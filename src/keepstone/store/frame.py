@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import zstandard
 
 from keepstone.crypto import Hashing
-from keepstone.errors import CorruptObject
+from keepstone.errors import CorruptObject, UsageError
 
 __all__ = ["CODEC_RAW", "CODEC_ZSTD", "DEFAULT_LEVEL", "FRAME_LIMIT", "MAX_FRAME", "Frame", "expand", "make_frame"]
 
@@ -49,6 +49,8 @@ def make_frame(hashing: Hashing, level: int, data: bytes | memoryview, ids: list
     compressor = compressors.get(level)
     if compressor is None:
         compressor = compressors[level] = _compressor(level)
+    if len(data) > MAX_FRAME:
+        raise UsageError(f"{len(data)} bytes are too many for one frame; cut them into chunks of at most {MAX_FRAME}")
     payload = compressor.compress(data)
     codec = CODEC_ZSTD
     if len(payload) >= len(data) * _SAVING:
@@ -81,6 +83,8 @@ def expand(payload: bytes | bytearray | memoryview, codec: int, raw_length: int)
         if decompressor is None:
             decompressor = _local.decompressor = zstandard.ZstdDecompressor()
         try:
+            if zstandard.frame_content_size(payload) != raw_length:
+                raise CorruptObject("a frame says another length than its pack; run verify --deep")
             data = decompressor.decompress(payload, max_output_size=raw_length)
         except zstandard.ZstdError as error:
             raise CorruptObject(f"a frame does not decompress ({error}); run verify --deep") from error

@@ -93,12 +93,13 @@ class ChunkIndex:
         return sorted(path for path in self._folder.iterdir() if path.suffix == _SUFFIX)
 
     def _load(self, there: set[bytes]) -> list[Segment]:
+        mapped = [(path, read_segment(self._context.env, str(path))) for path in self._paths()]
+        mapped.sort(key=lambda pair: len(pair[1].packs) if pair[1] is not None else 0, reverse=True)
         loaded = []
         seen: set[bytes] = set()
-        for path in self._paths():
-            segment = read_segment(self._context.env, str(path))
+        for path, segment in mapped:  # the larger first: what was merged into one of them is then seen to be
             if segment is None or not there.intersection(segment.packs) or seen.issuperset(segment.packs):
-                path.unlink(missing_ok=True)  # damaged, of packs that are gone, or merged into another one
+                path.unlink(missing_ok=True)  # damaged, of packs that are gone, or merged
                 continue
             seen.update(segment.packs)
             loaded.append(segment)

@@ -17,6 +17,11 @@ A pack's id is 32 random bytes, a commit's id is `<tag>-<32 hex>`: the tag is a 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
+from keepstone.objects import ObjectInfo, ObjectStorage
+
 __all__ = [
     "COMMITS",
     "DELETED",
@@ -32,6 +37,7 @@ __all__ = [
     "head_name",
     "keys_name",
     "lease_name",
+    "listing",
     "pack_id",
     "pack_name",
     "tomb_name",
@@ -46,6 +52,27 @@ DELETED = "deleted/"
 HEADS = "heads/"
 TOMBS = "tombs/"
 MOVES_TAG = "moves"
+
+
+_COMMIT = r"[0-9a-z]+-[0-9a-f]{32}"
+_NAMES = {
+    KEYS: re.compile(r"keys/[0-9]{8}"),
+    LEASES: re.compile(rf"leases/{_COMMIT}"),
+    PACKS: re.compile(r"packs/[0-9a-f]{2}/[0-9a-f]{64}"),
+    COMMITS: re.compile(rf"commits/{_COMMIT}"),
+    DELETED: re.compile(rf"deleted/{_COMMIT}"),
+    HEADS: re.compile(r"heads/[0-9]{12}"),
+    TOMBS: re.compile(r"tombs/[0-9a-f]{32}(\.waits)?"),
+}
+
+
+def listing(storage: ObjectStorage, folder: str, start: str = "") -> Iterator[ObjectInfo]:
+    """The objects of one kind, named by its folder; `start` limits them to ids that begin so.
+
+    Whatever else lies there is none of the store's and is not listed.
+    """
+    pattern = _NAMES[folder]
+    return (info for info in storage.list(folder + start) if pattern.fullmatch(info.name))
 
 
 def pack_name(pack: bytes) -> str:

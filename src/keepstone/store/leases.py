@@ -21,7 +21,7 @@ from keepstone.store.chain import Chain
 from keepstone.store.commits import ABORTED, Commits
 from keepstone.store.context import Context
 from keepstone.store.decoding import decode
-from keepstone.store.layout import LEASES, MOVES_TAG, TOMBS, commit_name, lease_name, tomb_name
+from keepstone.store.layout import LEASES, MOVES_TAG, TOMBS, commit_name, lease_name, listing, tomb_name
 
 __all__ = ["Leases", "Tomb", "Tombs"]
 
@@ -67,7 +67,7 @@ class Leases:
 
     def names(self) -> list[str]:
         """The commits whose lease is there."""
-        return sorted(info.name[len(LEASES) :] for info in self._context.storage.list(LEASES))
+        return sorted(info.name[len(LEASES) :] for info in listing(self._context.storage, LEASES))
 
     def drain(self, commits: list[str], *, abort_after: int) -> list[str]:
         """End these leases where that hurts nobody; those that are still open.
@@ -144,7 +144,7 @@ class Tombs:
 
     def names(self) -> list[str]:
         return sorted(
-            info.name[len(TOMBS) :] for info in self._context.storage.list(TOMBS) if not info.name.endswith(_WAITS)
+            info.name[len(TOMBS) :] for info in listing(self._context.storage, TOMBS) if not info.name.endswith(_WAITS)
         )
 
     def read(self, name: str) -> Tomb:
@@ -185,7 +185,7 @@ class Tombs:
 
     def sweep_waits(self) -> None:
         """Remove what is left of tombstones that another collector finished meanwhile."""
-        names = {info.name for info in self._context.storage.list(TOMBS)}
+        names = {info.name for info in listing(self._context.storage, TOMBS)}
         for name in names:
             if name.endswith(_WAITS) and name.removesuffix(_WAITS) not in names:
                 self._context.storage.delete(name)

@@ -94,8 +94,12 @@ class Mark:
     def add_point(self, record: PointRecord) -> None:
         """Mark everything that this point needs. `CorruptObject`, `ObjectMissing` where a part of it is gone."""
         root = Node("", record.packs, b"", record.root, b"").child_runs(self._numbers)
-        self._walk(root)
-        self._count_noted()
+        try:
+            self._walk(root)
+            self._count_noted()
+        except BaseException:
+            self._noted, self._noted_bytes = [], 0  # what this point has noted is not the next one's
+            raise
 
     def _walk(self, runs: list[tuple[int, int]]) -> None:
         live = self.live
@@ -114,19 +118,22 @@ class Mark:
                         pending.append(node.child_runs(self._numbers))
 
     def _slice(self, first: int, count: int) -> int:
-        """The ordinal of a run's first chunk."""
+        """The ordinal of the first chunk of a run that is needed; every chunk of it must be somewhere."""
+        ordinal = self._ordinal(first, count)
+        if first >> 32 not in self._there:
+            for ref in range(first, first + count):
+                if self._moves.step(ref) is None:
+                    name = pack_name(self._numbers.ids[ref >> 32])
+                    raise CorruptObject(f"chunk {ref & 0xFFFFFFFF} of {name} is gone, and a manifest needs it")
+        return ordinal
+
+    def _ordinal(self, first: int, count: int) -> int:
         number, position = first >> 32, first & 0xFFFFFFFF
         base = self._base.get(number)
         if base is None:
             raise CorruptObject(f"{pack_name(self._numbers.ids[number])} is gone, and a manifest needs it")
         if position + count > self._count[number]:
             raise CorruptObject(f"{pack_name(self._numbers.ids[number])} has no chunk {position + count - 1}")
-        if number not in self._there:  # every chunk of a pack that was compacted away must have gone somewhere
-            for at in range(position, position + count):
-                if self._moves.step(number << 32 | at) is None:
-                    raise CorruptObject(
-                        f"chunk {at} of {pack_name(self._numbers.ids[number])} is gone, a manifest needs it"
-                    )
         return base + position
 
     def _fill(self, node: Node) -> None:
@@ -168,21 +175,26 @@ class Mark:
         base, chunks = self._places[at[pack + table]].T
         if (position + count > chunks).any():
             return False
+        edges = self._grown_edges()
+        np.add.at(edges, base + position, 1)
+        np.add.at(edges, base + position + count, -1)
+        return True
+
+    def _grown_edges(self) -> npt.NDArray[np.int32]:
+        """Where runs begin (+) and end (-), one place longer than the marks."""
         if self._edges is None or len(self._edges) <= len(self.live):
             grown = np.zeros(len(self.live) + 1, np.int32)
             if self._edges is not None:
                 grown[: len(self._edges)] = self._edges
             self._edges = grown
-        np.add.at(self._edges, base + position, 1)
-        np.add.at(self._edges, base + position + count, -1)
-        return True
+        return self._edges
 
     def _sum_edges(self) -> None:
         """Turn the counted edges into marks, a block at a time."""
         self._count_noted()
-        edges, depth = self._edges, 0
-        if edges is None:
+        if self._edges is None:
             return
+        edges, depth = self._grown_edges(), 0
         for at in range(0, len(self.live), _BLOCK):
             block = np.cumsum(edges[at : at + _BLOCK]) + depth
             depth = int(block[-1])
@@ -203,16 +215,20 @@ class Mark:
                 marks = self.pack(number)
                 for start, (count, first) in zip(starts, targets, strict=True):
                     source = marks[start : start + count]
-                    if source.any():
-                        try:
-                            begin = self._slice(first, count)
-                        except CorruptObject as error:
-                            lost[first >> 32] = error
-                            continue
-                        target = self.live[begin : begin + count]
-                        if (source > target).any():
-                            np.maximum(source, target, out=target)
-                            changed = True
+                    if not source.any():
+                        continue
+                    try:
+                        begin = self._ordinal(first, count)
+                    except CorruptObject as error:
+                        lost[first >> 32] = error
+                        continue
+                    target = self.live[begin : begin + count]
+                    if (source > target).any():
+                        np.maximum(source, target, out=target)
+                        changed = True
+        for number in self._moves.old.keys() - self._there:
+            if self.needed(number).any():
+                lost[number] = CorruptObject(f"{pack_name(self._numbers.ids[number])} is gone, and a manifest needs it")
         return list(lost.values())
 
     def needed(self, number: int) -> npt.NDArray[np.bool_]:

@@ -41,6 +41,8 @@ class Moves:
             (start, count, packs[index] << 32 | first)
             for start, count, index, first in zip(values[0::4], values[1::4], values[2::4], values[3::4], strict=True)
         ]
+        if any(start + count > move.chunks for start, count, _ in runs):
+            raise CorruptObject("a move record moves chunks that its pack never had; run verify")
         number = self._numbers.number(move.pack)
         if number in self.old:
             runs = _united(self.old[number], runs)
@@ -66,12 +68,12 @@ class Moves:
 
     def resolve(self, ref: int) -> int:
         """Where this chunk is now."""
-        while self.old:
+        for _ in range(len(self.old) + 1):
             moved = self.step(ref)
             if moved is None:
-                break
+                return ref
             ref = moved
-        return ref
+        raise CorruptObject("the move records lead in a circle; run verify")
 
     def resolve_all(self, refs: list[int]) -> list[int]:
         """`resolve` for many places."""

@@ -24,7 +24,7 @@ from keepstone.store.footer import (
     parse_trailer,
 )
 from keepstone.store.frame import FRAME_LIMIT, expand
-from keepstone.store.layout import PACKS, pack_id, pack_name
+from keepstone.store.layout import PACKS, listing, pack_id, pack_name
 from keepstone.store.refs import PackNumbers
 
 __all__ = ["Packs"]
@@ -49,7 +49,7 @@ class Packs:
 
     def listing(self) -> Iterator[tuple[bytes, int]]:
         """(id, stored bytes) of every pack that is there."""
-        for info in self._context.storage.list(PACKS):
+        for info in listing(self._context.storage, PACKS):
             yield pack_id(info.name), info.size
 
     def footer(self, pack: bytes) -> Footer:
@@ -97,7 +97,9 @@ class Packs:
             raise CorruptObject(f"the footer of {name} is damaged; restore the pack from a copy") from error
         return Footer(bytes(data), pack, kind, name)
 
-    def open_sealed(self, footer: Footer, frame: int, sealed: bytes | memoryview) -> bytes | bytearray | memoryview:
+    def open_sealed(
+        self, footer: Footer, frame: int, sealed: bytes | memoryview, payload: memoryview | None = None
+    ) -> bytes | bytearray | memoryview:
         """The chunks of a frame out of its sealed bytes, authenticated but not yet compared with their ids.
 
         Valid until this thread opens the next frame: a frame that is stored uncompressed lies in the thread's own
@@ -107,7 +109,8 @@ class Packs:
         header = pack_header(context.store_id, context.keys.epoch, footer.kind, footer.pack)
         digest = footer.digests[32 * frame : 32 * frame + 32]
         key = frame_key(context.hashing, context.keys, footer.pack, frame, digest)
-        payload = self._payload(len(sealed) - TAG_SIZE)
+        if payload is None:
+            payload = self._payload(len(sealed) - TAG_SIZE)
         try:
             open_frame(key, sealed, context.frame_aad(header, frame), memoryview(payload))
             return expand(payload, footer.codecs[frame], footer.frame_raw[frame])
@@ -142,7 +145,10 @@ class Packs:
         sealed = self._context.storage.read(name, footer.offsets[frame], length)
         if len(sealed) != length:
             raise CorruptObject(f"{name} is shorter than its footer says; restore it from a copy")
-        opened = memoryview(bytes(self.open_sealed(footer, frame, sealed))), footer.chunk_offsets(frame)
+        opened = (
+            memoryview(self.open_sealed(footer, frame, sealed, memoryview(bytearray(length - TAG_SIZE)))),
+            footer.chunk_offsets(frame),
+        )
         with self._lock:
             if (pack, frame) not in self._frames:
                 self._frames[pack, frame] = opened

@@ -119,6 +119,8 @@ class Pipeline:
 
     def drain(self) -> None:
         """Settle everything that was submitted, and what its `done` submits."""
+        if self._failed is not None:
+            raise self._failed
         while self._queue:
             self._settle_first()
 
@@ -221,7 +223,7 @@ class Pipeline:
                     other = piece.depends.get(index)
                     ref = (placed if other is None else self._append(other))[identity]
                 refs.append(ref)
+            piece.done(refs, piece.info)
         except BaseException as error:
-            self._failed = error
+            self._failed = self._failed or error
             raise
-        piece.done(refs, piece.info)

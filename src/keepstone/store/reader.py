@@ -106,8 +106,14 @@ class LocalReader:
         return node.child_refs(self._numbers)
 
     def _footer(self, ref: int) -> tuple[Footer, int]:
-        ref = self._moves.resolve(ref)
-        footer = self._packs.footer(self._numbers.ids[ref >> 32])
+        resolved = self._moves.resolve(ref)
+        try:
+            footer = self._packs.footer(self._numbers.ids[resolved >> 32])
+        except ObjectMissing:
+            self._load_moves()
+            resolved = self._moves.resolve(ref)
+            footer = self._packs.footer(self._numbers.ids[resolved >> 32])
+        ref = resolved
         position = ref & 0xFFFFFFFF
         if position >= footer.chunks:
             raise CorruptObject(f"{pack_name(footer.pack)} has no chunk {position}; run verify")

@@ -24,6 +24,7 @@ from functools import partial
 
 from keepstone.errors import LeaseLost, ObjectMissing, StorageFull
 from keepstone.store.chain import Chain
+from keepstone.store.commits import Commits
 from keepstone.store.compact import compact
 from keepstone.store.context import Context
 from keepstone.store.fulldisk import with_reserve
@@ -61,6 +62,8 @@ def reclaim(
     purged = [] if dry_run else points.purge_due()
     if not dry_run:
         context.storage.clean()
+        leases = Leases(context, Commits(context))
+        leases.drain(leases.names(), abort_after=_ABORT_AFTER)
     survey = Survey(context)
     tombs = Tombs(context)
     condemned = tombs.condemned()

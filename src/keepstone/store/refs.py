@@ -23,6 +23,7 @@ __all__ = ["ZERO_PACK", "ZERO_REF", "PackNumbers", "decode_runs", "encode_runs",
 ZERO_PACK = 0xFFFFFFFF
 ZERO_REF = ZERO_PACK << 32
 _ID = 32
+_MOST = 1 << 26  # chunks of one node: tens of TiB in one file
 
 
 class PackNumbers:
@@ -112,16 +113,18 @@ def decode_runs(packs: bytes, runs: bytes, numbers: PackNumbers) -> Iterator[tup
         pack, start, count = values[at : at + 3]
         if pack == ZERO_PACK:
             yield ZERO_REF, count
-        elif pack < len(table):
+        elif pack < len(table) and start + count <= ZERO_PACK:
             yield table[pack] + start, count
         else:
-            raise CorruptObject("a manifest node names a pack that is not in its table; run verify")
+            raise CorruptObject("a manifest node names a pack that is not in its table, or a chunk past its end")
 
 
 def expand_runs(runs: Iterable[tuple[int, int]]) -> list[int]:
     """Every place, one by one."""
     refs: list[int] = []
     for first, count in runs:
+        if len(refs) + count > _MOST:
+            raise CorruptObject("a manifest node names more chunks than any can; run verify")
         if first == ZERO_REF:
             refs.extend([ZERO_REF] * count)
         else:

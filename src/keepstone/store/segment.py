@@ -94,6 +94,13 @@ def _aligned(size: int) -> int:
     return -(-size // _PAGE) * _PAGE
 
 
+def _write(env: Env, fd: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        count = env.fs.pwrite(fd, view, offset)
+        view, offset = view[count:], offset + count
+
+
 def write_segment(env: Env, path: str, packs: list[bytes], rows: int, parts: Iterable[tuple[U64, U64]]) -> None:
     """Write a segment of `rows` rows whose sorted parts come one after the other; renamed into place at the end.
 
@@ -103,11 +110,11 @@ def write_segment(env: Env, path: str, packs: list[bytes], rows: int, parts: Ite
     table = _aligned(_HEADER.size + _ID * len(packs))
     fd = env.fs.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        env.fs.pwrite(fd, _HEADER.pack(_MAGIC, 1, len(packs), rows) + b"".join(packs), 0)
+        _write(env, fd, _HEADER.pack(_MAGIC, 1, len(packs), rows) + b"".join(packs), 0)
         at = 0
         for prefix, place in parts:
-            env.fs.pwrite(fd, prefix.astype("<u8", copy=False).tobytes(), table + 8 * at)
-            env.fs.pwrite(fd, place.astype("<u8", copy=False).tobytes(), table + _aligned(8 * rows) + 8 * at)
+            _write(env, fd, prefix.astype("<u8", copy=False).tobytes(), table + 8 * at)
+            _write(env, fd, place.astype("<u8", copy=False).tobytes(), table + _aligned(8 * rows) + 8 * at)
             at += len(prefix)
         env.fs.ftruncate(fd, table + _aligned(8 * rows) + 8 * rows)
         env.fs.fsync(fd)
@@ -127,6 +134,8 @@ def read_segment(env: Env, path: str) -> Segment | None:
         if size < _HEADER.size:
             return None
         mapped = mmap.mmap(fd, size, prot=mmap.PROT_READ)
+    except OSError:
+        return None
     finally:
         env.fs.close(fd)
     magic, version, packs, rows = _HEADER.unpack_from(mapped)
@@ -137,6 +146,12 @@ def read_segment(env: Env, path: str) -> Segment | None:
     prefix = np.frombuffer(mapped, "<u8", rows, table)
     place = np.frombuffer(mapped, "<u8", rows, table + _aligned(8 * rows))
     return Segment([ids[at : at + _ID] for at in range(0, len(ids), _ID)], prefix, place, mapped)
+
+
+def _numbers(mapping: npt.NDArray[np.int64], place: U64) -> npt.NDArray[np.int64]:
+    """The new number of the pack of each place; -1 for none, also where a damaged segment names a pack it has not."""
+    old = (place >> np.uint64(32)).astype(np.int64)
+    return np.where((old >= 0) & (old < len(mapping)), mapping[np.clip(old, 0, len(mapping) - 1)], -1)
 
 
 def merge_segments(segments: list[Segment], dead: set[bytes]) -> tuple[list[bytes], int, Iterator[tuple[U64, U64]]]:
@@ -165,7 +180,7 @@ def merge_segments(segments: list[Segment], dead: set[bytes]) -> tuple[list[byte
                     else int(np.searchsorted(segment.prefix, np.uint64(part + 1 << 58), side="left"))
                 )
                 place = segment.place[begin:end]
-                number = mapping[(place >> np.uint64(32)).astype(np.int64)]
+                number = _numbers(mapping, place)
                 kept = number >= 0
                 prefix_parts.append(segment.prefix[begin:end][kept])
                 place_parts.append(
@@ -177,8 +192,5 @@ def merge_segments(segments: list[Segment], dead: set[bytes]) -> tuple[list[byte
 
     rows = 0
     for segment, mapping in zip(segments, maps, strict=True):
-        if (mapping >= 0).all():
-            rows += len(segment)
-        else:
-            rows += int((mapping[(segment.place >> np.uint64(32)).astype(np.int64)] >= 0).sum())
+        rows += int((_numbers(mapping, segment.place) >= 0).sum())
     return packs, rows, parts()

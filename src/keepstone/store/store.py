@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from keepstone.crypto import KeyProvider, Keyring, create_keyring, hashing, open_keyring, rewrap
 from keepstone.env import Env
-from keepstone.errors import ObjectMissing, StoreExists, StoreMissing, UsageError
+from keepstone.errors import CorruptObject, ObjectMissing, StoreExists, StoreMissing, UsageError
 from keepstone.objects import ObjectStorage
 from keepstone.store.chain import Chain
 from keepstone.store.chunking import DISK_CHUNK, FILE_CHUNKS
@@ -21,7 +21,7 @@ from keepstone.store.commits import Commits
 from keepstone.store.context import Context
 from keepstone.store.descriptor import Descriptor, check_descriptor, decode_descriptor, encode_descriptor
 from keepstone.store.frame import DEFAULT_LEVEL
-from keepstone.store.layout import DESCRIPTOR, KEYS, keys_name
+from keepstone.store.layout import DESCRIPTOR, KEYS, keys_name, listing
 from keepstone.store.packs import Packs
 from keepstone.store.points import Point, Points, item_tag
 from keepstone.store.reader import LocalReader
@@ -47,7 +47,7 @@ def _document(name: str) -> bytes:
 
 def newest_keys(storage: ObjectStorage) -> tuple[int, bytes]:
     """(sequence, bytes) of the keys object that counts; `ObjectMissing` where there is none."""
-    names = sorted(info.name for info in storage.list(KEYS))
+    names = sorted(info.name for info in listing(storage, KEYS))
     if not names:
         raise ObjectMissing("the store has no keys object; restore keys/ from a copy, or use the recovery kit")
     return int(names[-1][len(KEYS) :]), storage.read(names[-1])
@@ -110,7 +110,9 @@ class Store:
             storage.put(name, data)
         encoded = encode_descriptor(descriptor, keyring.keys, profile)
         store = cls(env, storage, descriptor, keyring, cache)
-        Chain(store.context).append("init", DESCRIPTOR, encoded)
+        chain = Chain(store.context)
+        chain.append("keys", keys_name(1), keys_object)
+        chain.append("init", DESCRIPTOR, encoded)
         storage.put(DESCRIPTOR, encoded)
         storage.keep_reserve()
         return store
@@ -128,8 +130,10 @@ class Store:
             ) from error
         place = "the store"
         descriptor = decode_descriptor(data, place)
-        _, keys_object = newest_keys(storage)
+        sequence, keys_object = newest_keys(storage)
         keyring = open_keyring(keys_object, descriptor.store_id, providers)
+        if keyring.sequence != sequence or keyring.hashing.name != descriptor.hashing:
+            raise CorruptObject(f"{keys_name(sequence)} is another keys object under this name; restore it from a copy")
         check_descriptor(data, descriptor, keyring.keys, keyring.hashing, place)
         return cls(env, storage, descriptor, keyring, cache)
 
@@ -144,7 +148,9 @@ class Store:
         self.keyring, keys_object = rewrap(env, self.keyring, providers)
         storage.put(keys_name(self.keyring.sequence), keys_object)
         Chain(self.context).append("keys", keys_name(self.keyring.sequence), keys_object)
-        storage.delete_many([info.name for info in storage.list(KEYS) if info.name < keys_name(self.keyring.sequence)])
+        storage.delete_many(
+            [info.name for info in listing(storage, KEYS) if info.name < keys_name(self.keyring.sequence)]
+        )
 
     def writer(
         self,
@@ -156,7 +162,8 @@ class Store:
         tags: Sequence[str] = (),
         lock_until: int = 0,
     ) -> LocalWriter:
-        """Begin a recovery point of this item."""
+        """Begin a recovery point of this item. What of the item's name is not Unicode is kept in escaped form."""
+        item = item.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         return LocalWriter(
             self.context,
             item=item,

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from keepstone.crypto import KitProvider, open_keyring
 from keepstone.errors import CorruptObject, KeepstoneError, ObjectMissing, RollbackDetected
 from keepstone.store.chain import Chain, Head
 from keepstone.store.commits import Commits, PointRecord
 from keepstone.store.descriptor import check_descriptor, decode_descriptor
-from keepstone.store.layout import COMMITS, DELETED, DESCRIPTOR, KEYS, TOMBS, keys_name, pack_name
+from keepstone.store.layout import COMMITS, DELETED, DESCRIPTOR, KEYS, TOMBS, keys_name, listing, pack_name
 from keepstone.store.leases import Leases, Tombs
 from keepstone.store.memory import Seen, recall, remember
 from keepstone.store.scrub import Scrubber
@@ -112,22 +113,24 @@ def _check_surroundings(store: Store, findings: _Findings) -> None:
         check_descriptor(data, decode_descriptor(data, "the store"), context.keys, context.hashing, "the store")
 
     def keys(name: str) -> None:
-        open_keyring(storage.read(name), context.store_id, [KitProvider(store.keyring.vault_key)])
+        keyring = open_keyring(storage.read(name), context.store_id, [KitProvider(store.keyring.vault_key)])
+        if keys_name(keyring.sequence) != name:
+            raise CorruptObject(f"{name} is a copy of another keys object; remove it")
 
     def document(name: str, digest: str) -> None:
         if context.hashing.digest(storage.read(name)).hex() != digest:
             raise CorruptObject(f"{name} is not what `init` wrote; take it from another store of the same format")
 
     findings.run(DESCRIPTOR, descriptor)
-    if keys_name(store.keyring.sequence) not in {info.name for info in storage.list(KEYS)}:
+    if keys_name(store.keyring.sequence) not in {info.name for info in listing(storage, KEYS)}:
         findings.add(
             KEYS,
             CorruptObject("the keys object that opened the store is gone; restore it from a copy, or rotate the keys"),
         )
-    for info in storage.list(KEYS):
-        findings.run(info.name, lambda name=info.name: keys(name))  # type: ignore[misc]
+    for info in listing(storage, KEYS):
+        findings.run(info.name, partial(keys, info.name))
     for name, digest in store.descriptor.files.items():
-        findings.run(name, lambda name=name, digest=digest: document(name, digest))  # type: ignore[misc]
+        findings.run(name, partial(document, name, digest))
     for name, error in Leases(context, store.commits).check():
         findings.add(name, error)
     tombs = Tombs(context)
@@ -139,7 +142,7 @@ def _check_surroundings(store: Store, findings: _Findings) -> None:
                 continue
             except CorruptObject as error:
                 findings.add(TOMBS + tomb, error)
-    for info in storage.list(DELETED):
+    for info in listing(storage, DELETED):
         try:
             context.read_sealed("deleted", info.name)
         except ObjectMissing:
@@ -152,42 +155,39 @@ def _check_chain(store: Store, commits: Commits, findings: _Findings) -> None:
     """Replay the chain and compare what it says with what is there."""
     context = store.context
     chain = Chain(context)
-    heads, digest = chain.entries()
+    heads, newest, digest = chain.entries(findings.add)
     seen = recall(store.cache)
     if seen is not None:
-        remembered = chain.read(seen.sequence)[1] if seen.sequence <= len(heads) else None
+        remembered = chain.digest(seen.sequence) if seen.sequence <= newest else None
         if remembered != seen.digest:
             raise RollbackDetected(
                 f"this machine has seen head {seen.sequence} of this store, and it is not there now: the store was "
-                "rolled back or replaced. "
-                "If you restored it from a copy yourself, remove its folder from the cache"
+                "rolled back or replaced. If you restored it from a copy yourself, remove its folder from the cache"
             )
-    committed: dict[str, Head] = {}
-    forgotten: dict[str, Head] = {}
+    present: dict[str, Head] = {}  # what must be there, and as which entry left it
     purged: set[str] = set()
     for head in heads:
-        if head.event in ("commit", "move"):
-            committed[head.object] = head
-        elif head.event == "forget":
-            forgotten[head.object] = head
+        if head.event == "keys":  # an older keys object went when this one came
+            present = {name: other for name, other in present.items() if other.event != "keys"}
+        if head.event in ("init", "keys", "commit", "move", "forget"):
+            present[head.object] = head
         elif head.event == "undelete":
-            forgotten.pop(head.object, None)
+            present.pop(head.object, None)
         elif head.event in ("purge", "drop-move"):
-            committed.pop(head.object, None)
-            forgotten.pop(DELETED + head.object.removeprefix(COMMITS), None)
+            present.pop(head.object, None)
+            present.pop(DELETED + head.object.removeprefix(COMMITS), None)
             purged.add(head.object)
-    markers = {info.name for info in context.storage.list(DELETED)}
-    for expected in (committed, forgotten):
-        for name, head in expected.items():
-            findings.run(name, lambda name=name, head=head: _compare(store, name, head))  # type: ignore[misc]
+    markers = {info.name for info in listing(context.storage, DELETED)}
+    for name, head in present.items():
+        findings.run(name, partial(_compare, store, name, head))
     for name in purged & {COMMITS + commit for commit in commits.names()}:
         if DELETED + name.removeprefix(COMMITS) not in markers and not name.startswith(COMMITS + "moves-"):
             findings.add(
                 name,
                 RollbackDetected(f"{name} was purged and is there again; delete it, or restore the store from a copy"),
             )
-    if heads:
-        remember(context.env, store.cache, Seen(len(heads), digest))
+    if newest:
+        remember(context.env, store.cache, Seen(newest, digest))
 
 
 def _compare(store: Store, name: str, head: Head) -> None:

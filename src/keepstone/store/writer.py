@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from keepstone.errors import CorruptObject, KeepstoneError
+from keepstone.errors import CorruptObject, KeepstoneError, LeaseLost, ObjectMissing, StorageFull
 from keepstone.store.chain import Chain
 from keepstone.store.commits import Commits, MoveRecord, PointRecord, Record
 from keepstone.store.context import Context
@@ -119,6 +119,7 @@ class Session:
         self.own: dict[int, str] = {}
         self._unfinished: dict[int, PackWriter] = {}
         self._over = False
+        self._publishing = False
         self.leases.publish(self.commit_id)
         try:
             self.condemned = Tombs(context).condemned()
@@ -182,10 +183,25 @@ class Session:
             self._finishing.pop(0).result()
         names = [*self.own.values(), *(pack_name(self.numbers.ids[number]) for number in sorted(borrowed))]
         self.context.storage.sync(names)
-        sealed = self.commits.publish(self.commit_id, record)
+        self._publishing = True
+        try:
+            sealed = self.commits.publish(self.commit_id, record)
+        except KeepstoneError as error:
+            self._publishing = not self._is_not_published(error)
+            raise
         Chain(self.context).append(event, commit_name(self.commit_id), sealed)
+        self._publishing = False
         self.close()
         return self.commit_id
+
+    def _is_not_published(self, error: KeepstoneError) -> bool:
+        """Whether the cell does not hold the record, and never will: an error of the storage alone does not say so."""
+        if isinstance(error, LeaseLost | StorageFull):
+            return True
+        try:
+            return self.commits.abort(self.commit_id)
+        except KeepstoneError:
+            return False
 
     def close(self) -> None:
         """End the session: drop what is unfinished, release the lease. Never raises for the storage's sake."""
@@ -193,8 +209,10 @@ class Session:
             return
         self._over = True
         self._finisher.shutdown(wait=True, cancel_futures=True)
-        for writer in self._open.values():
+        for writer in list(self._unfinished.values()):
             writer.abort()
+        if self._publishing:
+            return  # the point may be there without its head entry: whoever finds the lease completes it
         with contextlib.suppress(KeepstoneError):  # else a collector finds it and sees that its process is gone
             self.leases.release(self.commit_id)
 
@@ -304,7 +322,12 @@ class LocalWriter:
             self._session.append(METADATA, frame)
 
     def node(self, ref: int) -> Node:
-        return decode_node(self._session.packs.chunk(self._session.moves.resolve(ref)))
+        try:
+            return decode_node(self._session.packs.chunk(self._session.moves.resolve(ref)))
+        except ObjectMissing as error:
+            if self._session.commits.decided(self.commit_id):  # nothing is kept for a writer that was taken for dead
+                raise LeaseLost(f"backup {self.commit_id} was aborted by a reclaim; start it again") from error
+            raise
 
     def chunk_refs(self, node: Node) -> list[int]:
         return node.chunk_refs(self._session.numbers)
@@ -387,7 +410,8 @@ class LocalWriter:
         refs: list[int | None] = [None] * len(ids)
         chunk_id = self._session.packs.chunk_id
         for index, hint in enumerate(hints):
-            if hint >= 0 and hint >> 32 != ZERO_PACK and chunk_id(hint) == ids[index]:
+            pack = hint >> 32
+            if hint >= 0 and pack != ZERO_PACK and pack not in self._unusable and chunk_id(hint) == ids[index]:
                 refs[index] = hint
         wanted = [identity for identity, ref in zip(ids, refs, strict=True) if ref is None]
         if wanted:

@@ -38,13 +38,14 @@ class World(Env):
 @dataclass(frozen=True)
 class Seen:
     """An entry of a point. `content`: of a regular file, of a vast one only its data; `refs`: places of its chunks
-    or pages; `lengths`: of its chunks.
+    or pages, with their `lengths` and `ids`.
     """
 
     entry: Entry
     content: bytes
     refs: list[int]
     lengths: list[int]
+    ids: list[bytes]
 
 
 class Backups:
@@ -111,7 +112,8 @@ class Backups:
                     else:
                         assert entry.count == 0
                     lengths = [reader.chunk_length(ref) for ref in refs]
-                    found[path] = Seen(entry, content, refs, lengths)
+                    ids = [reader.chunk_id(ref) for ref in refs]
+                    found[path] = Seen(entry, content, refs, lengths, ids)
                 assert not chunks
                 assert not children
         return found
@@ -187,5 +189,3 @@ def _assert_entry(seen: Seen, status: os.stat_result, place: bytes) -> None:
         assert entry.extra.target == os.readlink(place)
     elif not stat.S_ISDIR(status.st_mode):
         assert entry.extra.rdev == status.st_rdev
-
-

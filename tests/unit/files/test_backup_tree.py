@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from keepstone.store import SEGMENT, cut_file
+from keepstone.workloads.files import intake
 from keepstone.workloads.files.page import decode_page, entries
 from tests.unit.files.backed import Backups, World, assert_like
 
@@ -260,22 +261,19 @@ def test_sparse_files_keep_their_holes(backups: Backups, source: Path) -> None:
     assert seen[b"vast"].content.endswith(b"the end")
 
 
-def test_a_file_of_very_many_extents_is_read_with_its_smallest_holes(source: Path) -> None:
-    """More extents than a page may have; the holes are of two sizes."""
+def test_a_file_of_very_many_extents_is_read_with_its_smallest_holes(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "_MOST_EXTENTS", 100)
     backups = Backups()
-    path = source / "file"
-    count = (1 << 16) + 100
-    with path.open("wb") as file:
-        file.truncate(count * 12 * KIB + 100 * MIB)
-        for at in range(count):
-            os.pwrite(file.fileno(), b"x", at * 12 * KIB)
-        os.pwrite(file.fileno(), b"y", count * 12 * KIB + 50 * MIB)
+    pieces = {at * 12 * KIB: b"x" for at in range(120)}
+    sparse(source / "file", 60 * MIB, pieces | {50 * MIB: b"y"})
 
     backups.run(source)
 
     seen = backups.seen()[b"file"]
-    assert seen.content == path.read_bytes()
-    assert len(seen.entry.extra.extents or []) == 2
+    assert seen.content == (source / "file").read_bytes()
+    assert seen.entry.extra.extents == [(0, 119 * 12 * KIB + 4096), (50 * MIB, 4096)]
 
 
 @pytest.mark.parametrize("threads", [0, 2, 8])

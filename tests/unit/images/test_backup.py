@@ -13,6 +13,7 @@ from keepstone.env import Env
 from keepstone.errors import PointNotFound, SourceFailed
 from keepstone.objects import PAGE
 from keepstone.store import SEGMENT, ZERO_REF, Writer
+from keepstone.store.index import ChunkIndex
 from keepstone.workloads import Silent
 from keepstone.workloads.images import backup_image
 from keepstone.workloads.images.leaf import LEAF_SPAN
@@ -111,6 +112,19 @@ def test_unchanged_disk_stores_nothing(shelf: Shelf, tmp_path: Path) -> None:
         shelf.point(second).record.packs,
         shelf.point(second).record.root,
     )
+
+
+def test_unchanged_disk_needs_no_index(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(noise(40) + bytes(3 * CHUNK) + noise(5, 1))
+    shelf.backup(disk)
+
+    def used(*_: object) -> None:
+        raise AssertionError("the index was asked")
+
+    monkeypatch.setattr(ChunkIndex, "__init__", used)
+
+    assert shelf.point(shelf.backup(disk)).record.added == 0
 
 
 def test_change_in_one_leaf_leaves_the_other_nodes(shelf: Shelf, tmp_path: Path) -> None:

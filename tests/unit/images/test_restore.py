@@ -172,7 +172,7 @@ def test_chunk_of_another_length_is_corrupt(shelf: Shelf, env: Env, tmp_path: Pa
     report = shelf.backup(disk)
     reader = shelf.reader(report)
     with shelf.store.writer("disk", "images") as writer:
-        _, leaf = writer.parent_root()[0], writer.child_refs(writer.node(writer.parent_root()[0]))[0]
+        (leaf,) = writer.child_refs(writer.node(writer.parent_root()[0]))
         refs = writer.chunk_refs(writer.node(leaf))
         swapped = writer.put_node(LEAF_KIND, refs[::-1], [], b"")
         root = writer.put_node(ROOT_KIND, [], [swapped], reader.node(reader.root()[0]).body)

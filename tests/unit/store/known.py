@@ -16,6 +16,7 @@ from keepstone.env import Env, FileSystem, Process
 from keepstone.errors import CorruptObject, ObjectMissing
 from keepstone.objects import MemoryStorage
 from keepstone.store import Chunks, LocalWriter, Node, Outcome, Point, Scratch, Store
+from keepstone.store.chain import Chain, Head
 
 __all__ = [
     "DAY",
@@ -25,6 +26,7 @@ __all__ = [
     "Machine",
     "Recorded",
     "finish",
+    "heads",
     "items",
     "load",
     "new_store",
@@ -81,7 +83,8 @@ class Recorded(MemoryStorage):
         self.log: list[str] = []
 
         def note(operation: str, name: str) -> Exception | None:
-            self.log.append(f"{operation} {name}")
+            if not operation.endswith("reply"):
+                self.log.append(f"{operation} {name}")
             return fail(operation, name) if fail is not None else None
 
         super().__init__(env, objects=objects, fail=note)
@@ -119,7 +122,13 @@ def new_store(
 def items(text: str, size: int = 100) -> list[bytes]:
     """One chunk a letter; the same letter gives the same chunk. Those of digits do not compress, the others do."""
     noise = {letter: random.Random(letter).randbytes(size if letter.isdigit() else size // 2) for letter in set(text)}
-    return [noise[letter] + letter.encode() * (size - len(noise[letter])) for letter in text]
+    return [(noise[letter] + letter.encode() * size)[:size] for letter in text]
+
+
+def heads(store: Store) -> list[Head]:
+    """What the chain says, entry by entry."""
+    chain = Chain(store.context)
+    return [chain.read(sequence)[0] for sequence in range(1, chain.last()[0] + 1)]
 
 
 def outcome(root: list[int], logical: int = 0) -> Outcome:

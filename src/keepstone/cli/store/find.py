@@ -15,7 +15,7 @@ from keepstone.cli.render import path_text, safe, when
 
 if TYPE_CHECKING:
     from keepstone.store import Point
-    from keepstone.workloads.files.page import Entry
+    from keepstone.workloads.files import Entry
 
 __all__ = ["find"]
 

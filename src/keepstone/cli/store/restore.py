@@ -167,7 +167,10 @@ def _image(
         sink = stack.enter_context(RawSink(env, target, image_size(reader), overwrite=overwrite))
         existing = stack.enter_context(RawSource(env, target)) if wanted.in_place else None
         restore_image(env, reader, sink, meter, existing=existing)
-    return {"target": str(target), "size": meter.done}, [f"restored to {safe(str(target))}"]
+    written = meter.done - meter.reused
+    return {"target": str(target), "size": meter.done, "written_bytes": written}, [
+        f"restored to {safe(str(target))}, {size(written)} written"
+    ]
 
 
 def _source(point: Point) -> Path:

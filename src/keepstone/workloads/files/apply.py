@@ -23,6 +23,7 @@ from keepstone.workloads.files.beneath import Directory
 from keepstone.workloads.files.names import shown
 from keepstone.workloads.files.options import RestoreOptions
 from keepstone.workloads.files.page import Detail, Entry
+from keepstone.workloads.files.place import Place
 from keepstone.workloads.files.report import Findings
 
 __all__ = ["REFUSED", "Finisher"]
@@ -77,8 +78,9 @@ class Finisher:
             return {name: value for name, value in xattrs.items() if name != _CAPABILITY}
         return xattrs
 
-    def file(self, fd: int, entry: Entry, directory: Directory, path: bytes) -> None:
-        """Finish a regular file that was made with its permissions in this directory."""
+    def file(self, fd: int, place: Place) -> None:
+        """Finish a regular file that was made with its permissions."""
+        entry, directory, path = place.entry, place.directory, place.path
         mode = self.mode(entry)
         if not self.owns or self.owner(entry) != self._made or directory.gives_group:
             mode = self._own(fd, entry, mode, path)
@@ -89,16 +91,17 @@ class Finisher:
             self._attach(fd, entry, path)
         self._date(fd, entry, path)
 
-    def node(self, fd: int, entry: Entry, directory: Directory, path: bytes) -> None:
+    def node(self, fd: int, place: Place) -> None:
         """Finish anything else that is no directory, by an O_PATH descriptor of it."""
-        place = f"/proc/self/fd/{fd}"
-        mode = self._own(place, entry, self.mode(entry), path)
+        entry, path = place.entry, place.path
+        inode = f"/proc/self/fd/{fd}"
+        mode = self._own(inode, entry, self.mode(entry), path)
         if not stat.S_ISLNK(entry.mode):
-            if directory.gives_acl:
-                self._remove(place, _ACLS)
-            self._permit(place, mode, path)
-        self._attach(place, entry, path)
-        self._date(place, entry, path)
+            if place.directory.gives_acl:
+                self._remove(inode, _ACLS)
+            self._permit(inode, mode, path)
+        self._attach(inode, entry, path)
+        self._date(inode, entry, path)
 
     def directory(self, directory: Directory, entry: Entry, path: bytes, *, fresh: bool) -> None:
         """Finish a directory, after everything in it. `fresh`: this restore made it."""

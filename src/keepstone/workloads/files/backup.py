@@ -69,7 +69,7 @@ def backup_files(env: Env, writer: Writer, source: Path, selection: Selection, p
         with _failures(path):
             root, only = _open(env.fs, path)
             traversal = Traversal(env, writer, rules, root, tally)
-            described = b"" if only else _root_page(env.fs, root)
+            described = b"" if only else _root_page(env.fs, root, tally)
             if writer.parent is not None:
                 progress.expect(writer.parent.logical)
             traversal.run(only)
@@ -161,10 +161,14 @@ def _open(fs: FileSystem, path: bytes) -> tuple[Folder, bytes | None]:
     return Folder(None, path, status.st_dev, status.st_ino, fd), only
 
 
-def _root_page(fs: FileSystem, root: Folder) -> bytes:
+def _root_page(fs: FileSystem, root: Folder, tally: Tally) -> bytes:
     """`Detail.root`."""
     status = fs.fstat(root.fd)
-    xattrs = Attributes(fs).read(root.fd, status.st_dev)
+    xattrs: dict[bytes, bytes] = {}
+    try:
+        xattrs = Attributes(fs).read(root.fd, status.st_dev)
+    except OSError as error:
+        tally.without_attributes(root.path(), error)
     table = Listing(b".\0", [status]).table
     return encode_page(to_page(b".\0", table, [0], {0: Extra(xattrs=xattrs)} if xattrs else {}))
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from keepstone.env import Env
@@ -146,45 +148,45 @@ class Beneath:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), piece)
         return child
 
-    def remove(self, path: bytes) -> int:
+    def remove(self, path: bytes, spared: Callable[[bytes, bool], bool]) -> int:
         """Remove what is at `path` with everything in it, without leaving its file system; how many entries these were.
 
+        Of what is `spared`, asked with path and whether that is a directory, nothing is removed, nor what holds it.
         `OSError`, with what could not be removed still there.
         """
-        if self._unlink(path):
-            return 1
+        fs = self._env.fs
         pending, emptied, count = [path], [], 0
         while pending:
             at = pending.pop()
+            with self._parent(at) as (parent, name):
+                is_directory = stat.S_ISDIR(fs.stat(name, dir_fd=parent.fd, follow_symlinks=False).st_mode)
+                if spared(at, is_directory):
+                    continue
+                if not is_directory:
+                    fs.unlink(name, dir_fd=parent.fd)
+                    count += 1
+                    continue
             directory = self.open(at, same_device=True)
-            try:
-                for name in directory.names():
-                    try:
-                        self._env.fs.unlink(name, dir_fd=directory.fd)
-                        count += 1
-                    except IsADirectoryError:
-                        pending.append(directory.child(name))
-            finally:
-                directory.close()
+            pending += map(directory.child, directory.names())
+            directory.close()
             emptied.append(at)
         for at in reversed(emptied):
-            self._within(at, self._env.fs.rmdir)
-            count += 1
+            with self._parent(at) as (parent, name):
+                try:
+                    fs.rmdir(name, dir_fd=parent.fd)
+                    count += 1
+                except OSError as error:
+                    if error.errno != errno.ENOTEMPTY:
+                        raise
         return count
 
-    def _unlink(self, path: bytes) -> bool:
-        """Remove what is at `path`; False where that is a directory."""
-        try:
-            self._within(path, self._env.fs.unlink)
-        except IsADirectoryError:
-            return False
-        return True
-
-    def _within(self, path: bytes, act: Callable[..., None]) -> None:
+    @contextmanager
+    def _parent(self, path: bytes) -> Iterator[tuple[Directory, bytes]]:
+        """The directory that an entry is in, and its name there."""
         parent, _, name = path.rpartition(b"/")
         directory = self.open(parent)
         try:
-            act(name, dir_fd=directory.fd)
+            yield directory, name
         finally:
             directory.close()
 

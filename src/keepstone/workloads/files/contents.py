@@ -19,42 +19,14 @@ from keepstone.env import Env
 from keepstone.errors import CorruptObject
 from keepstone.store import Reader
 from keepstone.workloads.files.apply import REFUSED, Finisher
-from keepstone.workloads.files.beneath import Directory
 from keepstone.workloads.files.layout import Layout
-from keepstone.workloads.files.page import Entry
+from keepstone.workloads.files.place import Place
 from keepstone.workloads.files.report import Findings
 from keepstone.workloads.files.salvage import DAMAGE, fetch
 
-__all__ = ["Contents", "Place"]
+__all__ = ["Contents"]
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-@dataclass(slots=True)
-class Place:
-    """Where an entry is made: under `name` in an open directory, and moved over `final` when it is complete.
-
-    `path`: its path in the point.
-    """
-
-    directory: Directory
-    name: bytes
-    path: bytes
-    final: bytes | None = None
-
-    @property
-    def lasting(self) -> bytes:
-        """The path beneath the target that it has in the end."""
-        return self.directory.child(self.final or self.name)
-
-
-@dataclass(slots=True)
-class _Small:
-    """A file of one chunk. `state`: True when it is written, False when it was given up."""
-
-    place: Place
-    entry: Entry
-    state: bool | None = None
 
 
 @dataclass(slots=True)
@@ -62,7 +34,6 @@ class _Large:
     """A file of several chunks. `complete`: all of them were asked for."""
 
     place: Place
-    entry: Entry
     layout: Layout
     fd: int
     complete: bool = False
@@ -81,14 +52,14 @@ class _Stop(Exception):
     """Ends a fetch; the reason is what a sink raised first. No damage of the store, whatever it is."""
 
 
-_Request: TypeAlias = tuple[int, _Small | _Part]
+_Request: TypeAlias = tuple[int, Place | _Part]
 
 
 class Contents:
     """See the module. One thread calls it.
 
-    `written(fd, entry, place)` is told, by any thread, of every new file that has several names. `limit`: bytes of
-    chunks to fetch at a time.
+    `written(fd, place)` is told, by any thread, of every file that is complete. `limit`: bytes of chunks to fetch at a
+    time.
     """
 
     def __init__(
@@ -97,7 +68,7 @@ class Contents:
         reader: Reader,
         finisher: Finisher,
         findings: Findings,
-        written: Callable[[int, Entry, Place], None],
+        written: Callable[[int, Place], None],
         limit: int,
     ) -> None:
         self._fs = env.fs
@@ -121,28 +92,29 @@ class Contents:
         """How many descriptors are in use."""
         return len(self._large)
 
-    def add(self, place: Place, entry: Entry, refs: list[int]) -> None:
+    def add(self, place: Place, refs: list[int]) -> None:
         """Restore a regular file with its chunks at `refs`; it is complete after the next `fetch`."""
+        entry = place.entry
         if len(refs) == 1 and entry.extra.extents is None:
-            self._requests.append((refs[0], _Small(place, entry)))
+            self._requests.append((refs[0], place))
             self.size += entry.size
         elif not refs and not entry.size:
-            small = _Small(place, entry)
-            self._write(small, memoryview(b""))
-            self._count(small)
+            self._write(place, memoryview(b""))
+            self._count(place)
         else:
-            self._add_large(place, entry, refs)
+            self._add_large(place, refs)
 
-    def _add_large(self, place: Place, entry: Entry, refs: list[int]) -> None:
+    def _add_large(self, place: Place, refs: list[int]) -> None:
+        entry = place.entry
         try:
             layout = Layout(entry)
             if layout.length and not refs:
                 raise CorruptObject("the point does not have its content")
-            fd = self._create(place, entry)
+            fd = self._create(place)
         except (CorruptObject, *REFUSED) as error:
             self._findings.refuse(place.path, error)
             return
-        large = _Large(place, entry, layout, fd)
+        large = _Large(place, layout, fd)
         self._large.append(large)
         try:
             self._fs.ftruncate(fd, entry.size)
@@ -177,7 +149,7 @@ class Contents:
                 assert self._fatal is not None
                 raise self._fatal from None
         for _, cookie in requests:
-            if type(cookie) is _Small:
+            if isinstance(cookie, Place):
                 self._count(cookie)
         for large in self._large[:]:
             if large.complete or large.failed:
@@ -192,28 +164,28 @@ class Contents:
             self._finish(large)
 
     @staticmethod
-    def _waits(cookie: _Small | _Part) -> bool:
-        return not cookie.large.failed if isinstance(cookie, _Part) else cookie.state is None
+    def _waits(cookie: Place | _Part) -> bool:
+        return not cookie.large.failed if isinstance(cookie, _Part) else cookie.done is None
 
-    def _lose(self, cookie: _Small | _Part, error: Exception) -> None:
+    def _lose(self, cookie: Place | _Part, error: Exception) -> None:
         if isinstance(cookie, _Part):
             self._give_up(cookie.large, error)
         else:
-            cookie.state = False
-            self._findings.refuse(cookie.place.path, error)
+            cookie.done = False
+            self._findings.refuse(cookie.path, error)
 
     def _give_up(self, large: _Large, error: Exception) -> None:
         if not large.failed:
             large.failed = True
             self._findings.refuse(large.place.path, error)
 
-    def _sink(self, cookie: _Small | _Part, chunk: memoryview) -> None:
+    def _sink(self, cookie: Place | _Part, chunk: memoryview) -> None:
         if self._fatal is not None:
             return
         try:
             if type(cookie) is _Part:
                 self._fill(cookie.large, cookie.position, chunk)
-            elif type(cookie) is _Small and cookie.state is None:
+            elif type(cookie) is Place and cookie.done is None:
                 self._write(cookie, chunk)
         except BaseException as error:
             self._fatal = error
@@ -232,36 +204,35 @@ class Contents:
             self._give_up(large, error)
         self._findings.progress.advance(len(chunk))
 
-    def _create(self, place: Place, entry: Entry) -> int:
-        return self._fs.open(place.name, _NEW, self._finisher.mode(entry) & 0o777, dir_fd=place.directory.fd)
+    def _create(self, place: Place) -> int:
+        return self._fs.open(place.name, _NEW, self._finisher.mode(place.entry) & 0o777, dir_fd=place.directory.fd)
 
-    def _write(self, small: _Small, chunk: memoryview) -> None:
+    def _write(self, place: Place, chunk: memoryview) -> None:
         """Make a whole file out of its only chunk."""
-        place, entry, fs = small.place, small.entry, self._fs
-        small.state = False
+        fs = self._fs
+        place.done = False
         fd = -1
         try:
-            if len(chunk) != entry.size:
+            if len(chunk) != place.entry.size:
                 raise CorruptObject("its chunk has another length than it")
-            fd = self._create(place, entry)
+            fd = self._create(place)
             done = fs.write(fd, chunk) if chunk else 0
             while done < len(chunk):
                 done += fs.write(fd, chunk[done:])
-            self._complete(fd, place, entry)
-            small.state = True
+            self._complete(fd, place)
+            place.done = True
         except (CorruptObject, *REFUSED) as error:
             self._findings.refuse(place.path, error)
         finally:
             if fd >= 0:
                 fs.close(fd)
-                if not small.state:
+                if not place.done:
                     self._remove(place)
-        self._findings.progress.advance(entry.size, 1)
+        self._findings.progress.advance(len(chunk), 1)
 
-    def _complete(self, fd: int, place: Place, entry: Entry) -> None:
-        self._finisher.file(fd, entry, place.directory, place.path)
-        if entry.extra.link is not None:
-            self._written(fd, entry, place)
+    def _complete(self, fd: int, place: Place) -> None:
+        self._finisher.file(fd, place)
+        self._written(fd, place)
         if place.final is not None:
             directory = place.directory.fd
             self._fs.rename(place.name, place.final, src_dir_fd=directory, dst_dir_fd=directory)
@@ -270,7 +241,7 @@ class Contents:
         place = large.place
         try:
             if not large.failed:
-                self._complete(large.fd, place, large.entry)
+                self._complete(large.fd, place)
                 self._findings.files += 1
                 self._findings.size += large.layout.length
                 self._findings.progress.advance(0, 1)
@@ -285,7 +256,7 @@ class Contents:
         with contextlib.suppress(OSError):  # somebody else removed it
             self._fs.unlink(place.name, dir_fd=place.directory.fd)
 
-    def _count(self, small: _Small) -> None:
-        if small.state:
+    def _count(self, place: Place) -> None:
+        if place.done:
             self._findings.files += 1
-            self._findings.size += small.entry.size
+            self._findings.size += place.entry.size

@@ -11,7 +11,7 @@ import os
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from keepstone.errors import SourceFailed
+from keepstone.errors import SourceFailed, WriterFailed
 from keepstone.store import Writer
 from keepstone.workloads.files.earlier import EarlierPage
 from keepstone.workloads.files.intake import UNREADABLE, Taken
@@ -74,17 +74,15 @@ class Draft:
     def put(self, index: int, refs: list[int], extra: Extra | None = None) -> None:
         """The chunks or pages of an entry, and what else it has."""
         self._make()
-        if refs:
-            self._parts[index] = refs
+        self._parts[index] = refs
         if extra is not None and extra != NO_EXTRA:
             self._extras[index] = extra
 
     def put_file(self, index: int, refs: list[int], status: os.stat_result, taken: Taken) -> None:
-        """A file of which there is more to say. `status`: that of the scan."""
+        """A file of which there is more to say. `status`: the one that counts."""
         self._make()
         self._parts[index] = refs
         if taken.status is not None or taken.size >= 0:
-            status = taken.status or status
             self._restated[index] = status, status.st_size if taken.size < 0 else taken.size
         extra = Extra(xattrs=taken.xattrs, link=link_of(status), extents=taken.extents, flags=taken.flags)
         if extra != NO_EXTRA:
@@ -117,7 +115,10 @@ class Draft:
         assert self.twin is not None
         for index, found in enumerate(self.twin.entries().values()):
             refs = self._writer.usable(found.refs)
-            assert refs is not None  # the page was found to be shareable
+            if refs is None:
+                raise WriterFailed(
+                    "a page of the last point may be used and what is in it may not; start the backup again"
+                )
             self.put(index, refs)
         self._extras.update(self.twin.page.extras)
 

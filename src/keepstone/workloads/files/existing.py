@@ -60,8 +60,8 @@ class Existing:
             return False
         if self._finisher.owns and (found.st_uid, found.st_gid) != self._finisher.owner(entry):
             return False
-        # A file with other names is left as it is only where it has as many of them as it had.
-        return found.st_nlink == (entry.extra.link[1] if entry.extra.link is not None else 1)
+        # One of several names stays only where all of them are likely to be there.
+        return entry.extra.link is None or found.st_nlink == entry.extra.link[1]
 
     def _same_content(self, place: str, entry: Entry, refs: list[int]) -> bool:
         """Compare chunk by chunk by ids, and holes with zeros."""

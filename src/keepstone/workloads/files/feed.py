@@ -110,7 +110,7 @@ class Feed:
         for item, result in zip(batch.items, results, strict=True):
             if isinstance(result, int):
                 end = at + result
-                if item.link is None:
+                if item.link is None and not item.tries:
                     item.draft.put(item.index, refs[at:end])
                     self._settle(item.draft)
                 else:
@@ -153,10 +153,12 @@ class Feed:
     def _take(self, item: Item, refs: list[int], taken: Taken) -> None:
         """What became of a file, for this name of it and for those that waited."""
         tally, draft = self._tally, item.draft
+        if item.tries and taken.status is None:
+            taken.status = item.status
         if taken.status is not None:
             tally.size += taken.status.st_size - item.status.st_size
-        if taken.again and taken.status is not None:
             item.status = taken.status
+        if taken.again:
             item.tries += 1
             self._again.append(item)
             return

@@ -121,7 +121,10 @@ class Intake:
         """Read a file into `view`: how many bytes, and what else there is to say. `OSError`."""
         size = status.st_size
         if size <= len(view) and not _is_sparse(status):
-            got = self.fs.preadv(fd, [view[:size]], 0) if size else 0
+            try:
+                got = self.fs.preadv(fd, [view[:size]], 0) if size else 0
+            except OSError:
+                return self._take_with_care(fd, status, view)  # which knows what can be read at all
             xattrs, error = self.xattrs(fd, status.st_dev)
             if got == size and not xattrs and error is None and is_unchanged(self.fs.fstat(fd), status):
                 return got, None

@@ -55,7 +55,7 @@ class Links:
         link, item.link = item.link, None
         if link is None:
             return [], False
-        good = taken.error is None and (taken.status is None or taken.status.st_ino == link.status.st_ino)
+        good = taken.error is None and item.status.st_ino == link.status.st_ino
         if not good or link.left <= 0:
             del self._links[link.key]
         link.refs, link.taken = refs, taken

@@ -102,7 +102,7 @@ def _lines(env: Env, path: str | os.PathLike[str]) -> list[str]:
 
 
 def _matcher(patterns: list[str]) -> Callable[[str], bool] | None:
-    lines = [line for line in patterns if line.strip() and not line.startswith("#")]
+    lines = [_within(line) for line in patterns if line.strip() and not line.startswith("#")]
     if not lines:
         return None
     from pathspec import GitIgnoreSpec
@@ -111,3 +111,9 @@ def _matcher(patterns: list[str]) -> Callable[[str], bool] | None:
         return GitIgnoreSpec.from_lines(lines).match_file
     except ValueError as error:
         raise UsageError(f"{error}; patterns are those of gitignore") from error
+
+
+def _within(pattern: str) -> str:
+    """`a/**` is what is in `a`, without `a` itself, which pathspec takes for a match of `a/` as well."""
+    bare = pattern.rstrip()
+    return bare + "/*" if bare.endswith("/**") else pattern

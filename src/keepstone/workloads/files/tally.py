@@ -62,7 +62,9 @@ class Tally:
         self.warn(path, f"{what}; it is not in this point")
 
     def unreadable(self, path: bytes, error: OSError) -> None:
-        """The content of an entry is not in the point."""
+        """The content of an entry is not in the point. Raises what concerns more than this entry."""
+        if is_fatal(error):
+            raise error
         self.warn(path, f"cannot be read ({error.strerror}); its content is not in this point")
 
     def without_attributes(self, path: bytes, error: OSError) -> None:

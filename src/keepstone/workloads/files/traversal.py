@@ -324,6 +324,8 @@ class Traversal:
                 self._plan_special(draft, index, name, status)
             else:
                 draft.pending += 1
+                if status.st_nlink > 1:
+                    draft.put(index, [], Extra(link=link_of(status)))
                 if self._feed is None:
                     self._settle(draft)
                 else:

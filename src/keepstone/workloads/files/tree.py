@@ -211,7 +211,18 @@ def _missing(reader: Reader, selection: dict[bytes, Wanted]) -> list[bytes]:
                     pending.append((prefix + entry.name + b"/", refs, below))
                 if not left:
                     break
-        missing += [prefix + name for name in left]
+        missing += _paths(prefix, left)
     if missing and damage:
         raise damage[0]
     return sorted(missing)
+
+
+def _paths(prefix: bytes, wanted: dict[bytes, Wanted]) -> Iterator[bytes]:
+    """What was selected there, as paths."""
+    pending: list[tuple[bytes, Wanted]] = [(prefix + name, below) for name, below in wanted.items()]
+    while pending:
+        path, inner = pending.pop()
+        if inner is None:
+            yield path
+        else:
+            pending += [(path + b"/" + name, below) for name, below in inner.items()]
