@@ -23,7 +23,7 @@ from keepstone.store.layout import deleted_name, pack_name
 from keepstone.store.leases import Leases
 from keepstone.store.refs import PackNumbers
 from keepstone.store.survey import Survey
-from tests.unit.store.known import DAY, Fail, Machine, items, opener, save, submit
+from tests.unit.store.known import DAY, LEAF, Fail, Machine, items, opener, save, submit
 
 __all__ = ["NEW", "OLD", "Full", "kind_of", "make"]
 
@@ -96,8 +96,8 @@ def make() -> Full:
     store = Store.init(machine, storage, [OLD])
     full = Full(machine, objects, store.descriptor, store.keyring)
 
-    def point(letters: str, item: str) -> str:
-        commit = save(store, items(letters), item)
+    def point(letters: str, item: str, leaf: int = LEAF) -> str:
+        commit = save(store, items(letters), item, leaf=leaf)
         full.points[commit] = items(letters)
         machine.now += DAY
         return commit
@@ -109,6 +109,8 @@ def make() -> Full:
     point("ABCDEFGHIJKLM", "alpha")
     point("ABCDEfGHIJKLMN", "alpha")
     point("ABCDxyz", "beta")
+    # A node of very many runs, in the packs of others and in its own.
+    point("".join(old + new for old, new in zip("ABCDEFGHIJKLM", "!#$%&()*+,-./", strict=True)) * 2, "wide", 60)
     # An old pack that is compacted away while a manifest still names places in it.
     sparse = point("nopqrstuvw", "gamma")
     point("noP", "gamma")

@@ -22,7 +22,7 @@ import msgspec
 from keepstone.crypto import sign, verify
 from keepstone.errors import CorruptObject, KeepstoneError, ObjectExists, ObjectMissing
 from keepstone.store.context import Context
-from keepstone.store.layout import HEADS, head_name, listing
+from keepstone.store.layout import DELETED, HEADS, commit_name, head_name, listing
 
 __all__ = ["EVENTS", "Chain", "Head"]
 
@@ -127,9 +127,11 @@ class Chain:
     def explains(self, name: str, after: int) -> bool:
         """Whether an entry younger than `after` says that the object `name` was taken away."""
         sequence, _ = self.last()
-        point = name.rpartition("/")[2]
+        explanations = {("purge", name), ("drop-move", name), ("undelete", name)}
+        if name.startswith(DELETED):
+            explanations.add(("purge", commit_name(name[len(DELETED) :])))
         return any(
-            head.object.endswith(point) and head.event in ("purge", "undelete", "drop-move")
+            (head.event, head.object) in explanations
             for head in (self.read(number)[0] for number in range(after + 1, sequence + 1))
         )
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from keepstone.errors import CorruptObject, LeaseLost, ObjectExists, ObjectMissing
+from keepstone.errors import KeepstoneError, LeaseLost, ObjectExists, ObjectMissing
 from keepstone.store.context import Context
 from keepstone.store.decoding import decode
 from keepstone.store.layout import COMMITS, commit_name, listing
@@ -133,18 +133,18 @@ class Commits:
         return True
 
     def records(
-        self, tag: str = "", damaged: list[tuple[str, CorruptObject]] | None = None
+        self, tag: str = "", damaged: list[tuple[str, KeepstoneError]] | None = None
     ) -> Iterator[tuple[str, Record]]:
         """(commit, record) of everything visible; one that is purged meanwhile is left out.
 
-        A damaged cell raises `CorruptObject`, or goes into `damaged` where that is given.
+        A cell that is damaged or cannot be read raises, or goes into `damaged` where that is given.
         """
         for commit in self.names(tag):
             try:
                 record = self.get(commit)
             except ObjectMissing:
                 continue
-            except CorruptObject as error:
+            except KeepstoneError as error:
                 if damaged is None:
                     raise
                 damaged.append((commit, error))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import msgspec
 
 from keepstone.env import Process
-from keepstone.errors import CorruptObject, ObjectExists, ObjectMissing
+from keepstone.errors import CorruptObject, KeepstoneError, ObjectExists, ObjectMissing
 from keepstone.store.chain import Chain
 from keepstone.store.commits import ABORTED, Commits
 from keepstone.store.context import Context
@@ -117,15 +117,15 @@ class Leases:
             return Process(self._context.env.process().host, "", 0, 0), 0
         return Process(lease.host, lease.boot, lease.pid, lease.started), lease.time
 
-    def check(self) -> list[tuple[str, CorruptObject]]:
+    def check(self) -> list[tuple[str, KeepstoneError]]:
         """Open every lease; those that are damaged."""
-        damaged = []
+        damaged: list[tuple[str, KeepstoneError]] = []
         for commit in self.names():
             try:
                 self._context.read_sealed("lease", lease_name(commit))
             except ObjectMissing:
                 continue
-            except CorruptObject as error:
+            except KeepstoneError as error:
                 damaged.append((lease_name(commit), error))
         return damaged
 

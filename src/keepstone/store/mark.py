@@ -22,14 +22,16 @@ from itertools import accumulate
 import numpy as np
 import numpy.typing as npt
 
-from keepstone.errors import CorruptObject
+from keepstone.errors import CorruptObject, KeepstoneError
 from keepstone.store.commits import PointRecord
 from keepstone.store.layout import pack_name
 from keepstone.store.moves import Moves
 from keepstone.store.node import Node
 from keepstone.store.refs import ZERO_PACK, ZERO_REF, PackNumbers
 
-__all__ = ["Mark"]
+__all__ = ["Mark", "Problem"]
+
+Problem = Callable[[str, KeepstoneError], None]
 
 _MANY = 12 * 24  # bytes of runs from which counting edges is cheaper than filling slices
 _FLUSH = 1 << 20  # bytes of runs noted before they are counted
@@ -37,10 +39,12 @@ _BLOCK = 1 << 20
 
 
 class Mark:
-    """`read_node(ref)` gives a node by a resolved place."""
+    """`read_node(ref)` gives a node by a resolved place. With `problem` what is missing is told there (object, error)
+    and passed over."""
 
-    def __init__(self, numbers: PackNumbers, read_node: Callable[[int], Node]) -> None:
+    def __init__(self, numbers: PackNumbers, read_node: Callable[[int], Node], problem: Problem | None = None) -> None:
         self._numbers = numbers
+        self._problem = problem
         self._moves = Moves(numbers, ())
         self._read_node = read_node
         self._base: dict[int, int] = {}
@@ -107,9 +111,13 @@ class Mark:
         while pending:
             for first, count in pending.pop():
                 at = self._slice(first, count)
+                if at is None:
+                    continue
                 for offset in np.flatnonzero(live[at : at + count] == 0).tolist():
                     live[at + offset] = 1
-                    node = self._read_node(self._moves.resolve(first + offset))
+                    node = self._node(first + offset)
+                    if node is None:
+                        continue
                     if len(node.chunks) < _MANY:
                         self._fill(node)
                     else:
@@ -117,14 +125,30 @@ class Mark:
                     if node.children:
                         pending.append(node.child_runs(self._numbers))
 
-    def _slice(self, first: int, count: int) -> int:
+    def _node(self, ref: int) -> Node | None:
+        resolved = self._moves.resolve(ref)
+        try:
+            return self._read_node(resolved)
+        except KeepstoneError as error:
+            if self._problem is None:
+                raise
+            self._problem(pack_name(self._numbers.ids[resolved >> 32]), error)
+            return None
+
+    def _slice(self, first: int, count: int) -> int | None:
         """The ordinal of the first chunk of a run that is needed; every chunk of it must be somewhere."""
-        ordinal = self._ordinal(first, count)
-        if first >> 32 not in self._there:
-            for ref in range(first, first + count):
-                if self._moves.step(ref) is None:
-                    name = pack_name(self._numbers.ids[ref >> 32])
-                    raise CorruptObject(f"chunk {ref & 0xFFFFFFFF} of {name} is gone, and a manifest needs it")
+        try:
+            ordinal = self._ordinal(first, count)
+            if first >> 32 not in self._there:
+                for ref in range(first, first + count):
+                    if self._moves.step(ref) is None:
+                        name = pack_name(self._numbers.ids[ref >> 32])
+                        raise CorruptObject(f"chunk {ref & 0xFFFFFFFF} of {name} is gone, and a manifest needs it")
+        except CorruptObject as error:
+            if self._problem is None:
+                raise
+            self._problem(pack_name(self._numbers.ids[first >> 32]), error)
+            return None
         return ordinal
 
     def _ordinal(self, first: int, count: int) -> int:
@@ -140,7 +164,8 @@ class Mark:
         for start, length in node.chunk_runs(self._numbers):
             if start != ZERO_REF:
                 begin = self._slice(start, length)
-                self.live[begin : begin + length] = 1
+                if begin is not None:
+                    self.live[begin : begin + length] = 1
 
     def _note(self, node: Node) -> None:
         """Put a large node aside, to count the runs of many at once."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this machine remembers of a store: the newest head that it has seen.
+"""What this machine remembers of a store: the newest head that it has seen, and where verify found damage.
 
 A store that is older than this was rolled back, by a restored copy or by somebody with access to the storage. The
 memory lies with the cache, outside the store; without it nothing can be said.
@@ -14,7 +14,7 @@ import msgspec
 
 from keepstone.env import Env
 
-__all__ = ["Seen", "recall", "remember"]
+__all__ = ["Seen", "recall", "recall_damage", "remember", "remember_damage"]
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -35,18 +35,40 @@ def recall(cache: Path | None) -> Seen | None:
 
 
 def remember(env: Env, cache: Path | None, seen: Seen) -> None:
-    """Remember a newer head; never an older one. A cache that cannot be written is no failure."""
+    """Remember a newer head; never an older one."""
     before = recall(cache)
-    if cache is None or (before is not None and before.sequence >= seen.sequence):
+    if before is None or before.sequence < seen.sequence:
+        _write(env, cache, "head.json", msgspec.json.encode(seen))
+
+
+def recall_damage(cache: Path | None) -> frozenset[str]:
+    """The names of the packs in which the last verify found damage: a backup does not build on them."""
+    if cache is None:
+        return frozenset()
+    try:
+        return frozenset(msgspec.json.decode((cache / "damaged.json").read_bytes(), type=list[str]))
+    except (OSError, msgspec.MsgspecError):
+        return frozenset()
+
+
+def remember_damage(env: Env, cache: Path | None, packs: list[str]) -> None:
+    """Replace what `recall_damage` gives."""
+    if packs or recall_damage(cache):
+        _write(env, cache, "damaged.json", msgspec.json.encode(packs))
+
+
+def _write(env: Env, cache: Path | None, name: str, data: bytes) -> None:
+    """Put a small file into the cache; one that cannot be written is no failure."""
+    if cache is None:
         return
     try:
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        beside = str(cache / f"head.{env.random(4).hex()}")
+        beside = str(cache / f"{name}.{env.random(4).hex()}")
         fd = env.fs.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            env.fs.write(fd, msgspec.json.encode(seen))
+            env.fs.write(fd, data)
         finally:
             env.fs.close(fd)
-        env.fs.rename(beside, str(cache / "head.json"))
+        env.fs.rename(beside, str(cache / name))
     except OSError:
         return

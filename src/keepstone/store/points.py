@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from keepstone.errors import CorruptObject, GuardRefused, ObjectExists, ObjectMissing, PointNotFound, UsageError
+from keepstone.errors import GuardRefused, KeepstoneError, ObjectExists, ObjectMissing, PointNotFound, UsageError
 from keepstone.store.chain import Chain
 from keepstone.store.commits import Commits, PointRecord
 from keepstone.store.context import Context
@@ -23,6 +23,7 @@ from keepstone.store.layout import DELETED, MOVES_TAG, commit_name, deleted_name
 __all__ = ["Point", "Points", "item_tag"]
 
 _DAY = 86_400 * 10**9
+_FOR_EVER = 2**63 - 1
 
 
 class _Marker(msgspec.Struct, frozen=True):
@@ -61,7 +62,7 @@ class Points:
         self._commits = commits
         self._days = soft_delete_days
 
-    def list(self, *, deleted: bool = False, damaged: list[tuple[str, CorruptObject]] | None = None) -> list[Point]:
+    def list(self, *, deleted: bool = False, damaged: list[tuple[str, KeepstoneError]] | None = None) -> list[Point]:
         """Every point, oldest first; soft-deleted ones only with `deleted`. Damaged cells as in `Commits.records`."""
         markers = {info.name[len(DELETED) :] for info in listing(self._context.storage, DELETED)}
         points = []
@@ -72,11 +73,14 @@ class Points:
         return sorted(points, key=lambda point: (point.record.finished, point.id))
 
     def _marker(self, commit: str) -> int | None:
+        """Until when a soft delete can be taken back; for ever where the marker cannot be read."""
         try:
             data = self._context.read_sealed("deleted", deleted_name(commit))
             return decode(_marker, data, deleted_name(commit)).until
         except ObjectMissing:
             return None
+        except KeepstoneError:
+            return _FOR_EVER
 
     def find(self, name: str, *, deleted: bool = False, item: str | None = None) -> Point:
         """The point with this id, or this unambiguous beginning of one, or `latest`; `PointNotFound`."""

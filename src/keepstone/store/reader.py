@@ -86,7 +86,7 @@ class LocalReader:
         self.close()
 
     def _load_moves(self) -> None:
-        records = Commits(self._context).records(MOVES_TAG)
+        records = Commits(self._context).records(MOVES_TAG, damaged=[])  # who needs a damaged one is told so
         self._moves = Moves(self._numbers, (record for _, record in records if isinstance(record, MoveRecord)))
 
     def root(self) -> list[int]:

@@ -22,14 +22,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from keepstone.errors import LeaseLost, ObjectMissing, StorageFull
+from keepstone.errors import KeepstoneError, LeaseLost, ObjectMissing, StorageFull
 from keepstone.store.chain import Chain
 from keepstone.store.commits import Commits
 from keepstone.store.compact import compact
 from keepstone.store.context import Context
 from keepstone.store.fulldisk import with_reserve
-from keepstone.store.layout import commit_name, pack_name
+from keepstone.store.layout import COMMITS, commit_name, pack_name
 from keepstone.store.leases import Leases, Tomb, Tombs
+from keepstone.store.ledger import Ledger
 from keepstone.store.points import Points
 from keepstone.store.survey import Survey
 
@@ -118,6 +119,15 @@ def _compact(context: Context, survey: Survey, sparse: list[bytes], level: int) 
     return done
 
 
+def _ask_ledger(context: Context) -> None:
+    """Nothing is deleted while a point is missing that nobody purged: its cell may come back from a copy."""
+
+    def refuse(name: str, error: KeepstoneError) -> None:
+        raise error
+
+    Ledger.read(context, lambda name, error: None).compare(refuse, COMMITS)
+
+
 def _mark_again(survey: Survey) -> None:
     """The second mark: only now, after the leases are over, nothing can refer to the condemned without being seen."""
     survey.refresh()
@@ -147,6 +157,7 @@ def _finish(context: Context, survey: Survey, tombs: Tombs, purged: int, compact
     deleted = freed = 0
     if ready:
         _mark_again(survey)
+        _ask_ledger(context)
         swept = survey.removable([pack for _, tomb in ready for pack in tomb.packs])
         freed = sum(survey.sizes[pack] for pack in swept)
         deleted = len(swept)

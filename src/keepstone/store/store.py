@@ -22,6 +22,7 @@ from keepstone.store.context import Context
 from keepstone.store.descriptor import Descriptor, check_descriptor, decode_descriptor, encode_descriptor
 from keepstone.store.frame import DEFAULT_LEVEL
 from keepstone.store.layout import DESCRIPTOR, KEYS, keys_name, listing
+from keepstone.store.memory import recall_damage
 from keepstone.store.packs import Packs
 from keepstone.store.points import Point, Points, item_tag
 from keepstone.store.reader import LocalReader
@@ -70,6 +71,8 @@ class Store:
             hashing=keyring.hashing,
         )
         self.cache = cache / descriptor.store if cache is not None else None
+        self.damaged: frozenset[str] = recall_damage(self.cache)
+        """Packs in which verify found damage; a new point does not refer to them."""
         self.commits = Commits(self.context)
         self.points = Points(self.context, self.commits, descriptor.soft_delete_days)
 
@@ -171,6 +174,7 @@ class Store:
             kind=kind,
             level=level,
             cache=self.cache,
+            damaged=self.damaged,
             check=check,
             tags=tuple(tags),
             lock_until=lock_until,

@@ -8,8 +8,6 @@ anything is called damaged.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 
@@ -17,18 +15,15 @@ from keepstone.errors import CorruptObject, KeepstoneError, ObjectMissing
 from keepstone.store.commits import Commits, MoveRecord, PointRecord, Record
 from keepstone.store.context import Context
 from keepstone.store.layout import MOVES_TAG, commit_name, pack_name
-from keepstone.store.mark import Mark
+from keepstone.store.mark import Mark, Problem
 from keepstone.store.moves import Moves
 from keepstone.store.node import Node, decode_node
 from keepstone.store.packs import Packs
 from keepstone.store.refs import PackNumbers
 
-__all__ = ["Problem", "Survey"]
+__all__ = ["Survey"]
 
 _LOOKS = 5
-
-
-Problem = Callable[[str, KeepstoneError], None]
 
 
 class Survey:
@@ -46,8 +41,9 @@ class Survey:
         self.sizes: dict[bytes, int] = {}
         self.moves = Moves(self.numbers, ())
         self._context = context
-        self._mark = Mark(self.numbers, self._node)
+        self._mark = Mark(self.numbers, self._node, problem)
         self._marked: set[str] = set()
+        self._unreadable: set[bytes] = set()
         self._move_records: dict[str, MoveRecord] = {}
         self.refresh()
 
@@ -59,7 +55,7 @@ class Survey:
                 self._look()
                 break
             except (ObjectMissing, CorruptObject):
-                self._mark = Mark(self.numbers, self._node)
+                self._mark = Mark(self.numbers, self._node, self._problem)
                 self._marked.clear()
                 if look == _LOOKS - 1:
                     raise
@@ -70,7 +66,7 @@ class Survey:
         self._problem(name, error)
 
     def _look(self) -> None:
-        damaged: list[tuple[str, CorruptObject]] = []
+        damaged: list[tuple[str, KeepstoneError]] = []
         records = list(self.commits.records(damaged=damaged))
         for commit, reason in damaged:
             self._tell(commit_name(commit), reason)
@@ -83,7 +79,12 @@ class Survey:
                 there.append((self.numbers.number(pack), self.packs.footer(pack).chunks))
             except ObjectMissing:
                 del self.sizes[pack]  # swept by another collector since it was listed
-            except CorruptObject as error:
+            except CorruptObject as error:  # whoever needs it is told so
+                self._unreadable.add(pack)
+                if self._problem is not None:
+                    self._problem(pack_name(pack), error)
+            except KeepstoneError as error:
+                self._unreadable.add(pack)
                 self._tell(pack_name(pack), error)
         self._mark.cover(there, self.moves)
         for commit, record in records:
@@ -99,7 +100,7 @@ class Survey:
         if isinstance(record, PointRecord):
             try:
                 self._mark.add_point(record)
-            except (ObjectMissing, CorruptObject) as error:
+            except KeepstoneError as error:
                 if self._problem is None:
                     raise
                 if self._is_there(commit):
@@ -117,7 +118,7 @@ class Survey:
         """Whether this point, looked at alone, misses anything of its manifest or its packs."""
         try:
             self._alone(record)
-        except (ObjectMissing, CorruptObject) as error:
+        except KeepstoneError as error:
             return error
         return None
 
@@ -134,7 +135,10 @@ class Survey:
         return self._mark.needed(self.numbers.number(pack))
 
     def needed_share(self, pack: bytes) -> float:
-        """Needed bytes of a pack divided by all of them, before compression."""
+        """Needed bytes of a pack divided by all of them, before compression. Of an unreadable pack nothing is needed:
+        else the look would have ended there."""
+        if pack in self._unreadable:
+            return 0.0
         needed = self.needed(pack)
         if needed.all():
             return 1.0
@@ -163,7 +167,7 @@ class Survey:
 
     def is_dead(self, pack: bytes) -> bool:
         """Whether nothing needs this pack."""
-        return not self.needed(pack).any()
+        return pack in self._unreadable or not self.needed(pack).any()
 
     def chunks(self) -> int:
         """How many chunks the packs hold."""

@@ -18,12 +18,13 @@ from functools import partial
 
 from keepstone.crypto import KitProvider, open_keyring
 from keepstone.errors import CorruptObject, KeepstoneError, ObjectMissing, RollbackDetected
-from keepstone.store.chain import Chain, Head
-from keepstone.store.commits import Commits, PointRecord
+from keepstone.store.chain import Chain
+from keepstone.store.commits import PointRecord
 from keepstone.store.descriptor import check_descriptor, decode_descriptor
-from keepstone.store.layout import COMMITS, DELETED, DESCRIPTOR, KEYS, TOMBS, keys_name, listing, pack_name
+from keepstone.store.layout import DELETED, DESCRIPTOR, KEYS, PACKS, TOMBS, keys_name, listing, pack_name
 from keepstone.store.leases import Leases, Tombs
-from keepstone.store.memory import Seen, recall, remember
+from keepstone.store.ledger import Ledger
+from keepstone.store.memory import Seen, recall, remember, remember_damage
 from keepstone.store.scrub import Scrubber
 from keepstone.store.store import Store
 from keepstone.store.survey import Survey
@@ -80,14 +81,17 @@ def verify(store: Store, *, deep: bool = False, tick: Callable[[int, int], None]
     findings = _Findings()
     _check_surroundings(store, findings)
     survey = Survey(store.context, findings.add)
-    findings.run("heads/", lambda: _check_chain(store, survey.commits, findings))
+    findings.run("heads/", lambda: _check_chain(store, findings))
     scrubbed = _scrub(store, survey, findings, tick) if deep else 0
     records = [
         (commit, record) for commit, record in survey.commits.records(damaged=[]) if isinstance(record, PointRecord)
     ]
     damaged: list[str] = []
+    bad_packs = {finding.object for finding in findings.found if finding.object.startswith(PACKS)}
+    if deep or bad_packs:
+        store.damaged = frozenset(bad_packs)
+        remember_damage(store.context.env, store.cache, sorted(bad_packs))
     if findings.found:
-        bad_packs = {finding.object for finding in findings.found if finding.object.startswith("packs/")}
         damaged = [
             commit
             for commit, record in records
@@ -140,67 +144,33 @@ def _check_surroundings(store: Store, findings: _Findings) -> None:
                 check(tomb)
             except ObjectMissing:
                 continue
-            except CorruptObject as error:
+            except KeepstoneError as error:
                 findings.add(TOMBS + tomb, error)
     for info in listing(storage, DELETED):
         try:
             context.read_sealed("deleted", info.name)
         except ObjectMissing:
             continue
-        except CorruptObject as error:
+        except KeepstoneError as error:
             findings.add(info.name, error)
 
 
-def _check_chain(store: Store, commits: Commits, findings: _Findings) -> None:
-    """Replay the chain and compare what it says with what is there."""
-    context = store.context
-    chain = Chain(context)
-    heads, newest, digest = chain.entries(findings.add)
+def _check_chain(store: Store, findings: _Findings) -> None:
+    """Hold the chain against what is there, and against what this machine remembers of it."""
+    ledger = Ledger.read(store.context, findings.add)
     seen = recall(store.cache)
-    if seen is not None:
-        remembered = chain.digest(seen.sequence) if seen.sequence <= newest else None
-        if remembered != seen.digest:
-            raise RollbackDetected(
+    if seen is None or Chain(store.context).digest(seen.sequence) == seen.digest:
+        remember(store.context.env, store.cache, Seen(ledger.newest, ledger.digest))
+    else:
+        findings.add(
+            "heads/",
+            RollbackDetected(
                 f"this machine has seen head {seen.sequence} of this store, and it is not there now: the store was "
                 "rolled back or replaced. If you restored it from a copy yourself, remove its folder from the cache"
-            )
-    present: dict[str, Head] = {}  # what must be there, and as which entry left it
-    purged: set[str] = set()
-    for head in heads:
-        if head.event == "keys":  # an older keys object went when this one came
-            present = {name: other for name, other in present.items() if other.event != "keys"}
-        if head.event in ("init", "keys", "commit", "move", "forget"):
-            present[head.object] = head
-        elif head.event == "undelete":
-            present.pop(head.object, None)
-        elif head.event in ("purge", "drop-move"):
-            present.pop(head.object, None)
-            present.pop(DELETED + head.object.removeprefix(COMMITS), None)
-            purged.add(head.object)
-    markers = {info.name for info in listing(context.storage, DELETED)}
-    for name, head in present.items():
-        findings.run(name, partial(_compare, store, name, head))
-    for name in purged & {COMMITS + commit for commit in commits.names()}:
-        if DELETED + name.removeprefix(COMMITS) not in markers and not name.startswith(COMMITS + "moves-"):
-            findings.add(
-                name,
-                RollbackDetected(f"{name} was purged and is there again; delete it, or restore the store from a copy"),
-            )
-    if newest:
-        remember(context.env, store.cache, Seen(newest, digest))
-
-
-def _compare(store: Store, name: str, head: Head) -> None:
-    try:
-        data = store.context.storage.read(name)
-    except ObjectMissing:
-        if Chain(store.context).explains(name, head.sequence):
-            return  # purged or undeleted while we looked
-        raise ObjectMissing(
-            f"{name} is gone, and nobody deleted it (head {head.sequence}); restore it from a copy"
-        ) from None
-    if store.context.hashing.digest(data).hex() != head.digest:
-        raise CorruptObject(f"{name} is not what was committed (head {head.sequence}); restore it from a copy")
+            ),
+        )
+    ledger.compare(findings.add)
+    ledger.returned(findings.add)
 
 
 def _scrub(store: Store, survey: Survey, findings: _Findings, tick: Callable[[int, int], None] | None) -> int:

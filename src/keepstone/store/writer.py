@@ -22,20 +22,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from keepstone.errors import CorruptObject, KeepstoneError, LeaseLost, ObjectMissing, StorageFull
+from keepstone.errors import KeepstoneError, LeaseLost, ObjectMissing, StorageFull
 from keepstone.store.chain import Chain
 from keepstone.store.commits import Commits, MoveRecord, PointRecord, Record
 from keepstone.store.context import Context
 from keepstone.store.footer import DATA, METADATA
 from keepstone.store.frame import FRAME_LIMIT, Frame, make_frame
-from keepstone.store.layout import MOVES_TAG, commit_name, pack_name
+from keepstone.store.layout import MOVES_TAG, commit_name, pack_id, pack_name
 from keepstone.store.leases import Leases, Tombs
+from keepstone.store.memory import Seen, recall, remember
 from keepstone.store.moves import Moves
 from keepstone.store.node import Node, decode_node, encode_node
 from keepstone.store.pack import PackWriter
 from keepstone.store.packs import Packs
 from keepstone.store.pipeline import Chunks, Pipeline, Scratch
-from keepstone.store.refs import ZERO_PACK, PackNumbers, encode_runs
+from keepstone.store.refs import ZERO_REF, PackNumbers, encode_runs
 
 if TYPE_CHECKING:
     from keepstone.store.index import ChunkIndex
@@ -104,7 +105,8 @@ class Writer(Protocol):
 class Session:
     """A lease with packs under way: what a backup and a compaction have in common."""
 
-    def __init__(self, context: Context, tag: str, *, level: int, check: bool) -> None:
+    def __init__(self, context: Context, tag: str, *, level: int, check: bool, cache: Path | None = None) -> None:
+        self._cache = cache
         self.context = context
         self.commit_id = f"{tag}-{context.env.random(16).hex()}"
         self.numbers = PackNumbers()
@@ -125,7 +127,7 @@ class Session:
             self.condemned = Tombs(context).condemned()
             self.moves = Moves(
                 self.numbers,
-                (record for _, record in self.commits.records(MOVES_TAG) if isinstance(record, MoveRecord)),
+                (record for _, record in self.commits.records(MOVES_TAG, damaged=[]) if isinstance(record, MoveRecord)),
             )
         except BaseException:
             self.leases.release(self.commit_id)
@@ -189,8 +191,12 @@ class Session:
         except KeepstoneError as error:
             self._publishing = not self._is_not_published(error)
             raise
-        Chain(self.context).append(event, commit_name(self.commit_id), sealed)
+        chain = Chain(self.context)
+        sequence, digest = chain.append(event, commit_name(self.commit_id), sealed)
         self._publishing = False
+        seen = recall(self._cache)
+        if seen is None or chain.digest(seen.sequence) == seen.digest:  # else verify is to tell of the rollback
+            remember(self.context.env, self._cache, Seen(sequence, digest))
         self.close()
         return self.commit_id
 
@@ -229,11 +235,12 @@ class LocalWriter:
         kind: str,
         level: int,
         cache: Path | None,
+        damaged: frozenset[str] = frozenset(),
         check: bool = False,
         tags: tuple[str, ...] = (),
         lock_until: int = 0,
     ) -> None:
-        self._session = session = Session(context, tag, level=level, check=check)
+        self._session = session = Session(context, tag, level=level, check=check, cache=cache)
         self._context = context
         self._item, self._kind, self._tags, self._lock_until = item, kind, tags, lock_until
         self._started = context.env.wall_time()
@@ -245,8 +252,14 @@ class LocalWriter:
         self._spilled: SpilledIds | None = None
         self._nodes: list[bytes] = []
         self._node_bytes = 0
-        self._unusable: set[int] = {session.numbers.number(pack) for pack in session.condemned}
+        self._usable: set[int] = set()  # packs that are there, not condemned and not known to be damaged
+        self._distrusted = frozenset(pack_id(name) for name in damaged)
         try:
+            self._usable.update(
+                session.numbers.number(pack)
+                for pack, _ in session.packs.listing()
+                if pack not in session.condemned and pack_name(pack) not in damaged
+            )
             self.parent_id, self.parent = self._newest(tag, kind)
         except BaseException:
             session.close()
@@ -254,7 +267,7 @@ class LocalWriter:
         self._pipeline = Pipeline(context.env, self)
 
     def _newest(self, tag: str, kind: str) -> tuple[str, PointRecord | None]:
-        damaged: list[tuple[str, CorruptObject]] = []  # a damaged point is no reason not to make a good one
+        damaged: list[tuple[str, KeepstoneError]] = []  # a damaged point is no reason not to make a good one
         points = [
             (record.finished, commit, record)
             for commit, record in self._session.commits.records(tag, damaged)
@@ -341,17 +354,20 @@ class LocalWriter:
         return Node("", self.parent.packs, b"", self.parent.root, b"").child_refs(self._session.numbers)
 
     def usable(self, refs: list[int]) -> list[int] | None:
-        if self._session.moves:
-            refs = self._session.moves.resolve_all(refs)
-        if self._unusable and any(ref >> 32 in self._unusable for ref in refs):
-            return None
+        refs = self._session.moves.resolve_all(refs)
+        usable = self._usable
+        for ref in refs:
+            if ref >> 32 not in usable and ref != ZERO_REF:
+                return None
         return refs
 
     def shareable(self, node: Node) -> bool:
-        condemned = self._session.condemned
-        if not condemned:
-            return True
-        return not any(node.packs[at : at + 32] in condemned for at in range(0, len(node.packs), 32))
+        number, usable, condemned = self._session.numbers.number, self._usable, self._session.condemned
+        for at in range(0, len(node.packs), 32):
+            pack = node.packs[at : at + 32]
+            if number(pack) not in usable and (pack in condemned or number(pack) not in self._session.moves.old):
+                return False
+        return True
 
     def commit(self, outcome: Outcome) -> str:
         try:
@@ -411,7 +427,7 @@ class LocalWriter:
         chunk_id = self._session.packs.chunk_id
         for index, hint in enumerate(hints):
             pack = hint >> 32
-            if hint >= 0 and pack != ZERO_PACK and pack not in self._unusable and chunk_id(hint) == ids[index]:
+            if hint >= 0 and pack in self._usable and chunk_id(hint) == ids[index]:
                 refs[index] = hint
         wanted = [identity for identity, ref in zip(ids, refs, strict=True) if ref is None]
         if wanted:
@@ -430,7 +446,7 @@ class LocalWriter:
                 from keepstone.store.index import ChunkIndex
 
                 index = ChunkIndex(self._context, self._session.packs, self._cache)
-                index.refresh(self._session.condemned)
+                index.refresh(self._session.condemned | self._distrusted)
                 self._index = index
         found = self._index.find(ids)
         self._borrowed.update([ref >> 32 for ref in found.values()])

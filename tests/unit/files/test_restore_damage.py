@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Restores from a damaged store, onto a full or failing disk: what can be had is there, all else is absent and named."""
+"""Restores from a damaged store, or onto a full or failing disk: what can be had is there, the rest is named."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_damaged_frames_cost_only_the_files_that_need_them(env: Env, tmp_path: P
     reader = damaged.reader()
     readable = {}
     for path, _, refs in walk(reader):
-        whole = []
+        whole: list[bytes] = []
         for ref in refs:
             try:
                 reader.fetch([(ref, None)], lambda _, chunk, whole=whole: whole.append(bytes(chunk)))  # type: ignore[misc]

@@ -90,6 +90,22 @@ def test_nothing_is_written_where_nothing_differs(case: Case, compare: bool) -> 
     assert (report.files, report.unchanged, report.deleted, report.failed) == (0, len(before), 0, [])
 
 
+def instead(make: Callable[[Path], object]) -> Callable[[Path], object]:
+    """Another thing under the same name."""
+
+    def change(path: Path) -> None:
+        path.unlink()
+        make(path)
+
+    return change
+
+
+def copy_of_small(path: Path) -> None:
+    """What looks like the file `small` in everything but its inode."""
+    path.write_bytes(b"small")
+    os.utime(path, ns=(-1_000_000_001, -1_000_000_001))
+
+
 CHANGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "content and size": ("small", lambda path: path.write_bytes(b"other")),
     "only the time": ("empty", lambda path: os.utime(path, ns=(1, 1))),
@@ -98,18 +114,15 @@ CHANGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "an attribute more": ("empty", lambda path: os.setxattr(path, "user.x", b"")),
     "an attribute less": ("attributed", lambda path: os.removexattr(path, "user.empty")),
     "the ACL": ("attributed", lambda path: os.removexattr(path, "system.posix_acl_access")),
-    "a link's target": ("folder/symlink", lambda path: (path.unlink(), path.symlink_to("elsewhere"))),
-    "a device": ("null", lambda path: (path.unlink(), os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5)))),
+    "a link's target": ("folder/symlink", instead(lambda path: path.symlink_to("elsewhere"))),
+    "a device": ("null", instead(lambda path: os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5)))),
     "it is gone": ("large", lambda path: path.unlink()),
-    "a fifo for a file": ("sparse", lambda path: (path.unlink(), os.mkfifo(path))),
-    "a file for a socket": ("socket", lambda path: (path.unlink(), path.touch())),
-    "a link to a directory for a file": ("small", lambda path: (path.unlink(), path.symlink_to("folder"))),
-    "a directory for a file": ("small", lambda path: (path.unlink(), path.mkdir())),
+    "a fifo for a file": ("sparse", instead(os.mkfifo)),
+    "a file for a socket": ("socket", instead(lambda path: path.touch())),
+    "a link to a directory for a file": ("small", instead(lambda path: path.symlink_to("folder"))),
+    "a directory for a file": ("small", instead(lambda path: path.mkdir())),
     "a second name is gone": ("folder/other name of small", lambda path: path.unlink()),
-    "a second name is another file": (
-        "folder/other name of small",
-        lambda path: (path.unlink(), path.write_bytes(b"small"), os.utime(path, ns=(-1_000_000_001,) * 2)),
-    ),
+    "a second name is another file": ("folder/other name of small", instead(copy_of_small)),
 }
 
 

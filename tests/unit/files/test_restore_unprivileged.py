@@ -75,7 +75,8 @@ def test_devices_and_capabilities_are_left_out_and_told(tmp_path: Path) -> None:
         tmp_path,
         """
 reader = point(
-    node(b"null", stat.S_IFCHR, rdev=os.makedev(1, 3), **mine), node(b"sda", stat.S_IFBLK, rdev=os.makedev(8, 0), **mine),
+    node(b"null", stat.S_IFCHR, rdev=os.makedev(1, 3), **mine),
+    node(b"sda", stat.S_IFBLK, rdev=os.makedev(8, 0), **mine),
     node(b"fifo", stat.S_IFIFO, **mine), node(b"socket", stat.S_IFSOCK, **mine),
     file(b"able", b"x", extra=Extra(xattrs={b"security.capability": CAPABILITY, b"user.u": b"1"}), **mine),
 )
@@ -95,8 +96,9 @@ def test_read_only_directories(tmp_path: Path) -> None:
         tmp_path,
         """
 link = dict(inode=5, extra=Extra(link=(1, 3)), **mine)
+inner = folder(b"b", file(b"f", b"f", **mine), file(b"l", b"l", **link), mode=0o555, **mine)
 items = [
-    folder(b"a", folder(b"b", file(b"f", b"f", **mine), file(b"l", b"l", **link), mode=0o555, **mine), mode=0o500, **mine),
+    folder(b"a", inner, mode=0o500, **mine),
     folder(b"c", file(b"l", b"l", **link), mode=0o000, **mine),
     folder(b"d", file(b"l", b"l", **link), mode=0o300, **mine),
 ]

@@ -28,7 +28,7 @@ def capability(path: Path) -> None:
 
 
 def acl(path: Path, *entries: tuple[int, int, int]) -> bytes:
-    """A POSIX ACL in the kernel's form (linux/posix_acl_xattr.h): (tag, permissions, id) each; set on `path`, and returned."""
+    """Set a POSIX ACL of (tag, permissions, id) each; the value in the kernel's form (linux/posix_acl_xattr.h)."""
     value = (2).to_bytes(4, "little") + b"".join(
         tag.to_bytes(2, "little") + perm.to_bytes(2, "little") + (number & 0xFFFFFFFF).to_bytes(4, "little")
         for tag, perm, number in entries
@@ -42,7 +42,7 @@ ACL_FOR_1234 = ((0x01, 6, -1), (0x02, 4, 1234), (0x04, 4, -1), (0x10, 6, -1), (0
 
 
 def make_tree(root: Path) -> None:
-    """Files, links, devices, fifos, sockets, attributes, sparse and large files; names that are no UTF-8. Needs root."""
+    """Files, links, devices, fifos, sockets, attributes, sparse and large files, names that are no UTF-8. By root."""
     root.mkdir()
     (root / "empty").touch()
     (root / "small").write_bytes(b"small")

@@ -174,12 +174,14 @@ def _parent_places(writer: LocalWriter) -> list[int]:
     return places
 
 
-def save(store: Store, chunks: Sequence[bytes], item: str = "item", *, kind: str = "known", **options: int) -> str:
+def save(
+    store: Store, chunks: Sequence[bytes], item: str = "item", *, kind: str = "known", leaf: int = LEAF, **options: int
+) -> str:
     """A recovery point of these chunks; everything is read, the parent only says where chunks may be already."""
     with store.writer(item, kind, level=1, **options) as writer:  # type: ignore[arg-type]
         hints = _parent_places(writer)
         hints = [*hints, *[-1] * len(chunks)][: len(chunks)]
-        leaves = [submit(writer, chunks[at : at + LEAF], hints[at : at + LEAF]) for at in range(0, len(chunks), LEAF)]
+        leaves = [submit(writer, chunks[at : at + leaf], hints[at : at + leaf]) for at in range(0, len(chunks), leaf)]
         return finish(writer, leaves, sum(map(len, chunks)))
 
 

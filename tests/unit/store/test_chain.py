@@ -71,7 +71,9 @@ def test_a_race_of_two(store: Store, memory: MemoryStorage) -> None:
     assert raced == [before + 1, before + 2, before + 3]
     assert sequence == before + 4
     assert entries[-1].object == "keys/00000008"
-    assert [head.previous for head in entries[1:]] == [Chain(store.context).read(head.sequence)[1] for head in entries[:-1]]
+    assert [head.previous for head in entries[1:]] == [
+        Chain(store.context).read(head.sequence)[1] for head in entries[:-1]
+    ]
     assert loser.last() == (sequence, digest)
 
 
@@ -141,9 +143,7 @@ def test_a_fork(store: Store, memory: MemoryStorage) -> None:
     assert any(head_name(at + 1) in finding and "does not continue" in finding for finding in findings(store))
 
 
-@pytest.mark.parametrize(
-    "changes", [{"sequence": 7}, {"store": "00" * 16}], ids=["another sequence", "another store"]
-)
+@pytest.mark.parametrize("changes", [{"sequence": 7}, {"store": "00" * 16}], ids=["another sequence", "another store"])
 def test_an_entry_of_elsewhere(store: Store, memory: MemoryStorage, changes: dict[str, str | int]) -> None:
     save(store, items("A"))
     memory.objects[head_name(2)] = forged(store, 2, **changes)
@@ -164,7 +164,17 @@ def test_an_entry_that_another_key_signed(store: Store, memory: MemoryStorage) -
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"{}", b"[]", b"null", b"[" * 100_000, b'{"head":{},"signature":""}', b'{"head":1,"signature":"zz"}', b"\xff\xfe", b'{"head":' + b"[" * 100_000],
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b"[" * 100_000,
+        b'{"head":{},"signature":""}',
+        b'{"head":1,"signature":"zz"}',
+        b"\xff\xfe",
+        b'{"head":' + b"[" * 100_000,
+    ],
     ids=["empty", "object", "list", "null", "deep", "no fields", "no hex", "no text", "deep head"],
 )
 def test_what_is_no_entry(store: Store, memory: MemoryStorage, data: bytes) -> None:

@@ -46,7 +46,11 @@ def bounded(lengths: list[int], size: int, sizes: tuple[int, int, int]) -> None:
     assert all(0 < length <= sizes[2] for length in lengths[-1:])
 
 
-@given(st.integers(0, len(NOISE)), st.lists(st.integers(1, 9000), min_size=1, max_size=9), st.sampled_from([NOISE, TEXT, bytes(60_000)]))
+@given(
+    st.integers(0, len(NOISE)),
+    st.lists(st.integers(1, 9000), min_size=1, max_size=9),
+    st.sampled_from([NOISE, TEXT, bytes(60_000)]),
+)
 def test_cuts_do_not_depend_on_the_windows(size: int, windows: list[int], source: bytes) -> None:
     data = source[:size]
     whole = cut_file(memoryview(data), True, SIZES)

@@ -56,7 +56,9 @@ def built(shape: list[tuple[int, int, list[int]]]) -> bytes:
     return columns.encode()
 
 
-def raw(counts: tuple[int, int], lengths: list[int], sizes: list[int], chunks: list[int], chunk_lengths: list[int]) -> bytes:
+def raw(
+    counts: tuple[int, int], lengths: list[int], sizes: list[int], chunks: list[int], chunk_lengths: list[int]
+) -> bytes:
     """A footer with these columns, whether they agree or not."""
     columns = b"".join(array("I", column).tobytes() for column in (lengths, sizes, chunks))
     rest = bytes(33 * len(lengths)) + array("I", chunk_lengths).tobytes() + bytes(32 * len(chunk_lengths))
@@ -151,7 +153,9 @@ def test_header_round_trip(kind: int) -> None:
     assert parse_header(header, "packs/00") == (STORE, 7, kind, PACK)
 
 
-@pytest.mark.parametrize("data", [b"", bytes(HEADER_SIZE), pack_header(STORE, 7, DATA, PACK)[:-1], b"KSPACK2\n" + bytes(56)])
+@pytest.mark.parametrize(
+    "data", [b"", bytes(HEADER_SIZE), pack_header(STORE, 7, DATA, PACK)[:-1], b"KSPACK2\n" + bytes(56)]
+)
 def test_what_is_no_header(data: bytes) -> None:
     with pytest.raises(CorruptObject, match="packs/00"):
         parse_header(data, "packs/00")

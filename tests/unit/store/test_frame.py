@@ -22,7 +22,9 @@ BLAKE3 = hashing("blake3")
 
 @pytest.mark.parametrize("level", [DEFAULT_LEVEL, -1, 1, 3, 9])
 @pytest.mark.parametrize(
-    "data", [b"", b"x", b"abc" * 1000, bytes(1 << 20), os.urandom(1 << 16)], ids=["empty", "one", "text", "zeros", "noise"]
+    "data",
+    [b"", b"x", b"abc" * 1000, bytes(1 << 20), os.urandom(1 << 16)],
+    ids=["empty", "one", "text", "zeros", "noise"],
 )
 def test_round_trip(level: int, data: bytes) -> None:
     frame = make_frame(BLAKE3, level, data, [bytes(32)], [len(data)])

@@ -287,7 +287,9 @@ def test_a_damaged_cache_never_stops_a_backup(tmp_path: Path, monkeypatch: pytes
         for path in tmp_path.rglob("*.segment*"):
             path.unlink()
         for path, content in kept.items():
-            at = chance.choice([chance.randrange(60), 4096 + chance.randrange(16), len(content) - 1 - chance.randrange(16)])
+            at = chance.choice(
+                [chance.randrange(60), 4096 + chance.randrange(16), len(content) - 1 - chance.randrange(16)]
+            )
             path.write_bytes(content[:at] + bytes([content[at] ^ 1 << turn % 8]) + content[at + 1 :])
 
         commit = save(store, items("ABCDEFG"), f"turn {turn}")

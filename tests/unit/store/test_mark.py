@@ -121,7 +121,8 @@ def forests(draw: st.DrawFn) -> Forest:
         children = [ref(NODES, chance.randrange(position)) for _ in range(chance.randrange(4))] if position else []
         forest.nodes[ref(NODES, position)] = chunks, children
     forest.points = [
-        [ref(NODES, chance.randrange(count)) for _ in range(chance.choice([1, 1, 2]))] for _ in range(draw(st.integers(0, 6)))
+        [ref(NODES, chance.randrange(count)) for _ in range(chance.choice([1, 1, 2]))]
+        for _ in range(draw(st.integers(0, 6)))
     ]
     return forest
 
@@ -209,7 +210,9 @@ def test_marking_again(forest: Forest, data: st.DataObject) -> None:
 
 def test_a_move_of_which_a_part_has_died() -> None:
     """Ten chunks were moved as one run; four of them are still needed when that pack is compacted as well."""
-    forest = Forest(packs={NODES: 1, 3: 4}, nodes={ref(NODES, 0): ([ref(1, at) for at in range(4)], [])}, points=[[ref(NODES, 0)]])
+    forest = Forest(
+        packs={NODES: 1, 3: 4}, nodes={ref(NODES, 0): ([ref(1, at) for at in range(4)], [])}, points=[[ref(NODES, 0)]]
+    )
     forest.number(3)
     forest.moves = [(1, 10, {at: ref(2, at) for at in range(10)}), (2, 10, {at: ref(3, at) for at in range(4)})]
 
@@ -221,7 +224,9 @@ def test_a_move_of_which_a_part_has_died() -> None:
 
 def test_a_pardoned_pack_whose_chunks_were_partly_moved() -> None:
     """A writer still refers to a chunk that was dead when it was not copied: that one is needed where it is."""
-    forest = Forest(packs={NODES: 1, 1: 4, 2: 2}, nodes={ref(NODES, 0): ([ref(1, 0), ref(1, 3)], [])}, points=[[ref(NODES, 0)]])
+    forest = Forest(
+        packs={NODES: 1, 1: 4, 2: 2}, nodes={ref(NODES, 0): ([ref(1, 0), ref(1, 3)], [])}, points=[[ref(NODES, 0)]]
+    )
     forest.number(2)
     forest.moves = [(1, 4, {0: ref(2, 0), 1: ref(2, 1)})]
 
@@ -320,7 +325,9 @@ def test_a_root_that_is_missing() -> None:
 
 def test_a_node_that_is_its_own_child() -> None:
     """No honest writer makes one; the walk ends all the same."""
-    forest = Forest(packs={NODES: 1, 1: 2}, nodes={ref(NODES, 0): ([ref(1, 1)], [ref(NODES, 0)])}, points=[[ref(NODES, 0)]])
+    forest = Forest(
+        packs={NODES: 1, 1: 2}, nodes={ref(NODES, 0): ([ref(1, 1)], [ref(NODES, 0)])}, points=[[ref(NODES, 0)]]
+    )
     forest.number(1)
 
     check(forest, marked(forest, forest.points), forest.points)

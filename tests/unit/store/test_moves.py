@@ -38,9 +38,7 @@ def made(*moves: Move) -> Moves:
     return Moves(numbered(), [MoveRecord(moves=[one]) for one in moves])
 
 
-moved_places = st.dictionaries(
-    st.integers(0, 15), st.builds(place, st.integers(1, 3), st.integers(0, 20)), max_size=16
-)
+moved_places = st.dictionaries(st.integers(0, 15), st.builds(place, st.integers(1, 3), st.integers(0, 20)), max_size=16)
 
 
 @given(moved_places)
@@ -81,9 +79,7 @@ def test_chains() -> None:
 @given(st.lists(moved_places, max_size=4))
 def test_resolve_follows_a_chain_of_dicts(links: list[dict[int, int]]) -> None:
     """Each pack's chunks go to packs of higher number, as new packs always are."""
-    tables = {
-        pack: {at: place(pack + 1, ref & 15) for at, ref in moved.items()} for pack, moved in enumerate(links)
-    }
+    tables = {pack: {at: place(pack + 1, ref & 15) for at, ref in moved.items()} for pack, moved in enumerate(links)}
     moves = made(*(move(pack, 16, table) for pack, table in tables.items()))
 
     def follow(pack: int, at: int) -> int:

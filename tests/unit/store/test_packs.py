@@ -93,7 +93,9 @@ def test_the_caches_are_bounded(context: Context, recorded: Recorded, monkeypatc
     assert reading._footer_memory == sum(footer.memory for footer in reading._footers.values())
 
 
-def test_one_frame_larger_than_the_cache_is_read_all_the_same(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_frame_larger_than_the_cache_is_read_all_the_same(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(packs, "_FRAME_MEMORY", 10)
     reading, places = read(context)
 
@@ -123,7 +125,9 @@ def test_several_threads(context: Context, monkeypatch: pytest.MonkeyPatch) -> N
     assert reading._frame_memory == sum(len(data) for data, _ in reading._frames.values())
 
 
-def test_a_long_footer_takes_a_second_read(context: Context, recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_footer_takes_a_second_read(
+    context: Context, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(packs, "_TAIL", 100)
     reading, places = read(context)
 

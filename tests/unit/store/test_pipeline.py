@@ -201,7 +201,9 @@ def test_against_a_dict(pieces: list[list[bytes]], threads: int, limit: int, cha
     shelf = Shelf()
     shelf.chunks = [b"old", b"older"]
     shelf.old = {shelf.identify(chunk): place for place, chunk in enumerate(shelf.chunks)}
-    pieces = [[chance.choice([b"old", b"older"]) if chance.random() < 0.1 else chunk for chunk in chunks] for chunks in pieces]
+    pieces = [
+        [chance.choice([b"old", b"older"]) if chance.random() < 0.1 else chunk for chunk in chunks] for chunks in pieces
+    ]
     pipeline = Pipeline(Machine(threads=threads), shelf)
     try:
         told = results(pipeline, pieces, limit)
@@ -248,7 +250,9 @@ def test_work_submitted_by_done(pipeline: Pipeline, shelf: Shelf) -> None:
 # Failures
 
 
-def raises_sooner_or_later(pipeline: Pipeline, work: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None]) -> BaseException:
+def raises_sooner_or_later(
+    pipeline: Pipeline, work: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None]
+) -> BaseException:
     with pytest.raises(BaseException) as caught:  # noqa: PT011 - which one is what the caller looks at
         pipeline.submit(work, done)
         pipeline.drain()

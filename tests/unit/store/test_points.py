@@ -85,12 +85,20 @@ def test_tags_tell_nobody_the_item(store: Store) -> None:
     assert item_tag(store.context, "a") != item_tag(new_store(Machine(3)).context, "a")
 
 
-@pytest.mark.parametrize("item", ["", "größer", "a/b\nc", "x" * 10_000, "\udcff not utf-8", "nul\0"])
+@pytest.mark.parametrize("item", ["", "größer", "a/b\nc", "x" * 10_000, "nul\0"])
 def test_any_name_of_an_item(store: Store, item: str) -> None:
     commit = save(store, items("A"), item)
 
     assert store.points.find(commit).record.item == item
     assert load(store, commit) == items("A")
+
+
+def test_a_name_that_is_not_utf8(store: Store) -> None:
+    """It is kept in a readable form, and the next backup of the same item finds its parent."""
+    first, second = (save(store, items("A"), "\udcff") for _ in range(2))
+
+    assert store.points.find(second).record.item == "\\xff"
+    assert store.points.find(second).record.parent == first
 
 
 # Soft delete
@@ -257,7 +265,9 @@ def test_deleting_on_a_full_disk(store: Store, memory: MemoryStorage, full: str)
     """The reserve gives the room; the log is as complete as otherwise."""
     commit = save(store, items("A"))
     fault = Failing(full, StorageFull("full"))
-    storage = Reserve(store.context.env, objects=memory.objects, fail=lambda o, n: fault(o, n) if storage.held else None)
+    storage = Reserve(
+        store.context.env, objects=memory.objects, fail=lambda o, n: fault(o, n) if storage.held else None
+    )
     other = Store(store.context.env, storage, store.descriptor, store.keyring, None)
 
     other.points.forget(other.points.find(commit))

@@ -79,7 +79,9 @@ def test_what_is_known_without_reading(store: Store) -> None:
         refs = places(reading)
 
         assert [reading.chunk_length(ref) for ref in refs] == [0, 1, 700, 700]
-        assert [reading.chunk_id(ref) for ref in refs] == [reading.identify(chunk) for chunk in [b"", b"x", *items("AB", 700)]]
+        assert [reading.chunk_id(ref) for ref in refs] == [
+            reading.identify(chunk) for chunk in [b"", b"x", *items("AB", 700)]
+        ]
         for call in (reading.chunk_length, reading.chunk_id):
             with pytest.raises(CorruptObject, match="has no chunk"):
                 call(refs[0] | 4000)

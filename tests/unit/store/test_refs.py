@@ -32,7 +32,7 @@ places = st.lists(
         st.builds(
             lambda pack, first, count: [pack << 32 | first + index for index in range(count)],
             st.integers(0, len(IDS) - 1),
-            st.one_of(st.integers(0, 20), st.integers(2**32 - 40, 2**32 - 10)),
+            st.one_of(st.integers(0, 20), st.integers(2**32 - 40, 2**32 - 11)),
             st.integers(1, 9),
         ),
     ),
@@ -115,7 +115,17 @@ def test_a_column_of_broken_length(length: int) -> None:
         (IDS[0], runs(0, 2**32 - 1, 2)),
         (IDS[0], runs(0, 1, 2**32 - 1)),
     ],
-    ids=["no table", "beyond", "far beyond", "short table", "two", "four", "bytes", "past the end", "long past the end"],
+    ids=[
+        "no table",
+        "beyond",
+        "far beyond",
+        "short table",
+        "two",
+        "four",
+        "bytes",
+        "past the end",
+        "long past the end",
+    ],
 )
 def test_hostile_tables(packs: bytes, column: bytes) -> None:
     with pytest.raises(CorruptObject):

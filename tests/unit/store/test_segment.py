@@ -23,7 +23,9 @@ PACKS = [bytes([number]) * 32 for number in range(6)]
 
 # Few values of the first eight bytes, so that equal prefixes are common; the rest of the ids differs.
 prefix_values = st.one_of(st.integers(0, 6), st.integers(2**64 - 5, 2**64 - 1), st.integers(0, 2**64 - 1))
-identities = st.builds(lambda head, tail: head.to_bytes(8, "big") + bytes(20) + tail.to_bytes(4, "big"), prefix_values, st.integers(0, 50))
+identities = st.builds(
+    lambda head, tail: head.to_bytes(8, "big") + bytes(20) + tail.to_bytes(4, "big"), prefix_values, st.integers(0, 50)
+)
 rows = st.lists(st.tuples(identities, st.integers(0, len(PACKS) - 1), st.integers(0, 2**32 - 1)), max_size=60)
 Rows = list[tuple[bytes, int, int]]
 
@@ -62,7 +64,10 @@ def test_find(made: Rows, others: list[bytes]) -> None:
 
 def test_find_where_equal_prefixes_fill_pages() -> None:
     """More rows than a page has fences for, with runs of one prefix across its border."""
-    made = [(value.to_bytes(8, "big") + bytes(24), 0, position) for position, value in enumerate([1] * 700 + [2] * 511 + [3] + [4] * 1500)]
+    made = [
+        (value.to_bytes(8, "big") + bytes(24), 0, position)
+        for position, value in enumerate([1] * 700 + [2] * 511 + [3] + [4] * 1500)
+    ]
     segment = built(made)
 
     assert answers(segment, [made[at][0] for at in (0, 700, 1211, 1212)]) == model(made)

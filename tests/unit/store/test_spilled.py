@@ -12,12 +12,14 @@ from keepstone.store.spilled import SpilledIds
 
 pytestmark = pytest.mark.store
 
-identities = st.builds(
-    lambda head, tail: bytes([head]) * 8 + bytes([tail]) * 24, st.integers(0, 3), st.integers(0, 40)
+identities = st.builds(lambda head, tail: bytes([head]) * 8 + bytes([tail]) * 24, st.integers(0, 3), st.integers(0, 40))
+
+
+@given(
+    st.lists(st.lists(identities, unique=True, max_size=20), max_size=8),
+    st.lists(identities, max_size=20),
+    st.integers(1, 30),
 )
-
-
-@given(st.lists(st.lists(identities, unique=True, max_size=20), max_size=8), st.lists(identities, max_size=20), st.integers(1, 30))
 def test_against_a_dict(batches: list[list[bytes]], others: list[bytes], merge: int) -> None:
     """Equal prefixes are told apart by `confirm`."""
     known: dict[bytes, int] = {}

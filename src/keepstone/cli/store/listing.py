@@ -13,7 +13,7 @@ from keepstone.cli.render import safe, size, table
 from keepstone.cli.store.points import facts, rows
 
 if TYPE_CHECKING:
-    from keepstone.errors import CorruptObject
+    from keepstone.errors import KeepstoneError
 
 __all__ = ["list_points", "show"]
 
@@ -24,7 +24,7 @@ __all__ = ["list_points", "show"]
 @click.option("--deleted", is_flag=True, help="Also those that were deleted and can still be taken back.")
 def list_points(console: Console, opening: Opening, item: str | None, tag: str | None, deleted: bool) -> int:
     """List the recovery points, oldest first."""
-    damaged: list[tuple[str, CorruptObject]] = []
+    damaged: list[tuple[str, KeepstoneError]] = []
     points = [
         point
         for point in opening.store().points.list(deleted=deleted, damaged=damaged)

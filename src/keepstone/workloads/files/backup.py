@@ -34,7 +34,7 @@ from keepstone.workloads.progress import Progress
 
 __all__ = ["Report", "backup_files", "dry_run"]
 
-Path = bytes | str | os.PathLike[str] | os.PathLike[bytes]
+Source = bytes | str | os.PathLike[str] | os.PathLike[bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class Report:
     warnings: int
 
 
-def backup_files(env: Env, writer: Writer, source: Path, selection: Selection, progress: Progress) -> Report:
+def backup_files(env: Env, writer: Writer, source: Source, selection: Selection, progress: Progress) -> Report:
     """Make a point of a directory tree or a regular file. A symbolic link given as the source itself is followed.
 
     `SourceMissing`, `AccessDenied`, `SourceFailed`, `UsageError` (neither a directory nor a regular file, or a pattern
@@ -104,7 +104,7 @@ def backup_files(env: Env, writer: Writer, source: Path, selection: Selection, p
 
 def dry_run(
     env: Env,
-    source: Path,
+    source: Source,
     selection: Selection,
     progress: Progress,
     listed: Callable[[bytes, int], None] | None = None,

@@ -62,6 +62,7 @@ class Feed:
         if item.status.st_nlink > 1:
             link = self._links.find(item)
             if link is not None:
+                self._tally.progress.advance(item.status.st_size, 1, item.status.st_size)
                 if link.taken is not None:
                     self._take(item, link.refs, link.taken)
                 return
@@ -71,11 +72,12 @@ class Feed:
 
     def finish(self) -> None:
         """See to everything that is wanted."""
-        while self._batch.items or self._streams or self._again:
+        self._flush()
+        self._writer.drain()
+        while self._again:
+            self._put_back()
             self._flush()
             self._writer.drain()
-            self._put_back()
-        self._writer.drain()
 
     def close(self) -> None:
         """Let go of all files. No worker may be reading any more."""
@@ -167,6 +169,8 @@ class Feed:
             draft.put_file(item.index, refs, item.status, taken)
             if taken.flags:
                 tally.changed(path)
+            if taken.size >= 0:
+                tally.size += taken.size - item.status.st_size
             if taken.unattributed is not None:
                 tally.without_attributes(path, taken.unattributed)
         elif is_gone(taken.error):

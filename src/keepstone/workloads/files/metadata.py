@@ -40,7 +40,7 @@ class Attributes:
             self._without.add(device)
             return {}
         found = {}
-        for name in names:
+        for name in sorted(names):
             try:
                 found[os.fsencode(name)] = self._fs.getxattr(where, name, follow_symlinks=follow)
             except OSError as error:

@@ -85,17 +85,18 @@ class _Tar:
         elif kind != stat.S_IFREG:
             self._members.append(_Member(path, entry))
         elif not unreadable:
-            try:
-                self._add_file(path, entry, refs)
-            except DAMAGE as error:
-                self._findings.fail(path, f"left out: {error}")
+            self._add_file(path, entry, refs)
         if self._size >= _WINDOW_SIZE or len(self._members) >= _WINDOW_ENTRIES:
             self._flush()
 
     def _add_file(self, path: bytes, entry: Entry, refs: list[int]) -> None:
-        layout = Layout(entry)
-        if sum(map(self._reader.chunk_length, refs)) != layout.length:
-            raise CorruptObject("its chunks are not as long as it is")
+        try:
+            layout = Layout(entry)
+            if sum(map(self._reader.chunk_length, refs)) != layout.length:
+                raise CorruptObject("its chunks are not as long as it is")
+        except DAMAGE as error:
+            self._findings.fail(path, f"left out: {error}")
+            return
         member = _Member(path, entry, layout, [b""] * len(refs))
         if layout.length > _WINDOW_SIZE:
             self._flush()

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the head chain says must be there, held against what is.
+
+Verify tells it to people; reclaim asks before it deletes, because the packs of a point whose cell somebody took away are
+that point's last chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from keepstone.errors import CorruptObject, KeepstoneError, ObjectMissing, RollbackDetected
+from keepstone.store.chain import Chain, Head
+from keepstone.store.context import Context
+from keepstone.store.layout import COMMITS, DELETED, listing
+
+__all__ = ["Ledger"]
+
+
+@dataclass(slots=True)
+class Ledger:
+    """`present`: each object that must be there, and the entry that left it so; `gone`: cells that were purged;
+    `restored`: markers that were taken back. `newest`, `digest`: of the last entry."""
+
+    context: Context
+    newest: int = 0
+    digest: str = ""
+    present: dict[str, Head] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
+    restored: set[str] = field(default_factory=set)
+
+    @classmethod
+    def read(cls, context: Context, problem: Callable[[str, KeepstoneError], None]) -> Ledger:
+        """Replay the chain; entries that are missing or damaged are told to `problem` and passed over."""
+        heads, newest, digest = Chain(context).entries(problem)
+        ledger = cls(context, newest, digest)
+        for head in heads:
+            ledger._apply(head)
+        return ledger
+
+    def _apply(self, head: Head) -> None:
+        name, marker = head.object, DELETED + head.object.removeprefix(COMMITS)
+        if head.event == "keys":  # an older keys object went when this one came
+            self.present = {key: other for key, other in self.present.items() if other.event != "keys"}
+        if head.event in ("init", "keys", "commit", "move", "forget"):
+            self.present[name] = head
+            self.restored.discard(name)
+        elif head.event == "undelete":
+            self.present.pop(name, None)
+            self.restored.add(name)
+        elif head.event in ("purge", "drop-move"):
+            self.present.pop(name, None)
+            self.present.pop(marker, None)
+            self.gone.add(name)
+
+    def compare(self, problem: Callable[[str, KeepstoneError], None], prefix: str = "") -> None:
+        """Tell what is missing or not what was written, of the objects whose names begin with `prefix`."""
+        for name, head in self.present.items():
+            if name.startswith(prefix):
+                try:
+                    self._compare(name, head)
+                except KeepstoneError as error:
+                    problem(name, error)
+
+    def _compare(self, name: str, head: Head) -> None:
+        try:
+            data = self.context.storage.read(name)
+        except ObjectMissing:
+            if Chain(self.context).explains(name, head.sequence):
+                return  # purged or undeleted while we looked
+            raise ObjectMissing(
+                f"{name} is gone, and nobody deleted it (head {head.sequence}); restore it from a copy"
+            ) from None
+        if self.context.hashing.digest(data).hex() != head.digest:
+            raise CorruptObject(f"{name} is not what was committed (head {head.sequence}); restore it from a copy")
+
+    def returned(self, problem: Callable[[str, KeepstoneError], None]) -> None:
+        """Tell what was taken away and is there all the same: put back by somebody, or a step that was interrupted."""
+        markers = {info.name for info in listing(self.context.storage, DELETED)}
+        for info in listing(self.context.storage, COMMITS):
+            marker = DELETED + info.name.removeprefix(COMMITS)
+            if info.name in self.gone and marker not in markers and not info.name.startswith(f"{COMMITS}moves-"):
+                problem(info.name, RollbackDetected(f"{info.name} was purged and is there again; purge it again"))
+        for marker in markers & self.restored:
+            problem(marker, RollbackDetected(f"{marker} was taken back and is there again; undelete the point again"))

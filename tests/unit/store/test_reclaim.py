@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reclaim in peace, step by step; tests/explore has it in a crowd, tests/reliability over damage."""
+
+from __future__ import annotations
+
+import pytest
+
+from keepstone.errors import CorruptObject, KeepstoneError, LeaseLost, StorageError, StorageFull
+from keepstone.objects import MemoryStorage
+from keepstone.store import Store, compact, reclaim
+from keepstone.store.footer import DATA
+from keepstone.store.layout import pack_name
+from keepstone.store.leases import Leases, Tombs
+from keepstone.store.survey import Survey
+from tests.unit.store.known import DAY, Failing, Machine, Recorded, finish, heads, items, load, save, submit
+
+pytestmark = pytest.mark.store
+
+
+def purge(store: Store, commit: str) -> None:
+    store.points.purge(store.points.find(commit, deleted=True), now=True)
+
+
+def packs(memory: MemoryStorage) -> set[str]:
+    return {name for name in memory.objects if name.startswith("packs/")}
+
+
+def needed(store: Store) -> set[str]:
+    survey = Survey(store.context)
+    return set().union(*(survey.packs_of(point.record) for point in store.points.list(deleted=True)))
+
+
+def other_process(store: Store, pid: int = 5, **options: object) -> Store:
+    machine, storage = store.context.env, store.context.storage
+    assert isinstance(machine, Machine)
+    assert isinstance(storage, MemoryStorage)
+    env = Machine(pid, beside=machine)
+    return Store(env, MemoryStorage(env, objects=storage.objects, **options), store.descriptor, store.keyring, None)  # type: ignore[arg-type]
+
+
+def test_nothing_to_do(store: Store, memory: MemoryStorage) -> None:
+    commit = save(store, items("ABC"))
+    before = dict(memory.objects)
+
+    result = store.reclaim()
+
+    assert (result.packs_deleted, result.bytes_freed, result.packs_compacted, result.waiting) == (0, 0, 0, [])
+    assert memory.objects == before
+    assert load(store, commit) == items("ABC")
+
+
+def test_an_empty_store(store: Store, memory: MemoryStorage) -> None:
+    before = dict(memory.objects)
+
+    assert store.reclaim().packs_deleted == 0
+    assert memory.objects == before
+
+
+def test_what_only_a_purged_point_needed_goes(store: Store, memory: MemoryStorage) -> None:
+    gone = save(store, items("xyz"), "other")
+    doomed = packs(memory)
+    kept = save(store, items("ABC"))
+    purge(store, gone)
+
+    result = store.reclaim()
+
+    assert result.packs_deleted == len(doomed) == 2
+    assert packs(memory) == needed(store)
+    assert [name for name in memory.objects if name.startswith("tombs/")] == []
+    assert load(store, kept) == items("ABC")
+    assert store.verify(deep=True).ok
+
+
+def test_bytes_freed_are_those_of_the_objects(store: Store, memory: MemoryStorage) -> None:
+    gone = save(store, items("xyz"))
+    size = sum(len(memory.objects[name]) for name in packs(memory))
+    purge(store, gone)
+    result = store.reclaim()
+
+    assert (result.bytes_freed, result.bytes_dead) == (size, size)
+
+
+def test_soft_deleted_points_keep_everything_until_their_date(
+    store: Store, memory: MemoryStorage, machine: Machine
+) -> None:
+    commit = save(store, items("ABC"))
+    store.points.forget(store.points.find(commit))
+    before = packs(memory)
+    assert store.reclaim().packs_deleted == 0
+    assert packs(memory) == before
+    machine.now += 15 * DAY
+
+    result = store.reclaim()
+
+    assert (result.points_purged, result.packs_deleted) == (1, 2)
+    assert packs(memory) == set()
+
+
+def test_packs_of_a_backup_that_failed(store: Store, memory: MemoryStorage) -> None:
+    kept = save(store, items("ABC"))
+    broken = other_process(store, fail=Failing("put commits/", StorageFull("full")))
+    with pytest.raises(StorageFull):
+        save(broken, items("xyz"))
+    assert len(packs(memory)) == 4
+
+    assert store.reclaim().packs_deleted == 2
+    assert packs(memory) == needed(store)
+    assert load(store, kept) == items("ABC")
+
+
+def test_dry_run(store: Store, memory: MemoryStorage, machine: Machine) -> None:
+    sparse, gone, due = (
+        save(store, items("ABCDEFGHIJ")),
+        save(store, items("xyz"), "other"),
+        save(store, items("0"), "due"),
+    )
+    save(store, items("AB"))
+    for commit in (sparse, gone):
+        purge(store, commit)
+    store.points.forget(store.points.find(due))
+    machine.now += 15 * DAY
+    before = dict(memory.objects)
+
+    result = store.reclaim(dry_run=True)
+
+    assert memory.objects == before
+    assert result.dry_run
+    assert result.packs_condemned >= 2
+    assert result.packs_compacted == 1
+    assert result.bytes_dead > 0
+
+
+# Compaction
+
+
+def sparse_store(store: Store) -> tuple[str, str]:
+    """(the data pack that is mostly dead, a point that needs a fifth of it)."""
+    old = save(store, items("0123456789"))
+    survey = Survey(store.context)
+    (pack,) = [one for one in survey.sizes if survey.packs.footer(one).kind == DATA]
+    point = save(store, items("05"))
+    purge(store, old)
+    return pack_name(pack), point
+
+
+def test_compaction(store: Store, memory: MemoryStorage) -> None:
+    old, point = sparse_store(store)
+    size = sum(len(memory.objects[name]) for name in packs(memory))
+
+    result = store.reclaim()
+
+    assert result.packs_compacted == 1
+    assert old not in memory.objects
+    assert sum(len(memory.objects[name]) for name in packs(memory)) < size / 2
+    assert load(store, point) == items("05")
+    assert store.verify(deep=True).ok
+    assert [head.event for head in heads(store)][-1] == "move"
+    again = store.reclaim()
+    assert (again.packs_compacted, again.packs_deleted) == (0, 0)
+
+
+@pytest.mark.parametrize(("below", "compacted"), [(0.0, 0), (0.1, 0), (0.5, 1), (1.0, 1)])
+def test_compact_below(store: Store, below: float, compacted: int) -> None:
+    _, point = sparse_store(store)
+
+    assert store.reclaim(compact_below=below).packs_compacted == compacted
+    assert load(store, point) == items("05")
+
+
+def test_a_move_record_goes_when_nobody_needs_it(store: Store, memory: MemoryStorage) -> None:
+    _, point = sparse_store(store)
+    store.reclaim()
+    newer = save(store, items("05"))  # names the new places
+    assert [name for name in memory.objects if name.startswith("commits/moves-")]
+    purge(store, point)
+    store.reclaim()
+    store.reclaim()
+
+    assert [name for name in memory.objects if name.startswith("commits/moves-")] == []
+    assert load(store, newer) == items("05")
+    assert packs(memory) == needed(store)
+    assert store.verify(deep=True).ok
+    assert [head.event for head in heads(store)][-1] == "drop-move"
+
+
+def test_a_compacted_pack_is_compacted_again(store: Store, memory: MemoryStorage) -> None:
+    """A manifest of long ago finds its chunks through a chain of moves, a part of which has died on the way."""
+    letters = "".join(chr(0x100 + number) for number in range(40))
+    commits = [save(store, items(letters[:count])) for count in (40, 20, 10, 5, 2)]
+    for commit in commits[:-1]:
+        purge(store, commit)
+        for _ in range(2):
+            store.reclaim(compact_below=0.9)
+
+        for at, other in enumerate(commits):
+            if commits.index(commit) < at:
+                assert load(store, other) == items(letters[: (40, 20, 10, 5, 2)[at]])
+        assert store.verify(deep=True).findings == []
+        assert packs(memory) == needed(store)
+
+
+def test_compaction_copies_no_damage(store: Store, memory: MemoryStorage) -> None:
+    """A chunk that is not what it was is not copied under a sound seal; the old pack stays."""
+    old, point = sparse_store(store)
+    content = bytearray(memory.objects[old])
+    content[70] ^= 1
+    memory.objects[old] = bytes(content)
+    for _ in range(2):
+        try:
+            store.reclaim()
+        except CorruptObject as error:
+            assert old in str(error)
+
+    assert old in memory.objects
+    assert store.verify(deep=True).damaged_points == [point]
+
+
+def test_damage_in_a_sparse_pack_does_not_keep_the_rest(store: Store, memory: MemoryStorage) -> None:
+    """Nothing of what is wholly dead depends on it."""
+    old, _ = sparse_store(store)
+    gone = save(store, items("xyz"), "other")
+    before = packs(memory)
+    purge(store, gone)
+    content = bytearray(memory.objects[old])
+    content[70] ^= 1
+    memory.objects[old] = bytes(content)
+    for _ in range(3):
+        try:
+            store.reclaim()
+        except KeepstoneError:
+            continue
+
+    assert len(packs(memory)) <= len(before) - 2
+
+
+def test_a_compaction_that_is_aborted(store: Store, memory: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another collector took it for dead: nothing is moved, and the next round does it."""
+    old, point = sparse_store(store)
+    with monkeypatch.context() as patch:
+
+        def lost(*_: object) -> str:
+            raise LeaseLost("aborted")
+
+        patch.setattr(reclaim, "compact", lost)
+        store.reclaim()
+    assert old in memory.objects
+    assert load(store, point) == items("05")
+    store.reclaim()
+    assert old not in memory.objects
+    assert load(store, point) == items("05")
+
+
+def test_a_full_disk_while_compacting(store: Store, memory: MemoryStorage) -> None:
+    """There is no room for copies: what is wholly dead goes all the same."""
+    old, point = sparse_store(store)
+    gone = save(store, items("xyz"), "other")
+    purge(store, gone)
+    before = packs(memory)
+    full = other_process(store, fail=Failing("finish packs/", StorageFull("full")))
+
+    full.reclaim()
+
+    assert old in memory.objects
+    assert len(packs(memory)) <= len(before) - 2
+    assert load(store, point) == items("05")
+    assert [name for name in memory.objects if name.startswith("leases/")] == []
+    assert store.verify(deep=True).ok
+
+
+# Writers under way
+
+
+def test_what_a_running_writer_may_refer_to_waits(store: Store, memory: MemoryStorage) -> None:
+    gone = save(store, items("xyz"), "other")
+    other = other_process(store)
+    writing = other.writer("item", "known")
+    purge(store, gone)
+    before = packs(memory)
+
+    first = store.reclaim()
+
+    assert (first.packs_deleted, first.waiting) == (0, [writing.commit_id])
+    assert first.packs_condemned == 2
+    assert packs(memory) == before
+    leaf = submit(writing, items("xyz"))  # found in the condemned packs: this writer began before the tombstone
+    commit = finish(writing, [leaf])
+    second = store.reclaim()
+    assert second.waiting == []
+    assert load(store, commit) == items("xyz")
+    store.reclaim()
+    assert packs(memory) == needed(store)
+    assert load(store, commit) == items("xyz")
+    assert store.verify(deep=True).ok
+
+
+def test_a_writer_that_began_after_the_tombstone_is_not_waited_for(store: Store, memory: MemoryStorage) -> None:
+    gone = save(store, items("xyz"), "other")
+    early = other_process(store, 5).writer("item", "known")
+    purge(store, gone)
+    store.reclaim()  # publishes the tombstone and waits for the early one
+    late = other_process(store, 6).writer("late", "known")
+    leaf = submit(late, items("xyz"))
+    early.abort()
+
+    result = store.reclaim()
+
+    assert result.waiting == []
+    assert result.packs_deleted >= 2
+    commit = finish(late, [leaf])
+    assert load(store, commit) == items("xyz")
+    assert store.verify(deep=True).ok
+
+
+def test_the_order_of_a_round(store: Store, memory: MemoryStorage) -> None:
+    """Tombstone, then the list of leases, then what was committed since, then the deletion, then the tombstone's end."""
+    gone = save(store, items("xyz"))
+    purge(store, gone)
+    doomed = packs(memory)
+    storage = Recorded(store.context.env, objects=memory.objects)
+    Store(store.context.env, storage, store.descriptor, store.keyring, None).reclaim()
+
+    log = storage.log
+    published = next(at for at, line in enumerate(log) if line.startswith("put tombs/"))
+    leases = log.index("list leases/", published)
+    records = log.index("list commits/", leases)
+    swept = next(at for at, line in enumerate(log) if line.startswith("delete") and doomed & set(line.split()))
+    ended = next(at for at, line in enumerate(log) if line.startswith("delete tombs/"))
+    assert published < leases < records < swept < ended
+
+
+def test_two_collectors(store: Store, memory: MemoryStorage) -> None:
+    """The second one comes while the first waits; it finishes what the first one began, and the first finds nothing left."""
+    old, point = sparse_store(store)
+    writing = other_process(store).writer("item", "known")
+    store.reclaim()
+    writing.abort()
+    again = other_process(store, 6)
+
+    assert again.reclaim().packs_deleted >= 1
+    assert store.reclaim().packs_deleted == 0
+    assert old not in memory.objects
+    assert load(store, point) == items("05")
+    assert Tombs(store.context).names() == []
+
+
+@pytest.mark.parametrize(
+    "step", ["put tombs/", "delete_many packs/", "put commits/moves-", "delete tombs/", "list leases/", "list packs/"]
+)
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_failure_at_any_step(store: Store, memory: MemoryStorage, step: str, after: int) -> None:
+    """The round stops with the error; nothing that is needed is gone, and the next one ends the work."""
+    _, point = sparse_store(store)
+    gone = save(store, items("xyz"), "other")
+    purge(store, gone)
+    broken = other_process(store, fail=Failing(step, StorageError("broken"), after=after, times=1))
+    try:
+        broken.reclaim()
+    except StorageError as error:
+        assert str(error) == "broken"
+    machine = store.context.env
+    assert isinstance(machine, Machine)
+    machine.dead.add(5)
+
+    assert load(store, point) == items("05")
+    assert store.verify(deep=True).findings == []
+    for _ in range(3):
+        store.reclaim()
+    assert load(store, point) == items("05")
+    assert packs(memory) == needed(store)
+    assert store.verify(deep=True).findings == []
+    assert Leases(store.context, store.commits).names() == []
+    assert Tombs(store.context).names() == []
+
+
+def test_frames_of_a_compaction_are_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compact, "FRAME_LIMIT", 250)
+    _, point = sparse_store(store)
+    store.reclaim(compact_below=1.0)
+    survey = Survey(store.context)
+
+    assert max(max(survey.packs.footer(pack).frame_raw) for pack in survey.sizes) <= 500
+    assert load(store, point) == items("05")

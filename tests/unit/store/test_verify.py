@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What verify reports; tests/reliability breaks everything in every way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from keepstone.errors import StorageError
+from keepstone.objects import MemoryStorage
+from keepstone.store import Store, scrub
+from keepstone.store.footer import DATA, METADATA
+from keepstone.store.layout import pack_name
+from keepstone.store.memory import Seen, recall
+from keepstone.store.survey import Survey
+from tests.unit.store.known import Machine, Recorded, heads, items, load, new_store, save
+
+pytestmark = pytest.mark.store
+
+
+def pack_of(store: Store, commit: str, kind: int) -> str:
+    survey = Survey(store.context)
+    names = survey.packs_of(store.points.find(commit, deleted=True).record)
+    (name,) = [
+        pack_name(pack) for pack in survey.sizes if pack_name(pack) in names and survey.packs.footer(pack).kind == kind
+    ]
+    return name
+
+
+def flip(memory: MemoryStorage, name: str, at: int) -> None:
+    content = bytearray(memory.objects[name])
+    content[at] ^= 1
+    memory.objects[name] = bytes(content)
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_a_sound_store(threads: int) -> None:
+    machine = Machine(threads=threads)
+    store = new_store(machine)
+    save(store, items("ABCDEFGH"))
+    gone = save(store, items("xyz"), "other")
+    store.points.forget(store.points.find(gone))
+    storage = store.context.storage
+    assert isinstance(storage, MemoryStorage)
+    stored = sum(len(content) for name, content in storage.objects.items() if name.startswith("packs/"))
+
+    shallow, deep = store.verify(), store.verify(deep=True)
+
+    for report in (shallow, deep):
+        assert report.ok
+        assert (report.points, report.packs, report.stored_bytes) == (2, 4, stored)
+        assert report.damaged_points == []
+    assert (shallow.deep, shallow.bytes_read) == (False, 0)
+    assert (deep.deep, deep.bytes_read > 1100) == (True, True)
+
+
+def test_an_empty_store(store: Store) -> None:
+    report = store.verify(deep=True)
+
+    assert report.ok
+    assert (report.points, report.packs, report.chunks, report.bytes_read) == (0, 0, 0, 0)
+
+
+def test_tick(store: Store) -> None:
+    for letter in "ABC":
+        save(store, items(letter), letter)
+    told: list[tuple[int, int]] = []
+    report = store.verify(deep=True, tick=lambda done, whole: told.append((done, whole)))
+
+    assert len(told) == 6
+    assert told == sorted(told)
+    assert told[-1] == (report.stored_bytes, report.stored_bytes)
+
+
+def test_verify_changes_nothing(store: Store, memory: MemoryStorage) -> None:
+    commit = save(store, items("ABC"))
+    flip(memory, pack_of(store, commit, DATA), 70)
+    storage = Recorded(store.context.env, objects=memory.objects)
+    before = dict(memory.objects)
+    Store(store.context.env, storage, store.descriptor, store.keyring, None).verify(deep=True)
+
+    assert memory.objects == before
+    assert {line.split()[0] for line in storage.log} <= {"read", "read_into", "list", "size"}
+
+
+def test_only_deep_reads_data(store: Store, memory: MemoryStorage) -> None:
+    commit = save(store, items("ABC"))
+    name = pack_of(store, commit, DATA)
+    flip(memory, name, 70)
+
+    assert store.verify().ok
+    report = store.verify(deep=True)
+    assert [finding.object for finding in report.findings] == [name]
+    assert report.damaged_points == [commit]
+
+
+def test_points_that_share_damage_and_points_that_do_not(store: Store, memory: MemoryStorage) -> None:
+    first = save(store, items("ABCD"))
+    second = save(store, items("ABXY"))
+    third = save(store, items("0123"), "other")
+    flip(memory, pack_of(store, first, DATA), 70)
+
+    report = store.verify(deep=True)
+
+    assert set(report.damaged_points) == {first, second}
+    assert load(store, third) == items("0123")
+
+
+def test_a_damaged_node(store: Store, memory: MemoryStorage) -> None:
+    first, second = save(store, items("ABCD")), save(store, items("0123"), "other")
+    name = pack_of(store, first, METADATA)
+    flip(memory, name, 70)
+
+    report = store.verify()
+
+    assert report.damaged_points == [first]
+    assert any(name in finding.message for finding in report.findings)
+    assert load(store, second) == items("0123")
+
+
+def test_damage_where_nobody_needs_it_damages_no_point(store: Store, memory: MemoryStorage) -> None:
+    gone = save(store, items("xyz"), "other")
+    name = pack_of(store, gone, DATA)
+    save(store, items("ABC"))
+    store.points.purge(store.points.find(gone), now=True)
+    flip(memory, name, 70)
+
+    report = store.verify(deep=True)
+
+    assert [finding.object for finding in report.findings] == [name]
+    assert report.damaged_points == []
+
+
+def test_findings_say_what_to_do(store: Store, memory: MemoryStorage) -> None:
+    commit = save(store, items("ABC"))
+    flip(memory, f"commits/{commit}", 60)
+    flip(memory, "FORMAT.md", 0)
+
+    findings = {finding.object: finding for finding in store.verify().findings}
+
+    assert set(findings) == {f"commits/{commit}", "FORMAT.md"}
+    assert {finding.code for finding in findings.values()} == {"CorruptObject"}
+    for name, finding in findings.items():
+        assert name in finding.message
+        assert "copy" in finding.message or "take it from" in finding.message
+
+
+def test_a_disk_that_fails_while_it_verifies(store: Store, memory: MemoryStorage) -> None:
+    """One sector cannot be read: that object is told, and the rest is looked at all the same."""
+    good, bad = save(store, items("ABC")), save(store, items("0123"), "other")
+    name = pack_of(store, bad, DATA)
+
+    def fail(operation: str, asked: str) -> Exception | None:
+        return StorageError(f"{asked}: Input/output error") if asked == name and operation.startswith("read") else None
+
+    storage = MemoryStorage(store.context.env, objects=memory.objects, fail=fail)
+    report = Store(store.context.env, storage, store.descriptor, store.keyring, None).verify(deep=True)
+
+    assert {finding.object for finding in report.findings} >= {name}
+    assert report.damaged_points == [bad]
+    assert good not in report.damaged_points
+
+
+def test_it_remembers_what_it_saw(tmp_path: Path) -> None:
+    store = new_store(cache=tmp_path)
+    save(store, items("A"))
+    store.verify()
+
+    assert store.cache is not None
+    seen = recall(store.cache)
+    assert isinstance(seen, Seen)
+    assert seen.sequence == len(heads(store))
+
+
+def test_long_packs_are_read_in_spans(store: Store, memory: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spans of any length, over frames of any length."""
+    commit = save(store, items("".join(chr(0x100 + number) for number in range(60))))
+    name = pack_of(store, commit, DATA)
+    size = len(memory.objects[name])
+    for length in (1, 300, 1000, 5000, 1 << 20):
+        monkeypatch.setattr(scrub, "_READ", length)
+        assert store.verify(deep=True).ok
+        for at in (70, size // 3, size // 2):
+            flip(memory, name, at)
+            assert [finding.object for finding in store.verify(deep=True).findings] == [name]
+            flip(memory, name, at)
