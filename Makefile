@@ -27,12 +27,16 @@ lint: $(STAMP) ## style, types, the floors, and that the tables in the docs are 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/modules.py --check
+	$(BIN)/python scripts/cli_reference.py --check
 	$(BIN)/python -m bench.table --check
 
 bench-setup: $(STAMP) ## get the peers and make the data for `make bench`
-	$(BIN)/python -m bench.setup $(BENCH_ARGS)
+	$(BIN)/python -m bench.setup
+	$(BIN)/python -m bench.data
 
-bench: bench-setup ## measure Keepstone and its peers on the same data; writes bench/results.json
+bench: $(STAMP) ## measure Keepstone and its peers on the same data; writes bench/results.json
+	$(BIN)/python -m bench.setup
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
 crash: $(STAMP) tools ## replay at least 10,000 distinct power losses

@@ -75,7 +75,7 @@ def _table(rows: Iterable[Row]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def main() -> int:

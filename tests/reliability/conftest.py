@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the reliability tests counted. With KEEPSTONE_RESULTS=<folder> it is written there, for the figures in the docs."""
+"""What the reliability tests counted. With KEEPSTONE_RESULTS=<folder> it is written there, for the figures in the
+docs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A store that holds an object of every kind, made once: what test_damage.py breaks.
 
-Points of several items, some of them soft-deleted; packs with many frames, some of them compacted away and still named by a manifest; an
-aborted cell; the leases of writers that died; a tombstone that waits for them; two keys objects, as a crash in a rotation leaves them.
+Points of several items, some of them soft-deleted; packs with many frames, some of them compacted away and still named
+by a manifest; an aborted cell; the leases of writers that died; a tombstone that waits for them; two keys objects, as
+a crash in a rotation leaves them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from keepstone.crypto import Keyring, PassphraseProvider
+from keepstone.crypto import Keyring
 from keepstone.env import Env
 from keepstone.objects import MemoryStorage
 from keepstone.store import Store
@@ -43,7 +44,8 @@ _KINDS = (
 
 @dataclass(slots=True)
 class Full:
-    """`objects`: name → content. `points`: commit → (its chunks). `needs`: commit → names of the objects that its restore reads."""
+    """`objects`: name → content. `points`: commit → (its chunks). `needs`: commit → names of the objects that its
+    restore reads."""
 
     machine: Machine
     objects: dict[str, bytes]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every kind of object, broken in every way: verify says so, and no restore gives wrong bytes.
 
-For each broken store: `verify(deep=True)` raises nothing and names each object that was broken; every point restores its right bytes or
-fails with an error of the tree; a point that fails is one that verify called damaged; a point that needs nothing of what is
-broken restores.
+For each broken store: `verify(deep=True)` raises nothing and names each object that was broken; every point restores
+its right bytes or fails with an error of the tree; a point that fails is one that verify called damaged; a point that
+needs nothing of what is broken restores.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ KINDS = (
     "document",
 )
 NOBODY_MISSES = {"aborted", "lease", "tomb", "waits"}
-"""Kinds whose removal cannot be seen: nothing else says that they were there, and without them every point still restores."""
+"""Kinds whose removal cannot be seen: nothing else says that they were there, and without them every point still
+restores."""
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +310,8 @@ def test_purged_point_put_back(full: Full, counts: Counter[str], with_marker: bo
 
 
 def test_keys_put_back(full: Full) -> None:
-    """After a rotation the old keys object is put back and the new one removed: the passphrase that was rotated out opens the store."""
+    """After a rotation the old keys object is put back and the new one removed: the passphrase that was rotated out
+    opens the store."""
     objects = dict(full.objects)
     del objects["keys/00000002"]
     env = Machine(9)

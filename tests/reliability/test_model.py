@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The store against a dictionary: any order of everything that can be done to it.
 
-The model is `{commit: chunks}` with the dates of soft deletes. Several writers are open at once, commit in any order, give up, or die without a
-word; reclaim, compaction, rotation of keys and loss of the cache happen between any two steps of theirs.
+The model is `{commit: chunks}` with the dates of soft deletes. Several writers are open at once, commit in any order,
+give up, or die without a word; reclaim, compaction, rotation of keys and loss of the cache happen between any two
+steps of theirs.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from keepstone.store import LocalReader, Store
 from keepstone.workloads import Silent
 from keepstone.workloads.files import Conflict, RestoreOptions, restore_files, walk, write_tar
 from keepstone.workloads.files import beneath as beneath_module
+from keepstone.workloads.files.beneath import Beneath
 from keepstone.workloads.files.page import Extra, Page, encode_page, stored
 from tests.unit.files.points import Builder, Item, detail, file, folder, make_point, new_store, node, root_page, symlink
 from tests.unit.files.trees import CAPABILITY
@@ -81,8 +82,10 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    subprocess.run(["rm", "-rf", str(world.target)], check=True)  # it may be deeper than Python's own removal can go
 
 
 @pytest.fixture(scope="module")
@@ -381,6 +384,34 @@ def test_setuid_is_not_given_to_whom_chown_ignores(store: Store, world: World) -
 
     status = (world.target / "a").stat()
     assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o755, 65534, 65534)
+
+
+WAYS = [
+    b"..", b"../outside", b"/", b"/etc", b"a", b"link", b"link/inner", b"real/d", b"real/d/inner", b"real/../../link",
+    b"real/up/outside", b"real/magic/etc", b"real/self", b"real/../link", b"f", b"real/here",
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("opening")
+@pytest.mark.parametrize("way", WAYS)
+def test_no_way_leads_out(world: World, way: bytes) -> None:
+    """Neither does any lead through a link, even one that stays beneath the target."""
+    world.traps()
+    (world.target / "real" / "up").symlink_to("../..")
+    (world.target / "real" / "magic").symlink_to("/proc/self/root")
+    (world.target / "real" / "self").symlink_to("/proc/self/cwd")
+    (world.target / "real" / "here").symlink_to(".")
+    beneath = Beneath(Env(), world.target)
+    try:
+        beneath.open(b"real").close()
+        with pytest.raises(OSError, match=r"."):
+            beneath.open(way)
+        with pytest.raises(OSError, match=r"."):
+            beneath.remove(way + b"/inner", lambda path, is_directory: False)
+    finally:
+        beneath.close()
+    forget_links(before := dict(world.before), after := world.seen())
+    assert after == before
 
 
 # ---------------------------------------------------------------------- races

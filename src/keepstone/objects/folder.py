@@ -34,6 +34,7 @@ _DIRECT_READ = 1 << 20
 _IDLE = 3600 * 10**9  # nanoseconds that a file of a process out of our sight must lie untouched to be litter
 _CANNOT_RENAME = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 _RESERVE = "reserve"
+_OURS = {TEMPORARY, "lost+found"}  # the latter lies in the root of an empty file system
 _RESERVE_SIZE = 1 << 20  # markers, heads and tombstones are a few KiB each
 
 
@@ -174,6 +175,11 @@ class FolderStorage:
         folder, start = check_prefix(prefix)
         self._env.step(f"list {prefix}")
         return self._listing(folder, start)
+
+    def anything(self) -> str | None:
+        self._env.step("list ")
+        with self._failures("."):
+            return next((name for name in self._fs.listdir(self._path("")) if name not in _OURS), None)
 
     def _listing(self, folder: str, start: str) -> Iterator[ObjectInfo]:
         with self._failures(folder or "."):

@@ -97,6 +97,10 @@ class MemoryStorage:
             if content is not None:
                 yield ObjectInfo(name, len(content))
 
+    def anything(self) -> str | None:
+        self._begin("list", "")
+        return next(iter(self.objects), None)
+
     def delete(self, name: str) -> None:
         self._begin("delete", check_name(name))
         self.objects.pop(name, None)

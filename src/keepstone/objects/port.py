@@ -91,6 +91,9 @@ class ObjectStorage(Protocol):
         that never was is not.
         """
 
+    def anything(self) -> str | None:
+        """The name of something that lies there, object or not; None where the place is empty."""
+
     def delete(self, name: str) -> None:
         """Remove the object if it is there; durable on return."""
 

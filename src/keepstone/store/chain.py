@@ -26,7 +26,7 @@ from keepstone.store.layout import DELETED, HEADS, commit_name, head_name, listi
 
 __all__ = ["EVENTS", "Chain", "Head"]
 
-EVENTS = ("init", "commit", "move", "forget", "undelete", "purge", "drop-move", "keys")
+EVENTS = ("init", "keys", "commit", "move", "forget", "undelete", "undeleted", "purge", "drop-move")
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +69,7 @@ class Chain:
             signature = bytes.fromhex(signed.signature)
         except (msgspec.MsgspecError, RecursionError, ValueError) as error:
             raise CorruptObject(f"{name} is damaged; run verify") from error
-        if bytes(data) != _encode(head, signed.signature) or not verify(
+        if bytes(data) != _encode(head, signature.hex()) or not verify(
             self._context.verify_key, b"keepstone-head/v1" + bytes(signed.head), signature
         ):
             raise CorruptObject(f"{name} has a wrong signature; it was damaged or forged; run verify")
@@ -134,6 +134,17 @@ class Chain:
             (head.event, head.object) in explanations
             for head in (self.read(number)[0] for number in range(after + 1, sequence + 1))
         )
+
+    def newest_about(self, name: str) -> Head | None:
+        """The newest sound entry about this object; None where there is none."""
+        for sequence in range(self.last()[0], 0, -1):
+            try:
+                head, _ = self.read(sequence)
+            except KeepstoneError:
+                continue
+            if head.object == name:
+                return head
+        return None
 
     def entries(self, problem: Callable[[str, KeepstoneError], None]) -> tuple[list[Head], int, str]:
         """(entries that are sound, sequence and digest of the newest one). What is missing, damaged or does not

@@ -81,7 +81,7 @@ class Commits:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._records: dict[str, Record | None] = {}
+        self._records: dict[str, tuple[int, Record]] = {}  # with the size of the cell that it was read from
 
     def publish(self, commit: str, record: Record) -> bytes:
         """Make the record visible, durable on return; the stored bytes. `LeaseLost` where the cell says aborted."""
@@ -108,21 +108,21 @@ class Commits:
 
     def get(self, commit: str) -> Record | None:
         """The record; None where the cell says aborted. `ObjectMissing`, `CorruptObject`."""
-        if commit in self._records:
-            return self._records[commit]
         name = commit_name(commit)
         data = self._context.storage.read(name)
-        record: Record | None = None
-        if data != ABORTED:
-            plain = self._context.open("commit", name, data)
-            record = decode(_decoder, plain, name)
-        self._records[commit] = record
+        if data == ABORTED:
+            return None
+        record: Record = decode(_decoder, self._context.open("commit", name, data), name)
+        self._records[commit] = len(data), record
         return record
 
     def names(self, tag: str = "") -> list[str]:
         """The commits that have a cell, published or aborted; `tag` limits them to one item or to moves."""
+        return sorted(self._sizes(tag))
+
+    def _sizes(self, tag: str) -> dict[str, int]:
         found = listing(self._context.storage, COMMITS, f"{tag}-" if tag else "")
-        return sorted(info.name[len(COMMITS) :] for info in found)
+        return {info.name[len(COMMITS) :]: info.size for info in found}
 
     def decided(self, commit: str) -> bool:
         """Whether the cell has been written."""
@@ -139,7 +139,11 @@ class Commits:
 
         A cell that is damaged or cannot be read raises, or goes into `damaged` where that is given.
         """
-        for commit in self.names(tag):
+        for commit, size in sorted(self._sizes(tag).items()):
+            known = self._records.get(commit)
+            if known is not None and known[0] == size:  # else it was purged and aborted since
+                yield commit, known[1]
+                continue
             try:
                 record = self.get(commit)
             except ObjectMissing:

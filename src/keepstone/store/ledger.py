@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the head chain says must be there, held against what is.
 
-Verify tells it to people; reclaim asks before it deletes, because the packs of a point whose cell somebody took away are
-that point's last chance.
+Verify tells it to people; reclaim asks before it deletes, because the packs of a point whose cell somebody took away
+are that point's last chance.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from keepstone.errors import CorruptObject, KeepstoneError, ObjectMissing, RollbackDetected
 from keepstone.store.chain import Chain, Head
+from keepstone.store.commits import ABORTED
 from keepstone.store.context import Context
 from keepstone.store.layout import COMMITS, DELETED, listing
 
@@ -43,11 +44,14 @@ class Ledger:
         name, marker = head.object, DELETED + head.object.removeprefix(COMMITS)
         if head.event == "keys":  # an older keys object went when this one came
             self.present = {key: other for key, other in self.present.items() if other.event != "keys"}
+        if name in self.gone:
+            return  # its writer's own entry came after the purge
         if head.event in ("init", "keys", "commit", "move", "forget"):
             self.present[name] = head
             self.restored.discard(name)
         elif head.event == "undelete":
             self.present.pop(name, None)
+        elif head.event == "undeleted":
             self.restored.add(name)
         elif head.event in ("purge", "drop-move"):
             self.present.pop(name, None)
@@ -75,12 +79,19 @@ class Ledger:
         if self.context.hashing.digest(data).hex() != head.digest:
             raise CorruptObject(f"{name} is not what was committed (head {head.sequence}); restore it from a copy")
 
+    def _is_aborted(self, name: str) -> bool:
+        """Whether the cell is no record: the lease of a writer that died after its commit may outlive the purge."""
+        try:
+            return self.context.storage.read(name) == ABORTED
+        except ObjectMissing:
+            return True
+
     def returned(self, problem: Callable[[str, KeepstoneError], None]) -> None:
         """Tell what was taken away and is there all the same: put back by somebody, or a step that was interrupted."""
         markers = {info.name for info in listing(self.context.storage, DELETED)}
         for info in listing(self.context.storage, COMMITS):
             marker = DELETED + info.name.removeprefix(COMMITS)
-            if info.name in self.gone and marker not in markers and not info.name.startswith(f"{COMMITS}moves-"):
+            if info.name in self.gone and marker not in markers and not self._is_aborted(info.name):
                 problem(info.name, RollbackDetected(f"{info.name} was purged and is there again; purge it again"))
         for marker in markers & self.restored:
             problem(marker, RollbackDetected(f"{marker} was taken back and is there again; undelete the point again"))

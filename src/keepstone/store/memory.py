@@ -7,6 +7,7 @@ memory lies with the cache, outside the store; without it nothing can be said.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -61,9 +62,9 @@ def _write(env: Env, cache: Path | None, name: str, data: bytes) -> None:
     """Put a small file into the cache; one that cannot be written is no failure."""
     if cache is None:
         return
+    beside = str(cache / f"{name}.{env.random(4).hex()}")
     try:
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        beside = str(cache / f"{name}.{env.random(4).hex()}")
         fd = env.fs.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             env.fs.write(fd, data)
@@ -71,4 +72,5 @@ def _write(env: Env, cache: Path | None, name: str, data: bytes) -> None:
             env.fs.close(fd)
         env.fs.rename(beside, str(cache / name))
     except OSError:
-        return
+        with contextlib.suppress(OSError):
+            env.fs.unlink(beside)

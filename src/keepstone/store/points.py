@@ -110,18 +110,25 @@ class Points:
         now = self._context.env.wall_time()
         until = now + self._days * _DAY
         name = deleted_name(point.id)
+        chain = Chain(self._context)
         try:
             sealed = self._context.put_sealed("deleted", name, msgspec.msgpack.encode(_Marker(now, until)))
         except ObjectExists:
-            return self._marker(point.id) or until
-        Chain(self._context).append("forget", name, sealed)
+            sealed = self._context.storage.read(name)
+            until = self._marker(point.id) or until
+            entry = chain.newest_about(name)
+            if entry is not None and entry.event == "forget":
+                return until
+        chain.append("forget", name, sealed)
         return until
 
     def undelete(self, point: Point) -> None:
         """Take a soft delete back."""
         storage = self._context.storage
-        with_reserve(storage, lambda: Chain(self._context).append("undelete", deleted_name(point.id), b""))
-        self._context.storage.delete(deleted_name(point.id))
+        chain, name = Chain(self._context), deleted_name(point.id)
+        with_reserve(storage, lambda: chain.append("undelete", name, b""))
+        storage.delete(name)
+        with_reserve(storage, lambda: chain.append("undeleted", name, b""))
 
     def purge(self, point: Point, *, now: bool = False) -> None:
         """Remove a soft-deleted point for ever.
@@ -131,11 +138,12 @@ class Points:
         clock = self._context.env.wall_time()
         if clock < point.record.lock_until:
             raise GuardRefused(f"recovery point {point.short} is locked; it cannot be purged before its lock ends")
-        if point.deleted_until is None and not now:
+        until = self._marker(point.id)  # not what an earlier look saw
+        if until is None and not now:
             raise UsageError(f"recovery point {point.short} is not deleted; forget it first")
-        if point.deleted_until is None:
+        if until is None:
             self.forget(point)  # so that a purge which a crash interrupts is seen to be one
-        elif not now and clock < point.deleted_until:
+        elif not now and clock < until:
             raise GuardRefused(
                 f"recovery point {point.short} can still be undeleted; wait for its date, or purge it at once"
             )

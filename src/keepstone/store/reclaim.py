@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from keepstone.errors import KeepstoneError, LeaseLost, ObjectMissing, StorageFull
+from keepstone.errors import CorruptObject, KeepstoneError, LeaseLost, ObjectMissing, StorageFull
 from keepstone.store.chain import Chain
 from keepstone.store.commits import Commits
 from keepstone.store.compact import compact
@@ -103,9 +103,8 @@ def _compact(context: Context, survey: Survey, sparse: list[bytes], level: int) 
     done = 0
     for at in range(0, len(sparse), _COMPACT_PACKS):
         batch = sparse[at : at + _COMPACT_PACKS]
-        needed = ((survey.packs.footer(pack), survey.needed(pack)) for pack in batch)
         try:
-            compact(context, survey.packs, needed, level)
+            done += _copy(context, survey, batch, level)
         except LeaseLost:
             continue  # taken for dead; a later round compacts them
         except StorageFull:
@@ -114,9 +113,18 @@ def _compact(context: Context, survey: Survey, sparse: list[bytes], level: int) 
             survey.refresh()
             if survey.sizes.keys() >= set(batch):
                 raise
-            continue
-        done += len(batch)
     return done
+
+
+def _copy(context: Context, survey: Survey, packs: list[bytes], level: int) -> int:
+    """Compact these packs in one session, or where one is damaged each in its own; how many were compacted."""
+    try:
+        compact(context, survey.packs, ((survey.packs.footer(pack), survey.needed(pack)) for pack in packs), level)
+    except CorruptObject:
+        if len(packs) == 1:
+            return 0  # it stays as it is; verify says what is wrong with it
+        return sum(_copy(context, survey, [pack], level) for pack in packs)
+    return len(packs)
 
 
 def _ask_ledger(context: Context) -> None:

@@ -150,6 +150,8 @@ def read_segment(env: Env, path: str) -> Segment | None:
 
 def _numbers(mapping: npt.NDArray[np.int64], place: U64) -> npt.NDArray[np.int64]:
     """The new number of the pack of each place; -1 for none, also where a damaged segment names a pack it has not."""
+    if not len(mapping):
+        return np.full(len(place), -1, np.int64)
     old = (place >> np.uint64(32)).astype(np.int64)
     return np.where((old >= 0) & (old < len(mapping)), mapping[np.clip(old, 0, len(mapping) - 1)], -1)
 

@@ -92,9 +92,9 @@ class Store:
 
         `StoreExists` where there is one, or where something else lies.
         """
-        present = next(iter(storage.list()), None)
+        present = storage.anything()
         if present is not None:
-            raise StoreExists(f"there is something already ({present.name}); choose an empty place")
+            raise StoreExists(f"there is something already ({present}); choose an empty place")
         profile = hashing(hashing_name)
         store_id = store_id or env.random(16)
         keyring, keys_object = create_keyring(env, profile, store_id, providers)
@@ -148,8 +148,9 @@ class Store:
         env, storage = self.context.env, self.context.storage
         if newest_keys(storage)[0] != self.keyring.sequence:
             raise UsageError("the keys were rotated by somebody else meanwhile; open the store again")
-        self.keyring, keys_object = rewrap(env, self.keyring, providers)
-        storage.put(keys_name(self.keyring.sequence), keys_object)
+        keyring, keys_object = rewrap(env, self.keyring, providers)
+        storage.put(keys_name(keyring.sequence), keys_object)
+        self.keyring = keyring
         Chain(self.context).append("keys", keys_name(self.keyring.sequence), keys_object)
         storage.delete_many(
             [info.name for info in listing(storage, KEYS) if info.name < keys_name(self.keyring.sequence)]

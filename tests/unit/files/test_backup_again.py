@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from keepstone.env import FileSystem
 from keepstone.store import SEGMENT
 from keepstone.store.footer import DATA, METADATA
 from keepstone.store.layout import pack_name
@@ -21,6 +22,8 @@ from keepstone.store.leases import Tomb, Tombs
 from keepstone.store.packs import Packs
 from keepstone.store.refs import PackNumbers
 from keepstone.workloads.files import scan
+from keepstone.workloads.files.earlier import EarlierPage
+from keepstone.workloads.files.scan import Listing
 from tests.tampered import Tampered
 from tests.unit.files.backed import Backups, World, assert_like
 
@@ -278,6 +281,55 @@ def test_a_file_as_young_as_the_last_backup_is_not_trusted(source: Path) -> None
     assert backups.run(source).unchanged == FILES
 
 
+def test_a_young_file_that_changed_without_a_trace(source: Path) -> None:
+    """What the rule about young files is for: dates, size and inode are the same and the content is not."""
+
+    def misread(fd: int, buffers: list[memoryview], offset: int) -> int:
+        count = os.preadv(fd, buffers, offset)
+        if count == MIB:
+            buffers[0][:7] = b"earlier"
+        return count
+
+    backups = Backups(World(fs=Tampered(preadv=misread)))
+    backups.env.ahead = -3600 * 10**9
+    backups.run(source)
+    assert backups.seen()[b"middle"].content != (source / "middle").read_bytes()
+    backups.env.fs = FileSystem()
+
+    backups.run(source)
+
+    assert_like(backups.seen(), source)
+
+
+def test_what_makes_a_page_another_one(backups: Backups, source: Path) -> None:
+    with backups.writer() as writer:
+        (ref,) = writer.parent_root()
+        page = EarlierPage(writer, ref)
+        names = sorted(os.listdir(source))
+        stats = [os.stat(source / name) for name in names]
+
+        def listing(names: list[str], stats: list[os.stat_result]) -> Listing:
+            return Listing(b"".join(os.fsencode(name) + b"\0" for name in names), stats)
+
+        assert page.is_like(listing(names, stats))
+        assert not page.is_like(listing([*names[:-1], "other"], stats))
+        assert not page.is_like(listing(names[:-1], stats[:-1]))
+        for field in ("st_mode", "st_ino", "st_uid", "st_gid", "st_size", "st_mtime_ns", "st_ctime_ns"):
+            assert not page.is_like(listing(names, [*stats[:-1], changed(stats[-1], field)]))
+
+
+def changed(status: os.stat_result, field: str) -> os.stat_result:
+    """The same with another value of one field."""
+    reduced: Any = status.__reduce__()
+    fields, more = list(reduced[1][0]), dict(reduced[1][1])
+    order = ["st_mode", "st_ino", "st_dev", "st_nlink", "st_uid", "st_gid", "st_size"]
+    if field in order:
+        fields[order.index(field)] += 1
+    else:
+        more[field] += 1
+    return os.stat_result(fields, more)
+
+
 @pytest.mark.parametrize("loss", ["damaged", "missing"])
 def test_a_parent_that_cannot_be_read_is_as_none(backups: Backups, source: Path, loss: str) -> None:
     touch(source)
@@ -384,7 +436,7 @@ def test_a_device_that_got_another_number(source: Path, monkeypatch: pytest.Monk
     first = scan.Listing.__init__
 
     def moved(self: scan.Listing, names: bytes, stats: list[os.stat_result]) -> None:
-        first(self, names, [elsewhere(status, device + 1) for status in stats])
+        first(self, names, [changed(status, "st_dev") for status in stats])
 
     monkeypatch.setattr(scan.Listing, "__init__", moved)
 
@@ -393,9 +445,3 @@ def test_a_device_that_got_another_number(source: Path, monkeypatch: pytest.Monk
     seen = backups.seen()
     assert (report.unchanged, report.read) == (FILES, 0)
     assert seen[b"a/file1"].entry.extra.link == seen[b"d/other name"].entry.extra.link == (device + 1, 2)
-
-
-def elsewhere(status: os.stat_result, device: int) -> os.stat_result:
-    reduced: Any = status.__reduce__()
-    fields, more = reduced[1]
-    return os.stat_result((*fields[:2], device, *fields[3:]), more)

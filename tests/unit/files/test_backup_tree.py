@@ -348,7 +348,9 @@ def page_ids(backups: Backups) -> list[bytes]:
     return [reader.chunk_id(ref) for ref in reader.root()]
 
 
-def test_a_tree_deeper_than_a_path_can_say(backups: Backups, source: Path) -> None:
+def test_a_tree_deeper_than_a_path_can_say(backups: Backups, source: Path, request: pytest.FixtureRequest) -> None:
+    # pytest would remove it by recursion
+    request.addfinalizer(lambda: subprocess.run(["rm", "-rf", source], check=True))
     name = "n" * 60
     depth = 1000
     make_deep(source, name, depth)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A known machine, and the smallest workload: items that are lists of chunks.
 
-`save` writes such an item as a tree of two floors (a root, leaves of `LEAF` chunks), `load` reads it back and compares nothing: what it
-returns is what a restore would write.
+`save` writes such an item as a tree of two floors (a root, leaves of `LEAF` chunks), `load` reads it back and compares
+nothing: what it returns is what a restore would write.
 """
 
 from __future__ import annotations

@@ -227,7 +227,8 @@ def test_writing_goes_on_behind_a_broken_entry(store: Store, memory: MemoryStora
 
 
 def test_what_was_purged_before_its_entry_was_written(store: Store, memory: MemoryStorage) -> None:
-    """A point is purged in the moment between its cell and its head: the entry comes after the purge, and explains nothing away."""
+    """A point is purged in the moment between its cell and its head: the entry comes after the purge, and explains
+    nothing away."""
     raced: list[str] = []
 
     def meanwhile(operation: str, name: str) -> Exception | None:
@@ -271,7 +272,8 @@ def test_purges_and_undeletes_are_explained(store: Store) -> None:
 
 
 def test_crash_between_the_two_steps(store: Store, memory: MemoryStorage) -> None:
-    """A cell without its entry, an entry of a purge without the deletion: a crash leaves these, and verify does not cry."""
+    """A cell without its entry, an entry of a purge without the deletion: a crash leaves these, and verify does not
+    cry."""
 
     class Gone(BaseException):
         pass

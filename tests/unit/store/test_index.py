@@ -215,7 +215,8 @@ def test_merging_leaves_out_the_dead(store: Store, memory: MemoryStorage, tmp_pa
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_against_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str | int]]) -> None:
-    """Packs come, go and are condemned, segment files are damaged: a hit is always right, and without damage nothing is missed."""
+    """Packs come, go and are condemned, segment files are damaged: a hit is always right, and without damage nothing
+    is missed."""
     folder = tmp_path_factory.mktemp("cache")
     store = new_store(Machine(fs=Tampered(fsync=lambda fd: None)))
     storage, context = store.context.storage, store.context

@@ -70,7 +70,8 @@ class Forest:
         return made
 
     def __repr__(self) -> str:
-        return f"Forest({len(self.packs)} packs, {len(self.nodes)} nodes, {len(self.points)} points, {len(self.moves)} moves)"
+        counts = len(self.packs), len(self.nodes), len(self.points), len(self.moves)
+        return "Forest({} packs, {} nodes, {} points, {} moves)".format(*counts)
 
     # The simple way
 
@@ -102,7 +103,8 @@ class Forest:
 
 @st.composite
 def forests(draw: st.DrawFn) -> Forest:
-    """Random trees over random packs: shared subtrees, runs that are long and short, zeros; some packs moved, some moved again."""
+    """Random trees over random packs: shared subtrees, runs that are long and short, zeros; some packs moved, some
+    moved again."""
     chance = draw(st.randoms(use_true_random=False))
     forest = Forest()
     data = draw(st.integers(1, 6))

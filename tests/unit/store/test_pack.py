@@ -136,7 +136,8 @@ class BadMemory:
 def test_bad_memory_is_found(
     store: Store, memory: MemoryStorage, monkeypatch: pytest.MonkeyPatch, nth: int, check: bool, before: bool
 ) -> None:
-    """A frame of the sample (or, with check, any) does not open as it was written: nothing is committed, nothing stays."""
+    """A frame of the sample (or, with check, any) does not open as it was written: nothing is committed, nothing
+    stays."""
     kept = dict(memory.objects)
     chunks = [os.urandom(300) for _ in range(SAMPLE + 4)]
     monkeypatch.setattr(pack, "seal_frame", BadMemory(nth, before=before))

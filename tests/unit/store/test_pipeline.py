@@ -142,7 +142,8 @@ def test_duplicates_across_pieces_in_flight(pipeline: Pipeline, shelf: Shelf) ->
 
 
 def test_a_piece_that_depends_on_a_later_one() -> None:
-    """The second piece is quicker and claims the common chunk; the first one is settled first all the same, and both get its place."""
+    """The second piece is quicker and claims the common chunk; the first one is settled first all the same, and both
+    get its place."""
     shelf = Shelf()
     pipeline = Pipeline(Machine(threads=2), shelf)
     claimed = threading.Event()
@@ -260,7 +261,8 @@ def raises_sooner_or_later(
 
 
 def is_dead(pipeline: Pipeline, error: BaseException) -> None:
-    """Every later call raises, so that a caller who swallowed the first error cannot commit a point without its data."""
+    """Every later call raises, so that a caller who swallowed the first error cannot commit a point without its
+    data."""
     for call in (lambda: pipeline.submit(piece([b"x"]), lambda refs, _: None), pipeline.drain):
         with pytest.raises(BaseException) as caught:  # noqa: PT011
             call()
@@ -309,7 +311,8 @@ def test_a_done_that_fails(pipeline: Pipeline) -> None:
 
 
 def test_a_piece_that_depends_on_one_that_fails() -> None:
-    """It claimed a chunk and then broke: who refers to that chunk breaks as well, rather than name a place that never was."""
+    """It claimed a chunk and then broke: who refers to that chunk breaks as well, rather than name a place that never
+    was."""
     shelf = Shelf()
     pipeline = Pipeline(Machine(threads=2), shelf)
     claimed = threading.Event()

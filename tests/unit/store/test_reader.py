@@ -120,7 +120,8 @@ def test_a_sink_that_fails(threads: int) -> None:
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_a_sink_that_reads_on(threads: int) -> None:
-    """While it holds a chunk it reads a node, as a restore of folders may: the chunk that it holds stays what it was."""
+    """While it holds a chunk it reads a node, as a restore of folders may: the chunk that it holds stays what it
+    was."""
     store = new_store(Machine(threads=threads))
     chunks = [os.urandom(1000) for _ in range(30)]
     with store.writer("item", "known") as writing:

@@ -312,7 +312,8 @@ def test_a_writer_that_began_after_the_tombstone_is_not_waited_for(store: Store,
 
 
 def test_the_order_of_a_round(store: Store, memory: MemoryStorage) -> None:
-    """Tombstone, then the list of leases, then what was committed since, then the deletion, then the tombstone's end."""
+    """Tombstone, then the list of leases, then what was committed since, then the deletion, then the tombstone's
+    end."""
     gone = save(store, items("xyz"))
     purge(store, gone)
     doomed = packs(memory)
@@ -329,7 +330,8 @@ def test_the_order_of_a_round(store: Store, memory: MemoryStorage) -> None:
 
 
 def test_two_collectors(store: Store, memory: MemoryStorage) -> None:
-    """The second one comes while the first waits; it finishes what the first one began, and the first finds nothing left."""
+    """The second one comes while the first waits; it finishes what the first one began, and the first finds nothing
+    left."""
     old, point = sparse_store(store)
     writing = other_process(store).writer("item", "known")
     store.reclaim()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def test_written_and_mapped(tmp_path_factory: pytest.TempPathFactory, made: Rows
     path = str(tmp_path_factory.mktemp("segment") / "x")
     segment = built(made)
     cut = [len(segment) * part // parts for part in range(parts + 1)]
-    pieces = [(segment.prefix[a:b], segment.place[a:b]) for a, b in zip(cut, cut[1:], strict=False)]
+    pieces = [(segment.prefix[a:b], segment.place[a:b]) for a, b in pairwise(cut)]
 
     write_segment(Env(), path, segment.packs, len(segment), pieces)
     mapped = read_segment(Env(), path)

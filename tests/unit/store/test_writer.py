@@ -150,7 +150,8 @@ def test_what_the_record_says(store: Store) -> None:
 
 @pytest.mark.parametrize("threads", [0, 3])
 def test_spilling_what_does_not_fit_in_a_dict(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
-    """Ids beyond `_SPILL` go into sorted columns, with packs still open, finishing and finished: every chunk is stored about once."""
+    """Ids beyond `_SPILL` go into sorted columns, with packs still open, finishing and finished: every chunk is stored
+    about once."""
     monkeypatch.setattr(writer, "_SPILL", 7)
     monkeypatch.setattr(pack, "PACK_TARGET", 3000)
     store = new_store(Machine(threads=threads))
@@ -228,7 +229,8 @@ def condemn(store: Store, commit: str, *, data: bool) -> list[bytes]:
 
 
 def test_condemned_packs_count_as_absent(store: Store, memory: MemoryStorage) -> None:
-    """A writer that began after the tombstone: no collector waits for it, so it must not refer to what is condemned, whoever hints at it."""
+    """A writer that began after the tombstone: no collector waits for it, so it must not refer to what is condemned,
+    whoever hints at it."""
     parent = save(store, items("ABCD"))
     packs = condemn(store, parent, data=True)
     writing = store.writer("item", "known")
@@ -398,7 +400,8 @@ def test_a_source_that_fails(scene: Scene) -> None:
 
 
 def test_a_source_that_fails_and_a_workload_that_goes_on(scene: Scene) -> None:
-    """The workload swallows the error and commits what it has: its point would lack data that it believes to be stored."""
+    """The workload swallows the error and commits what it has: its point would lack data that it believes to be
+    stored."""
 
     def read(scratch: Scratch) -> Chunks:
         raise SourceFailed("/dev/x cannot be read")
@@ -496,7 +499,8 @@ def commits_of(store: Store) -> set[str]:
 def test_a_storage_that_fails_after_the_commit(
     store: Store, memory: MemoryStorage, error: StorageError, lost: str
 ) -> None:
-    """The point is there, though the caller is told of an error: then it is whole, and later it stands in the chain like any other."""
+    """The point is there, though the caller is told of an error: then it is whole, and later it stands in the chain
+    like any other."""
     fault = Failing(lost, error, times=1)
     env = Machine(5, beside=store.context.env)  # type: ignore[arg-type]
     broken = Store(env, MemoryStorage(env, objects=memory.objects, fail=fault), store.descriptor, store.keyring, None)

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The floors in docs/PERFORMANCE.md: what the machine's own primitives would cost for the work of each job.
+
+    python scripts/floors.py
+
+Measures the calls that the product makes (hash, cut, compress, seal, open, expand, look at a file, read one, make one)
+on one thread over the data of the benchmark, and adds up for every job what it cannot do without. What was measured for
+the job stands beside it, out of bench/results.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from marked import ROOT, settle
+
+from keepstone.crypto import Blake3Hashing, open_frame, seal_frame
+from keepstone.store import cut_file
+from keepstone.store.frame import DEFAULT_LEVEL, expand, make_frame
+
+sys.path.insert(0, str(ROOT))
+
+from bench.setup import bench_dir
+from bench.table import RESULTS, WORDS
+
+__all__ = ["floors", "main", "measure"]
+
+PAGE = ROOT / "docs" / "PERFORMANCE.md"
+MIB = 1 << 20
+SAMPLE = 192  # blocks of 1 MiB of the image
+FILES = 20_000  # of the tree
+ROUNDS = 3
+RATES = {
+    "hash": "BLAKE3, keyed, per chunk of 256 KiB",
+    "cut": "FastCDC 256 KiB / 1 MiB / 4 MiB",
+    "compress": "compress, by default, 1 MiB, with the digest of the frame",
+    "compress random": "the same of random bytes, then stored as they are",
+    "seal": "AES-256-GCM, seal",
+    "open": "AES-256-GCM, open",
+    "expand": "decompress",
+    "look": "scandir and lstat, entries",
+    "read": "open, fstat, read, close a small file, files",
+    "make": "create, write, set mode and times, close a small file, files",
+}
+COUNTED = ("look", "read", "make")
+
+Rates = dict[str, float]  # bytes, or entries, per CPU second
+
+
+def _rate(amount: float, work: Callable[[], object]) -> float:
+    """`amount` divided by the CPU seconds of `work`, the best of some rounds."""
+    spent = []
+    for _ in range(ROUNDS):
+        begin = time.process_time()
+        work()
+        spent.append(time.process_time() - begin)
+    return amount / min(spent)
+
+
+def measure(image: Path, tree: Path) -> Rates:
+    """The rates of this machine."""
+    blocks = _blocks(image)
+    size = len(blocks) * MIB
+    hashing, key, room = Blake3Hashing(), bytes(32), memoryview(bytearray(5 * MIB))
+    random = [os.urandom(MIB) for _ in range(16)]
+    frames = [make_frame(hashing, DEFAULT_LEVEL, block, [], []) for block in blocks]
+    stored = sum(len(frame.payload) for frame in frames)
+    sealed = []
+    for frame in frames:
+        whole = bytearray(len(frame.payload) + 16)
+        seal_frame(key, frame.payload, b"", memoryview(whole))
+        sealed.append(whole)
+    large = memoryview(b"".join(blocks[:64]))
+    chunks = [memoryview(block)[at : at + MIB // 4] for block in blocks for at in range(0, MIB, MIB // 4)]
+    names = list(islice(_files(tree), FILES))
+    return {
+        "hash": _rate(size, lambda: [hashing.keyed(key, chunk) for chunk in chunks]),
+        "cut": _rate(len(large), lambda: cut_file(large, True)),
+        "compress": _rate(size, lambda: [make_frame(hashing, DEFAULT_LEVEL, block, [], []) for block in blocks]),
+        "compress random": _rate(
+            len(random) * MIB, lambda: [make_frame(hashing, DEFAULT_LEVEL, block, [], []) for block in random]
+        ),
+        "seal": _rate(stored, lambda: [seal_frame(key, f.payload, b"", room[: len(f.payload) + 16]) for f in frames]),
+        "open": _rate(stored, lambda: [open_frame(key, whole, b"", room[: len(whole) - 16]) for whole in sealed]),
+        "expand": _rate(size, lambda: [expand(frame.payload, frame.codec, frame.raw_length) for frame in frames]),
+        "look": _rate(sum(1 for _ in _entries(tree)), lambda: sum(1 for _ in _entries(tree))),
+        "read": _rate(len(names), lambda: [_read(name) for name in names]),
+        "make": _made(names[: FILES // 4]),
+    }
+
+
+def _blocks(image: Path) -> list[bytes]:
+    """Blocks from all over the image, without those of zeros."""
+    with image.open("rb") as disk:
+        count = image.stat().st_size // MIB
+        found = []
+        for number in range(0, count, max(1, count // (2 * SAMPLE))):
+            disk.seek(number * MIB)
+            block = disk.read(MIB)
+            if block.strip(b"\0"):
+                found.append(block)
+    return found[:SAMPLE]
+
+
+def _entries(tree: Path) -> Iterable[os.stat_result]:
+    for folder, _, names in os.walk(tree):
+        for name in names:
+            yield os.lstat(f"{folder}/{name}")
+
+
+def _files(tree: Path) -> Iterable[str]:
+    for folder, _, names in os.walk(tree):
+        for name in names:
+            status = os.lstat(f"{folder}/{name}")
+            if stat.S_ISREG(status.st_mode) and status.st_size < MIB // 4:
+                yield f"{folder}/{name}"
+
+
+def _read(name: str) -> None:
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+    os.fstat(fd)
+    os.read(fd, MIB)
+    os.close(fd)
+
+
+def _made(names: list[str]) -> float:
+    contents = [Path(name).read_bytes() for name in names]
+    with tempfile.TemporaryDirectory(dir=bench_dir()) as folder:
+        begin = time.process_time()
+        for number, content in enumerate(contents):
+            fd = os.open(f"{folder}/{number}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            os.write(fd, content)
+            os.fchmod(fd, 0o644)
+            os.utime(fd, ns=(1, 1))
+            os.close(fd)
+        spent = time.process_time() - begin
+    return len(names) / spent
+
+
+def floors(rates: Rates, results: dict[str, Any]) -> dict[str, float]:
+    """CPU seconds of each job that was measured, of its primitives alone."""
+    found: dict[str, float] = {}
+
+    def add(job: str, **amounts: float) -> None:
+        if job in results["jobs"]:
+            found[job] = sum(amount / rates[name.replace("_", " ")] for name, amount in amounts.items())
+
+    def stored(job: str, figure: str = "stored_bytes") -> float:
+        figures = results["jobs"].get(job, {}).get("keepstone", {})
+        return float(figures[figure]["median"]) if figure in figures else 0.0
+
+    data = results["data"]
+    if "image" in data and stored("image-first"):
+        disk, kept = data["image"]["allocated"], stored("image-first")
+        added = stored("image-second", "added_bytes")
+        back = {"open": kept, "expand": disk, "hash": disk}
+        add("image-first", hash=disk, compress=disk, seal=kept)
+        add("image-second", hash=data["image2"]["allocated"], compress=added * disk / kept, seal=added)
+        add("image-restore", **back)
+        add("verify-image", **{**back, "hash": disk + kept})
+    if "tree" in data and stored("tree-first"):
+        files, size, kept = data["tree"]["files"], data["tree"]["bytes"], stored("tree-first")
+        back = {"open": kept, "expand": size, "hash": size}
+        add("tree-first", look=files, read=files, hash=size, compress=size, seal=kept)
+        add("tree-unchanged", look=files)
+        add("tree-restore", make=files, **back)
+        add("verify-tree", **{**back, "hash": size + kept})
+    if "incompressible" in data:
+        size = data["incompressible"]["bytes"]
+        add("incompressible-first", cut=size, hash=size, compress_random=size, seal=size)
+    return found
+
+
+def _text(rates: Rates, results: dict[str, Any] | None) -> str:
+    lines = ["| primitive, one thread | per CPU second |", "|---|---|"]
+    for name, about in RATES.items():
+        rate = f"{rates[name]:,.0f}" if name in COUNTED else f"{rates[name] / 1e9:.2f} GB"
+        lines.append(f"| {about} | {rate} |")
+    if results is not None:
+        lines += ["", "| job | floor, CPU s | measured, CPU s | times the floor |", "|---|---|---|---|"]
+        for job, floor in floors(rates, results).items():
+            cpu = results["jobs"][job]["keepstone"]["cpu_s"]["median"]
+            lines.append(f"| {WORDS[job]} | {floor:.2f} | {cpu:.2f} | {cpu / floor:.1f} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--page", type=Path, default=PAGE, help="another page than docs/PERFORMANCE.md")
+    given = parser.parse_args()
+    data = bench_dir() / "full" / "data"
+    if not (data / "image.json").exists() or not (data / "tree.json").exists():
+        parser.error("the data of the benchmark is not there; run `make bench-setup`")
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else None
+    text = _text(measure(data / "image", data / "tree"), results)
+    return settle(given.page, "floors", text, check=False, again="python scripts/floors.py")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
