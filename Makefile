@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -m "not slow"
 BENCH_ARGS ?=
 QUICKSTART_ARGS ?=
 

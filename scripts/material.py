@@ -30,7 +30,7 @@ TOOLS = {**os.environ, "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin", 
 def make_folder(folder: Path, size: int) -> None:
     """A tree of about `size` bytes: Python's library, documents and data of the system, and some odd entries."""
     paths = sysconfig.get_paths()
-    left = _gather(folder, [paths["stdlib"], "/usr/share", paths["purelib"]], size, most=5_000)
+    left = _gather(folder, [paths["stdlib"], "/usr/share", paths["purelib"]], size, most=4_000)
     _gather(folder, [paths["purelib"], "/usr/share", "/usr/lib", "/usr/bin"], left, least=256 << 10)
     odd = folder / "odd"
     (odd / "empty folder").mkdir(parents=True)
@@ -55,7 +55,7 @@ def change_folder(folder: Path) -> None:
     files = _regular(folder)
     for number, path in enumerate(files[::50]):
         _edit(path, number)
-    for path in files[7::200]:
+    for path in [path for path in files if path.stat().st_size < 1 << 20][7::200]:
         path.unlink()
     new = folder / "new"
     new.mkdir()
@@ -116,7 +116,7 @@ def change_image(image: Path, stage: Path) -> None:
 
 
 def _gather(target: Path, roots: list[str], size: int, *, most: int = 5_000, least: int = 0) -> int:
-    """Copy links, and files of `least` bytes or more, beneath `target`, each at its path, until there are enough.
+    """Copy files and links, or files of `least` bytes or more, beneath `target`, each at its path, until it is enough.
 
     How many of `size` bytes there was nothing for.
     """
@@ -126,9 +126,10 @@ def _gather(target: Path, roots: list[str], size: int, *, most: int = 5_000, lea
             break
         if copy.exists() or copy.is_symlink():
             continue
-        if stat.S_ISLNK(status.st_mode):
+        if stat.S_ISLNK(status.st_mode) and not least:
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.symlink_to(os.readlink(path))
+            most -= 1
         elif stat.S_ISREG(status.st_mode) and least <= status.st_size <= LARGEST and os.access(path, os.R_OK):
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)

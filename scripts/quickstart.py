@@ -202,17 +202,17 @@ def compare(source: Path, restored: Path) -> None:
 
 
 def _tell(console: Console, place: Path, made: dict[str, Any]) -> None:
-    console.print(f"store         {place / 'store'}", soft_wrap=True, highlight=False)
-    console.print(f"key           {made['key_file']}", soft_wrap=True, highlight=False)
-    console.print(f"recovery kit  {made['kit']['file']}", soft_wrap=True, highlight=False)
+    console.print(f"store         {place / 'store'}", soft_wrap=True)
+    console.print(f"key           {made['key_file']}", soft_wrap=True)
+    console.print(f"recovery kit  {made['kit']['file']}", soft_wrap=True)
     if console.is_terminal:  # never into a log
-        console.print(f"  its passphrase, shown only now:  {made['kit']['passphrase']}", highlight=False)
-    console.print("\nGo on from here:", highlight=False)
+        console.print(f"  its passphrase, shown only now:  {made['kit']['passphrase']}", soft_wrap=True)
+    console.print("\nGo on from here:")
     home = shlex.quote(str(place / "home"))
     store = shlex.quote(str(place / "store"))
-    console.print(f"  export KEEPSTONE_HOME={home} KEEPSTONE_STORE={store}", soft_wrap=True, highlight=False)
+    console.print(f"  export KEEPSTONE_HOME={home} KEEPSTONE_STORE={store}", soft_wrap=True)
     for example in ("list", "find '*.py'", "restore latest --target FILE", "--help"):
-        console.print(f"  keepstone store {example}", highlight=False)
+        console.print(f"  keepstone store {example}")
 
 
 def prepare(place: Path) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the processes of `test_processes` do to one store, each until its time is over. Run as `python processes.py ROLE STORE SECONDS SEED`.
+"""What the processes of `test_processes` do to one store, each until its time is over: ROLE STORE SECONDS SEED.
 
-A writer prints a line for every point that it was told is durable; a reader and a collector print how often they came round.
+A writer prints a line for every point that it was told is durable; a reader and a collector one for every round.
 """
 
 from __future__ import annotations

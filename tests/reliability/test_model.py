@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, event, settings
+from hypothesis import HealthCheck, Phase, event, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
 
 from keepstone.errors import GuardRefused, LeaseLost, PointNotFound, WrongKey
 from keepstone.objects import MemoryStorage
@@ -408,8 +408,10 @@ class StoreMachine(RuleBasedStateMachine):
         assert listed == {commit: kept.until for commit, kept in self.points.items()}
 
 
-def _settings(examples: int, steps: int) -> settings:
+def _settings(examples: int, steps: int, *, shrink: bool = False) -> settings:
+    """Making a failure small can take minutes, which is for the desk and not for every run."""
     return settings(
+        phases=[Phase.generate, Phase.shrink] if shrink else [Phase.generate],
         max_examples=examples,
         stateful_step_count=steps,
         deadline=None,
@@ -419,10 +421,10 @@ def _settings(examples: int, steps: int) -> settings:
     )
 
 
-class TestModel(StoreMachine.TestCase):
-    settings = _settings(300, 50)
+def test_model() -> None:
+    run_state_machine_as_test(StoreMachine, settings=_settings(300, 50))
 
 
 @pytest.mark.slow
-class TestModelDeep(StoreMachine.TestCase):
-    settings = _settings(10_000, 80)
+def test_model_deep() -> None:
+    run_state_machine_as_test(StoreMachine, settings=_settings(10_000, 80, shrink=True))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writers, readers and collectors of one store in separate processes, at the same time and without a lock; one writer is killed."""
+"""Writers, readers and collectors of one store in separate processes, without a lock; one writer is killed."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ class Progress(Protocol):
         """How many bytes there are to do in all, as far as is known."""
 
     def advance(self, size: int, files: int = 0, reused: int = 0) -> None:
-        """`size` more bytes and `files` more files are done; `reused`: how many of these bytes were not read or not new."""
+        """`size` more bytes and `files` more files are done; `reused`: how many of these were not read or not new."""
 
     def warn(self, path: bytes, message: str) -> None:
         """Something about this path is not as it should be; the run goes on."""

@@ -6,7 +6,7 @@
     STATE     a point is (not) soft-deleted, and the opposite was acknowledged
     BROKEN    a visible point does not restore                           WRONG    it restores something else
     VERIFY    verify finds damage
-    UNUSABLE  a new backup or a reclaim fails                            LITTER   reclaim leaves garbage or waits for the dead
+    UNUSABLE  a new backup or a reclaim fails                            LITTER   reclaim leaves garbage
     RAW       an error outside the product's tree reached the caller     NAMELESS its message names no object
 
 Everything is looked at as it was left, again after a new backup of old content, and again after reclaim has removed

@@ -53,9 +53,7 @@ def write(writer: LocalWriter, letters: str) -> str:
     writer.drain()
     root = writer.put_node(KIND, [places[index] for index in range(len(letters))], [], letters.encode())
     size = _SIZE * len(letters)
-    return writer.commit(
-        Outcome(root=[root], detail=b"", source=b"/", logical=size, read=size, files=1, warnings=0)
-    )
+    return writer.commit(Outcome(root=[root], detail=b"", source=b"/", logical=size, read=size, files=1, warnings=0))
 
 
 def restore(store: Store, point: Point) -> str:

@@ -13,7 +13,6 @@ from keepstone.env import Env
 from keepstone.store import LocalWriter, Point, Store
 from keepstone.workloads.files import RestoreOptions, Selection, backup_files, restore_files
 from keepstone.workloads.progress import Silent
-
 from tests.crash.workload import scratch
 
 __all__ = ["GENERATIONS", "KIND", "grow", "restore", "write"]

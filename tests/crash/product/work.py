@@ -30,7 +30,7 @@ __all__ = ["CACHE", "NEW", "OLD", "STORE", "THOROUGH", "Work", "attempt", "begin
 
 STORE, CACHE = "store", "cache"
 THOROUGH = 0.95
-"""Share of needed bytes below which a pack is compacted here: any dead chunk in these packs of three is reason enough."""
+"""Share of needed bytes below which a pack is compacted here: any dead chunk in packs of three is reason enough."""
 
 _COST = Argon2Cost(iterations=1, memory_kib=64, lanes=1)
 OLD: KeyProvider = PassphraseProvider(b"old", cost=_COST, weak=True)

@@ -97,6 +97,24 @@ def test_unchanged_opens_no_file(source: Path) -> None:
     assert opened == []
 
 
+def test_folders_are_entered_in_order_of_names(source: Path) -> None:
+    """Their pages lie in that order, and are read again in it."""
+    entered: list[bytes] = []
+
+    def opening(path: bytes, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if dir_fd is not None and flags & os.O_DIRECTORY:
+            entered.append(path)
+        return os.open(path, flags, mode, dir_fd=dir_fd)
+
+    backups = Backups(World(fs=Tampered(open=opening)))
+    for change in (None, None, touch):
+        if change is not None:
+            change(source)
+        entered.clear()
+        backups.run(source)
+        assert entered == [b"a", b"deep", b"b", b"c", b"empty", b"d"]
+
+
 def test_an_unchanged_tree_needs_no_large_library(source: Path) -> None:
     """numpy and pathspec cost more than looking at ten thousand files."""
     program = f"""

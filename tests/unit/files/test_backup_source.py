@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -265,35 +266,39 @@ def test_a_source_that_may_not_be_read(source: Path, call: str) -> None:
 @needs_root
 @pytest.mark.parametrize("mode", [0o000, 0o100, 0o400])
 @pytest.mark.parametrize("what", ["folder", "file"])
-def test_a_source_that_another_user_may_not_read(source: Path, what: str, mode: int) -> None:
+def test_a_source_that_another_user_may_not_read(what: str, mode: int) -> None:
     """In a process of its own, which is not root any more after it has imported all that it needs.
 
     Who may list a directory but not reach into it has nothing.
     """
-    path = source if what == "folder" else source / "src" / "main.c"
-    path.chmod(mode if what == "folder" else mode & 0o300)
-    program = f"""
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / what
+        os.chmod(place, 0o755)  # so that the other user gets as far as this
+        if what == "folder":
+            path.mkdir()
+            (path / "inside").touch()
+        else:
+            path.touch()
+        path.chmod(mode if what == "folder" else mode & 0o300)
+        os.chown(path, 65534, 65534)
+        program = f"""
 import os, sys
 from pathlib import Path
 from keepstone.errors import AccessDenied
 from tests.unit.files.backed import Backups
-backups = Backups()
-backups.run(Path({os.fspath(source / "docs")!r}))
+path = Path({os.fspath(path)!r})
+Backups().run(path)
 backups = Backups()
 os.setgid(65534)
 os.setuid(65534)
+path.stat()
 try:
-    backups.run(Path({os.fspath(path)!r}))
+    backups.run(path)
 except AccessDenied as error:
-    assert {os.fspath(path)!r} in str(error)
+    assert str(path) in str(error)
     sys.exit(0 if not backups.store.points.list() else 3)
 """
-    for folder in path.parents:
-        if folder.stat().st_uid == os.geteuid() and folder not in (Path("/"), Path("/tmp")):
-            folder.chmod(folder.stat().st_mode | 0o111)
-    done = subprocess.run([sys.executable, "-c", program], check=False)
-    path.chmod(0o700)
-    assert done.returncode == 0
+        assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_one_file_that_vanishes(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from keepstone.store import SEGMENT, cut_file
-from keepstone.workloads.files import intake
+from keepstone.workloads.files import intake, links
 from keepstone.workloads.files.page import decode_page, entries
+from tests.tampered import Tampered
 from tests.unit.files.backed import Backups, World, assert_like
 
 pytestmark = pytest.mark.store
@@ -203,6 +204,21 @@ def test_extended_attributes_and_acls(backups: Backups, source: Path) -> None:
     seen = backups.seen()
     assert_like(seen, source)
     assert seen[b"folder"].entry.extra.xattrs[b"system.posix_acl_default"] == ACL
+
+
+def test_a_file_with_attributes_is_read_once(source: Path) -> None:
+    """With SELinux every file has some."""
+    (source / "file").write_bytes(noise(5000))
+    os.setxattr(source / "file", "user.x", b"1")
+    read: list[int] = []
+
+    def reading(fd: int, buffers: list[memoryview], offset: int) -> int:
+        read.append(len(buffers[0]))
+        return os.preadv(fd, buffers, offset)
+
+    Backups(World(fs=Tampered(preadv=reading))).run(source)
+
+    assert read == [5000]
 
 
 @needs_root
@@ -407,3 +423,17 @@ def test_no_descriptor_is_left_open(backups: Backups, source: Path) -> None:
     backups.run(source)
 
     assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_more_files_with_other_names_than_are_remembered(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "_MOST", 50)
+    for number in range(200):
+        (source / f"{number:03}").write_bytes(noise(100 * KIB, number))
+        os.link(source / f"{number:03}", source / f"{number:03} too")
+        os.link(source / f"{number:03}", source / f"z{number:03}")
+    backups = Backups(World(threads=0))
+
+    report = backups.run(source)
+
+    assert_like(backups.seen(), source)
+    assert report.read == 400 * 100 * KIB  # the second names came in time, the third ones too late

@@ -203,7 +203,7 @@ def tiny(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "tiny").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(tmp_path / "tiny")], check=True)
     yield tmp_path / "tiny"
-    subprocess.run(["umount", str(tmp_path / "tiny")], check=True)
+    subprocess.run(["umount", "-l", str(tmp_path / "tiny")], check=True)
 
 
 @pytest.mark.parametrize("large", [False, True])

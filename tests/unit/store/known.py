@@ -13,7 +13,7 @@ from pathlib import Path
 
 from keepstone.crypto import Argon2Cost, PassphraseProvider
 from keepstone.env import Env, FileSystem, Process
-from keepstone.errors import CorruptObject, ObjectMissing
+from keepstone.errors import KeepstoneError
 from keepstone.objects import MemoryStorage
 from keepstone.store import Chunks, LocalWriter, Node, Outcome, Point, Scratch, Store
 from keepstone.store.chain import Chain, Head
@@ -55,7 +55,7 @@ class Machine(Env):
     ) -> None:
         super().__init__(threads=threads, fs=fs)
         self._rng = random.Random(seed)
-        self.now = 1_700_000_000 * 10**9 if beside is None else beside.now
+        self.now: int = 1_700_000_000 * 10**9 if beside is None else beside.now
         self.dead: set[int] = set() if beside is None else beside.dead
         self.pid = seed
 
@@ -169,7 +169,7 @@ def _parent_places(writer: LocalWriter) -> list[int]:
             for leaf in writer.child_refs(writer.node(root)):
                 refs = writer.chunk_refs(writer.node(leaf))
                 places += writer.usable(refs) or [-1] * len(refs)
-    except (CorruptObject, ObjectMissing):
+    except KeepstoneError:
         return []
     return places
 

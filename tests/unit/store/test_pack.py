@@ -142,14 +142,15 @@ def test_bad_memory_is_found(
     chunks = [os.urandom(300) for _ in range(SAMPLE + 4)]
     monkeypatch.setattr(pack, "seal_frame", BadMemory(nth, before=before))
 
-    with (
-        pytest.raises(WriterFailed, match=r"packs/.*Nothing was committed"),
-        store.writer("item", "known", check=check) as writer,
-    ):
-        places: list[int] = []
-        for chunk in chunks:
-            writer.submit(piece([chunk]), lambda refs, _: places.extend(refs))
-        finish(writer, [places])
+    def write() -> None:
+        with store.writer("item", "known", check=check) as writer:
+            places: list[int] = []
+            for chunk in chunks:
+                writer.submit(piece([chunk]), lambda refs, _: places.extend(refs))
+            finish(writer, [places])
+
+    with pytest.raises(WriterFailed, match=r"packs/.*Nothing was committed"):
+        write()
 
     assert memory.objects == kept
 

@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from keepstone.store.pipeline import SEGMENT, Chunks, Pipeline, Scratch
 from tests.unit.store.known import Machine, piece
 
 pytestmark = pytest.mark.store
+
+Work = Callable[[Scratch], Chunks]
 
 WAIT = 20  # seconds after which a test that hangs gives up
 
@@ -251,19 +254,20 @@ def test_work_submitted_by_done(pipeline: Pipeline, shelf: Shelf) -> None:
 # Failures
 
 
-def raises_sooner_or_later(
-    pipeline: Pipeline, work: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None]
-) -> BaseException:
-    with pytest.raises(BaseException) as caught:  # noqa: PT011 - which one is what the caller looks at
+def raises_sooner_or_later(pipeline: Pipeline, work: Work, done: Callable[[list[int], Any], None]) -> BaseException:
+    def call() -> None:
         pipeline.submit(work, done)
         pipeline.drain()
+
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 - which one is what the caller looks at
+        call()
     return caught.value
 
 
 def is_dead(pipeline: Pipeline, error: BaseException) -> None:
     """Every later call raises, so that a caller who swallowed the first error cannot commit a point without its
     data."""
-    for call in (lambda: pipeline.submit(piece([b"x"]), lambda refs, _: None), pipeline.drain):
+    for call in (partial(pipeline.submit, piece([b"x"]), print), pipeline.drain):
         with pytest.raises(BaseException) as caught:  # noqa: PT011
             call()
         assert caught.value is error or isinstance(caught.value, KeepstoneError)
@@ -272,12 +276,15 @@ def is_dead(pipeline: Pipeline, error: BaseException) -> None:
 def test_a_read_that_fails_in_the_middle(pipeline: Pipeline, shelf: Shelf) -> None:
     told: list[int] = []
     error = SourceFailed("disk /dev/x cannot be read")
-    with pytest.raises(SourceFailed) as caught:
+
+    def write() -> None:
         for number in range(30):
             work = failing(error) if number == 10 else piece([b"%d" % number])
             pipeline.submit(work, lambda refs, _, number=number: told.append(number))  # type: ignore[misc]
         pipeline.drain()
 
+    with pytest.raises(SourceFailed) as caught:
+        write()
     assert caught.value is error
     assert told == list(range(len(told)))
     assert len(told) <= 10

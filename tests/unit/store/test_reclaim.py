@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from keepstone.errors import CorruptObject, KeepstoneError, LeaseLost, StorageError, StorageFull
@@ -183,6 +185,26 @@ def test_a_move_record_goes_when_nobody_needs_it(store: Store, memory: MemorySto
     assert [head.event for head in heads(store)][-1] == "drop-move"
 
 
+@pytest.mark.parametrize("step", ["put heads/", "delete commits/moves-", "delete tombs/"])
+def test_a_failure_while_a_move_record_goes(store: Store, memory: MemoryStorage, step: str) -> None:
+    """Between its entry in the chain and its deletion: verify finds nothing wrong with that, and the next round ends
+    it."""
+    _, point = sparse_store(store)
+    store.reclaim()
+    newer = save(store, items("05"))
+    purge(store, point)
+    broken = other_process(store, fail=Failing(step, StorageError("broken"), times=1))
+    with contextlib.suppress(StorageError):
+        broken.reclaim()
+
+    assert store.verify(deep=True).findings == []
+    for _ in range(2):
+        store.reclaim()
+    assert [name for name in memory.objects if name.startswith(("commits/moves-", "tombs/"))] == []
+    assert load(store, newer) == items("05")
+    assert store.verify(deep=True).findings == []
+
+
 def test_a_compacted_pack_is_compacted_again(store: Store, memory: MemoryStorage) -> None:
     """A manifest of long ago finds its chunks through a chain of moves, a part of which has died on the way."""
     letters = "".join(chr(0x100 + number) for number in range(40))
@@ -206,10 +228,8 @@ def test_compaction_copies_no_damage(store: Store, memory: MemoryStorage) -> Non
     content[70] ^= 1
     memory.objects[old] = bytes(content)
     for _ in range(2):
-        try:
+        with contextlib.suppress(CorruptObject):
             store.reclaim()
-        except CorruptObject as error:
-            assert old in str(error)
 
     assert old in memory.objects
     assert store.verify(deep=True).damaged_points == [point]
@@ -265,6 +285,38 @@ def test_a_full_disk_while_compacting(store: Store, memory: MemoryStorage) -> No
     assert load(store, point) == items("05")
     assert [name for name in memory.objects if name.startswith("leases/")] == []
     assert store.verify(deep=True).ok
+
+
+class Flaky(MemoryStorage):
+    """Gives the objects in `bad` wrong once: bad memory, or a bad cable."""
+
+    bad: set[str] = frozenset()  # type: ignore[assignment]
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        data = super().read(name, offset, length)
+        if name in self.bad:
+            self.bad.discard(name)
+            return data[:-1] + bytes([data[-1] ^ 1])
+        return data
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_damage_that_goes_away_again(store: Store, memory: MemoryStorage, rounds: int) -> None:
+    """A pack is misread once while reclaim looks at it, and then it is as it should be: it must not be taken for
+    garbage."""
+    commit = save(store, items("ABC"))
+    doomed = save(store, items("xyz"), "other")
+    purge(store, doomed)
+    for name in sorted(needed(store)):
+        flaky = Flaky(store.context.env, objects=memory.objects)
+        flaky.bad = {name}
+        other = Store(store.context.env, flaky, store.descriptor, store.keyring, None)
+        for _ in range(rounds):
+            with contextlib.suppress(KeepstoneError):
+                other.reclaim()
+
+        assert load(store, commit) == items("ABC")
+    assert store.verify(deep=True).findings == []
 
 
 # Writers under way
@@ -355,10 +407,8 @@ def test_a_failure_at_any_step(store: Store, memory: MemoryStorage, step: str, a
     gone = save(store, items("xyz"), "other")
     purge(store, gone)
     broken = other_process(store, fail=Failing(step, StorageError("broken"), after=after, times=1))
-    try:
+    with contextlib.suppress(StorageError):
         broken.reclaim()
-    except StorageError as error:
-        assert str(error) == "broken"
     machine = store.context.env
     assert isinstance(machine, Machine)
     machine.dead.add(5)

@@ -220,7 +220,7 @@ def test_rekey(machine: Machine, storage: ObjectStorage, provider: PassphrasePro
     with pytest.raises(WrongKey):
         Store.open(machine, storage, [provider])
     for keys in (opener(b"new"), kit):
-        opened = Store.open(machine, storage, [keys])  # type: ignore[list-item]
+        opened = Store.open(machine, storage, [keys])
         assert load(opened, commit) == items("A")
         assert opened.verify(deep=True).ok
     assert store.verify().ok

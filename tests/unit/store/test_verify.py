@@ -14,7 +14,7 @@ from keepstone.store.footer import DATA, METADATA
 from keepstone.store.layout import pack_name
 from keepstone.store.memory import Seen, recall
 from keepstone.store.survey import Survey
-from tests.unit.store.known import Machine, Recorded, heads, items, load, new_store, save
+from tests.unit.store.known import Machine, Recorded, heads, items, load, new_store, save, submit
 
 pytestmark = pytest.mark.store
 
@@ -160,6 +160,45 @@ def test_a_disk_that_fails_while_it_verifies(store: Store, memory: MemoryStorage
     assert {finding.object for finding in report.findings} >= {name}
     assert report.damaged_points == [bad]
     assert good not in report.damaged_points
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_quick_look_does_not_forget_what_a_deep_one_found(tmp_path: Path, cached: bool) -> None:
+    """A deep verify finds a damaged frame, a later one that reads no data finds another damage: backups build on
+    neither."""
+    store = new_store(cache=tmp_path if cached else None)
+    storage = store.context.storage
+    assert isinstance(storage, MemoryStorage)
+    first, second = save(store, items("ABC")), save(store, items("0123"), "other")
+    flip(storage, pack_of(store, first, DATA), 70)
+    assert not store.verify(deep=True).ok
+    name = pack_of(store, second, DATA)
+    flip(storage, name, len(storage.objects[name]) - 100)
+    assert [finding.object for finding in store.verify().findings if finding.object == name]
+    if cached:
+        store = Store(store.context.env, storage, store.descriptor, store.keyring, tmp_path)
+
+    again = save(store, items("ABC0123"), "third")
+
+    assert load(store, again) == items("ABC0123")
+    assert store.verify(deep=True).damaged_points == [first, second]
+
+
+def test_what_is_mended_counts_again(tmp_path: Path) -> None:
+    """The pack came back from a copy: the next verify sees it, and backups refer to it."""
+    store = new_store(cache=tmp_path)
+    storage = store.context.storage
+    assert isinstance(storage, MemoryStorage)
+    commit = save(store, items("ABC"))
+    name = pack_of(store, commit, DATA)
+    flip(storage, name, 70)
+    assert not store.verify(deep=True).ok
+    flip(storage, name, 70)
+    assert store.verify(deep=True).ok
+    with store.writer("other", "known") as writing:
+        submit(writing, items("ABC"))
+        writing.drain()
+        assert writing.new_bytes == 0
 
 
 def test_it_remembers_what_it_saw(tmp_path: Path) -> None:

@@ -48,7 +48,6 @@ class Conflicts:
         self._nodes = nodes
         self._options = options
         self._findings = findings
-        self._kept: dict[tuple[int, int], tuple[int, int]] = {}
         include = [pattern.removeprefix("include:") for pattern in patterns if pattern.startswith("include:")]
         exclude = [pattern for pattern in patterns if not pattern.startswith("include:")]
         self._rules = Selection(exclude=exclude, include=include).compile(env)
@@ -68,22 +67,11 @@ class Conflicts:
         found = self.look(directory, entry.name)
         if found is None:
             return Place(directory, entry.name, path, entry)
-        same = self._existing.same(directory, entry.name, entry, refs)
-        if same is not None and self._may_stay(same, entry):
+        if not self._nodes.has_inode(entry) and self._existing.same(directory, entry.name, entry, refs):
             self._findings.unchanged += 1
             self._findings.progress.advance(entry.size, 1, entry.size)
             return None
         return self.resolve(directory, path, entry, found)
-
-    def _may_stay(self, found: os.stat_result, entry: Entry) -> bool:
-        """Whether an existing entry with several names is one inode with those that stayed before it."""
-        if entry.extra.link is None:
-            return True
-        identity = found.st_dev, found.st_ino
-        return (
-            not self._nodes.has_inode(entry)
-            and self._kept.setdefault((entry.extra.link[0], entry.inode), identity) == identity
-        )
 
     def resolve(self, directory: Directory, path: bytes, entry: Entry, found: os.stat_result) -> Place | None:
         """The same for an existing entry that is not what the point has."""

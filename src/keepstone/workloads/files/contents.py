@@ -143,11 +143,10 @@ class Contents:
         """Write everything that was added."""
         requests, self._requests, self.size = self._requests, [], 0
         if requests:
-            try:
+            with contextlib.suppress(_Stop):
                 fetch(self._reader, requests, self._sink, self._waits, self._lose)
-            except _Stop:
-                assert self._fatal is not None
-                raise self._fatal from None
+            if self._fatal is not None:
+                raise self._fatal
         for _, cookie in requests:
             if isinstance(cookie, Place):
                 self._count(cookie)

@@ -17,7 +17,7 @@ from keepstone.workloads.files.earlier import EarlierPage
 from keepstone.workloads.files.intake import UNREADABLE, Taken
 from keepstone.workloads.files.metadata import link_of
 from keepstone.workloads.files.page import NO_EXTRA, NODE_KIND, Extra, encode_page, split_names
-from keepstone.workloads.files.scan import DIRECTORY, Listing
+from keepstone.workloads.files.scan import DIRECTORY, REGULAR, Listing
 from keepstone.workloads.files.table import picked, restated, to_page
 
 if TYPE_CHECKING:
@@ -92,8 +92,9 @@ class Draft:
 
     def put_directory(self, index: int, refs: list[int], same: bool) -> None:
         """The pages of a directory; `same`: they are the parent's."""
-        if not same or self.place is None:
-            self.put(index, refs)
+        if not same:
+            self._make()
+        self._parts[index] = refs
 
     def fail(self, index: int) -> None:
         """This entry cannot be read."""
@@ -114,12 +115,11 @@ class Draft:
         self.place = None
         assert self.twin is not None
         for index, found in enumerate(self.twin.entries().values()):
-            refs = self._writer.usable(found.refs)
-            if refs is None:
-                raise WriterFailed(
-                    "a page of the last point may be used and what is in it may not; start the backup again"
-                )
-            self.put(index, refs)
+            if found.kind == REGULAR:
+                refs = self._writer.usable(found.refs)
+                if refs is None:
+                    raise WriterFailed("chunks of the last point became unusable meanwhile; start the backup again")
+                self._parts[index] = refs
         self._extras.update(self.twin.page.extras)
 
     def finish(self) -> tuple[list[int], bool]:

@@ -4,8 +4,8 @@
 Which entries are trusted: one is taken from the parent where kind, size, mtime, ctime and inode are the same, and mtime
 and ctime are older by `SLACK` than the beginning of the parent's backup. A file that was written while it was backed
 up, within one tick of the file system's clock, could otherwise change once more without anybody seeing it (the "racy"
-files of git's index). It is read again; what has not changed is found in the store, and a page that comes out the same
-is not stored again.
+files of git's index). It is read again, as is one with a date in the future; what has not changed is found in the
+store, and a page that comes out the same is not stored again.
 
 A page of the parent that is damaged or gone is as if it had never been.
 """
@@ -70,9 +70,12 @@ class EarlierPage:
             return None
         return self.place() if self._writer.usable(self._writer.child_refs(self.node)) == children else None
 
-    def directories(self, kinds: Sequence[int]) -> list[list[int]]:
-        """The places of the pages of each directory, where the entries are of these kinds."""
-        children = self._writer.child_refs(self.node)
+    def directories(self, kinds: Sequence[int]) -> list[list[int]] | None:
+        """The places of the pages of each directory, where the entries are of these kinds.
+
+        None where chunks of its files may not be used any more.
+        """
+        chunks, children = self._writer.chunk_refs(self.node), self._writer.child_refs(self.node)
         counts = column("I", self.page.counts, len(kinds))
         below = []
         at = 0
@@ -80,9 +83,9 @@ class EarlierPage:
             if kind == DIRECTORY:
                 below.append(children[at : at + count])
                 at += count
-        if at != len(children) or sum(counts) - at != len(self._writer.chunk_refs(self.node)):
+        if at != len(children) or sum(counts) - at != len(chunks):
             raise _inconsistent()
-        return below
+        return None if self._writer.usable(chunks) is None else below
 
     def entries(self) -> dict[bytes, Found]:
         """Every entry by its name."""

@@ -33,8 +33,8 @@ class Existing:
         self._finisher = finisher
         self._content = content
 
-    def same(self, directory: Directory, name: bytes, entry: Entry, refs: list[int]) -> os.stat_result | None:
-        """What stands there if it is as a restore would make it, else None; directories never are."""
+    def same(self, directory: Directory, name: bytes, entry: Entry, refs: list[int]) -> bool:
+        """Whether it is as a restore would make it; a directory never is."""
         fd = self._fs.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory.fd)
         try:
             found = self._fs.fstat(fd)
@@ -44,7 +44,7 @@ class Existing:
                 same = self._fs.readlink(b"", dir_fd=fd) == entry.extra.target
             if same and stat.S_ISREG(entry.mode) and self._content:
                 same = self._same_content(place, entry, refs)
-            return found if same else None
+            return same
         finally:
             self._fs.close(fd)
 

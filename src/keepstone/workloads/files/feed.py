@@ -31,7 +31,7 @@ _TRIES = 3
 
 def descriptors() -> int:
     """How many files may be open for each of three uses: directories, small files, all else."""
-    return max(16, min(256, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
+    return max(16, min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
 
 
 class Feed:
@@ -51,7 +51,7 @@ class Feed:
         self._settle = settle
         workers = max(1, env.threads)
         self._intake = Intake(env.fs, folders, attributes, max(4, min(100, descriptors() // workers)))
-        self._batch_folders = max(1, descriptors() // (2 * workers + 2))
+        self._batch_folders = max(1, descriptors() // (workers + 1))
         self._batch = Batch(self._intake, self._batch_folders)
         self._streams: set[Stream] = set()
         self._links = Links()

@@ -126,8 +126,8 @@ class Intake:
             except OSError:
                 return self._take_with_care(fd, status, view)  # which knows what can be read at all
             xattrs, error = self.xattrs(fd, status.st_dev)
-            if got == size and not xattrs and error is None and is_unchanged(self.fs.fstat(fd), status):
-                return got, None
+            if got == size and is_unchanged(self.fs.fstat(fd), status):
+                return got, Taken(xattrs=xattrs, unattributed=error) if xattrs or error else None
         return self._take_with_care(fd, status, view)
 
     def _take_with_care(self, fd: int, expected: os.stat_result, view: memoryview) -> tuple[int, Taken]:

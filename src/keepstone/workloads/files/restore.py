@@ -51,7 +51,8 @@ def restore_files(env: Env, reader: Reader, target: Path, options: RestoreOption
 
     What is damaged in the store, or refused by the operating system, is left out and reported. Raised before anything
     is written: `NotFound` for a path that the point does not have, `TargetExists`, `UsageError`, `AccessDenied`. Raised
-    when it comes up, with no partial file left behind: `StorageFull`, `StorageError`, `HostileName`.
+    when it comes up, with no partial file left behind: `StorageFull`, `StorageError`, `HostileName`. A target that did
+    not exist gets the owner and mode of the source's root with the whole point, and is its maker's alone otherwise.
     """
     described = detail(reader)
     root = root_entry(described)

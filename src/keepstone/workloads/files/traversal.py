@@ -282,6 +282,8 @@ class Traversal:
         except CorruptObject as error:
             self._tally.lost(visit.folder, error)
             return False
+        if before is None:
+            return False
         draft = self._draft(visit, listing, twin, place)
         draft.pending = directories
         names = split_names(listing.names)
