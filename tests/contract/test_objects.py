@@ -282,7 +282,7 @@ def test_the_most_room_is_there_when_the_buffer_is_nearly_full(storage: ObjectSt
 def test_no_more_room_than_the_contract_says(storage: ObjectStorage) -> None:
     new = storage.create("a")
     with pytest.raises(UsageError, match="at most"):
-        new.room(3 * MIB + 1)
+        new.room(5 * MIB + 1)
     with pytest.raises(UsageError):
         new.advance(8 * MIB)
     new.abort()

@@ -376,6 +376,28 @@ def test_the_first_name_vanishes_and_the_others_do_not(source: Path) -> None:
     assert seen[b"zz"].content == b"s" * 5000
 
 
+def test_one_name_becomes_another_file_and_the_others_do_not(source: Path) -> None:
+    os.link(source / "small", source / "zz")
+
+    backups = run(source, Meddling("open", b"small", becomes(source, "small", "file")))
+
+    seen = backups.seen()
+    assert seen[b"small"].content == b"another file"
+    assert seen[b"zz"].content == b"s" * 5000
+    assert seen[b"zz"].entry.inode != seen[b"small"].entry.inode
+
+
+def test_a_file_changes_between_its_names(source: Path) -> None:
+    (source / "zz").mkdir()
+    os.link(source / "large", source / "zz" / "too")
+
+    backups = run(source, Meddling("open", b"zz", append(source / "large", b"tail")), threads=0)
+
+    seen = backups.seen()
+    assert seen[b"large"].content == noise(3 * SEGMENT)
+    assert seen[b"zz/too"].content == noise(3 * SEGMENT) + b"tail"
+
+
 def test_a_folder_that_cannot_be_opened_or_listed(source: Path) -> None:
     class Denying(FileSystem):
         @staticmethod

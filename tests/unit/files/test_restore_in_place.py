@@ -243,6 +243,17 @@ def test_deletion_keeps_to_what_is_restored(small: Case) -> None:
     assert (small.target / "more").exists()
 
 
+def test_directories_on_the_way_are_left_as_they_are(small: Case) -> None:
+    (small.target / "d").mkdir(mode=0o711)
+    os.chown(small.target / "d", 5, 5)
+
+    small.restore(paths=(b"d/b",))
+
+    found = snapshot(small.target)
+    assert (found[b"d"]["mode"], found[b"d"]["owner"]) == (stat.S_IFDIR | 0o711, (5, 5))
+    assert [*found] == [b"", b"d", b"d/b"]
+
+
 def test_a_directory_with_files_is_not_replaced_by_a_file_without_leave(small: Case) -> None:
     (small.target / "a").mkdir()
     (small.target / "a" / "mine").touch()

@@ -98,6 +98,7 @@ def test_names_out_of_order_across_pages(store: Store) -> None:
         (b"a/*", [b"a/1", b"a/b", b"a/b/2", b"a/b/link", b"a/empty"]),
         (b"/a/b/", [b"a/b"]),
         (b"/a.txt", [b"a.txt"]),
+        (b"/1", []),
         (b"*/link", [b"a/b/link"]),
         (b"r?sum?", [b"c/r\xe9sum\xe9"]),
         (b"r\xe9*", [b"c/r\xe9sum\xe9"]),

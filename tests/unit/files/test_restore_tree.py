@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -168,22 +170,72 @@ def test_a_tree_deeper_than_a_path_can_say(env: Env, store: Store, tmp_path: Pat
     assert (report.failed, report.directories) == ([], 60)
 
 
-def test_more_directories_than_descriptors(env: Env, store: Store, tmp_path: Path) -> None:
+class Counted(FileSystem):
+    """Knows how many descriptors were open at most when a directory was made."""
+
+    def __init__(self) -> None:
+        self.most = 0
+
+        def mkdir(*args: Any, **rest: Any) -> None:
+            os.mkdir(*args, **rest)
+            self.most = max(self.most, len(os.listdir("/proc/self/fd")))
+
+        self.mkdir = mkdir  # type: ignore[assignment]
+
+
+def test_more_directories_than_descriptors(store: Store, tmp_path: Path) -> None:
     folders = [folder(b"%04d" % number, file(b"f", b"%d" % number)) for number in range(1500)]
+    counted = Counted()
+
     reader = make_point(store, *folders, page_entries=500)
-    opened: set[int] = set()
-
-    class Counted(FileSystem):
-        @staticmethod
-        def mkdir(*args: object, **rest: object) -> None:
-            os.mkdir(*args, **rest)  # type: ignore[arg-type]
-            opened.add(len(os.listdir("/proc/self/fd")))
-
-    report = restore_files(Env(fs=Counted()), reader, tmp_path / "target", RestoreOptions(), Silent())
+    report = restore_files(Env(fs=counted), reader, tmp_path / "target", RestoreOptions(), Silent())
 
     assert (report.files, report.directories, report.failed) == (1500, 1500, [])
-    assert max(opened) < 600
+    assert counted.most < 600
     assert (tmp_path / "target" / "1499" / "f").read_bytes() == b"1499"
+
+
+def test_more_directories_on_the_way_down_than_descriptors(store: Store, tmp_path: Path) -> None:
+    """They are closed meanwhile, and opened again by paths that are longer than one call takes."""
+    item = folder(b"wide", *[folder(b"%03d" % number) for number in range(600)])
+    for _ in range(100):
+        item = folder(b"d" * 100, item, file(b"z", b"later"), mode=0o751)
+    counted = Counted()
+
+    reader = make_point(store, item, page_entries=500)
+    report = restore_files(Env(threads=2, fs=counted), reader, tmp_path / "target", RestoreOptions(), Silent())
+
+    assert (report.files, report.directories, report.failed) == (100, 701, [])
+    assert counted.most < 600
+    os.chdir(tmp_path / "target")
+    for _ in range(100):
+        os.chdir("d" * 100)
+        assert Path("z").read_bytes() == b"later"
+        assert (stat.S_IMODE(Path().stat().st_mode), Path().stat().st_mtime_ns) == (0o751, DATE)
+
+
+@pytest.fixture(autouse=True)
+def back_again() -> Iterator[None]:
+    """Wherever a test goes."""
+    here = Path.cwd()
+    yield
+    os.chdir(here)
+
+
+def test_a_tree_deeper_than_there_are_descriptors(store: Store, tmp_path: Path) -> None:
+    item = file(b"bottom", b"down here")
+    for _ in range(700):
+        item = folder(b"d", item)
+    counted = Counted()
+
+    report = restore_files(
+        Env(threads=2, fs=counted), make_point(store, item), tmp_path / "target", RestoreOptions(), Silent()
+    )
+
+    assert (report.failed, report.directories) == ([], 700)
+    assert counted.most < 600
+    assert (tmp_path / "target" / ("d/" * 700) / "bottom").read_bytes() == b"down here"
+    subprocess.run(["rm", "-rf", str(tmp_path / "target")], check=True)  # deeper than Python's own removal likes
 
 
 def test_large_files_are_written_by_several_threads(store: Store, tmp_path: Path) -> None:

@@ -96,11 +96,14 @@ def test_read_only_directories(tmp_path: Path) -> None:
         tmp_path,
         """
 link = dict(inode=5, extra=Extra(link=(1, 3)), **mine)
+apart = dict(inode=6, extra=Extra(link=(1, 2)), **mine)
 inner = folder(b"b", file(b"f", b"f", **mine), file(b"l", b"l", **link), mode=0o555, **mine)
 items = [
     folder(b"a", inner, mode=0o500, **mine),
     folder(b"c", file(b"l", b"l", **link), mode=0o000, **mine),
     folder(b"d", file(b"l", b"l", **link), mode=0o300, **mine),
+    folder(b"e", file(b"first", b"1", **apart), mode=0o200, **mine),
+    folder(b"z", file(b"second", b"1", **apart), **mine),
 ]
 many = [folder(b"m%03d" % number, file(b"f", b"1", **mine), mode=0o100, **mine) for number in range(600)]
 reader = point(*items, *many)
@@ -109,8 +112,9 @@ report = restore(reader)
 assert (report.failed, report.warnings) == ([], [])
 assert (mode("a"), mode("a/b"), mode("c"), mode("d"), mode("m599")) == (0o500, 0o555, 0, 0o300, 0o100)
 assert os.stat("target/a").st_mtime_ns == os.stat("target/c").st_mtime_ns == DATE
-for name in ("c", "d"):
+for name in ("c", "d", "e"):
     os.chmod("target/" + name, 0o700)
+assert os.path.samefile("target/e/first", "target/z/second")
 assert len({os.stat("target/" + name + "/l").st_ino for name in ("a/b", "c", "d")}) == 1
 os.unlink("target/d/l")
 report = restore(reader, in_place=True)

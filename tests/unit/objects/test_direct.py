@@ -238,7 +238,7 @@ def test_a_disk_that_takes_nothing_does_not_hang(tmp_path: Path) -> None:
 def test_the_end_is_padded_on_the_way_and_cut(tmp_path: Path, counted: tuple[FileSystem, dict[str, int]]) -> None:
     fs, moved = counted
     content = random.Random(4).randbytes(5 * MIB + 1)
-    writer = DirectWriter(fs, str(tmp_path / "a"), BufferPool(7 * MIB))
+    writer = DirectWriter(fs, str(tmp_path / "a"), BufferPool(9 * MIB))
     writer.write(content)
     writer.finish()
 
@@ -247,7 +247,7 @@ def test_the_end_is_padded_on_the_way_and_cut(tmp_path: Path, counted: tuple[Fil
 
 
 def test_the_buffer_goes_back_to_the_pool(tmp_path: Path) -> None:
-    pool = BufferPool(7 * MIB)
+    pool = BufferPool(9 * MIB)
     writer = DirectWriter(FileSystem(), str(tmp_path / "a"), pool)
     writer.room(1)[0] = 77
     writer.close()
@@ -260,7 +260,7 @@ def test_the_buffer_goes_back_to_the_pool(tmp_path: Path) -> None:
 def test_fsync_only_on_request(tmp_path: Path) -> None:
     synced: list[int] = []
     for sync in (False, True):
-        writer = DirectWriter(Tampered(fsync=synced.append), str(tmp_path / f"{sync}"), BufferPool(7 * MIB))
+        writer = DirectWriter(Tampered(fsync=synced.append), str(tmp_path / f"{sync}"), BufferPool(9 * MIB))
         writer.write(b"content")
         writer.finish(sync=sync)
         assert len(synced) == sync
@@ -269,7 +269,7 @@ def test_fsync_only_on_request(tmp_path: Path) -> None:
 def test_a_writer_makes_a_new_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"old")
     with pytest.raises(FileExistsError):
-        DirectWriter(FileSystem(), str(tmp_path / "a"), BufferPool(7 * MIB))
+        DirectWriter(FileSystem(), str(tmp_path / "a"), BufferPool(9 * MIB))
     with pytest.raises(UsageError):
         DirectWriter(FileSystem(), str(tmp_path / "b"), BufferPool(MIB))
 

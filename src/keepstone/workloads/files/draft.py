@@ -99,7 +99,6 @@ class Draft:
     def fail(self, index: int) -> None:
         """This entry cannot be read."""
         self._make()
-        self._parts.pop(index, None)
         old = self._extras.get(index, NO_EXTRA)
         self._extras[index] = Extra(xattrs=old.xattrs, link=old.link, flags=UNREADABLE)
 

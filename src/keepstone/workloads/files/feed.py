@@ -67,15 +67,15 @@ class Feed:
                     self._take(item, link.refs, link.taken)
                 return
         self._queue(item)
-        if self._again:
-            self._put_back()
 
     def finish(self) -> None:
         """See to everything that is wanted."""
         self._flush()
         self._writer.drain()
-        while self._again:
-            self._put_back()
+        while self._again:  # what could not be settled while the writer called back
+            again, self._again = self._again, []
+            for item in again:
+                self._queue(item)
             self._flush()
             self._writer.drain()
 
@@ -91,12 +91,6 @@ class Feed:
         if not self._batch.has_room(item):
             self._flush()
         self._batch.add(item)
-
-    def _put_back(self) -> None:
-        """Once more what could not be settled while the writer called back."""
-        again, self._again = self._again, []
-        for item in again:
-            self._queue(item)
 
     def _flush(self) -> None:
         batch = self._batch

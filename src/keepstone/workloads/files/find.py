@@ -24,8 +24,8 @@ def find(reader: Reader, patterns: Iterable[bytes]) -> Iterator[tuple[bytes, Ent
     names: list[str] = []
     paths: list[str] = []
     for pattern in patterns:
-        text = os.fsdecode(pattern)
-        (paths if "/" in text.strip("/") else names).append(text.strip("/"))
+        text = os.fsdecode(pattern).rstrip("/")
+        (paths if "/" in text else names).append(text.lstrip("/"))
     by_name, by_path = _matcher(names), _matcher(paths)
     for path, entry, _ in walk(reader):
         if (by_name is not None and by_name.match(os.fsdecode(entry.name))) or (
