@@ -27,8 +27,21 @@ from keepstone.workloads import Silent
 from keepstone.workloads.files import Conflict, RestoreOptions, restore_files, walk, write_tar
 from keepstone.workloads.files import beneath as beneath_module
 from keepstone.workloads.files.beneath import Beneath
-from keepstone.workloads.files.page import Extra, Page, encode_page, stored
-from tests.unit.files.points import Builder, Item, detail, file, folder, make_point, new_store, node, root_page, symlink
+from keepstone.workloads.files.page import Extra, stored
+from tests.unit.files.points import (
+    Builder,
+    Item,
+    deep,
+    detail,
+    file,
+    folder,
+    make_point,
+    new_store,
+    node,
+    only_directory,
+    root_page,
+    symlink,
+)
 from tests.unit.files.trees import CAPABILITY
 
 pytestmark = pytest.mark.store
@@ -168,13 +181,6 @@ DAMAGED: dict[str, Make] = {
 }
 
 
-def only_directory(name: bytes) -> bytes:
-    """The body of a page with one directory of one page in it."""
-    ids, numbers = stored("I", [0]), stored("q", [0])
-    mode, inode, count = stored("I", [stat.S_IFDIR | 0o755]), stored("Q", [0]), stored("I", [1])
-    return encode_page(Page(name + b"\0", mode, ids, ids, numbers, numbers, numbers, inode, count))
-
-
 def itself(builder: Builder, world: World) -> list[int]:
     """A directory whose page is its own: the place of the next node is known before it is written."""
     here = builder.page([file(b"before", b"1")]) + 1
@@ -269,17 +275,8 @@ HARMLESS: dict[str, Make] = {
     "a directory below a link to /proc": pages(
         folder(b"a", symlink(b"fd", b"/proc/self/fd/3")), folder(b"fd", file(b"x", b"1"))
     ),
-    "a tree of a thousand levels": lambda builder, world: deep(builder, 1000),
+    "a tree of a thousand levels": lambda builder, world: deep(builder, 1000, file(b"evil", b"evil")),
 }
-
-
-def deep(builder: Builder, levels: int) -> list[int]:
-    """One directory in the other, a file at the bottom."""
-    item = file(b"evil", b"evil")
-    inner = [builder.page([item])]
-    for _ in range(levels):
-        inner = [builder.node([], inner, only_directory(b"deeper"))]
-    return inner
 
 
 CORPUS = {**REFUSED, **DAMAGED, **LEFT_OUT, **HARMLESS}

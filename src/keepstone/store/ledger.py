@@ -22,14 +22,15 @@ __all__ = ["Ledger"]
 @dataclass(slots=True)
 class Ledger:
     """`present`: each object that must be there, and the entry that left it so; `gone`: cells that were purged;
-    `restored`: markers that were taken back. `newest`, `digest`: of the last entry."""
+    `stale`: digests of the markers that were taken back. `newest`, `digest`: of the last entry."""
 
     context: Context
     newest: int = 0
     digest: str = ""
     present: dict[str, Head] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
-    restored: set[str] = field(default_factory=set)
+    stale: dict[str, set[str]] = field(default_factory=dict)
+    _undeleting: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, context: Context, problem: Callable[[str, KeepstoneError], None]) -> Ledger:
@@ -48,11 +49,13 @@ class Ledger:
             return  # its writer's own entry came after the purge
         if head.event in ("init", "keys", "commit", "move", "forget"):
             self.present[name] = head
-            self.restored.discard(name)
         elif head.event == "undelete":
-            self.present.pop(name, None)
-        elif head.event == "undeleted":
-            self.restored.add(name)
+            forgotten = self.present.pop(name, None)
+            if forgotten is not None:
+                self._undeleting[name] = forgotten.digest
+            self.gone.discard(COMMITS + name.removeprefix(DELETED))  # a purge was cut off before the cell went
+        elif head.event == "undeleted" and name in self._undeleting:
+            self.stale.setdefault(name, set()).add(self._undeleting.pop(name))
         elif head.event in ("purge", "drop-move"):
             self.present.pop(name, None)
             self.present.pop(marker, None)
@@ -93,5 +96,21 @@ class Ledger:
             marker = DELETED + info.name.removeprefix(COMMITS)
             if info.name in self.gone and marker not in markers and not self._is_aborted(info.name):
                 problem(info.name, RollbackDetected(f"{info.name} was purged and is there again; purge it again"))
-        for marker in markers & self.restored:
-            problem(marker, RollbackDetected(f"{marker} was taken back and is there again; undelete the point again"))
+        for marker in markers & self.stale.keys():
+            if self._digest(marker) in self.stale[marker]:  # a new one is a forget that was cut off before its entry
+                problem(
+                    marker, RollbackDetected(f"{marker} was taken back and is there again; undelete the point again")
+                )
+
+    def leftovers(self) -> list[str]:
+        """Markers of cells that were purged and are gone: the purge was cut off right before its end."""
+        cells = {info.name for info in listing(self.context.storage, COMMITS)}
+        markers = [info.name for info in listing(self.context.storage, DELETED)]
+        purged = self.gone - cells
+        return [marker for marker in markers if COMMITS + marker.removeprefix(DELETED) in purged]
+
+    def _digest(self, name: str) -> str | None:
+        try:
+            return self.context.hashing.digest(self.context.storage.read(name)).hex()
+        except ObjectMissing:
+            return None

@@ -127,13 +127,15 @@ def _copy(context: Context, survey: Survey, packs: list[bytes], level: int) -> i
     return len(packs)
 
 
-def _ask_ledger(context: Context) -> None:
+def _ask_ledger(context: Context) -> Ledger:
     """Nothing is deleted while a point is missing that nobody purged: its cell may come back from a copy."""
 
     def refuse(name: str, error: KeepstoneError) -> None:
         raise error
 
-    Ledger.read(context, lambda name, error: None).compare(refuse, COMMITS)
+    ledger = Ledger.read(context, lambda name, error: None)
+    ledger.compare(refuse, COMMITS)
+    return ledger
 
 
 def _mark_again(survey: Survey) -> None:
@@ -165,7 +167,7 @@ def _finish(context: Context, survey: Survey, tombs: Tombs, purged: int, compact
     deleted = freed = 0
     if ready:
         _mark_again(survey)
-        _ask_ledger(context)
+        ledger = _ask_ledger(context)
         swept = survey.removable([pack for _, tomb in ready for pack in tomb.packs])
         freed = sum(survey.sizes[pack] for pack in swept)
         deleted = len(swept)
@@ -174,6 +176,7 @@ def _finish(context: Context, survey: Survey, tombs: Tombs, purged: int, compact
         for move in sorted({move for _, tomb in ready for move in tomb.moves} & gone):
             Chain(context).append("drop-move", commit_name(move), b"")
             context.storage.delete(commit_name(move))
+        context.storage.delete_many(ledger.leftovers())
         for name, _ in ready:
             tombs.remove(name)
     tombs.sweep_waits()

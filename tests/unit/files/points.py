@@ -184,3 +184,18 @@ def sorted_items(items: Sequence[Item]) -> list[Item]:
     """As a page has them."""
     inner = [item.but(children=sorted_items(item.children)) if item.children else item for item in items]
     return sorted(inner, key=lambda item: item.name)
+
+
+def only_directory(name: bytes) -> bytes:
+    """The body of a page with one directory of one page in it."""
+    ids, numbers = stored("I", [0]), stored("q", [0])
+    mode, inode, count = stored("I", [stat.S_IFDIR | 0o755]), stored("Q", [0]), stored("I", [1])
+    return encode_page(Page(name + b"\0", mode, ids, ids, numbers, numbers, numbers, inode, count))
+
+
+def deep(builder: Builder, levels: int, item: Item) -> list[int]:
+    """Directories, each named `d`, one in the other, and this entry at the bottom."""
+    inner = [builder.page([item])]
+    for _ in range(levels):
+        inner = [builder.node([], inner, only_directory(b"d"))]
+    return inner

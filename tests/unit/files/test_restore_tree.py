@@ -19,7 +19,7 @@ from keepstone.store import LocalReader, Store
 from keepstone.workloads import Silent
 from keepstone.workloads.files import RestoreOptions, Selection, backup_files, restore_files
 from keepstone.workloads.files.page import Extra
-from tests.unit.files.points import DATE, detail, file, folder, make_point, new_store, root_page, symlink
+from tests.unit.files.points import DATE, Builder, deep, detail, file, folder, make_point, new_store, root_page, symlink
 from tests.unit.files.trees import ACL_FOR_1234, acl, make_tree, snapshot
 
 pytestmark = [
@@ -180,7 +180,7 @@ class Counted(FileSystem):
             os.mkdir(*args, **rest)
             self.most = max(self.most, len(os.listdir("/proc/self/fd")))
 
-        self.mkdir = mkdir  # type: ignore[assignment]
+        self.mkdir = mkdir
 
 
 def test_more_directories_than_descriptors(store: Store, tmp_path: Path) -> None:
@@ -223,14 +223,11 @@ def back_again() -> Iterator[None]:
 
 
 def test_a_tree_deeper_than_there_are_descriptors(store: Store, tmp_path: Path) -> None:
-    item = file(b"bottom", b"down here")
-    for _ in range(700):
-        item = folder(b"d", item)
+    builder = Builder(store)
+    reader = store.reader(builder.commit(deep(builder, 700, file(b"bottom", b"down here")), detail()))
     counted = Counted()
 
-    report = restore_files(
-        Env(threads=2, fs=counted), make_point(store, item), tmp_path / "target", RestoreOptions(), Silent()
-    )
+    report = restore_files(Env(threads=2, fs=counted), reader, tmp_path / "target", RestoreOptions(), Silent())
 
     assert (report.failed, report.directories) == ([], 700)
     assert counted.most < 600
