@@ -12,6 +12,7 @@ need mkfs.ext4 e2fsprogs
 need setfacl acl
 need setfattr attr
 need gcc gcc
+need age age
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 [ -n "$missing" ] || exit 0
 

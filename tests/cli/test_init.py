@@ -30,7 +30,7 @@ def test_platform_key_and_kit_belong_to_their_owner_only(cli: Cli) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == mode
     assert made["opens_by"] == ["platform"]
     assert made["kit"]["recipients"] == [RECIPIENT]
-    assert open_kit(kit.read_bytes(), identity=IDENTITY).store_id.hex() == made["store"]
+    assert open_kit(kit.read_bytes(), identity=IDENTITY).keyring.store_id.hex() == made["store"]
 
 
 def test_made_up_passphrase_is_shown_once_and_opens_the_kit(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,12 +127,17 @@ def test_what_cannot_be_leaves_nothing(cli: Cli, arguments: tuple[str, ...], cod
     assert everything(cli.path) == {"taken"}
 
 
-def test_full_disk_leaves_neither_key_nor_folder(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at", ["keys/", "rescue.py", "heads/", "keepstone.json"])
+def test_full_disk_leaves_neither_key_nor_folder(cli: Cli, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
     from keepstone.errors import StorageFull
     from keepstone.objects import FolderStorage
 
-    def full(*_: object) -> None:
-        raise StorageFull("no room")
+    put = FolderStorage.put
+
+    def full(storage: FolderStorage, name: str, data: bytes) -> None:
+        if name.startswith(at):
+            raise StorageFull("no room")
+        put(storage, name, data)
 
     monkeypatch.setattr(FolderStorage, "put", full)
 

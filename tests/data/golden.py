@@ -10,7 +10,6 @@ a rotation of keys, a soft-deleted point, an aborted commit, a backup that still
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
@@ -21,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from keepstone.crypto import Argon2Cost, KeyProvider, PassphraseProvider, PlatformKeyProvider
+from keepstone.crypto import Argon2Cost, KeyProvider, PassphraseProvider, PlatformKeyProvider, kit_text
 from keepstone.disks import RawSource
 from keepstone.env import Env, Process
 from keepstone.objects import FolderStorage
@@ -81,9 +80,7 @@ def make(folder: Path, profile: str) -> None:
     store = Store.init(env, storage, providers, hashing_name=profile, store_id=b"golden store #01")
     with tempfile.TemporaryDirectory() as scratch:
         expected = _fill(store, Path(scratch), providers)
-    kit = {"format": "keepstone recovery kit", "version": 1, "store_id": store.context.store_id.hex()}
-    kit["vault_key"] = base64.b64encode(store.keyring.vault_key.secret).decode()
-    (folder / "kit.json").write_text(json.dumps(kit, indent=2) + "\n")
+    (folder / "kit.json").write_bytes(kit_text(env, store.keyring, "a golden store"))
     (folder / "expected.json").write_text(json.dumps(expected, indent=1, sort_keys=True) + "\n")
     shutil.rmtree(folder / "store" / "tmp")
     for path in folder.rglob("*"):

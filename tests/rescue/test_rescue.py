@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import os
 import sys
 from collections.abc import Callable
@@ -128,13 +129,7 @@ def test_it_imports_the_standard_library_and_these_three() -> None:
 def kit_text(shelf: Shelf) -> bytes:
     """What `age --decrypt KIT` shows."""
     identity = pyrage.x25519.Identity.generate()
-    kit = make_kit(
-        shelf.store.context.env,
-        shelf.store.keyring.vault_key,
-        shelf.store.context.store_id,
-        "a kit",
-        recipients=[str(identity.to_public())],
-    )
+    kit = make_kit(Env(), shelf.store.keyring, "a kit", recipients=[str(identity.to_public())])
     return bytes(pyrage.decrypt(kit, [identity]))
 
 
@@ -231,7 +226,8 @@ def test_a_keys_object_counts_under_its_own_name_only(bare: Bare, shelf: Shelf) 
 
     done = bare.rescue(shelf.place, "list", *shelf.key)
 
-    assert (done.returncode, done.stderr) == (1, "rescue: keys/00000002 is not what was stored under that name\n")
+    assert done.returncode == 1
+    assert done.stderr.startswith("rescue: keys/00000002 is not what was stored under that name; a recovery kit opens")
 
 
 def test_list_shows_points_by_age_and_which_are_deleted(bare: Bare, shelf: Shelf, tmp_path: Path) -> None:
@@ -284,8 +280,95 @@ def test_a_damaged_keys_object_is_not_taken_for_a_wrong_key(bare: Bare, shelf: S
 
         done = bare.rescue(shelf.place, "list", *shelf.key)
 
-        assert (done.returncode, done.stderr) == (1, "rescue: keys/00000001 does not match its checksum\n")
+        assert done.returncode == 1
+        assert done.stderr.startswith("rescue: keys/00000001 does not match its checksum; a recovery kit opens")
         flip(shelf.place / "keys/00000001", at)
+
+
+def lose_keys(shelf: Shelf, how: str) -> None:
+    """Damage what is in `keys/`, or all of it."""
+    place = shelf.place / "keys/00000001"
+    data = place.read_bytes()
+    place.unlink()
+    if how == "folder":
+        place.parent.rmdir()
+    elif how == "truncated":
+        place.write_bytes(data[: len(data) // 2])
+    elif how == "zeros":
+        place.write_bytes(bytes(len(data)))
+    elif how == "another store's":
+        other = new_shelf(shelf.folder / "other")
+        place.write_bytes((other.place / "keys/00000001").read_bytes())
+
+
+LOSSES = ["object", "folder", "truncated", "zeros", "another store's"]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("how", LOSSES)
+def test_a_kit_restores_without_keys(bare: Bare, tmp_path: Path, tree: Path, how: str, profile: str) -> None:
+    shelf = new_shelf(tmp_path / "shelf", profile)
+    point = shelf.put_tree(tree)
+    kit = kit_text(shelf)
+    lose_keys(shelf, how)
+
+    done = bare.rescue(shelf.place, "restore", point, tmp_path / "out", "--kit-json", "-", stdin=kit)
+    checked = bare.rescue(shelf.place, "verify", "--kit-json", "-", stdin=kit)
+    refused = bare.rescue(shelf.place, "list", *shelf.key)
+
+    assert picture(tmp_path / "out") == picture(tree)
+    for told in (done, checked):
+        assert told.returncode == 4  # it is told, and nothing else is
+        assert told.stderr.endswith("; going on with the keys in the kit\n")
+        assert told.stderr.count("\n") == 1
+    assert refused.returncode == 1
+    assert "a recovery kit opens the store without it" in refused.stderr
+
+
+def test_a_kit_restores_without_keys_and_descriptor(bare: Bare, shelf: Shelf, tmp_path: Path) -> None:
+    shelf.put_image(sparse(tmp_path / "disk", CHUNK, {0: b"x"}))
+    kit = kit_text(shelf)
+    lose_keys(shelf, "folder")
+    (shelf.place / "keepstone.json").unlink()
+
+    done = bare.rescue(shelf.place, "restore", "latest", tmp_path / "out", "--kit-json", "-", stdin=kit)
+
+    assert done.returncode == 4
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "disk").read_bytes()
+
+
+@pytest.mark.parametrize("how", ["not at all", *LOSSES])
+def test_the_kit_of_another_store_is_named(bare: Bare, shelf: Shelf, tmp_path: Path, how: str) -> None:
+    foreign = new_shelf(tmp_path / "foreign")
+    if how != "not at all":
+        lose_keys(shelf, how)
+
+    done = bare.rescue(shelf.place, "list", "--kit-json", "-", stdin=kit_text(foreign))
+
+    ids = foreign.store.descriptor.store, shelf.store.descriptor.store
+    assert (done.returncode, done.stderr) == (1, "rescue: the kit is of store {}, and this is store {}\n".format(*ids))
+
+
+def test_a_kit_does_not_go_round_a_newer_keys_object(bare: Bare, shelf: Shelf) -> None:
+    text = b'{\n  "format": "keepstone keys",\n  "version": 2,\n  "mac": "",\n'
+    checksum = hashlib.sha256(text).hexdigest().encode()
+    (shelf.place / "keys/00000002").write_bytes(text + b'  "checksum": "%b"\n}\n' % checksum)
+
+    for key, stdin in ((shelf.key, b""), (("--kit-json", "-"), kit_text(shelf))):
+        done = bare.rescue(shelf.place, "list", *key, stdin=stdin)
+
+        assert (done.returncode, done.stderr) == (
+            1,
+            "rescue: keys/00000002 has version 2; take the rescue.py of a newer store\n",
+        )
+
+
+@pytest.mark.parametrize("text", [b"", b"-----BEGIN AGE ENCRYPTED FILE-----\n", b"[]", b"{}", b'{"format": "x"}'])
+def test_what_is_no_text_of_a_kit_is_named(bare: Bare, shelf: Shelf, text: bytes) -> None:
+    done = bare.rescue(shelf.place, "list", "--kit-json", "-", stdin=text)
+
+    assert done.returncode == 1
+    assert "is not the text of a recovery kit of version 1, which `age --decrypt KIT` shows" in done.stderr
 
 
 def data_pack(shelf: Shelf) -> Path:

@@ -53,7 +53,7 @@ class WrittenKit:
             lines += [f"Its passphrase is  {self.passphrase}", "It is shown only this once."]
         lines += [
             "Keep the kit and what opens it elsewhere, away from the store and from the machines that are backed up:",
-            "without it nobody can open the store when its key is lost.",
+            "without it nobody can open the store when its key, or the folder `keys` in the store, is lost.",
         ]
         click.echo("\n".join(lines), err=True)
 
@@ -65,12 +65,12 @@ class Sealing:
     recipients: tuple[str, ...]
 
     @classmethod
-    def checked(cls, env: Env, recipients: tuple[str, ...]) -> Sealing:
+    def checked(cls, recipients: tuple[str, ...]) -> Sealing:
         """Fails with `UsageError` before anything is made, if a recipient is none."""
         if recipients:
-            from keepstone.crypto import VaultKey, make_kit
+            from keepstone.crypto import check_recipients
 
-            make_kit(env, VaultKey(bytes(32)), bytes(16), "", recipients=recipients)
+            check_recipients(recipients)
         return cls(recipients)
 
     def write(self, env: Env, keyring: Keyring, path: Path, place: str) -> WrittenKit:
@@ -79,13 +79,6 @@ class Sealing:
 
         passphrase = "" if self.recipients else generate_passphrase(env)
         description = f"store {keyring.store_id.hex()} in {place}"
-        kit = make_kit(
-            env,
-            keyring.vault_key,
-            keyring.store_id,
-            description,
-            passphrase=passphrase or None,
-            recipients=self.recipients,
-        )
+        kit = make_kit(env, keyring, description, passphrase=passphrase or None, recipients=self.recipients)
         write_private(env, path, kit)
         return WrittenKit(path, passphrase, self.recipients)

@@ -3,7 +3,7 @@
 
 What opens a store, in this order: the recovery kit, if one is given; the key file, if one is given; the passphrase,
 if it is given by file, command or environment; this machine's key file for the store; the passphrase, asked for at
-the terminal, if the store has one.
+the terminal, if the store has one. The kit alone does without the store's keys object.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from keepstone.cli.keyfiles import key_files
 from keepstone.cli.secret import Secret
 
 if TYPE_CHECKING:
-    from keepstone.crypto import KeyProvider, PassphraseProvider, VaultKey
+    from keepstone.crypto import KeyProvider, Kit, PassphraseProvider, VaultKey
     from keepstone.env import Env
     from keepstone.objects import FolderStorage
     from keepstone.settings import Settings
@@ -54,22 +54,22 @@ class Opening:
         return Env()
 
     def store(self) -> Store:
-        """The opened store. `StoreMissing`, `WrongKey`, and what else `Store.open` raises."""
+        """The opened store. `StoreMissing`, `WrongKey`, and what else `Store.open` and `Store.open_by_kit` raise."""
         from keepstone.cli.process import tune
 
         tune()
         from keepstone.objects import FolderStorage
         from keepstone.store import Store
 
-        env = self.env()
+        env, cache = self.env(), self.settings().cache
         storage = FolderStorage(env, self.place)
-        return Store.open(env, storage, self._providers(env, storage), cache=self.settings().cache)
+        if self.kit is not None:
+            return Store.open_by_kit(env, storage, self._open_kit(self.kit), cache=cache)
+        return Store.open(env, storage, self._providers(env, storage), cache=cache)
 
     def _providers(self, env: Env, storage: FolderStorage) -> list[KeyProvider]:
-        from keepstone.crypto import KitProvider, PassphraseProvider, PlatformKeyProvider
+        from keepstone.crypto import PassphraseProvider, PlatformKeyProvider
 
-        if self.kit is not None:
-            return [KitProvider(self._kit_key(self.kit))]
         if self.key_file is not None:
             return [PlatformKeyProvider(self.key_file, fs=env.fs)]
         if self.secret.given:
@@ -89,7 +89,7 @@ class Opening:
                 f"there is no Keepstone store in {self.place}; check the path, or make one with `keepstone store init`"
             ) from error
 
-    def _kit_key(self, path: Path) -> VaultKey:
+    def _open_kit(self, path: Path) -> Kit:
         from keepstone.crypto import open_kit
         from keepstone.errors import SourceMissing
         from keepstone.objects import failure
@@ -97,11 +97,11 @@ class Opening:
         try:
             data = path.read_bytes()
             if self.identity is not None:
-                return open_kit(data, identity=self.identity.read_text()).vault_key
+                return open_kit(data, identity=self.identity.read_text())
         except OSError as error:
             raise failure(error, str(error.filename), missing=SourceMissing) from error
         secret = replace(self.secret, what="passphrase of the recovery kit")
-        return open_kit(data, passphrase=os.fsdecode(secret.read())).vault_key
+        return open_kit(data, passphrase=os.fsdecode(secret.read()))
 
 
 class _Asked:

@@ -6,9 +6,9 @@ from __future__ import annotations
 from keepstone.crypto.frames import frame_key, open_frame, seal_frame
 from keepstone.crypto.hashing import Blake3Hashing, Checksum, Hashing, Sha256Hashing, hashing
 from keepstone.crypto.keyfile import PlatformKeyProvider
-from keepstone.crypto.keyring import Keyring, create_keyring, open_keyring, rewrap
+from keepstone.crypto.keyring import Keyring, create_keyring, open_keyring, read_keyring, rewrap
 from keepstone.crypto.keys import DomainKeys, VaultKey
-from keepstone.crypto.kit import Kit, KitProvider, generate_passphrase, make_kit, open_kit
+from keepstone.crypto.kit import Kit, check_recipients, generate_passphrase, kit_text, make_kit, open_kit
 from keepstone.crypto.passphrase import Argon2Cost, PassphraseProvider
 from keepstone.crypto.providers import KeyProvider
 from keepstone.crypto.sealing import open_object, seal_object
@@ -23,21 +23,23 @@ __all__ = [
     "KeyProvider",
     "Keyring",
     "Kit",
-    "KitProvider",
     "PassphraseProvider",
     "PlatformKeyProvider",
     "Sha256Hashing",
     "VaultKey",
+    "check_recipients",
     "create_keyring",
     "frame_key",
     "generate_passphrase",
     "hashing",
+    "kit_text",
     "make_kit",
     "open_frame",
     "open_keyring",
     "open_kit",
     "open_object",
     "public_key",
+    "read_keyring",
     "rewrap",
     "seal_frame",
     "seal_object",

@@ -2,8 +2,8 @@
 """The secrets of a store as values. Their `repr` shows none of them.
 
 root key      outside the store: a platform key file, a passphrase (`providers`)
-  wraps  vault key      one per store; the recovery kit holds it
-    wraps  domain keys  what seals the data; one set per deduplication domain
+  wraps  vault key      one per store; a recovery kit holds it
+    wraps  domain keys  what seals the data; one set per deduplication domain (`domain`). A kit holds them, wrapped
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recovery kit: the vault key on paper, for the day on which machine, key file and passphrase are gone.
+"""The recovery kit: a store's keys on paper, for the day on which machine, key file, passphrase or `keys/` are gone.
 
 A kit is an armoured age file (age-encryption.org/v1), so that it also opens without Keepstone, by `age --decrypt`. It
 is sealed under a passphrase, or to age recipients (key escrow: any one of them opens it). Its text is JSON:
 
     format "keepstone recovery kit", version 1, store_id (hex), description, made_at (RFC 3339, UTC),
-    vault_key (base64), instructions (list of lines)
+    vault_key (base64), hashing and domain as in the keys object, instructions (list of lines)
 
-A kit stays good when root keys are rotated, because the vault key stays the same. The keys object holds a slot of kind
-`kit` with a check value and nothing else, so that a kit of another store is told from damage. Chance inside the age
-file comes from the age library, not from Env.
+That is a keys object with the vault key itself in the place of the slots, and it opens a store that has no keys object
+any more. It stays good when root keys are rotated, because a rotation changes neither the vault key nor the domain; for
+the same reason no rotation shuts a kit out. Chance inside the age file comes from the age library, not from Env.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from keepstone.crypto.domain import Domain, open_domain
+from keepstone.crypto.hashing import hashing
+from keepstone.crypto.keyring import Keyring
 from keepstone.crypto.keys import VaultKey
-from keepstone.crypto.providers import Bytes32, Slot, read_slot, write_slot
-from keepstone.crypto.slots import slot_check, slot_fits
+from keepstone.crypto.providers import Bytes32
 from keepstone.env import Env
 from keepstone.errors import CorruptObject, UnsupportedFormat, UsageError, WrongKey
 
-__all__ = ["Kit", "KitProvider", "generate_passphrase", "make_kit", "open_kit"]
+__all__ = ["Kit", "check_recipients", "generate_passphrase", "kit_text", "make_kit", "open_kit"]
 
 _FORMAT = "keepstone recovery kit"
 _VERSION = 1
@@ -38,17 +40,17 @@ _GROUP = 5
 _INSTRUCTIONS = [
     "This text opens the store named above. Whoever has it can read everything in the store.",
     "Keep it away from the store and from the machines that are backed up, for example on paper in a safe.",
-    "With Keepstone:     keepstone vault rebuild --from STORE --kit KIT",
-    "Without Keepstone:  the store holds FORMAT.md and rescue.py; age --decrypt KIT shows this text.",
+    "With Keepstone:     keepstone store restore latest --store STORE --kit KIT --target FOLDER",
+    "A new key for it:   keepstone store key rotate --store STORE --kit KIT",
+    "Without Keepstone:  age --decrypt KIT | python STORE/rescue.py STORE restore latest FOLDER --kit-json -",
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kit:
-    """An opened kit. `made_at` is a date and time in UTC (RFC 3339)."""
+    """An opened kit. `keyring` has sequence 0, for it is of no keys object; `made_at` is a date and time in UTC."""
 
-    store_id: bytes
-    vault_key: VaultKey
+    keyring: Keyring
     description: str
     made_at: str
 
@@ -65,42 +67,52 @@ class _Text(msgspec.Struct, frozen=True):
     description: str
     made_at: str
     vault_key: Bytes32
+    hashing: str
+    domain: Domain
     instructions: list[str]
 
 
+def kit_text(env: Env, keyring: Keyring, description: str) -> bytes:
+    """What is sealed in a kit."""
+    text = _Text(
+        format=_FORMAT,
+        version=_VERSION,
+        store_id=keyring.store_id.hex(),
+        description=description,
+        made_at=datetime.fromtimestamp(env.wall_time() // 10**9, UTC).isoformat(),
+        vault_key=keyring.vault_key.secret,
+        hashing=keyring.hashing.name,
+        domain=keyring.domain,
+        instructions=_INSTRUCTIONS,
+    )
+    return msgspec.json.format(msgspec.json.encode(text), indent=2) + b"\n"
+
+
 def make_kit(
-    env: Env,
-    vault_key: VaultKey,
-    store_id: bytes,
-    description: str,
-    *,
-    passphrase: str | None = None,
-    recipients: Sequence[str] = (),
+    env: Env, keyring: Keyring, description: str, *, passphrase: str | None = None, recipients: Sequence[str] = ()
 ) -> bytes:
     """A kit, sealed under `passphrase` or to `recipients` ("age1…"), not both. `UsageError` for anything else."""
     import pyrage  # type: ignore[import-untyped]
 
     if bool(passphrase) == bool(recipients):
         raise UsageError("a recovery kit takes either a passphrase or age recipients; give one of them")
-    text = _Text(
-        format=_FORMAT,
-        version=_VERSION,
-        store_id=store_id.hex(),
-        description=description,
-        made_at=datetime.fromtimestamp(env.wall_time() // 10**9, UTC).isoformat(),
-        vault_key=vault_key.secret,
-        instructions=_INSTRUCTIONS,
-    )
-    plain = msgspec.json.format(msgspec.json.encode(text), indent=2) + b"\n"
+    plain = kit_text(env, keyring, description)
     if passphrase:
         return bytes(pyrage.passphrase.encrypt(plain, passphrase, armored=True))
-    keys = []
+    return bytes(pyrage.encrypt(plain, check_recipients(recipients), armored=True))
+
+
+def check_recipients(recipients: Sequence[str]) -> list[object]:
+    """The recipients as age has them; `UsageError` where one is none."""
+    import pyrage
+
+    keys: list[object] = []
     for recipient in recipients:
         try:
             keys.append(pyrage.x25519.Recipient.from_str(recipient))
         except pyrage.RecipientError as error:
             raise UsageError(f"{recipient!r} is no age recipient ({error}); it should look like age1…") from None
-    return bytes(pyrage.encrypt(plain, keys, armored=True))
+    return keys
 
 
 def open_kit(data: bytes, *, passphrase: str | None = None, identity: str | None = None) -> Kit:
@@ -147,35 +159,19 @@ def _read(plain: bytes) -> Kit:
         text = msgspec.json.decode(plain, type=_Text)
         if (text.format, text.version) != (_FORMAT, _VERSION):
             raise ValueError
-        store_id = bytes.fromhex(text.store_id)
-    except (ValueError, RecursionError):
+        store_id, vault_key = bytes.fromhex(text.store_id), VaultKey(text.vault_key)
+        keys = open_domain(text.domain, vault_key, store_id)
+    except (CorruptObject, ValueError, RecursionError):
         raise CorruptObject("the recovery kit opens, but its text is no kit; take another copy") from None
-    return Kit(
-        store_id=store_id, vault_key=VaultKey(text.vault_key), description=text.description, made_at=text.made_at
+    keyring = Keyring(
+        store_id=store_id,
+        sequence=0,
+        hashing=hashing(text.hashing),
+        vault_key=vault_key,
+        keys=keys,
+        domain=text.domain,
     )
-
-
-class _KitSlot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="kit"):
-    salt: Bytes32
-    check: Bytes32
-
-
-class KitProvider:
-    """Opens a store by the vault key out of its kit; its slot wraps nothing, it only tells whether the key fits."""
-
-    kind = "kit"
-
-    def __init__(self, vault_key: VaultKey) -> None:
-        self._vault_key = vault_key
-
-    def wrap(self, vault_key: VaultKey, context: bytes, salt: bytes) -> dict[str, str | int]:
-        return write_slot(_KitSlot(salt=salt, check=slot_check(vault_key.secret, context, salt)))
-
-    def unwrap(self, slot: Slot, context: bytes) -> VaultKey:
-        form = read_slot(slot, _KitSlot)
-        if not slot_fits(self._vault_key.secret, context, form.salt, form.check):
-            raise WrongKey("the recovery kit is not this store's")
-        return self._vault_key
+    return Kit(keyring=keyring, description=text.description, made_at=text.made_at)
 
 
 def generate_passphrase(env: Env) -> str:

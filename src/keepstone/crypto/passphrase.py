@@ -83,9 +83,7 @@ class PassphraseProvider:
         form = read_slot(slot, _PassphraseSlot)
         cost = Argon2Cost(iterations=form.iterations, memory_kib=form.memory_kib, lanes=form.lanes)
         if cost.memory_kib < 8 * cost.lanes:
-            raise CorruptObject(
-                "a slot of the keys object asks for less memory than its lanes need; restore keys/ from a copy"
-            )
+            raise CorruptObject("a slot asks for less memory than its lanes need")
         root = self._root(cost, form.salt)
         if not slot_fits(root, context, form.salt, form.check):
             raise WrongKey("the passphrase is not this store's")

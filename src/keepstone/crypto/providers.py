@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The port through which a store is opened: a provider knows a root key and turns it into a slot of the keys object.
 
-`keyfile`, `passphrase` and `kit` implement it; `slots` has the cryptography, `keyring` the object. A slot is a
-dictionary of text and whole numbers with `kind`, `salt`, `check`, mostly `wrapped`, and what else the provider needs to
-find its root key again; bytes stand in it as base64. What a slot asks for is bounded before anything is computed,
-because whoever can write to the storage can write a slot.
+`keyfile` and `passphrase` implement it; `slots` has the cryptography, `keyring` the object. A slot is a dictionary of
+text and whole numbers with `kind`, `salt`, `check`, `wrapped`, and what else the provider needs to find its root key
+again; bytes stand in it as base64. What a slot asks for is bounded before anything is computed, because whoever can
+write to the storage can write a slot.
 """
 
 from __future__ import annotations
@@ -43,9 +43,7 @@ def read_slot(slot: Slot, form: type[_Form]) -> _Form:
     try:
         return msgspec.convert(slot, form)
     except msgspec.ValidationError as error:
-        raise CorruptObject(
-            f"a slot of the keys object is not valid ({str(error)!r}); restore keys/ from a copy"
-        ) from None
+        raise CorruptObject(f"a slot is not valid ({str(error)!r})") from None
 
 
 def write_slot(form: msgspec.Struct) -> dict[str, str | int]:

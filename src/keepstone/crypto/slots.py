@@ -55,6 +55,4 @@ def open_slot(root: bytes, wrapped: bytes, context: bytes, salt: bytes) -> Vault
     try:
         return VaultKey(AESGCM(key).decrypt(_NONCE, wrapped, context))
     except InvalidTag:
-        raise CorruptObject(
-            "a slot of the keys object is damaged: its key fits, the wrapped vault key fails; restore keys/ from a copy"
-        ) from None
+        raise CorruptObject("a slot is damaged: its key fits, the wrapped vault key fails") from None

@@ -179,7 +179,15 @@ class FolderStorage:
     def anything(self) -> str | None:
         self._env.step("list ")
         with self._failures("."):
-            return next((name for name in self._fs.listdir(self._path("")) if name not in _OURS), None)
+            entries = self._fs.listdir(self._path(""))
+            return next((name for name in entries if name not in _OURS and not self._is_empty_folder(name)), None)
+
+    def _is_empty_folder(self, name: str) -> bool:
+        """Deleting an object leaves its folder: that is nothing."""
+        try:
+            return not self._fs.listdir(self._path(name))
+        except NotADirectoryError:
+            return False
 
     def _listing(self, folder: str, start: str) -> Iterator[ObjectInfo]:
         with self._failures(folder or "."):
@@ -215,19 +223,15 @@ class FolderStorage:
     # Deleting
 
     def delete(self, name: str) -> None:
-        check_name(name)
-        self._env.step(f"delete {name}")
-        self._delete([name])
+        self._delete("delete", [check_name(name)])
 
     def delete_many(self, names: Iterable[str]) -> None:
-        names = [check_name(name) for name in names]
-        self._env.step(f"delete_many {' '.join(names)}")
-        self._delete(names)
+        self._delete("delete_many", [check_name(name) for name in names])
 
-    def _delete(self, names: Iterable[str]) -> None:
-        names = tuple(names)
+    def _delete(self, operation: str, names: list[str]) -> None:
         try:
             for name in names:
+                self._env.step(f"{operation} {name}")
                 with (
                     self._failures(name),
                     contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError),

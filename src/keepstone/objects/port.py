@@ -14,7 +14,8 @@ Contract (one test suite holds every backend to it)
 * After `put` or `finish`, `list` and `read` of any process see the object (strong consistency); after `delete`, they do
   not.
 * `delete` of a missing name is not an error, and the removal is durable when it returns.
-* Every operation, and `Upload.finish`, calls `env.step` once before it acts.
+* Every operation, and `Upload.finish`, calls `env.step` once before it acts; `delete_many` does before each name, for
+  each of its removals is an act of its own that others see.
 
 Errors: `ObjectMissing`, `ObjectExists`, `StorageFull`, `AccessDenied`, `StorageError`, each naming the object.
 """
@@ -92,7 +93,7 @@ class ObjectStorage(Protocol):
         """
 
     def anything(self) -> str | None:
-        """The name of something that lies there, object or not; None where the place is empty."""
+        """The name of something that lies there, object or not; None where there is nothing but empty folders."""
 
     def delete(self, name: str) -> None:
         """Remove the object if it is there; durable on return."""

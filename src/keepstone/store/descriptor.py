@@ -85,5 +85,5 @@ def decode_descriptor(data: bytes, place: str) -> Descriptor:
 def check_descriptor(data: bytes, descriptor: Descriptor, keys: DomainKeys, hashing: Hashing, place: str) -> None:
     """Authenticate the descriptor, every byte of it; `CorruptObject` where it was changed."""
     same = hmac.compare_digest(descriptor.mac.encode(), _mac(descriptor, keys, hashing).encode())
-    if not same or encode_descriptor(descriptor, keys, hashing) != data:
+    if not same or descriptor.hashing != hashing.name or encode_descriptor(descriptor, keys, hashing) != data:
         raise CorruptObject(f"keepstone.json of {place} was damaged or changed; restore it from a copy")

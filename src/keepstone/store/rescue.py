@@ -6,9 +6,9 @@
     python rescue.py STORE verify                  KEY
 
 KEY is `--key-file F`, `--passphrase-file F`, or `--kit-json F` with what `age --decrypt KIT` shows. F may be `-`, which
-is standard input. POINT is the beginning of an id that `list` shows, or `latest`. TARGET must not exist: a folder for
-files, a file for an image. Exit code: 0 all is well, 1 nothing could be done, 2 wrong usage, 4 done, but something is
-damaged or left out.
+is standard input. A kit also opens a store whose `keys/` is lost. POINT is the beginning of an id that `list` shows, or
+`latest`. TARGET must not exist: a folder for files, a file for an image. Exit code: 0 all is well, 1 nothing could be
+done, 2 wrong usage, 4 done, but something is damaged or left out.
 
 It takes Python 3.11 or newer on Linux with `cryptography` 44 or newer, `zstandard`, and `blake3` unless the store uses
 HMAC-SHA256. The store is only read. What is written lies beneath TARGET and is what was stored, by its chunk ids.
@@ -63,6 +63,10 @@ class Failed(Exception):
 
 class Hostile(Failed):
     """A point that no honest writer made."""
+
+
+class Newer(Failed):
+    """The store is of a later format."""
 
 
 class Damaged(Failed):
@@ -151,31 +155,50 @@ def unseal(key: bytes, sealed: bytes, associated: bytes, what: str) -> bytes:
 
 
 def open_keys(name: str, data: bytes, kind: str, secret: bytes) -> Keys:
-    """Open a keys object by the secret for its slots of this kind."""
+    """Open a keys object by the secret for its slots of this kind, or by the text of a kit."""
     checked, _, checksum = data[: 64 << 10].rpartition(b'  "checksum": ')
     signed, _, mac = checked.rpartition(b'  "mac": ')
     if checksum != b'"%b"\n}\n' % hashlib.sha256(checked).hexdigest().encode():
         raise Damaged(f"{name} does not match its checksum")
     body = json.loads(signed.removesuffix(b",\n") + b"}")
-    if (body["format"], body["version"]) != ("keepstone keys", 1):
-        raise Failed(f"{name} has version {body['version']!r}; take the rescue.py of a newer store")
+    if body["format"] != "keepstone keys":
+        raise Damaged(f"{name} is no keys object")
+    if body["version"] != 1:
+        raise Newer(f"{name} has version {body['version']!r}; take the rescue.py of a newer store")
     store = bytes.fromhex(body["store_id"])
-    context = bind(b"keepstone/keys/v1", store, body["sequence"].to_bytes(8, "little"))
-    slots = [slot for slot in body["slots"][:16] if slot["kind"] == kind]
-    vault_key = next(filter(None, (open_slot(slot, context, secret) for slot in slots)), None)
-    if vault_key is None:
-        raise Failed(f"{name} does not open by this {kind} key; it has {len(slots)} slots of that kind")
+    vault_key = kit_key(json.loads(secret)) if kind == "kit" else open_slots(name, body, store, kind, secret)
     mac_key = hmac256(vault_key, bind(b"keepstone/keys/mac/v1", store))
     if not hmac.compare_digest(mac, b'"%b",\n' % hmac256(mac_key, signed).hex().encode()):
-        raise Damaged(f"{name} is forged")
+        raise Damaged(f"{name} is forged, or of another store")
     if name != f"keys/{body['sequence']:08d}":
         raise Damaged(f"{name} is not what was stored under that name")
+    return open_domain(name, body, vault_key)
+
+
+def kit_key(kit: dict[str, Any]) -> bytes:
+    """The vault key that a kit holds."""
+    return base64.b64decode(kit["vault_key"])
+
+
+def open_domain(name: str, body: dict[str, Any], vault_key: bytes) -> Keys:
+    """The keys in a keys object or in the text of a kit, which have the same members."""
+    store = bytes.fromhex(body["store_id"])
     domain, epoch = body["domain"], body["domain"]["epoch"].to_bytes(4, "little")
     salt, wrapped, public = (base64.b64decode(domain[part]) for part in ("salt", "wrapped", "public_key"))
     key = hmac256(vault_key, bind(b"keepstone/domain/wrap/v1", store, epoch, salt))
     secrets = unseal(key, wrapped, bind(b"keepstone/domain/v1", store, epoch), f"the domain of {name}")
     identity, encryption, metadata = secrets[:32], secrets[32:64], secrets[64:96]  # then audit and signing
     return Keys(store, epoch, identity, encryption, metadata, public, *hashing(body["hashing"]))
+
+
+def open_slots(name: str, body: dict[str, Any], store: bytes, kind: str, secret: bytes) -> bytes:
+    """The vault key out of the first slot that the secret fits."""
+    context = bind(b"keepstone/keys/v1", store, body["sequence"].to_bytes(8, "little"))
+    slots = [slot for slot in body["slots"][:16] if slot["kind"] == kind]
+    vault_key = next(filter(None, (open_slot(slot, context, secret) for slot in slots)), None)
+    if vault_key is None:
+        raise Failed(f"{name} does not open by this {kind} key; it has {len(slots)} slots of that kind")
+    return vault_key
 
 
 def open_slot(slot: dict[str, Any], context: bytes, secret: bytes) -> bytes | None:
@@ -185,8 +208,6 @@ def open_slot(slot: dict[str, Any], context: bytes, secret: bytes) -> bytes | No
     check = hmac256(root, bind(b"keepstone/slot/check/v1", context, salt))
     if not hmac.compare_digest(check, base64.b64decode(slot["check"])):  # GCM does not commit to its key
         return None
-    if slot["kind"] == "kit":
-        return root
     key = hmac256(root, bind(b"keepstone/slot/wrap/v1", context, salt))
     return unseal(key, base64.b64decode(slot["wrapped"]), context, "the wrapped vault key")
 
@@ -253,7 +274,7 @@ class Store:
         self.pack = functools.lru_cache(64)(self._pack)
         self.frame = functools.lru_cache(32)(self._frame)
         descriptor = self._descriptor()
-        self.keys = self._open(kind, secret)
+        self.keys = self._open(kind, secret, descriptor)
         plain = json.dumps({**descriptor, "mac": ""}, separators=(",", ":"), ensure_ascii=False).encode()
         mac = self.keys.keyed(self.keys.metadata, b"descriptor/v1" + plain).hex()
         if descriptor and descriptor.get("mac") != mac:
@@ -295,14 +316,23 @@ class Store:
             raise Failed(f"this is no Keepstone store of format 1, but {found[0]!r} {found[1]!r}")
         return text
 
-    def _open(self, kind: str, secret: bytes) -> Keys:
+    def _open(self, kind: str, secret: bytes, descriptor: dict[str, Any]) -> Keys:
         reasons = []
         for name in reversed(self.names("keys", "[0-9]{8}")):
             try:
                 return open_keys(name, self.read(name), kind, secret)
+            except Newer:
+                raise
             except FAILURE as error:
                 reasons.append(str(error))
-        raise Failed("; ".join(reasons) or f"there is no keys object in {self.folder}, and without one nothing is read")
+        why = "; ".join(reasons) or f"there is no keys object in {self.folder}"
+        if kind != "kit":
+            raise Failed(f"{why}; a recovery kit opens the store without it")
+        kit = json.loads(secret)
+        if descriptor.get("store", kit["store_id"]) != kit["store_id"]:
+            raise Failed(f"the kit is of store {kit['store_id']}, and this is store {descriptor['store']}")
+        self.problem(f"{why}; going on with the keys in the kit")
+        return open_domain("the kit", kit, kit_key(kit))
 
     def _record(self, name: str) -> None:
         data, keys = self.read(name), self.keys
@@ -751,10 +781,14 @@ def secret_of(arguments: argparse.Namespace) -> tuple[str, bytes]:
         return "platform", content
     if arguments.passphrase_file:
         return "passphrase", unicodedata.normalize("NFC", content.rstrip(b"\r\n").decode()).encode()
-    kit = json.loads(content)
-    if (kit["format"], kit["version"]) != ("keepstone recovery kit", 1):
+    try:
+        kit = json.loads(content)
+        found = kit["format"], kit["version"]
+    except DAMAGE:
+        found = "", 0
+    if found != ("keepstone recovery kit", 1):
         raise Failed(f"{path} is not the text of a recovery kit of version 1, which `age --decrypt KIT` shows")
-    return "kit", base64.b64decode(kit["vault_key"])
+    return "kit", content
 
 
 def main() -> int:

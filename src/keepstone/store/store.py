@@ -7,13 +7,15 @@ method returns.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keepstone.crypto import KeyProvider, Keyring, create_keyring, hashing, open_keyring, rewrap
+from keepstone.crypto import KeyProvider, Keyring, Kit, create_keyring, hashing, rewrap
 from keepstone.env import Env
-from keepstone.errors import CorruptObject, ObjectMissing, StoreExists, StoreMissing, UsageError
+from keepstone.errors import KeepstoneError, ObjectMissing, StoreExists, StoreMissing, UsageError
 from keepstone.objects import ObjectStorage
 from keepstone.store.chain import Chain
 from keepstone.store.chunking import DISK_CHUNK, FILE_CHUNKS
@@ -21,7 +23,8 @@ from keepstone.store.commits import Commits
 from keepstone.store.context import Context
 from keepstone.store.descriptor import Descriptor, check_descriptor, decode_descriptor, encode_descriptor
 from keepstone.store.frame import DEFAULT_LEVEL
-from keepstone.store.layout import DESCRIPTOR, KEYS, keys_name, listing
+from keepstone.store.keys import last_number, newest_number, open_by_kit, open_keys
+from keepstone.store.layout import DESCRIPTOR, KEYS, head_name, keys_name, listing
 from keepstone.store.memory import recall_damage
 from keepstone.store.packs import Packs
 from keepstone.store.points import Point, Points, item_tag
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from keepstone.store.statistics import Statistics
     from keepstone.store.verify import Verified
 
-__all__ = ["DEFAULT_LEVEL", "Store", "newest_keys"]
+__all__ = ["DEFAULT_LEVEL", "Store"]
 
 _DOCUMENTS = ("FORMAT.md", "rescue.py")
 
@@ -44,14 +47,6 @@ def _document(name: str) -> bytes:
     from importlib import resources
 
     return resources.files("keepstone.store").joinpath(name).read_bytes()
-
-
-def newest_keys(storage: ObjectStorage) -> tuple[int, bytes]:
-    """(sequence, bytes) of the keys object that counts; `ObjectMissing` where there is none."""
-    names = sorted(info.name for info in listing(storage, KEYS))
-    if not names:
-        raise ObjectMissing("the store has no keys object; restore keys/ from a copy, or use the recovery kit")
-    return int(names[-1][len(KEYS) :]), storage.read(names[-1])
 
 
 class Store:
@@ -88,7 +83,8 @@ class Store:
         soft_delete_days: int = 14,
         store_id: bytes | None = None,
     ) -> Store:
-        """Make a store. Its descriptor is written last, so that a store that has one is complete.
+        """Make a store. Its descriptor is written last, so that a store that has one is complete. Where something
+        fails, what was written goes again.
 
         `StoreExists` where there is one, or where something else lies.
         """
@@ -109,14 +105,20 @@ class Store:
             files={name: profile.digest(data).hex() for name, data in documents.items()},
         )
         storage.put(keys_name(1), keys_object)
-        for name, data in documents.items():
-            storage.put(name, data)
-        encoded = encode_descriptor(descriptor, keyring.keys, profile)
         store = cls(env, storage, descriptor, keyring, cache)
         chain = Chain(store.context)
-        chain.append("keys", keys_name(1), keys_object)
-        chain.append("init", DESCRIPTOR, encoded)
-        storage.put(DESCRIPTOR, encoded)
+        try:
+            for name, data in documents.items():
+                storage.put(name, data)
+            encoded = encode_descriptor(descriptor, keyring.keys, profile)
+            chain.append("keys", keys_name(1), keys_object)
+            chain.append("init", DESCRIPTOR, encoded)
+            storage.put(DESCRIPTOR, encoded)
+        except BaseException:
+            with contextlib.suppress(KeepstoneError):  # else it is litter, and the next try says so
+                storage.delete(DESCRIPTOR)  # durable before the keys go: no crash leaves a store without them
+                storage.delete_many([head_name(2), head_name(1), *documents, keys_name(1)])
+            raise
         storage.keep_reserve()
         return store
 
@@ -124,7 +126,19 @@ class Store:
     def open(
         cls, env: Env, storage: ObjectStorage, providers: Sequence[KeyProvider], *, cache: Path | None = None
     ) -> Store:
-        """Open a store. `StoreMissing`, `UnsupportedFormat`, `WrongKey`, `CorruptObject`."""
+        """Open a store. `StoreMissing`, `UnsupportedFormat`, `WrongKey`, `ObjectMissing`, `CorruptObject`."""
+        return cls._open(env, storage, cache, lambda store_id: open_keys(storage, store_id, providers))
+
+    @classmethod
+    def open_by_kit(cls, env: Env, storage: ObjectStorage, kit: Kit, *, cache: Path | None = None) -> Store:
+        """Open a store with its recovery kit, also where its keys object is gone or damaged; a `rekey` mends that.
+
+        `StoreMissing`, `UnsupportedFormat`, `CorruptObject`; `WrongKey` for the kit of another store.
+        """
+        return cls._open(env, storage, cache, lambda store_id: open_by_kit(storage, store_id, kit))
+
+    @classmethod
+    def _open(cls, env: Env, storage: ObjectStorage, cache: Path | None, keys: Callable[[bytes], Keyring]) -> Store:
         try:
             data = storage.read(DESCRIPTOR)
         except ObjectMissing as error:
@@ -133,10 +147,7 @@ class Store:
             ) from error
         place = "the store"
         descriptor = decode_descriptor(data, place)
-        sequence, keys_object = newest_keys(storage)
-        keyring = open_keyring(keys_object, descriptor.store_id, providers)
-        if keyring.sequence != sequence or keyring.hashing.name != descriptor.hashing:
-            raise CorruptObject(f"{keys_name(sequence)} is another keys object under this name; restore it from a copy")
+        keyring = keys(descriptor.store_id)
         check_descriptor(data, descriptor, keyring.keys, keyring.hashing, place)
         return cls(env, storage, descriptor, keyring, cache)
 
@@ -144,11 +155,13 @@ class Store:
         """Rotate the root keys: from now on these providers (and the recovery kit) open the store, and no others.
 
         No data is rewritten. A crash leaves the store open to the old providers, or to both until `rekey` is repeated.
+        Where the keys object was gone or damaged, there is a sound one again.
         """
         env, storage = self.context.env, self.context.storage
-        if newest_keys(storage)[0] != self.keyring.sequence:
+        if newest_number(storage) != self.keyring.sequence:
             raise UsageError("the keys were rotated by somebody else meanwhile; open the store again")
-        keyring, keys_object = rewrap(env, self.keyring, providers)
+        last = max(self.keyring.sequence, last_number(self.context))
+        keyring, keys_object = rewrap(env, replace(self.keyring, sequence=last), providers)
         storage.put(keys_name(keyring.sequence), keys_object)
         self.keyring = keyring
         Chain(self.context).append("keys", keys_name(self.keyring.sequence), keys_object)

@@ -16,15 +16,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from keepstone.crypto import KitProvider, open_keyring
 from keepstone.errors import CorruptObject, KeepstoneError, ObjectMissing, RollbackDetected
 from keepstone.store.chain import Chain
 from keepstone.store.commits import PointRecord
 from keepstone.store.descriptor import check_descriptor, decode_descriptor
-from keepstone.store.layout import DELETED, DESCRIPTOR, KEYS, PACKS, TOMBS, keys_name, listing, pack_name
+from keepstone.store.keys import check_keys
+from keepstone.store.layout import DELETED, DESCRIPTOR, PACKS, TOMBS, listing, pack_name
 from keepstone.store.leases import Leases, Tombs
 from keepstone.store.ledger import Ledger
-from keepstone.store.memory import Seen, recall, remember, remember_damage
+from keepstone.store.memory import Seen, recall, recall_damage, remember, remember_damage
 from keepstone.store.scrub import Scrubber
 from keepstone.store.store import Store
 from keepstone.store.survey import Survey
@@ -88,9 +88,7 @@ def verify(store: Store, *, deep: bool = False, tick: Callable[[int, int], None]
     ]
     damaged: list[str] = []
     bad_packs = {finding.object for finding in findings.found if finding.object.startswith(PACKS)}
-    if deep or bad_packs:
-        store.damaged = frozenset(bad_packs)
-        remember_damage(store.context.env, store.cache, sorted(bad_packs))
+    _remember(store, bad_packs, deep)
     if findings.found:
         damaged = [
             commit
@@ -109,6 +107,14 @@ def verify(store: Store, *, deep: bool = False, tick: Callable[[int, int], None]
     )
 
 
+def _remember(store: Store, bad_packs: set[str], deep: bool) -> None:
+    """Note the damaged packs for the backups to come. A look that reads no data says nothing of frames that were found
+    damaged before."""
+    before = frozenset() if deep else store.damaged | recall_damage(store.cache)
+    store.damaged = before | bad_packs
+    remember_damage(store.context.env, store.cache, sorted(store.damaged))
+
+
 def _check_surroundings(store: Store, findings: _Findings) -> None:
     context, storage = store.context, store.context.storage
 
@@ -116,23 +122,12 @@ def _check_surroundings(store: Store, findings: _Findings) -> None:
         data = storage.read(DESCRIPTOR)
         check_descriptor(data, decode_descriptor(data, "the store"), context.keys, context.hashing, "the store")
 
-    def keys(name: str) -> None:
-        keyring = open_keyring(storage.read(name), context.store_id, [KitProvider(store.keyring.vault_key)])
-        if keys_name(keyring.sequence) != name:
-            raise CorruptObject(f"{name} is a copy of another keys object; remove it")
-
     def document(name: str, digest: str) -> None:
         if context.hashing.digest(storage.read(name)).hex() != digest:
             raise CorruptObject(f"{name} is not what `init` wrote; take it from another store of the same format")
 
     findings.run(DESCRIPTOR, descriptor)
-    if keys_name(store.keyring.sequence) not in {info.name for info in listing(storage, KEYS)}:
-        findings.add(
-            KEYS,
-            CorruptObject("the keys object that opened the store is gone; restore it from a copy, or rotate the keys"),
-        )
-    for info in listing(storage, KEYS):
-        findings.run(info.name, partial(keys, info.name))
+    check_keys(storage, store.keyring, findings.add)
     for name, digest in store.descriptor.files.items():
         findings.run(name, partial(document, name, digest))
     for name, error in Leases(context, store.commits).check():
@@ -158,19 +153,20 @@ def _check_surroundings(store: Store, findings: _Findings) -> None:
 def _check_chain(store: Store, findings: _Findings) -> None:
     """Hold the chain against what is there, and against what this machine remembers of it."""
     ledger = Ledger.read(store.context, findings.add)
-    seen = recall(store.cache)
-    if seen is None or Chain(store.context).digest(seen.sequence) == seen.digest:
-        remember(store.context.env, store.cache, Seen(ledger.newest, ledger.digest))
-    else:
-        findings.add(
-            "heads/",
-            RollbackDetected(
-                f"this machine has seen head {seen.sequence} of this store, and it is not there now: the store was "
-                "rolled back or replaced. If you restored it from a copy yourself, remove its folder from the cache"
-            ),
-        )
+    findings.run("heads/", lambda: _check_memory(store, ledger))
     ledger.compare(findings.add)
     ledger.returned(findings.add)
+
+
+def _check_memory(store: Store, ledger: Ledger) -> None:
+    seen = recall(store.cache)
+    if seen is not None and Chain(store.context).digest(seen.sequence) != seen.digest:
+        raise RollbackDetected(
+            f"this machine has seen head {seen.sequence} of this store, and it is not there now: the store was "
+            "rolled back or replaced. If you restored it from a copy yourself, remove its folder from the cache"
+        )
+    if ledger.digest:  # else the newest entry cannot be read
+        remember(store.context.env, store.cache, Seen(ledger.newest, ledger.digest))
 
 
 def _scrub(store: Store, survey: Survey, findings: _Findings, tick: Callable[[int, int], None] | None) -> int:

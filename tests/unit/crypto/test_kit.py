@@ -4,30 +4,34 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import os
 import pty
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pyrage  # type: ignore[import-untyped]
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keepstone.crypto import (
+    DomainKeys,
     Keyring,
-    KitProvider,
     PlatformKeyProvider,
     VaultKey,
     create_keyring,
     generate_passphrase,
     hashing,
+    kit_text,
     make_kit,
-    open_keyring,
     open_kit,
     rewrap,
 )
+from keepstone.crypto.domain import seal_domain
 from keepstone.env import Env
 from keepstone.errors import CorruptObject, UnsupportedFormat, UsageError, WrongKey
 from tests.unit.crypto.known import STORE_ID, KnownEnv
@@ -35,6 +39,15 @@ from tests.unit.crypto.known import STORE_ID, KnownEnv
 pytestmark = pytest.mark.store
 
 VAULT_KEY = VaultKey(bytes(range(32)))
+KEYS = DomainKeys.from_bytes(1, bytes(range(32, 192)))
+KEYRING = Keyring(
+    store_id=STORE_ID,
+    sequence=3,
+    hashing=hashing("blake3"),
+    vault_key=VAULT_KEY,
+    keys=KEYS,
+    domain=seal_domain(KEYS, VAULT_KEY, STORE_ID, bytes(32)),
+)
 TEXT = """{
   "format": "keepstone recovery kit",
   "version": 1,
@@ -42,11 +55,22 @@ TEXT = """{
   "description": "the store of Zoë",
   "made_at": "2026-09-21T14:13:20+00:00",
   "vault_key": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+  "hashing": "blake3",
+  "domain": {
+    "epoch": 1,
+    "public_key": "T9CZzNR9eJPf6ewkQU7LDZtUICMqrTDZHEZb4zy+ZcQ=",
+    "salt": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+    "wrapped": "\
+nC1+Zb75nKxL6pUFRLs4HSX8WINbxzGnypsjjooIKj5+ZpzQjAnN+OUKdX5zCZOvSFw3EO9l+a+BEhLCfKuMjv23ZOqLLG8nunzmuvqek/2igBD5Abo+\
+skzRBFe0vC4PE5JiXKhhLWR/jcj6lVZB0E8yIFZHzFHR252rxSwVea6cH1eNM1BOWDScRPUUA58JlebMy4cJfC0wHv8f6WwYFqBJgOYNudlYjTzdCucV\
+AKk="
+  },
   "instructions": [
     "This text opens the store named above. Whoever has it can read everything in the store.",
     "Keep it away from the store and from the machines that are backed up, for example on paper in a safe.",
-    "With Keepstone:     keepstone vault rebuild --from STORE --kit KIT",
-    "Without Keepstone:  the store holds FORMAT.md and rescue.py; age --decrypt KIT shows this text."
+    "With Keepstone:     keepstone store restore latest --store STORE --kit KIT --target FOLDER",
+    "A new key for it:   keepstone store key rotate --store STORE --kit KIT",
+    "Without Keepstone:  age --decrypt KIT | python STORE/rescue.py STORE restore latest FOLDER --kit-json -"
   ]
 }
 """
@@ -58,7 +82,7 @@ def identity() -> pyrage.x25519.Identity:
 
 
 def kit_for(identity: pyrage.x25519.Identity) -> bytes:
-    return make_kit(KnownEnv(), VAULT_KEY, STORE_ID, "the store of Zoë", recipients=[str(identity.to_public())])
+    return make_kit(KnownEnv(), KEYRING, "the store of Zoë", recipients=[str(identity.to_public())])
 
 
 def sealed(text: str, identity: pyrage.x25519.Identity) -> bytes:
@@ -68,7 +92,7 @@ def sealed(text: str, identity: pyrage.x25519.Identity) -> bytes:
 @pytest.fixture(scope="module")
 def passphrase_kit() -> bytes:
     """Sealed under "right words"; age makes sealing and opening take a second or two each."""
-    return make_kit(KnownEnv(), VAULT_KEY, STORE_ID, "the store of Zoë", passphrase="right words")
+    return make_kit(KnownEnv(), KEYRING, "the store of Zoë", passphrase="right words")
 
 
 @pytest.fixture
@@ -85,6 +109,7 @@ def age() -> str:
 def test_text_is_pinned(identity: pyrage.x25519.Identity) -> None:
     kit = kit_for(identity)
 
+    assert kit_text(KnownEnv(), KEYRING, "the store of Zoë").decode() == TEXT
     assert kit.startswith(b"-----BEGIN AGE ENCRYPTED FILE-----\n")
     assert pyrage.decrypt(kit, [identity]).decode() == TEXT
 
@@ -92,21 +117,18 @@ def test_text_is_pinned(identity: pyrage.x25519.Identity) -> None:
 def test_passphrase_kit_opens_again(passphrase_kit: bytes) -> None:
     kit = open_kit(passphrase_kit, passphrase="right words")
 
-    assert kit.vault_key == VAULT_KEY
-    assert kit.store_id == STORE_ID
+    assert kit.keyring == replace(KEYRING, sequence=0)
     assert kit.description == "the store of Zoë"
     assert kit.made_at == "2026-09-21T14:13:20+00:00"
 
 
 def test_each_recipient_opens_a_kit_alone() -> None:
     identities = [pyrage.x25519.Identity.generate() for _ in range(3)]
-    kit = make_kit(
-        Env(), VAULT_KEY, STORE_ID, "escrow", recipients=[str(identity.to_public()) for identity in identities]
-    )
+    kit = make_kit(Env(), KEYRING, "escrow", recipients=[str(identity.to_public()) for identity in identities])
     for identity in identities:
         file = f"# created: 2026-01-01\n# public key: {identity.to_public()}\n{identity}\n"
 
-        assert open_kit(kit, identity=file).vault_key == VAULT_KEY
+        assert open_kit(kit, identity=file).keyring.vault_key == VAULT_KEY
 
 
 def test_age_opens_a_kit_for_a_recipient(age: str, tmp_path: Path, identity: pyrage.x25519.Identity) -> None:
@@ -143,24 +165,37 @@ def test_a_kit_that_age_sealed_opens(age: str, identity: pyrage.x25519.Identity)
             [age, *options, "-r", str(identity.to_public())], input=TEXT.encode(), capture_output=True, check=True
         )
 
-        assert open_kit(result.stdout, identity=str(identity)).vault_key == VAULT_KEY
+        assert open_kit(result.stdout, identity=str(identity)).keyring.vault_key == VAULT_KEY
 
 
-def test_kit_opens_the_keyring_also_after_rotation(env: KnownEnv, platform: PlatformKeyProvider) -> None:
+def test_its_text_gives_the_keys_by_the_documentation_alone() -> None:
+    text = json.loads(TEXT)
+    vault_key, domain = base64.b64decode(text["vault_key"]), text["domain"]
+
+    def bind(*parts: bytes) -> bytes:
+        return b"".join(len(part).to_bytes(4, "little") + part for part in parts)
+
+    store_id, epoch = bytes.fromhex(text["store_id"]), domain["epoch"].to_bytes(4, "little")
+    salt = base64.b64decode(domain["salt"])
+    key = hmac.digest(vault_key, bind(b"keepstone/domain/wrap/v1", store_id, epoch, salt), "sha256")
+    associated = bind(b"keepstone/domain/v1", store_id, epoch)
+
+    assert AESGCM(key).decrypt(bytes(12), base64.b64decode(domain["wrapped"]), associated) == KEYS.to_bytes()
+
+
+@pytest.mark.parametrize("name", ["blake3", "hmac-sha256"])
+def test_a_kit_of_any_rotation_holds_the_same_keys(env: KnownEnv, platform: PlatformKeyProvider, name: str) -> None:
     identity = pyrage.x25519.Identity.generate()
-    keyring, stored = create_keyring(env, hashing("blake3"), STORE_ID, [platform])
-    kit = make_kit(env, keyring.vault_key, STORE_ID, "it", recipients=[str(identity.to_public())])
-    following, next_object = rewrap(env, keyring, [platform])
-    platform.path.unlink()
-    provider = KitProvider(open_kit(kit, identity=str(identity)).vault_key)
+    keyring, _ = create_keyring(env, hashing(name), STORE_ID, [platform])
+    made = [keyring]
+    for _ in range(3):
+        made.append(rewrap(env, made[-1], [platform])[0])
+    kits = [make_kit(env, one, "it", recipients=[str(identity.to_public())]) for one in made]
 
-    assert open_keyring(stored, STORE_ID, [provider]) == keyring
-    assert open_keyring(next_object, STORE_ID, [provider]) == following
+    opened = [open_kit(kit, identity=str(identity)).keyring for kit in kits]
 
-
-def test_the_kit_of_another_store_is_a_wrong_key(made: tuple[Keyring, bytes]) -> None:
-    with pytest.raises(WrongKey, match="recovery kit is not this store's"):
-        open_keyring(made[1], STORE_ID, [KitProvider(VaultKey(bytes(32)))])
+    assert [one.sequence for one in made] == [1, 2, 3, 4]
+    assert opened == [replace(keyring, sequence=0)] * 4
 
 
 def test_wrong_passphrase_is_a_wrong_key(passphrase_kit: bytes) -> None:
@@ -203,12 +238,36 @@ def test_every_flipped_bit_and_truncation_is_found(identity: pyrage.x25519.Ident
 
 @pytest.mark.parametrize(
     "change",
-    [{"format": "other"}, {"version": 0}, {"vault_key": "AAAA"}, {"vault_key": 1}, {"store_id": "xyz"}],
+    [
+        {"format": "other"},
+        {"version": 0},
+        {"vault_key": "AAAA"},
+        {"vault_key": 1},
+        {"vault_key": "//ECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="},
+        {"store_id": "xyz"},
+        {"store_id": "00" * 16},
+        {"domain": None},
+        {"domain": {}},
+        {"domain.epoch": 2},
+        {"domain.public_key": "A" * 43 + "="},
+        {"domain.salt": "B" + "A" * 42 + "="},
+        {"domain.wrapped": "A" * 235 + "="},
+        {"domain.wrapped": "AAAA"},
+    ],
     ids=str,
 )
 def test_a_text_that_is_no_kit_is_refused(identity: pyrage.x25519.Identity, change: dict[str, object]) -> None:
-    text = json.dumps({**json.loads(TEXT), **change})
+    text = json.loads(TEXT)
+    for name, value in change.items():
+        part, _, field = name.partition(".")
+        text[part] = {**text[part], field: value} if field else value
     with pytest.raises(CorruptObject, match="no kit"):
+        open_kit(sealed(json.dumps(text), identity), identity=str(identity))
+
+
+def test_a_kit_of_an_unknown_profile_says_so(identity: pyrage.x25519.Identity) -> None:
+    text = TEXT.replace('"blake3"', '"md5"')
+    with pytest.raises(UnsupportedFormat, match=r"'md5' is not known.*upgrade"):
         open_kit(sealed(text, identity), identity=str(identity))
 
 
@@ -233,7 +292,7 @@ def test_one_manner_of_sealing_and_of_opening(identity: pyrage.x25519.Identity) 
     recipient = str(identity.to_public())
     for passphrase, recipients in [(None, []), ("", []), ("both", [recipient])]:
         with pytest.raises(UsageError):
-            make_kit(Env(), VAULT_KEY, STORE_ID, "it", passphrase=passphrase, recipients=recipients)
+            make_kit(Env(), KEYRING, "it", passphrase=passphrase, recipients=recipients)
     with pytest.raises(UsageError):
         open_kit(b"")
     with pytest.raises(UsageError):
@@ -242,7 +301,7 @@ def test_one_manner_of_sealing_and_of_opening(identity: pyrage.x25519.Identity) 
 
 def test_what_is_no_recipient_or_identity_is_refused(identity: pyrage.x25519.Identity) -> None:
     with pytest.raises(UsageError, match="no age recipient"):
-        make_kit(Env(), VAULT_KEY, STORE_ID, "it", recipients=[str(identity.to_public()), "age1nothing"])
+        make_kit(Env(), KEYRING, "it", recipients=[str(identity.to_public()), "age1nothing"])
     for text in ("AGE-SECRET-KEY-1NOTHING", "# only a comment"):
         with pytest.raises((UsageError, WrongKey)):
             open_kit(kit_for(identity), identity=text)

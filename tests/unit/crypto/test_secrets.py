@@ -13,7 +13,6 @@ import pytest
 
 from keepstone.crypto import (
     Keyring,
-    KitProvider,
     PassphraseProvider,
     PlatformKeyProvider,
     VaultKey,
@@ -22,6 +21,7 @@ from keepstone.crypto import (
     open_keyring,
     open_kit,
     open_object,
+    read_keyring,
     seal_object,
 )
 from keepstone.errors import KeepstoneError
@@ -58,10 +58,10 @@ def test_no_secret_in_repr_or_str(
     keyring, _ = made
     identity = pyrage.x25519.Identity.generate()
     kit = open_kit(
-        make_kit(env, keyring.vault_key, STORE_ID, "it", recipients=[str(identity.to_public())]),
+        make_kit(env, keyring, "it", recipients=[str(identity.to_public())]),
         identity=str(identity),
     )
-    shown = [keyring, keyring.keys, keyring.vault_key, platform, passphrase, KitProvider(keyring.vault_key), kit]
+    shown = [keyring, keyring.keys, keyring.vault_key, platform, passphrase, kit]
     text = "\n".join(f"{thing!r} {thing} {thing:}" for thing in shown)
 
     assert not [secret for secret in secrets_of(keyring, platform) if secret in text]
@@ -73,7 +73,7 @@ def test_no_secret_in_errors(
 ) -> None:
     keyring, stored = made
     identity = pyrage.x25519.Identity.generate()
-    kit = make_kit(KnownEnv(), keyring.vault_key, STORE_ID, "it", recipients=[str(identity.to_public())])
+    kit = make_kit(KnownEnv(), keyring, "it", recipients=[str(identity.to_public())])
     sealed = seal_object(keyring.keys, keyring.hashing, "kind", "name", STORE_ID, b"correct horse", bytes(32))
     secrets = secrets_of(keyring, platform)
     other = PassphraseProvider(b"correct horse battery", weak=True)
@@ -90,7 +90,7 @@ def test_no_secret_in_errors(
         lambda: open_keyring(stored[:-1], STORE_ID, [passphrase]),
         lambda: open_keyring(stored, bytes(16), [passphrase]),
         lambda: open_keyring(stored, STORE_ID, [other]),
-        lambda: open_keyring(stored, STORE_ID, [KitProvider(VaultKey(bytes(32)))]),
+        lambda: read_keyring(stored, STORE_ID, VaultKey(bytes(32))),
         with_foreign_file,
         with_open_file,
         lambda: PassphraseProvider(b"correct horse\xff"),

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from keepstone.crypto import Argon2Cost, PassphraseProvider
+from keepstone.crypto import Argon2Cost, Kit, PassphraseProvider, make_kit, open_kit
 from keepstone.env import Env, FileSystem, Process
 from keepstone.errors import KeepstoneError
 from keepstone.objects import MemoryStorage
@@ -28,6 +28,7 @@ __all__ = [
     "finish",
     "heads",
     "items",
+    "kit_of",
     "load",
     "new_store",
     "opener",
@@ -109,6 +110,15 @@ class Failing:
 def opener(passphrase: bytes = b"correct horse") -> PassphraseProvider:
     """A passphrase that costs nothing to try."""
     return PassphraseProvider(passphrase, cost=Argon2Cost(iterations=1, memory_kib=64, lanes=1), weak=True)
+
+
+def kit_of(store: Store) -> Kit:
+    """The store's recovery kit, made and opened again."""
+    import pyrage  # type: ignore[import-untyped]
+
+    identity = pyrage.x25519.Identity.generate()
+    kit = make_kit(Env(), store.keyring, "a kit", recipients=[str(identity.to_public())])
+    return open_kit(kit, identity=str(identity))
 
 
 def new_store(

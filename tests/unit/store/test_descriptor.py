@@ -7,6 +7,7 @@ import contextlib
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +63,13 @@ def test_another_format(data: bytes, number: int) -> None:
 def test_a_newer_format_of_which_nothing_else_is_known() -> None:
     with pytest.raises(UnsupportedFormat, match="has format 9"):
         decode_descriptor(b'{"magic": "keepstone store", "format": 9, "mac": 5, "new": [1, {"x": null}]}', "/mnt/store")
+
+
+def test_another_profile_than_that_of_the_keys(store: Store) -> None:
+    """What only somebody with the keys can make: the keys object is what counts."""
+    other = msgspec.structs.replace(store.descriptor, hashing="hmac-sha256")
+    with pytest.raises(CorruptObject, match=r"keepstone\.json"):
+        check(store, encode_descriptor(other, store.context.keys, store.context.hashing))
 
 
 @pytest.mark.parametrize("magic", ["restic", "", "Keepstone Store"])

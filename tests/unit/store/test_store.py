@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from keepstone.crypto import KitProvider, PassphraseProvider, PlatformKeyProvider
+from keepstone.crypto import PassphraseProvider, PlatformKeyProvider
+from keepstone.env import FileSystem
 from keepstone.errors import (
+    AccessDenied,
     CorruptObject,
-    KeepstoneError,
     ObjectMissing,
     StorageError,
     StorageFull,
@@ -23,7 +26,7 @@ from keepstone.errors import (
 )
 from keepstone.objects import FolderStorage, MemoryStorage, ObjectStorage
 from keepstone.store import Store
-from tests.unit.store.known import Failing, Machine, Recorded, heads, items, load, opener, save
+from tests.unit.store.known import Failing, Machine, Recorded, heads, items, kit_of, load, opener, save
 
 pytestmark = pytest.mark.store
 
@@ -120,7 +123,7 @@ def test_init_twice(machine: Machine, storage: ObjectStorage, provider: Passphra
     assert load(Store.open(machine, storage, [provider]), commit) == items("A")
 
 
-@pytest.mark.parametrize("providers", [0, 16])
+@pytest.mark.parametrize("providers", [0, 17])
 def test_init_with_too_few_or_many_keys(machine: Machine, memory: MemoryStorage, providers: int) -> None:
     with pytest.raises(UsageError):
         Store.init(machine, memory, [opener()] * providers)
@@ -129,16 +132,26 @@ def test_init_with_too_few_or_many_keys(machine: Machine, memory: MemoryStorage,
 
 @pytest.mark.parametrize("step", ["put keys/", "put FORMAT.md", "put rescue.py", "put heads/", "put keepstone.json"])
 def test_init_that_fails(machine: Machine, provider: PassphraseProvider, step: str) -> None:
-    """What is left is no store: opening says so, and a second try says what to do."""
-    storage = MemoryStorage(machine, fail=Failing(step, StorageFull("full"), times=1))
-    with pytest.raises(StorageFull):
-        Store.init(machine, storage, [provider])
-
-    with pytest.raises(StoreMissing, match="make one with"):
-        Store.open(machine, storage, [provider])
-    if storage.objects:
-        with pytest.raises(StoreExists):
+    """Nothing is left, and a second try at the same place succeeds; also where the reply to the last step was lost."""
+    for failing in (step, step.replace("put", "put reply")):
+        storage = MemoryStorage(machine, fail=Failing(failing, StorageFull("full"), times=1))
+        with pytest.raises(StorageFull):
             Store.init(machine, storage, [provider])
+        if failing == "put reply keys/":
+            continue  # whose keys they are cannot be told
+
+        assert storage.objects == {}
+        with pytest.raises(StoreMissing, match="make one with"):
+            Store.open(machine, storage, [provider])
+        assert Store.init(machine, storage, [provider]).verify().ok
+
+
+def test_init_in_a_folder_of_empty_folders(machine: Machine, provider: PassphraseProvider, tmp_path: Path) -> None:
+    """As an `init` leaves it that failed."""
+    for name in ("keys", "heads", "tmp"):
+        (tmp_path / name).mkdir()
+
+    assert Store.init(machine, FolderStorage(machine, tmp_path), [provider]).verify().ok
 
 
 # Opening
@@ -167,7 +180,7 @@ def test_several_keys(machine: Machine, storage: ObjectStorage, provider: Passph
     store = Store.init(machine, storage, [platform, provider])
     commit = save(store, items("A"))
 
-    for keys in ([platform], [provider], [opener(b"wrong"), platform], [KitProvider(store.keyring.vault_key)]):
+    for keys in ([platform], [provider], [opener(b"wrong"), platform]):
         assert load(Store.open(machine, storage, keys), commit) == items("A")  # type: ignore[arg-type]
 
 
@@ -197,14 +210,22 @@ def test_the_keys_of_another_store(machine: Machine, memory: MemoryStorage, prov
         Store.open(machine, memory, [provider])
 
 
-def test_a_folder_that_cannot_be_read(machine: Machine, tmp_path: Path, provider: PassphraseProvider) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("nothing is closed to root")
-    Store.init(machine, FolderStorage(machine, tmp_path / "store", create=True), [provider])
-    (tmp_path / "store" / "keepstone.json").chmod(0)
+class Closed(FileSystem):
+    """Refuses to open a store's descriptor, as the system does to all but root where it is another user's."""
 
-    with pytest.raises(KeepstoneError, match=r"keepstone\.json"):
-        Store.open(machine, FolderStorage(machine, tmp_path / "store"), [provider])
+    @staticmethod
+    def open(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if str(path).endswith("keepstone.json"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return os.open(path, flags, mode, dir_fd=dir_fd)
+
+
+def test_a_folder_that_cannot_be_read(machine: Machine, tmp_path: Path, provider: PassphraseProvider) -> None:
+    Store.init(machine, FolderStorage(machine, tmp_path / "store", create=True), [provider])
+    outside = Machine(fs=Closed())
+
+    with pytest.raises(AccessDenied, match=r"keepstone\.json"):
+        Store.open(outside, FolderStorage(outside, tmp_path / "store"), [provider])
 
 
 # Rotation
@@ -213,14 +234,13 @@ def test_a_folder_that_cannot_be_read(machine: Machine, tmp_path: Path, provider
 def test_rekey(machine: Machine, storage: ObjectStorage, provider: PassphraseProvider) -> None:
     store = Store.init(machine, storage, [provider])
     commit = save(store, items("A"))
-    kit = KitProvider(store.keyring.vault_key)
+    kit = kit_of(store)
     store.rekey([opener(b"new")])
 
     assert [info.name for info in storage.list("keys/")] == ["keys/00000002"]
     with pytest.raises(WrongKey):
         Store.open(machine, storage, [provider])
-    for keys in (opener(b"new"), kit):
-        opened = Store.open(machine, storage, [keys])
+    for opened in (Store.open(machine, storage, [opener(b"new")]), Store.open_by_kit(machine, storage, kit)):
         assert load(opened, commit) == items("A")
         assert opened.verify(deep=True).ok
     assert store.verify().ok

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,7 +70,7 @@ def init(
     env, settings = Env(), Settings.load()
     store_id = env.random(16)
     secret = Secret(file=passphrase_file, command=passphrase_command)
-    sealing = Sealing.checked(env, recipients)
+    sealing = Sealing.checked(recipients)
     kit_path = place_for_kit(settings, store_id.hex(), kit_path)
     providers: list[KeyProvider] = []
     if ask or secret.given:
@@ -128,12 +129,13 @@ def _key_file(env: Env, path: Path | None) -> Iterator[list[KeyProvider]]:
 
 @contextlib.contextmanager
 def _folder(place: Path) -> Iterator[None]:
-    """Where the block fails, the folder that it made goes again as far as it is empty."""
+    """Where the block fails, the folder that it made goes again with all its empty folders."""
     there = place.exists()
     try:
         yield
     except BaseException:
         if not there:
-            with contextlib.suppress(OSError):
-                place.rmdir()
+            for folder, _, _ in os.walk(place, topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
         raise

@@ -44,7 +44,8 @@ def rotate(
     """Replace whatever opens the store: by a new passphrase, a new key file, or both.
 
     Without more: by a new key file of this user on this machine. No data is rewritten. The recovery kit stays good;
-    everything else that opened the store does so no longer.
+    everything else that opened the store does so no longer. With --kit it works also where the store's own keys, its
+    folder `keys`, are gone or damaged, and writes them anew.
     """
     from keepstone.crypto import PassphraseProvider, PlatformKeyProvider
 
@@ -108,7 +109,7 @@ def _finish_rotation(opening: Opening, store: Store, usual: Path, following: Pat
 @recipient_option
 def kit(console: Console, opening: Opening, path: Path | None, recipients: tuple[str, ...]) -> None:
     """Make another recovery kit. Earlier ones stay good."""
-    sealing = Sealing.checked(opening.env(), recipients)
+    sealing = Sealing.checked(recipients)
     store = opening.store()
     path = place_for_kit(opening.settings(), store.descriptor.store, path)
     written = sealing.write(store.context.env, store.keyring, path, str(opening.place.absolute()))
