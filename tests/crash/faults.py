@@ -62,13 +62,21 @@ KINDS: Mapping[str, _Kind] = {
 }
 
 
-def inject(recording: Recording, kind: str, *, workers: int = 1, every: int = 1) -> Tally:
+def inject(
+    recording: Recording,
+    kind: str,
+    *,
+    workers: int = 1,
+    every: int = 1,
+    enough: int | None = None,
+) -> Tally:
     """Inject the fault `kind` at each operation of `recording` that it can hit, or at each `every`-th of those.
 
-    The tally's notes count how the runs ended and, as `missed`, faults whose operation never came.
-    Raises RuntimeError where the check fails by an error of its own.
+    Each worker stops after `enough` faults that did harm. The tally's notes count how the runs ended and, as `missed`,
+    faults whose operation never came. Raises RuntimeError where the check fails by an error of its own.
     """
     arguments = [str(recording.directory), "--kind", kind, "--every", str(every)]
+    arguments += ["--enough", str(enough)] if enough else []
     return share.divide(recording.workload, _MODULE, arguments, workers)
 
 
@@ -150,6 +158,8 @@ def _part(recording: Recording, options: argparse.Namespace) -> Tally:
             if tally.add(violations):
                 again = [str(recording.directory), "--kind", options.kind, "--at", str(at)]
                 tally.first = Finding(at, where, violations, share.command(_MODULE, again))
+            if options.enough and tally.bad >= options.enough:
+                break
     return tally
 
 
@@ -160,6 +170,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--kind", choices=KINDS, required=True)
     parser.add_argument("--at", type=int, help="only this operation")
     parser.add_argument("--every", type=int, default=1, help="every n-th operation")
+    parser.add_argument("--enough", type=int, help="stop after so many faults that did harm")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds that one run or check may take")
     parser.add_argument("--share", default="0/1", help="take the operations i, i + n, i + 2 n …, as i/n")
     parser.add_argument("--json", type=Path, help="write the tally there")

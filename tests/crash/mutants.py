@@ -87,27 +87,39 @@ def put_to_trial(
     workload: Workload,
     directory: Path,
     *,
+    base: Path | None = None,
     profiles: Sequence[str] = ("posix", "ext4"),
     seed: int = 0,
     trials: int = 3,
     workers: int = 1,
+    every: int = 1,
     enough: int | None = 1,
 ) -> Trial:
     """Record `workload` with the mutant of `package` in `directory`, and sweep it under `profiles`.
 
-    With `enough`, a sweep ends after so many bad states per worker, and no sweep follows one that found some. A mutant
-    whose run fails while it is recorded raises RuntimeError: that is no verdict.
+    `base` and `every` are those of `record` and `sweep`. With `enough`, a sweep ends after so many bad states per
+    worker, and no sweep follows one that found some. A mutant whose run fails while it is recorded raises RuntimeError:
+    that is no verdict.
     """
     changed = Workload(workload.script, (mutate(package, mutant, directory / "mutated"), *workload.pythonpath))
     with Runner(changed) as runner:
         origin = runner.modules.get(package.name) or ""
         if not Path(origin).is_relative_to(directory):
             raise RuntimeError(f"the workload imported {package.name} from {origin}, not from the mutated copy")
-        recording = record(runner, directory / "recording")
+        recording = record(runner, directory / "recording", base)
     checker = changed if mutant.check == "mutated" else workload
     results: list[Result] = []
     for profile in profiles:
-        result = sweep(recording, profile, seed=seed, trials=trials, workers=workers, enough=enough, checker=checker)
+        result = sweep(
+            recording,
+            profile,
+            seed=seed,
+            trials=trials,
+            workers=workers,
+            every=every,
+            enough=enough,
+            checker=checker,
+        )
         results.append(result)
         if enough and result.tally.bad:
             break

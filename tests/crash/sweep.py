@@ -56,16 +56,18 @@ def sweep(
     seed: int = 0,
     trials: int = 3,
     workers: int = 1,
+    every: int = 1,
     enough: int | None = None,
     checker: Workload | None = None,
 ) -> Result:
-    """Check the states of `recording` under `profile`, in `workers` processes.
+    """Check the states of `recording` under `profile`, or each `every`-th of them, in `workers` processes.
 
     Each worker stops after `enough` bad states. `checker` has the check, where it is not the recorded workload itself.
     Raises RuntimeError where the check fails by an error of its own.
     """
     workload = checker or recording.workload
     arguments = [str(recording.directory), "--profile", profile, "--seed", str(seed), "--trials", str(trials)]
+    arguments += ["--every", str(every)]
     arguments += ["--script", str(workload.script), *(["--enough", str(enough)] if enough else [])]
     began = time.monotonic()
     tally = share.divide(workload, _MODULE, arguments, workers)
@@ -86,7 +88,7 @@ def _part(recording: Recording, check: Check, options: argparse.Namespace, direc
     stage = Stage(directory / "disk")
     found = states(recording.model(profile.journal), recording.records, profile, options.seed, options.trials)
     for number, state in enumerate(found):
-        if number % count == index:
+        if number % options.every == 0 and number // options.every % count == index:
             violations = _violations(check, stage, state, options.patience)
             if tally.add(violations):
                 again = _again(recording, state, options)
@@ -138,6 +140,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--trials", type=int, default=3, help="how often a policy that throws dice runs at each record")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds that one check may take")
     parser.add_argument("--enough", type=int, help="stop after so many bad states")
+    parser.add_argument("--every", type=int, default=1, help="every n-th state")
     parser.add_argument("--share", default="0/1", help="check the states i, i + n, i + 2 n …, as i/n")
     parser.add_argument("--json", type=Path, help="write the tally there")
     parser.add_argument("--record", type=int, help="only the states after so many records")

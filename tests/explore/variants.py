@@ -46,12 +46,19 @@ def _relist(context: Any, points: Any, **_: Any) -> Reclaimed:
     return Reclaimed(packs_deleted=len(dead), waiting=[])
 
 
+def _dawdle(context: Any) -> None:
+    """Be slow where the mistake is: the shorter its window, the more schedules it takes until somebody fits in."""
+    for _ in range(20):
+        context.env.step("dawdle")
+
+
 def _publish_unchecked(self: Commits, commit: str, record: Any) -> bytes:
     """Check, then write: the cell is not a single assignment any more."""
     name = commit_name(commit)
     sealed = self._context.seal("commit", name, commits_module._encoder.encode(record))
     if self.decided(commit):
         raise LeaseLost("aborted")
+    _dawdle(self._context)
     self._context.env.step(f"put {name}")
     self._context.storage.objects[name] = sealed  # type: ignore[attr-defined]
     return sealed
@@ -67,12 +74,13 @@ def _abort_unchecked(self: Commits, commit: str) -> bool:
 
 
 class _LateLease(writer_module.Session):
-    """The tombstones are listed before the lease is published."""
+    """The tombstones are listed before the lease is published, and a while passes between the two."""
 
     def __init__(self, context: Any, tag: str, **options: Any) -> None:
         condemned = Tombs(context).condemned()
-        with mock.patch.object(Tombs, "condemned", return_value=condemned):
-            super().__init__(context, tag, **options)
+        _dawdle(context)
+        super().__init__(context, tag, **options)
+        self.condemned = condemned
 
 
 def _first_mark_only(self: Survey) -> None:

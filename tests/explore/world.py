@@ -34,19 +34,22 @@ class Scheduler:
         self.trace: list[int] = []
         self.steps: list[str] = []
         self.errors: list[BaseException] = []
-        self._batons: list[threading.Semaphore] = []
+        self._batons: list[threading.Lock] = []  # held while their actor waits
         self._mortal: list[bool] = []
         self.alive: list[bool] = []
         self.dead: set[int] = set()
         self._current = -1
-        self._done = threading.Semaphore(0)
+        self._done = threading.Lock()
+        self._done.acquire()
         self._local = threading.local()
 
     def run(self, actors: list[tuple[Callable[[], None], bool]]) -> None:
         """(what an actor does, whether it may be killed) for each."""
         threads = []
         for index, (work, mortal) in enumerate(actors):
-            self._batons.append(threading.Semaphore(0))
+            baton = threading.Lock()  # and no Semaphore: a schedule hands it over more than a hundred times
+            baton.acquire()
+            self._batons.append(baton)
             self._mortal.append(mortal)
             self.alive.append(True)
             threads.append(threading.Thread(target=self._live, args=(index, work), daemon=True))

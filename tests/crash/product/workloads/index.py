@@ -18,13 +18,15 @@ again = partial(again_store, cached=True)
 
 if __name__ == "__main__":
     disk = Path(sys.argv[1])
+    made = []
     for number, plan in enumerate(("ABC", "CDE", "EFG", "GHI", "IJA", "KLB", "BDG", "AMN")):
         work = Work(open_store(disk, cached=True))
-        work.backup(plan, f"item {number}")
+        made.append(work.backup(plan, f"item {number}"))
         if number in (1, 5):
             work.verify()
         if number == 4:
             work.store.rebuild_index()
+    work.purge(made[3])  # so that the index names a pack which goes
     work.reclaim()
     work.store.rebuild_index()
     work.backup("NMA")

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-from keepstone.errors import StoreMissing
-from tests.crash.product.check import again
+from keepstone.errors import StoreExists, StoreMissing
+from tests.crash.product.check import again as again_store
 from tests.crash.product.check import check as check_store
 from tests.crash.product.work import STORE, Work, begin, open_store, promise
 
@@ -27,6 +28,19 @@ def check(disk: Path, acks: list[Any]) -> list[str]:
         if not (disk / STORE / "keys").is_dir():
             return ["HALF: a store without keys"]
     return check_store(disk, acks)
+
+
+def again(disk: Path) -> list[str]:
+    """A store is made where there is none; what a kill left of an `init` is in its way, and taken away."""
+    try:
+        open_store(disk)
+    except StoreMissing:
+        try:
+            begin(disk)
+        except StoreExists:
+            shutil.rmtree(disk / STORE)
+            begin(disk)
+    return again_store(disk)
 
 
 if __name__ == "__main__":
