@@ -22,7 +22,7 @@ from tests.crash.replay import PROFILES
 from tests.crash.runner import Runner
 from tests.crash.share import Tally
 from tests.crash.sweep import Result, sweep
-from tests.crash.workload import Workload
+from tests.crash.workload import REPOSITORY, Workload
 
 pytestmark = pytest.mark.store
 
@@ -53,8 +53,8 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def _workload(name: str) -> Workload:
-    return Workload(SCRIPTS / f"{name}.py")
+def _workload(name: str, *first: Path) -> Workload:
+    return Workload(SCRIPTS / f"{name}.py", (*first, REPOSITORY))
 
 
 def _base(name: str, disk: Path) -> Path | None:
@@ -122,7 +122,7 @@ def test_planted_mistake_is_found(name: str, mutant: Mutant, disk: Path, tmp_pat
 
 @pytest.mark.parametrize(("name", "mutant", "kind"), HANDLING, ids=[mutant.name for _, mutant, _ in HANDLING])
 def test_mishandled_fault_is_found(name: str, mutant: Mutant, kind: str, disk: Path, tmp_path: Path) -> None:
-    changed = Workload(SCRIPTS / f"{name}.py", (mutate(PACKAGE, mutant, tmp_path / "mutated"),))
+    changed = _workload(name, mutate(PACKAGE, mutant, tmp_path / "mutated"))
 
     tally = inject(_record(changed, name, disk, tmp_path), kind, enough=1)
 
