@@ -98,3 +98,31 @@ def test_foreign_newer_or_damaged_store_is_named_as_such(
 
     for verb in ("list", "stat", "verify"):
         assert made(verb, "--json", code=code).error == error
+
+
+def test_lost_point_is_given_up(made: Cli) -> None:
+    """Verify and reclaim name the command; it does nothing without being told which, and to a point that is there."""
+    disk = made.disk()
+    lost = made.backup(disk)["id"]
+    good = made.backup(made.disk(seed=1), "--item", "good")["id"]
+    dead = made.backup(made.disk(seed=2), "--item", "dead")["id"]
+    made("forget", dead, "--purge")
+    (made.store / "commits" / lost).unlink()
+    command = f"keepstone store forget --lost {lost}"
+
+    assert command in made("verify", code=1).out
+    refused = made("reclaim", "--json", code=3)
+    assert (refused.error, command in refused.json["error"]["message"]) == ("ObjectMissing", True)
+    for wrong in ((), (good,), (lost, "--purge"), (lost, "--item", "good"), ("--keep-last", "1")):
+        made("forget", "--lost", *wrong, "--json", code=3 if wrong == (good,) else 2)
+    tried = made("forget", "--lost", lost, "--dry-run", "--json").json
+    made("reclaim", code=3)
+
+    done = made("forget", "--lost", lost[-32:], "--json").json
+
+    assert tried == {"given_up": [lost], "dry_run": True}
+    assert done == {"given_up": [lost], "dry_run": False}
+    assert made("verify", "--deep", "--json").json["ok"] is True
+    assert made("reclaim", "--json").json["packs_deleted"] == 4
+    assert [point["id"] for point in made.points()] == [good]
+    assert made("verify", "--deep", "--json").json["ok"] is True

@@ -207,6 +207,7 @@ def _quoted(word: str) -> str:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_backup_leaves_no_point_and_no_lease(made: Cli, number: signal.Signals) -> None:
+    """While it writes its first pack; test_interrupted.py has every other moment."""
     disk = made.path / "large.img"
     with disk.open("wb") as file:
         for seed in range(8):
@@ -215,7 +216,7 @@ def test_interrupted_backup_leaves_no_point_and_no_lease(made: Cli, number: sign
         [*PROGRAM, "store", "backup", "--store", "store", disk, "--json", "--level", "19"],
         cwd=made.path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    while not any((made.store / "leases").glob("*")):
+    while not (any((made.store / "leases").glob("*")) and any((made.store / "tmp").glob("*,*"))):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(number)

@@ -68,17 +68,20 @@ HOSTILE = [
 
 
 class World(Env):
-    """The real world, writing down its steps; `halt` makes the next step fail."""
+    """The real world, writing down its steps; `halt` makes every step fail that comes after `still` more of them."""
 
     def __init__(self, fs: FileSystem | None = None) -> None:
         super().__init__(fs=fs)
         self.steps: list[str] = []
         self.halt = False
+        self.still = 0
 
     def step(self, what: str) -> None:
         self.steps.append(what)
         if self.halt:
-            raise Halted
+            self.still -= 1
+            if self.still < 0:
+                raise Halted
 
 
 class Halted(Exception):
@@ -526,7 +529,22 @@ def test_each_operation_is_one_step_before_it_acts(backend: Backend, operation: 
 
     backend.world.steps.clear()
     OPERATIONS[operation](storage, name)
-    assert len(backend.world.steps) == 1
+    assert len(backend.world.steps) == (2 if operation == "delete_many" else 1)  # of two names
+
+
+def test_each_removal_of_many_is_a_step_of_its_own(backend: Backend) -> None:
+    """An actor that dies between two of them has removed the first and not the second."""
+    storage = backend.again()
+    for name in "abc":
+        storage.put(name, b"content")
+    backend.world.steps.clear()
+    backend.world.halt, backend.world.still = True, 1
+    with pytest.raises(Halted):
+        storage.delete_many(["a", "b", "c"])
+    backend.world.halt = False
+
+    assert backend.world.steps == ["delete_many a", "delete_many b"]
+    assert names(storage) == ["b", "c"]
 
 
 def test_list_and_finish_are_one_step(backend: Backend) -> None:

@@ -8,7 +8,6 @@ a crash in a rotation leaves them.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field
 from functools import cache
@@ -28,6 +27,7 @@ from tests.unit.store.known import DAY, LEAF, Fail, Machine, items, opener, save
 
 __all__ = ["NEW", "OLD", "Full", "kind_of", "make"]
 
+_OPENED_BY = 3  # a process of its own: 1 made the store, 2 is dead
 OLD, NEW = opener(b"old"), opener(b"new")
 
 _KINDS = (
@@ -68,7 +68,7 @@ class Full:
         fail: Fail | None = None,
     ) -> Store:
         """The store, opened before the damage was done to its descriptor or keys."""
-        env = env or Machine(os.getpid(), beside=self.machine)
+        env = env or Machine(_OPENED_BY, beside=self.machine)
         storage = MemoryStorage(env, objects=dict(self.objects) if objects is None else objects, fail=fail)
         return Store(env, storage, self.descriptor, self.keyring, cache)
 

@@ -188,6 +188,7 @@ class DirectWriter:
         self._buffers = buffers
         self._buffer = buffers.take()
         self._fill = 0
+        self._room = 0
         self._written = 0
         self._open = True
 
@@ -199,20 +200,25 @@ class DirectWriter:
             count = min(len(view), WINDOW - self._fill)
             self._buffer[self._fill : self._fill + count] = view[:count]
             view = view[count:]
-            self.advance(count)
+            self._advance(count)
 
     def room(self, count: int) -> memoryview:
         """`count` (at most `ROOM`) bytes to be filled in place; `advance` appends them. Valid until the next call."""
         self._check_open()
         if not 0 <= count <= ROOM:
             raise UsageError(f"room for {count} bytes cannot be had at once: ask for at most {ROOM}")
+        self._room = count
         return self._buffer[self._fill : self._fill + count]
 
     def advance(self, count: int) -> None:
         """Append the first `count` bytes of the last `room`."""
         self._check_open()
-        if not 0 <= count <= len(self._buffer) - self._fill:
+        if not 0 <= count <= self._room:
             raise UsageError(f"{count} bytes were never written into the room; ask for room first")
+        self._advance(count)
+
+    def _advance(self, count: int) -> None:
+        self._room = 0
         self._fill += count
         if self._fill >= WINDOW:
             self._file.pwrite(self._written, self._buffer[:WINDOW])

@@ -16,7 +16,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from keepstone.env import Env, Process
@@ -228,7 +228,7 @@ class FolderStorage:
     def delete_many(self, names: Iterable[str]) -> None:
         self._delete("delete_many", [check_name(name) for name in names])
 
-    def _delete(self, operation: str, names: list[str]) -> None:
+    def _delete(self, operation: str, names: Sequence[str]) -> None:
         try:
             for name in names:
                 self._env.step(f"{operation} {name}")

@@ -108,9 +108,9 @@ class MemoryStorage:
 
     def delete_many(self, names: Iterable[str]) -> None:
         names = [check_name(name) for name in names]
-        self._begin("delete_many", " ".join(names))
+        self._ask("delete_many", " ".join(names))
         for name in names:
-            self._env.step(f"delete {name}")
+            self._env.step(f"delete_many {name}")
             self.objects.pop(name, None)
         self._ask("delete_many reply", " ".join(names))
 

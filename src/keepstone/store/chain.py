@@ -20,7 +20,7 @@ from collections.abc import Callable
 import msgspec
 
 from keepstone.crypto import sign, verify
-from keepstone.errors import CorruptObject, KeepstoneError, ObjectExists, ObjectMissing
+from keepstone.errors import CorruptObject, KeepstoneError, ObjectExists, ObjectMissing, StorageError
 from keepstone.store.context import Context
 from keepstone.store.layout import DELETED, HEADS, commit_name, head_name, listing
 
@@ -84,14 +84,22 @@ class Chain:
         except ObjectMissing:
             return None
 
+    def _link(self, sequence: int) -> str:
+        """What the entry after this one carries of it: its digest, or nothing where the storage cannot read it."""
+        try:
+            return self.digest(sequence) or ""
+        except StorageError:
+            return ""
+
     def last(self) -> tuple[int, str]:
         """(sequence, digest) of the newest entry; (0, "") where there is none.
 
-        The entry is not checked: writing goes on behind a damaged one, and verify says which it is.
+        The entry is not checked: writing goes on behind one that is damaged or cannot be read, and verify says which
+        it is.
         """
         if self._last is None:
             newest = self._count()
-            self._last = newest, self.digest(newest) or ""
+            self._last = newest, self._link(newest)
         sequence, digest = self._last
         while (following := self.digest(sequence + 1)) is not None:
             sequence, digest = sequence + 1, following
@@ -157,14 +165,20 @@ class Chain:
                 head, digest = self.read(sequence)
                 heads.append(head)
                 if head.previous != previous:
-                    problem(
-                        name, CorruptObject(f"{name} does not continue the entry before it; restore it from a copy")
-                    )
+                    problem(name, _broken_link(name, head))
             except KeepstoneError as error:
                 problem(name, error)
-                digest = self.digest(sequence) or ""
+                digest = self._link(sequence)
             previous = digest
         return heads, count, previous
+
+
+def _broken_link(name: str, head: Head) -> CorruptObject:
+    if head.previous or head.sequence == 1:
+        return CorruptObject(f"{name} does not continue the entry before it; restore it from a copy")
+    return CorruptObject(
+        f"{name} does not name the entry before it, which could not be read at that time; compare that one with a copy"
+    )
 
 
 def _encode(head: Head, signature: str) -> bytes:

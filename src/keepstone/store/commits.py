@@ -15,12 +15,12 @@ from collections.abc import Iterator
 
 import msgspec
 
-from keepstone.errors import KeepstoneError, LeaseLost, ObjectExists, ObjectMissing
+from keepstone.errors import CorruptObject, KeepstoneError, LeaseLost, ObjectExists, ObjectMissing
 from keepstone.store.context import Context
 from keepstone.store.decoding import decode
 from keepstone.store.layout import COMMITS, commit_name, listing
 
-__all__ = ["ABORTED", "Commits", "Move", "MoveRecord", "PointRecord", "Record"]
+__all__ = ["ABORTED", "Commits", "Move", "MoveRecord", "PointRecord", "Record", "giving_up"]
 
 ABORTED = b"keepstone: aborted\n"
 
@@ -76,6 +76,11 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(PointRecord | MoveRecord)
 
 
+def giving_up(commit: str) -> str:
+    """What there is to do about a lost cell of which there is no copy."""
+    return f"give it up by `keepstone store forget --lost {commit}`"
+
+
 class Commits:
     """The cells of a store. Opened records are remembered: a cell never changes."""
 
@@ -112,7 +117,10 @@ class Commits:
         data = self._context.storage.read(name)
         if data == ABORTED:
             return None
-        record: Record = decode(_decoder, self._context.open("commit", name, data), name)
+        try:
+            record: Record = decode(_decoder, self._context.open("commit", name, data), name)
+        except CorruptObject as error:
+            raise CorruptObject(f"{error}, or {giving_up(commit)}") from error
         self._records[commit] = len(data), record
         return record
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keepstone.errors import CorruptObject, ObjectMissing
+from keepstone.errors import CorruptObject, ObjectMissing, StorageError
 from keepstone.store.context import Context
 from keepstone.store.footer import DATA
 from keepstone.store.packs import Packs
@@ -124,7 +124,7 @@ class ChunkIndex:
         for pack in missing:
             try:
                 footer = self._packs.footer(pack)
-            except (ObjectMissing, CorruptObject):
+            except (ObjectMissing, CorruptObject, StorageError):
                 continue  # reclaimed since it was listed, or damaged: nobody can refer to it
             if footer.kind == DATA:
                 places.append(np.arange(footer.chunks, dtype=np.uint64) | np.uint64(len(packs) << 32))

@@ -10,13 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from keepstone.errors import CorruptObject, KeepstoneError, ObjectMissing, RollbackDetected
+from keepstone.errors import CorruptObject, KeepstoneError, ObjectMissing, RollbackDetected, StorageError
 from keepstone.store.chain import Chain, Head
-from keepstone.store.commits import ABORTED
+from keepstone.store.commits import ABORTED, giving_up
 from keepstone.store.context import Context
-from keepstone.store.layout import COMMITS, DELETED, listing
+from keepstone.store.layout import COMMITS, DELETED, MOVES_TAG, listing
 
-__all__ = ["Ledger"]
+__all__ = ["LOST", "Ledger"]
+
+LOST = (ObjectMissing, CorruptObject, StorageError)
+"""How reading an object that is lost ends. `AccessDenied` is none of it: that object is there."""
+
+
+def _way_out(name: str) -> str:
+    give_up = f", or {giving_up(name.removeprefix(COMMITS))}" if name.startswith(COMMITS) else ""
+    return "restore it from a copy" + give_up
 
 
 @dataclass(slots=True)
@@ -77,10 +85,21 @@ class Ledger:
             if Chain(self.context).explains(name, head.sequence):
                 return  # purged or undeleted while we looked
             raise ObjectMissing(
-                f"{name} is gone, and nobody deleted it (head {head.sequence}); restore it from a copy"
+                f"{name} is gone, and nobody deleted it (head {head.sequence}); {_way_out(name)}"
             ) from None
         if self.context.hashing.digest(data).hex() != head.digest:
-            raise CorruptObject(f"{name} is not what was committed (head {head.sequence}); restore it from a copy")
+            raise CorruptObject(f"{name} is not what was committed (head {head.sequence}); {_way_out(name)}")
+
+    def lost(self) -> list[str]:
+        """The commits whose cells are gone, damaged or out of the storage's reach, and nobody purged them."""
+        lost: list[str] = []
+
+        def note(name: str, error: KeepstoneError) -> None:
+            if isinstance(error, LOST):
+                lost.append(name.removeprefix(COMMITS))
+
+        self.compare(note, COMMITS)
+        return lost
 
     def _is_aborted(self, name: str) -> bool:
         """Whether the cell is no record: the lease of a writer that died after its commit may outlive the purge."""
@@ -94,6 +113,8 @@ class Ledger:
         markers = {info.name for info in listing(self.context.storage, DELETED)}
         for info in listing(self.context.storage, COMMITS):
             marker = DELETED + info.name.removeprefix(COMMITS)
+            if info.name.startswith(COMMITS + MOVES_TAG):
+                continue  # it shows nobody a point, and the next reclaim drops it again
             if info.name in self.gone and marker not in markers and not self._is_aborted(info.name):
                 problem(info.name, RollbackDetected(f"{info.name} was purged and is there again; purge it again"))
         for marker in markers & self.stale.keys():

@@ -86,6 +86,10 @@ class Mark:
         """The packs that are there."""
         return list(self._there)
 
+    def covers(self, number: int) -> bool:
+        """Whether this pack was ever there, or moved: of any other nothing is marked."""
+        return number in self._base
+
     def count(self, number: int) -> int:
         """How many chunks a pack has."""
         return self._count[number]

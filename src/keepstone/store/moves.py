@@ -66,6 +66,16 @@ class Moves:
         distance = position - starts[at]
         return first + distance if distance < count else None
 
+    def leads_to(self, number: int) -> set[int]:
+        """This pack and every one that a chunk of it was moved to, once or again and again."""
+        found, pending = {number}, [number]
+        while pending:
+            entry = self.old.get(pending.pop())
+            new = {first >> 32 for _, first in entry[2]} - found if entry is not None else set()
+            found |= new
+            pending += new
+        return found
+
     def resolve(self, ref: int) -> int:
         """Where this chunk is now."""
         for _ in range(len(self.old) + 1):

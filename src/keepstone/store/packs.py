@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from keepstone.crypto import frame_key, open_frame
-from keepstone.errors import CorruptObject, ObjectMissing
+from keepstone.errors import CorruptObject, ObjectMissing, StorageError
 from keepstone.store.context import Context
 from keepstone.store.footer import (
     HEADER_SIZE,
@@ -175,7 +175,7 @@ class Packs:
         more."""
         try:
             footer = self.footer(self.numbers.ids[ref >> 32])
-        except (ObjectMissing, CorruptObject):
+        except (ObjectMissing, CorruptObject, StorageError):
             return None
         position = ref & 0xFFFFFFFF
         return footer.id(position) if position < footer.chunks else None

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recovery points as people handle them: list, find by name, forget, undelete, purge.
+"""Recovery points as people handle them: list, find by name, forget, undelete, purge, give up.
 
 Soft delete is a marker object with a date; the point stays whole and restorable until a purge. A purge needs the
 date to have passed (or `now=True`) and the point's lock to have ended. Space comes back with the next reclaim.
+
+A point whose cell is lost, and that no copy of the store has, is given up: that is entered in the chain like a purge.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from keepstone.store.context import Context
 from keepstone.store.decoding import decode
 from keepstone.store.fulldisk import with_reserve
 from keepstone.store.layout import DELETED, MOVES_TAG, commit_name, deleted_name, listing
+from keepstone.store.ledger import LOST, Ledger
 
 __all__ = ["Point", "Points", "item_tag"]
 
@@ -52,6 +55,11 @@ class Point:
 def item_tag(context: Context, item: str) -> str:
     """What the commits of this item begin with: 16 hex digits that tell nobody its name."""
     return context.hashing.keyed(context.keys.metadata, b"item/v1" + item.encode("utf-8", "surrogateescape")).hex()[:16]
+
+
+def _begins(commit: str, name: str) -> bool:
+    """Whether somebody who says `name` may mean this commit."""
+    return bool(name) and (commit.startswith(name) or commit.partition("-")[2].startswith(name))
 
 
 class Points:
@@ -91,11 +99,7 @@ class Points:
             if points:
                 return points[-1]
             raise PointNotFound("the store holds no recovery point yet; make one with `keepstone store backup`")
-        found = [
-            point
-            for point in points
-            if name and (point.id.startswith(name) or point.id.partition("-")[2].startswith(name))
-        ]
+        found = [point for point in points if _begins(point.id, name)]
         if len(found) > 1:
             raise UsageError(f"{name!r} begins the id of {len(found)} recovery points; give more of it")
         if not found:
@@ -147,10 +151,13 @@ class Points:
             raise GuardRefused(
                 f"recovery point {point.short} can still be undeleted; wait for its date, or purge it at once"
             )
-        storage = self._context.storage
-        with_reserve(storage, lambda: Chain(self._context).append("purge", commit_name(point.id), b""))
-        self._context.storage.delete(commit_name(point.id))
-        self._context.storage.delete(deleted_name(point.id))
+        self._remove(point.id)
+
+    def _remove(self, commit: str) -> None:
+        storage, event = self._context.storage, "drop-move" if commit.startswith(MOVES_TAG) else "purge"
+        with_reserve(storage, lambda: Chain(self._context).append(event, commit_name(commit), b""))
+        storage.delete(commit_name(commit))
+        storage.delete(deleted_name(commit))
 
     def purge_due(self) -> Sequence[Point]:
         """Purge every soft-deleted point whose date has passed and that is not locked; what was purged."""
@@ -161,6 +168,28 @@ class Points:
                 self.purge(point)
                 purged.append(point)
         return purged
+
+    def lost(self) -> Sequence[str]:
+        """The commits whose cells are gone though nobody purged them, are damaged, or cannot be read. Reclaim gives
+        nothing back as long as there are any: their packs are still there for a cell that comes back from a copy."""
+        damaged: list[tuple[str, KeepstoneError]] = []
+        for _ in Commits(self._context).records(damaged=damaged):  # and not what was read of them before
+            pass
+        lost = {commit for commit, error in damaged if isinstance(error, LOST)}
+        return sorted(lost.union(Ledger.read(self._context, lambda name, error: None).lost()))
+
+    def find_lost(self, name: str) -> str:
+        """The lost commit with this id, or this unambiguous beginning of one; `PointNotFound`."""
+        found = [commit for commit in self.lost() if _begins(commit, name)]
+        if len(found) > 1:
+            raise UsageError(f"{name!r} begins the id of {len(found)} lost recovery points; give more of it")
+        if not found:
+            raise PointNotFound(f"no recovery point {name!r} is lost; `keepstone store verify` names those that are")
+        return found[0]
+
+    def give_up(self, commit: str) -> None:
+        """Enter a lost commit as purged, and remove what is left of its cell: nothing is kept for it any more."""
+        self._remove(self.find_lost(commit))
 
     def tag(self, item: str) -> str:
         """See `item_tag`; never the tag of moves."""

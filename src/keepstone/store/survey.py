@@ -43,7 +43,6 @@ class Survey:
         self._context = context
         self._mark = Mark(self.numbers, self._node, problem)
         self._marked: set[str] = set()
-        self._unreadable: set[bytes] = set()
         self._move_records: dict[str, MoveRecord] = {}
         self.refresh()
 
@@ -80,11 +79,9 @@ class Survey:
             except ObjectMissing:
                 del self.sizes[pack]  # swept by another collector since it was listed
             except CorruptObject as error:  # whoever needs it is told so
-                self._unreadable.add(pack)
                 if self._problem is not None:
                     self._problem(pack_name(pack), error)
             except KeepstoneError as error:
-                self._unreadable.add(pack)
                 self._tell(pack_name(pack), error)
         self._mark.cover(there, self.moves)
         for commit, record in records:
@@ -135,15 +132,14 @@ class Survey:
         return self._mark.needed(self.numbers.number(pack))
 
     def needed_share(self, pack: bytes) -> float:
-        """Needed bytes of a pack divided by all of them, before compression. Of an unreadable pack nothing is needed:
-        else the look would have ended there."""
-        if pack in self._unreadable:
+        """Needed bytes of a pack divided by all of them, before compression."""
+        if self.is_dead(pack):
             return 0.0
         needed = self.needed(pack)
         if needed.all():
             return 1.0
         lengths = np.array(self.packs.footer(pack).chunk_lengths, np.int64)
-        return float(lengths[needed].sum() / lengths.sum()) if needed.any() else 0.0
+        return float(lengths[needed].sum() / lengths.sum())
 
     def dead(self) -> list[bytes]:
         """The packs that nothing needs."""
@@ -166,8 +162,9 @@ class Survey:
         return [move.pack for commit in moves for move in self._move_records[commit].moves]
 
     def is_dead(self, pack: bytes) -> bool:
-        """Whether nothing needs this pack."""
-        return pack in self._unreadable or not self.needed(pack).any()
+        """Whether nothing needs this pack. Of one whose footer no look could read nothing is: else the look would have
+        ended there."""
+        return not self._mark.covers(self.numbers.number(pack)) or not self.needed(pack).any()
 
     def chunks(self) -> int:
         """How many chunks the packs hold."""

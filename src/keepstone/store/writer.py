@@ -122,15 +122,18 @@ class Session:
         self._unfinished: dict[int, PackWriter] = {}
         self._over = False
         self._publishing = False
-        self.leases.publish(self.commit_id)
+        announced = False
         try:
+            self.leases.publish(self.commit_id)
+            announced = True
             self.condemned = Tombs(context).condemned()
             self.moves = Moves(
                 self.numbers,
                 (record for _, record in self.commits.records(MOVES_TAG, damaged=[]) if isinstance(record, MoveRecord)),
             )
-        except BaseException:
-            self.leases.release(self.commit_id)
+        except BaseException as error:
+            if announced or not isinstance(error, KeepstoneError):  # else the lease of that name may be another one's
+                self.close()
             raise
 
     def pack(self, kind: int) -> PackWriter:
@@ -194,9 +197,10 @@ class Session:
         chain = Chain(self.context)
         sequence, digest = chain.append(event, commit_name(self.commit_id), sealed)
         self._publishing = False
-        seen = recall(self._cache)
-        if seen is None or chain.digest(seen.sequence) == seen.digest:  # else verify is to tell of the rollback
-            remember(self.context.env, self._cache, Seen(sequence, digest))
+        with contextlib.suppress(KeepstoneError):  # the point is there whether or not an older entry can be read
+            seen = recall(self._cache)
+            if seen is None or chain.digest(seen.sequence) == seen.digest:  # else verify is to tell of the rollback
+                remember(self.context.env, self._cache, Seen(sequence, digest))
         self.close()
         return self.commit_id
 
@@ -213,14 +217,13 @@ class Session:
         """End the session: drop what is unfinished, release the lease. Never raises for the storage's sake."""
         if self._over:
             return
-        self._over = True
         self._finisher.shutdown(wait=True, cancel_futures=True)
         for writer in list(self._unfinished.values()):
             writer.abort()
-        if self._publishing:
-            return  # the point may be there without its head entry: whoever finds the lease completes it
-        with contextlib.suppress(KeepstoneError):  # else a collector finds it and sees that its process is gone
-            self.leases.release(self.commit_id)
+        if not self._publishing:  # else the point may be there without its head entry: who finds the lease completes it
+            with contextlib.suppress(KeepstoneError):  # else a collector finds it and sees that its process is gone
+                self.leases.release(self.commit_id)
+        self._over = True
 
 
 class LocalWriter:
@@ -240,10 +243,8 @@ class LocalWriter:
         tags: tuple[str, ...] = (),
         lock_until: int = 0,
     ) -> None:
-        self._session = session = Session(context, tag, level=level, check=check, cache=cache)
         self._context = context
         self._item, self._kind, self._tags, self._lock_until = item, kind, tags, lock_until
-        self._started = context.env.wall_time()
         self._id_key = context.keys.id
         self._cache = cache
         self._index: ChunkIndex | None = None
@@ -252,19 +253,19 @@ class LocalWriter:
         self._spilled: SpilledIds | None = None
         self._nodes: list[bytes] = []
         self._node_bytes = 0
-        self._usable: set[int] = set()  # packs that are there, not condemned and not known to be damaged
-        self._distrusted = frozenset(pack_id(name) for name in damaged)
+        self._shareable: dict[int, bool] = {}  # by pack, as far as it was asked
+        self._session = session = Session(context, tag, level=level, check=check, cache=cache)
         try:
-            self._usable.update(
-                session.numbers.number(pack)
-                for pack, _ in session.packs.listing()
-                if pack not in session.condemned and pack_name(pack) not in damaged
-            )
+            self._started = context.env.wall_time()
+            self._avoided = session.condemned | {pack_id(name) for name in damaged}
+            self._usable = {  # packs that are there
+                session.numbers.number(pack) for pack, _ in session.packs.listing() if pack not in self._avoided
+            }
             self.parent_id, self.parent = self._newest(tag, kind)
+            self._pipeline = Pipeline(context.env, self)
         except BaseException:
             session.close()
             raise
-        self._pipeline = Pipeline(context.env, self)
 
     def _newest(self, tag: str, kind: str) -> tuple[str, PointRecord | None]:
         damaged: list[tuple[str, KeepstoneError]] = []  # a damaged point is no reason not to make a good one
@@ -362,12 +363,19 @@ class LocalWriter:
         return refs
 
     def shareable(self, node: Node) -> bool:
-        number, usable, condemned = self._session.numbers.number, self._usable, self._session.condemned
-        for at in range(0, len(node.packs), 32):
-            pack = node.packs[at : at + 32]
-            if number(pack) not in usable and (pack in condemned or number(pack) not in self._session.moves.old):
-                return False
-        return True
+        number = self._session.numbers.number
+        return all(self._stays(number(node.packs[at : at + 32])) for at in range(0, len(node.packs), 32))
+
+    def _stays(self, number: int) -> bool:
+        """Whether all that a node may name in this pack stays where it is, or where compactions moved it."""
+        stays = self._shareable.get(number)
+        if stays is None:
+            moves, ids = self._session.moves, self._session.numbers.ids
+            stays = self._shareable[number] = all(
+                pack in self._usable or (pack in moves.old and ids[pack] not in self._avoided)
+                for pack in moves.leads_to(number)
+            )
+        return stays
 
     def commit(self, outcome: Outcome) -> str:
         try:
@@ -446,7 +454,7 @@ class LocalWriter:
                 from keepstone.store.index import ChunkIndex
 
                 index = ChunkIndex(self._context, self._session.packs, self._cache)
-                index.refresh(self._session.condemned | self._distrusted)
+                index.refresh(self._avoided)
                 self._index = index
         found = self._index.find(ids)
         self._borrowed.update([ref >> 32 for ref in found.values()])

@@ -77,13 +77,13 @@ _HEAD = """\
         sequence, digest = chain.append(event, commit_name(self.commit_id), sealed)
 """
 _PURGE_HEAD = """\
-        with_reserve(storage, lambda: Chain(self._context).append("purge", commit_name(point.id), b""))
+        with_reserve(storage, lambda: Chain(self._context).append(event, commit_name(commit), b""))
 """
 _PURGE_CELL = """\
-        self._context.storage.delete(commit_name(point.id))
+        storage.delete(commit_name(commit))
 """
 _PURGE_MARKER = """\
-        self._context.storage.delete(deleted_name(point.id))
+        storage.delete(deleted_name(commit))
 """
 _MOVE_HEAD = """\
             Chain(context).append("drop-move", commit_name(move), b"")

@@ -93,6 +93,25 @@ def test_a_folder_that_nobody_holds_is_closed_after_its_use(root: Folder) -> Non
     folders.close()
 
 
+def test_what_lies_on_the_way_is_not_kept_open(root: Folder) -> None:
+    folders = Folders(FileSystem(), root, 4)
+    before = opened()
+    way = way_down(folders, root)
+    for folder in way[:-1]:
+        folders.release(folder)
+    deepest = way[-1]
+    for _ in range(4):  # until it is closed for others
+        folders.unpin(enter(folders, root, b"d0"))
+    assert deepest.fd == -1
+
+    folders.pin(deepest)
+
+    assert os.fstat(deepest.fd).st_ino == deepest.inode
+    assert [folder.fd for folder in way[:-1]] == [-1] * 11
+    assert opened() - before <= 4
+    folders.close()
+
+
 def test_another_directory_in_its_place_is_not_taken_for_it(root: Folder, tmp_path: Path) -> None:
     folders = Folders(FileSystem(), root, 2)
     way = way_down(folders, root)

@@ -467,12 +467,13 @@ def test_a_failing_store_ends_the_backup_and_leaves_nothing_open(source: Path) -
     def refuse(*_: object) -> int:
         raise StorageError("the disk is gone")
 
-    with backups.writer() as writer:
-        writer.put_node = refuse  # type: ignore[assignment, method-assign]
-        with pytest.raises(StorageError, match="the disk is gone"):
-            backup_files(backups.env, writer, source, Selection(), Silent())
+    writer = backups.writer()
+    writer.put_node = refuse  # type: ignore[assignment, method-assign]
+    with pytest.raises(StorageError, match="the disk is gone"):
+        backup_files(backups.env, writer, source, Selection(), Silent())
 
     assert backups.store.points.list() == []
+    assert list(backups.storage.list("leases/")) == []
     assert sorted(os.listdir("/proc/self/fd")) == before
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -16,7 +17,7 @@ from keepstone.store import Store
 from keepstone.store.chain import EVENTS, Chain, Head
 from keepstone.store.context import Context
 from keepstone.store.layout import head_name
-from tests.unit.store.known import Machine, Recorded, heads, items, new_store, save
+from tests.unit.store.known import Machine, Recorded, heads, items, load, new_store, save
 
 pytestmark = pytest.mark.store
 
@@ -221,6 +222,54 @@ def test_writing_goes_on_behind_a_broken_entry(store: Store, memory: MemoryStora
         name,
         head_name(int(name[-12:]) + 1),
     }
+
+
+def test_writing_goes_on_behind_an_entry_that_cannot_be_read(
+    store: Store, memory: MemoryStorage, tmp_path: Path
+) -> None:
+    """A bad sector beneath the newest entry: backups go on, and all else is told of as ever. When it can be read again,
+    the entry behind it still does not vouch for it."""
+    gone = save(store, items("A"))
+    name = head_name(len(heads(store)))
+    behind = head_name(len(heads(store)) + 1)
+
+    def fail(operation: str, asked: str) -> Exception | None:
+        return StorageError(f"{asked}: Input/output error") if (operation, asked) == ("read", name) else None
+
+    storage = MemoryStorage(store.context.env, objects=memory.objects, fail=fail)
+    hurt = Store(store.context.env, storage, store.descriptor, store.keyring, tmp_path)
+    assert {finding.object for finding in hurt.verify().findings} == {name}
+
+    commit = save(hurt, items("B"))
+
+    assert load(hurt, commit) == items("B")
+    assert Chain(store.context).read(int(behind[-12:]))[0].previous == ""
+    assert {finding.object for finding in hurt.verify().findings} == {name}
+    mended = Store(store.context.env, memory, store.descriptor, store.keyring, tmp_path)
+    assert [(finding.object, "does not name" in finding.message) for finding in mended.verify().findings] == [
+        (behind, True)
+    ]
+    del memory.objects[f"commits/{gone}"]
+    assert f"commits/{gone}" in {finding.object for finding in mended.verify().findings}
+
+
+def test_an_older_entry_that_cannot_be_read_fails_no_backup(
+    store: Store, memory: MemoryStorage, tmp_path: Path
+) -> None:
+    """It is the one that this machine remembers."""
+    mine = Store(store.context.env, memory, store.descriptor, store.keyring, tmp_path)
+    save(mine, items("A"))
+    name = head_name(len(heads(store)))
+    save(store, items("B"))  # by another machine
+
+    def fail(operation: str, asked: str) -> Exception | None:
+        return StorageError(f"{asked}: Input/output error") if (operation, asked) == ("read", name) else None
+
+    storage = MemoryStorage(store.context.env, objects=memory.objects, fail=fail)
+    commit = save(Store(store.context.env, storage, store.descriptor, store.keyring, tmp_path), items("C"))
+
+    assert load(store, commit) == items("C")
+    assert [other for other in memory.objects if other.startswith("leases/")] == []
 
 
 # Against what is there

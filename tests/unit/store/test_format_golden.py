@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyrage  # type: ignore[import-untyped]
 import pytest
 
-from keepstone.crypto import KeyProvider, KitProvider, PassphraseProvider, PlatformKeyProvider, VaultKey, keyring
+from keepstone.crypto import PassphraseProvider, PlatformKeyProvider, domain, keyring, kit, open_kit
 from keepstone.disks import RawSink
 from keepstone.env import Env
 from keepstone.errors import KeepstoneError
@@ -49,12 +50,19 @@ class Golden:
     def place(self) -> Path:
         return self.folder / "store"
 
-    def open(self, provider: KeyProvider | None = None) -> Store:
+    def open(self, key: str = "key file") -> Store:
         env = Env()
-        return Store.open(env, FolderStorage(env, self.place), [provider or self.key_file()])
-
-    def key_file(self) -> KeyProvider:
-        return PlatformKeyProvider(self.folder / "key")
+        storage = FolderStorage(env, self.place)
+        if key == "kit":
+            identity = pyrage.x25519.Identity.generate()
+            sealed = pyrage.encrypt((self.folder / "kit.json").read_bytes(), [identity.to_public()])
+            return Store.open_by_kit(env, storage, open_kit(sealed, identity=str(identity)))
+        by_passphrase = key == "passphrase"
+        return Store.open(
+            env,
+            storage,
+            [PassphraseProvider(PASSPHRASE.encode()) if by_passphrase else PlatformKeyProvider(self.folder / "key")],
+        )
 
 
 @pytest.fixture(params=PROFILES)
@@ -90,17 +98,12 @@ def test_every_kind_of_object_is_in_it(golden: Golden) -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("key", ["key file", "passphrase", "kit"])
+@pytest.mark.parametrize("key", ["key file", "passphrase", "kit", "kit without keys"])
 def test_its_points_are_known_by_each_key(golden: Golden, key: str) -> None:
-    text = json.loads((golden.folder / "kit.json").read_text())
-    vault_key = msgspec.convert(text["vault_key"], bytes)
-    provider: dict[str, KeyProvider] = {
-        "key file": golden.key_file(),
-        "passphrase": PassphraseProvider(PASSPHRASE.encode()),
-        "kit": KitProvider(VaultKey(vault_key)),
-    }
+    if key == "kit without keys":
+        shutil.rmtree(golden.place / "keys")
 
-    store = golden.open(provider[key])
+    store = golden.open(key.partition(" without")[0])
 
     assert {point.id for point in store.points.list(deleted=True)} == set(golden.expected)
     assert {point.record.item for point in store.points.list()} == {"disk", "home"}
@@ -135,6 +138,19 @@ def run(golden: Golden, script: str | Path, *arguments: str | Path) -> str:
     """What a `rescue.py` says, which must be content."""
     command = [sys.executable, script, golden.place, *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("keys", ["there", "lost"])
+def test_its_kit_restores_it_by_rescue(golden: Golden, tmp_path: Path, keys: str) -> None:
+    if keys == "lost":
+        shutil.rmtree(golden.place / "keys")
+    for identity, expected in golden.expected.items():
+        command = [sys.executable, rescue.__file__, str(golden.place), "restore", identity, str(tmp_path / identity)]
+        command += ["--kit-json", str(golden.folder / "kit.json")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+        assert done.returncode == (4 if keys == "lost" else 0)
+        assert restored(tmp_path / identity) == expected
 
 
 def test_todays_rescue_restores_it(golden: Golden, tmp_path: Path) -> None:
@@ -217,7 +233,8 @@ STRUCTS: list[type[msgspec.Struct]] = [
     page.Detail,
     leaf.Image,
     keyring._Body,
-    keyring._Domain,
+    domain.Domain,
+    kit._Text,
 ]
 
 

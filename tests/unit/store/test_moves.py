@@ -56,6 +56,16 @@ def test_neighbours_make_one_run() -> None:
     assert record.packs == PACKS[1] + PACKS[2]
 
 
+def test_where_a_pack_leads_to() -> None:
+    moves = made(
+        move(0, 4, {0: place(1, 0), 1: place(2, 0)}), move(1, 2, {0: place(3, 0)}), move(3, 1, {0: place(1, 1)})
+    )
+
+    assert moves.leads_to(0) == {0, 1, 2, 3}
+    assert moves.leads_to(1) == moves.leads_to(3) == {1, 3}  # a circle, which only a forgery has
+    assert moves.leads_to(2) == {2}
+
+
 def test_chains() -> None:
     """A pack that was made by a compaction is compacted, too; what is dead by then goes no further."""
     moves = made(

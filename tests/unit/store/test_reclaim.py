@@ -319,6 +319,19 @@ def test_damage_that_goes_away_again(store: Store, memory: MemoryStorage, rounds
     assert store.verify(deep=True).findings == []
 
 
+def test_damage_that_comes_between_two_looks(store: Store, memory: MemoryStorage) -> None:
+    """A pack that the first look found needed is not garbage because the second one cannot read its footer."""
+    save(store, items("ABC"))
+    survey = Survey(store.context)
+    for pack in list(survey.sizes):
+        memory.objects[pack_name(pack)] = memory.objects[pack_name(pack)][:-1]
+        survey.packs.forget(pack)  # as when there are many
+    survey.refresh()
+
+    assert survey.dead() == []
+    assert survey.removable(list(survey.sizes)) == []
+
+
 # Writers under way
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from keepstone.errors import KeepstoneError, LeaseLost, SourceFailed, StorageError, StorageFull
+from keepstone.errors import KeepstoneError, LeaseLost, ObjectExists, SourceFailed, StorageError, StorageFull
 from keepstone.objects import FolderStorage, MemoryStorage
 from keepstone.store import Chunks, LocalWriter, Scratch, Store, pack, writer
 from keepstone.store.footer import DATA
@@ -229,6 +229,28 @@ def condemn(store: Store, commit: str, *, data: bool) -> list[bytes]:
     return packs
 
 
+@pytest.mark.parametrize("after", ["", "put leases/"])
+def test_a_writer_that_repeats_anothers_id(store: Store, memory: MemoryStorage, after: str) -> None:
+    """A machine that was cloned with its random state: the lease is the other one's, and stays, whatever fails."""
+    machine = store.context.env
+    assert isinstance(machine, Machine)
+
+    def cloned(fail: Failing | None = None) -> Store:
+        env = Machine(5, beside=machine)
+        storage = MemoryStorage(env, objects=memory.objects, fail=fail)
+        return Store(env, storage, store.descriptor, store.keyring, None)
+
+    writing = cloned().writer("item", "known")
+    leases = {name for name in memory.objects if name.startswith("leases/")}
+    fail = Failing(after, StorageError("broken")) if after else None
+    with pytest.raises(StorageError if after else ObjectExists):
+        cloned(fail).writer("item", "known")
+
+    assert {name for name in memory.objects if name.startswith("leases/")} == leases
+    leaf = submit(writing, items("AB"))
+    assert load(store, finish(writing, [leaf])) == items("AB")
+
+
 def test_condemned_packs_count_as_absent(store: Store, memory: MemoryStorage) -> None:
     """A writer that began after the tombstone: no collector waits for it, so it must not refer to what is condemned,
     whoever hints at it."""
@@ -274,6 +296,24 @@ def test_nodes_whose_chunks_moved_into_a_condemned_pack_are_not_shared(store: St
     with store.writer("item", "known") as writing:
         leaves = [leaf for root in writing.parent_root() for leaf in writing.child_refs(writing.node(root))]
         assert all(writing.shareable(writing.node(leaf)) for leaf in leaves)
+    Tombs(store.context).publish(Tomb(packs=[moved], moves=[]))
+
+    with store.writer("item", "known") as writing:
+        assert writing.parent_id == parent
+        leaves = [leaf for root in writing.parent_root() for leaf in writing.child_refs(writing.node(root))]
+        assert not any(writing.shareable(writing.node(leaf)) for leaf in leaves)
+
+
+def test_nodes_are_not_shared_where_the_old_pack_is_still_there(store: Store, memory: MemoryStorage) -> None:
+    """A restore looks where the chunks were moved to, whether or not they are in the old place as well."""
+    old = save(store, items("ABCDEFGHIJ"))
+    parent = save(store, items("AB"))
+    store.points.purge(store.points.find(old), now=True)
+    before = {name: content for name, content in memory.objects.items() if name.startswith("packs/")}
+    assert store.reclaim().packs_compacted
+    survey = Survey(store.context)
+    (moved,) = [one for one in survey.sizes if survey.packs.footer(one).kind == DATA]
+    memory.objects.update(before)
     Tombs(store.context).publish(Tomb(packs=[moved], moves=[]))
 
     with store.writer("item", "known") as writing:

@@ -31,7 +31,8 @@ _COUNT = click.IntRange(0)
 @click.option("--item", metavar="NAME", help="Only the points of this item.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
 @click.option("--purge", is_flag=True, help="Delete for ever, so that it cannot be taken back.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask before --purge.")
+@click.option("--lost", is_flag=True, help="Give up points for ever whose files in `commits` are gone or damaged.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask before --purge and --lost.")
 def forget(
     console: Console,
     opening: Opening,
@@ -39,6 +40,7 @@ def forget(
     item: str | None,
     dry_run: bool,
     purge: bool,
+    lost: bool,
     yes: bool,
     **keep: int | None,
 ) -> int:
@@ -46,20 +48,28 @@ def forget(
 
     They can be taken back by `undelete` for as many days as the store says. `keepstone store reclaim` gives their space
     back after that.
+
+    With --lost, points are given up that are no more to be had: it is entered in the store's log that they were purged,
+    so that verify misses them no longer, and reclaim gives back what only they needed. Until then their data is kept,
+    for the file may come back from a copy of the store.
     """
     from keepstone.errors import UsageError
 
     counts = {name.removeprefix("keep_"): count for name, count in keep.items() if count is not None}
     if bool(names) == bool(counts):
         raise UsageError("give either recovery points, or rules of retention such as --keep-daily 7")
+    if lost and (not names or purge or item):
+        raise UsageError("--lost goes with recovery points alone; name those that `keepstone store verify` misses")
     store = opening.store()
+    if lost:
+        return _give_up(console, store, names, dry_run, yes)
     reasons: dict[str, list[str]] = {}
     if names:
         points = [store.points.find(name, deleted=purge, item=item) for name in dict.fromkeys(names)]
     else:
         points, reasons = _by_rule(store, item, counts)
-    if purge and points and not dry_run and not yes and sys.stdin.isatty():
-        click.confirm(f"Remove {len(points)} recovery points for ever?", abort=True, err=True)
+    if purge and points and not dry_run:
+        _confirm(f"Remove {len(points)} recovery points for ever?", yes)
     until = {}
     if not dry_run:
         for point in points:
@@ -69,6 +79,25 @@ def forget(
                 until[point.id] = when(store.points.forget(point))
             console.detail.setdefault("deleted", []).append(point.id)
     _tell(console, points, reasons, until, dry_run, purge)
+    return console.ending()
+
+
+def _confirm(question: str, yes: bool) -> None:
+    """Ask whoever is at the terminal."""
+    if not yes and sys.stdin.isatty():
+        click.confirm(question, abort=True, err=True)
+
+
+def _give_up(console: Console, store: Store, names: tuple[str, ...], dry_run: bool, yes: bool) -> int:
+    """`forget --lost`."""
+    commits = list(dict.fromkeys(store.points.find_lost(name) for name in names))
+    if not dry_run:
+        _confirm(f"Give up {len(commits)} lost recovery points for ever?", yes)
+        for commit in commits:
+            store.points.give_up(commit)
+            console.detail.setdefault("given_up", []).append(commit)
+    verb = "would be given up" if dry_run else "given up for ever"
+    console.result({"given_up": commits, "dry_run": dry_run}, [f"{commit}  {verb}" for commit in commits])
     return console.ending()
 
 
