@@ -157,8 +157,10 @@ class Env:
 
 
 def _start_ticks(pid: int) -> int | None:
+    """When a process was started; None where none runs. One that ended and that nobody waited for runs no more."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return int(file.read().rpartition(")")[2].split()[19])  # field 22, after the name in brackets
+            fields = file.read().rpartition(")")[2].split()  # from the third on, after the name in brackets
+        return None if fields[0] in "ZX" else int(fields[19])
     except (OSError, IndexError, ValueError):
         return None

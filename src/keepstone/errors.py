@@ -22,6 +22,7 @@
     ├── UnsupportedFormat              a foreign or newer store; upgrade Keepstone
     ├── StorageError                   the storage below failed
     │   └── StorageFull
+    ├── RestoreIncomplete              a part of the point was left out; everything else is restored
     ├── LeaseLost                      this writer was aborted; nothing of it is visible, start again
     ├── WriterFailed                   a part of the backup pipeline broke; nothing was committed
     └── GuardRefused                   a lock or a guard forbids it
@@ -45,6 +46,7 @@ __all__ = [
     "ObjectExists",
     "ObjectMissing",
     "PointNotFound",
+    "RestoreIncomplete",
     "RollbackDetected",
     "SourceFailed",
     "SourceMissing",
@@ -197,6 +199,13 @@ class StorageFull(StorageError):
 
     code = "StorageFull"
     status = 507
+
+
+class RestoreIncomplete(KeepstoneError):
+    """What is damaged in the store, or was refused by the operating system, was left out of a restore that is done."""
+
+    code = "RestoreIncomplete"
+    exit_code = 4
 
 
 class LeaseLost(KeepstoneError):

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.cli.running import Cli
+from tests.cli.running import Cli, noise
 
 pytestmark = pytest.mark.store
 
@@ -78,6 +79,74 @@ def test_point_with_warnings_is_good_and_ends_with_4(made: Cli) -> None:
     assert Path("new").read_bytes() == disk.read_bytes()
 
 
+def test_only_points_that_need_what_is_damaged_are_called_damaged(made: Cli) -> None:
+    """The first file of a shared pack is damaged, and the second point is of the second file alone."""
+    tree = made.path / "tree"
+    tree.mkdir()
+    for number in range(2):
+        (tree / f"file{number}").write_bytes(noise(2 << 20, number))
+    bad = made.backup(tree)
+    (tree / "file0").unlink()
+    made.backup(tree)
+    data = made.packs()[0]
+    flip(data, 0.1)
+
+    ended = made("verify", "--deep", "--json", code=1)
+
+    assert ended.json["damaged_points"] == [bad["id"]]
+    assert [finding["object"] for finding in ended.json["findings"]] == [str(data.relative_to(made.store))]
+    assert ended.json["bytes_read"] > 4 << 20
+    made("restore", "latest", "--target", "new")
+    assert (made.path / "new/file1").read_bytes() == (tree / "file1").read_bytes()
+
+
+def test_damage_that_was_found_is_told_until_it_is_mended(made: Cli) -> None:
+    """By the quick look too, in another process than the deep one: it is the nightly one."""
+    made.backup(made.disk())
+    whole = made.packs()[0].read_bytes()
+    flip(made.packs()[0], 0.3)
+    made("verify")  # which reads no data, and has not heard of it yet
+    made("verify", "--deep", code=1)
+
+    told = made("verify", code=1).out
+
+    assert "the store is whole" not in told
+    assert "its data has not been read since; `keepstone store verify --deep`" in told
+    made.packs()[0].write_bytes(whole)
+    made("verify", "--deep")
+    assert "the store is whole" in made("verify").out
+
+
+def test_damaged_points_are_told_wherever_all_are_looked_at(made: Cli) -> None:
+    disk = made.disk()
+    made.backup(disk)
+    good = made.backup(made.disk(seed=1), "--item", "good")
+    (bad,) = [path for path in (made.store / "commits").iterdir() if path.name != good["id"]]
+    flip(bad)
+
+    found = made("find", "x", "--json", code=4)
+    stat = made("stat", "--json", code=4)
+
+    for ended in (found, stat):
+        assert bad.name in ended.json["warnings"][0]["message"]
+        assert bad.name in ended.err
+    assert (stat.json["points"], stat.json["packs"]) == (1, 4)
+    made.packs()[0].write_bytes(b"")
+    assert made("stat", "--json", code=4).json["warning_count"] >= 2
+
+
+def test_data_that_is_damaged_does_not_stop_reclaim(made: Cli) -> None:
+    """Only what it needs to see does: points, manifests, and what is in the packs."""
+    disk = made.disk()
+    made.backup(disk)
+    made.backup(made.disk(seed=1), "--item", "dead")
+    made("forget", "latest", "--purge")
+    flip(made.packs()[0], 0.3)
+    flip(made.packs()[1], 0.3)
+
+    assert made("reclaim", "--json").json["packs_deleted"] == 2
+
+
 @pytest.mark.parametrize(
     ("content", "code", "error"),
     [
@@ -97,7 +166,9 @@ def test_foreign_newer_or_damaged_store_is_named_as_such(
         descriptor.write_bytes(content)
 
     for verb in ("list", "stat", "verify"):
-        assert made(verb, "--json", code=code).error == error
+        ended = made(verb, "--json", code=code)
+        assert ended.error == error
+        assert re.search("; (restore|use|check|make)|, or make", ended.err), "no next step"
 
 
 def test_lost_point_is_given_up(made: Cli) -> None:

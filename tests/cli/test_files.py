@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,25 @@ def test_one_file_is_an_item(made: Cli, tree: Path) -> None:
 
     assert (point["kind"], point["files"]) == ("files", 1)
     assert content(Path("new")) == {"a.txt": (tree / "docs/a.txt").read_bytes()}
+
+
+def test_one_file_goes_back_to_its_place(made: Cli, tree: Path) -> None:
+    """Where it was deleted and where it was changed; nothing beside it is touched."""
+    path = tree / "docs/a.txt"
+    made.backup(path)
+    before = content(tree)
+    path.unlink()
+
+    restored = made("restore", "latest", "--in-place", "--json").json
+
+    assert (restored["target"], restored["files"]) == (str(tree / "docs"), 1)
+    assert content(tree) == before
+    path.write_text("changed")
+    made("restore", "latest", path, "--in-place", "--delete")
+    assert content(tree) == before
+    shutil.rmtree(tree / "docs")
+    made("restore", "latest", "--in-place")
+    assert content(tree / "docs") == {"a.txt": before["docs/a.txt"]}
 
 
 def test_image_is_a_plain_file_where_it_is_called_one(made: Cli) -> None:
@@ -212,11 +232,156 @@ def test_damaged_file_is_left_out_and_the_restore_says_so(made: Cli, tree: Path)
     largest = made.packs()[0]
     largest.unlink()
 
-    ended = made("restore", "latest", "--target", "new", "--json", code=1)
+    ended = made("restore", "latest", "--target", "new", "--json", code=4)
 
     assert ended.error == "RestoreIncomplete"
     assert [path for path, _ in ended.json["failed"]] == ["late"]
     assert set(content(Path("new"))) == set(content(tree)) - {"late"}
+
+
+def test_failed_restore_says_what_it_leaves(made: Cli, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk and an interruption; a target in which nothing is goes again."""
+    made.backup(tree)
+    real = FileSystem.open
+
+    def failing(error: BaseException, part: bytes) -> Any:
+        def call(path: Any, flags: int, *given: Any, **named: Any) -> int:
+            if not isinstance(path, int) and part in os.fsencode(path) and flags & os.O_CREAT:
+                raise error
+            return real(path, flags, *given, **named)
+
+        return staticmethod(call)
+
+    full = OSError(28, "No space left on device")
+    for error, code, name in ((full, 1, "StorageFull"), (KeyboardInterrupt(), 130, "Interrupted")):
+        target = made.path / name
+        monkeypatch.setattr(FileSystem, "open", failing(error, b"large.bin"))
+        ended = made("restore", "latest", "--target", target, "--json", code=code)
+        monkeypatch.setattr(FileSystem, "open", staticmethod(real))
+
+        assert ended.error == name
+        if target.exists():
+            assert "--in-place" in ended.err
+            assert content(target).items() < content(tree).items()
+        if code == 1:
+            assert str(target / "large.bin") in ended.err
+        made("restore", "latest", "--target", target, "--in-place", "--json")
+        assert content(target) == content(tree)
+    monkeypatch.setattr(FileSystem, "open", failing(full, b""))
+    ended = made("restore", "latest", "large.bin", "--target", "gone", "--json", code=1)
+    assert "--in-place" not in ended.err
+    assert not Path("gone").exists()
+
+
+def test_tar_that_cannot_be_written_is_named(made: Cli, tree: Path) -> None:
+    made.backup(tree)
+    Path("file").touch()
+
+    for place, code, error in (
+        ("missing/a.tar", 3, "ResourceNotFound"),
+        ("file/a.tar", 3, "ResourceNotFound"),
+        (".", 1, "TargetExists"),
+        ("/proc/a.tar", 3, "ResourceNotFound"),
+    ):
+        ended = made("restore", "latest", "--tar", place, "--json", code=code)
+        assert ended.error == error
+        assert place in ended.err
+
+
+def test_tar_on_a_full_disk_is_named_and_removed(made: Cli, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.backup(tree)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+
+    ended = made("restore", "latest", "--tar", "a.tar", "--json", code=1)
+
+    assert ended.error == "StorageFull"
+    assert "a.tar" in ended.err
+    assert not Path("a.tar").exists()
+
+
+def test_deleted_point_is_restored_and_searched_by_its_id(made: Cli, tree: Path) -> None:
+    kept = made.backup(tree)
+    (tree / "docs/new").touch()
+    deleted = made.backup(tree)
+    made("forget", deleted["id"])
+
+    made("restore", deleted["short"], "--target", "by id")
+    made("restore", "latest", "--target", "latest")
+
+    assert content(Path("by id")) == content(tree)
+    assert made("show", "latest", "--json").json["point"]["id"] == kept["id"]
+    assert "docs/new" not in content(Path("latest"))
+    assert made("find", "new", "--point", deleted["id"], "--json").json["found"][0]["path"] == "docs/new"
+    made("find", "new", code=3)
+    assert "undelete" in made("forget", deleted["id"], code=3).err
+    made("forget", kept["id"])
+    assert "all recovery points are deleted" in made("restore", "latest", "--target", "none", code=3).err
+
+
+def test_item_that_is_not_there_is_named(made: Cli, tree: Path) -> None:
+    made.backup(tree)
+
+    for verb, more in (("restore", ("--target", "new")), ("show", ())):
+        for name in ("latest", "abc"):
+            ended = made(verb, name, "--item", "nope", *more, code=3)
+            assert "item 'nope'" in ended.err
+            assert "yet" not in ended.err
+
+
+NAMES = [
+    b"bad\xff",
+    b"bad\\xff",
+    b"back\\slash",
+    b"new\nline",
+    b"\x1b[2J",
+    "\u00a0nbsp".encode(),
+    "\u200b\U000e0001".encode(),
+    b"\xc3",
+]
+
+
+def test_paths_are_taken_as_they_are_shown(made: Cli, tree: Path) -> None:
+    """By find, for people and for programs; each name alone comes back."""
+    odd = os.fsencode(tree / "odd")
+    os.mkdir(odd)
+    for name in NAMES:
+        with open(os.path.join(odd, name), "wb") as file:
+            file.write(name)
+    point = made.backup(tree)
+
+    shown = [entry["path"] for entry in made("find", "odd/*", "--json").json["found"]]
+    lines = made("find", "odd/*").out.splitlines()[1:]
+
+    assert [line.rpartition("  ")[2] for line in lines] == shown
+    assert len(set(shown)) == len(NAMES)
+    restored = set()
+    for number, path in enumerate(shown):
+        made("restore", point["id"], path, "--target", f"{number}")
+        ((_, data),) = content(Path(f"{number}")).items()
+        restored.add(data)
+    assert restored == set(NAMES)
+    for number, name in enumerate(NAMES):
+        if name != b"bad\\xff":  # which is the other one's form
+            made("restore", point["id"], os.fsdecode(b"odd/" + name), "--target", f"as it is {number}")
+            assert [*content(Path(f"as it is {number}")).values()] == [name]
+    made("restore", point["id"], os.fsdecode(odd + b"/bad\xff"), "--target", "whole path")
+    assert [*content(Path("whole path")).values()] == [b"bad\xff"]
+
+
+def test_item_named_after_a_path_that_is_no_text(made: Cli) -> None:
+    source = os.fsdecode(os.fsencode(made.path) + b"/i\xff")
+    os.mkdir(source)
+    point = made.backup(source)
+
+    for name in (source, point["item"]):
+        assert made("restore", "latest", "--item", name, "--target", f"new {len(name)}", "--json").json["point"]
+        assert len(made("list", "--item", name, "--json").json["points"]) == 1
+        assert made("show", "latest", "--item", name, "--json").json["point"]["id"] == point["id"]
+        shutil.rmtree(f"new {len(name)}")
 
 
 def test_find_searches_all_points(made: Cli, tree: Path) -> None:

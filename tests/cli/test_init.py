@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import stat
 from binascii import a2b_base64
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from keepstone.crypto import open_kit
+from keepstone.env import FileSystem
 from tests.cli.running import IDENTITY, RECIPIENT, Cli
 
 pytestmark = pytest.mark.store
@@ -144,3 +147,75 @@ def test_full_disk_leaves_neither_key_nor_folder(cli: Cli, monkeypatch: pytest.M
     assert cli("init", "--json", code=1).error == "StorageFull"
 
     assert everything(cli.path) == {"home", "home/keys"}
+
+
+@pytest.mark.parametrize("kit", ["/proc/none/kit.age", "/dev/null/kit.age", "file/kit.age"])
+def test_kit_that_cannot_be_written_leaves_no_store(cli: Cli, kit: str) -> None:
+    """Nobody is left with a store whose kit is missing: the next try begins from nothing."""
+    (cli.path / "file").touch()
+
+    ended = cli("init", "--json", "--kit-recipient", RECIPIENT, "--kit", kit, code=3)
+
+    assert ended.error == "ResourceNotFound"
+    assert f"{kit}: " in ended.err
+    assert "check the path" in ended.err
+    assert "disk" not in ended.err
+    assert everything(cli.path) <= {"file", "home", "home/keys"}
+    cli.init()
+
+
+def test_full_disk_of_the_kit_leaves_no_store(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = FileSystem.write
+
+    def full(descriptor: int, data: bytes) -> int:
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("kit.age"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, data)
+
+    monkeypatch.setattr(FileSystem, "write", staticmethod(full))
+
+    ended = cli("init", "--json", "--kit-recipient", RECIPIENT, "--kit", "away/kit.age", code=1)
+
+    assert ended.error == "StorageFull"
+    assert "away/kit.age" in ended.err
+    assert everything(cli.path) == {"home", "home/keys"}
+
+
+@pytest.mark.parametrize("place", ["afile", "dangling"])
+def test_place_that_is_no_folder(cli: Cli, place: str) -> None:
+    (cli.path / "afile").touch()
+    (cli.path / "dangling").symlink_to("nowhere")
+
+    ended = cli.run("store", "init", "--store", place, "--json", code=1)
+
+    assert ended.error == "StoreExists"
+    assert f"{place} is there already and is no folder" in ended.err
+    assert everything(cli.path) == {"afile", "dangling"}
+
+
+def test_place_beneath_a_file(cli: Cli) -> None:
+    (cli.path / "afile").touch()
+
+    ended = cli.run("store", "init", "--store", "afile/x", "--json", "--kit-recipient", RECIPIENT, code=3)
+
+    assert "check the path" in ended.err
+    assert "keepstone store init" not in ended.err
+
+
+def test_taken_place_is_named(cli: Cli) -> None:
+    cli.store.mkdir()
+    (cli.store / "file").touch()
+
+    assert f"{cli.store}: there is something already (file)" in cli("init", code=1).err
+
+
+@pytest.mark.parametrize("kit", ["store/kit.age", "store/a/kit.age", "link/kit.age"])
+def test_kit_in_the_store_is_refused(cli: Cli, kit: str) -> None:
+    """It would be lost with the store, and whoever finds the store would find it."""
+    (cli.path / "link").symlink_to("store")
+
+    assert "keep the recovery kit away from it" in cli("init", "--kit", kit, code=2).err
+    assert everything(cli.path) == {"link"}
+
+    cli.init()
+    assert cli("key kit", "--out", kit, "--kit-recipient", RECIPIENT, "--json", code=2).error == "BadRequest"

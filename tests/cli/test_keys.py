@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -166,3 +167,51 @@ def test_secrets_do_not_reach_output_or_arguments(made: Cli, monkeypatch: pytest
         assert "battery" not in ended.out
         assert "battery" not in ended.err.replace("echo wrong donkey battery", "")
     assert os.environ.get("KEEPSTONE_PASSPHRASE") is None
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--kit-identity", "identity"), "--kit"),
+        (("--kit", "kit.age", "--key-file", "my.key"), "--key-file"),
+        (("--key-file", "my.key", "--passphrase-file", "secret"), "--key-file"),
+        (("--kit", "kit.age", "--kit-identity", "identity", "--passphrase-command", "true"), "--kit-identity"),
+    ],
+)
+def test_options_that_would_count_for_nothing(made: Cli, options: tuple[str, ...], named: str) -> None:
+    ended = made("list", "--json", *options, code=2)
+
+    assert ended.error == "BadRequest"
+    assert named in ended.err
+
+
+def test_whether_a_file_may_be_read_shows_when_it_is_opened(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it is 5, not allowed; what access(2) thinks beforehand is nobody's wrong use of the command."""
+    cli.init("--key-file", "my.key", "--kit", "kit.age")
+    Path("identity").write_text(IDENTITY)
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+
+    cli("list", "--key-file", "my.key")
+    cli("list", "--kit", "kit.age", "--kit-identity", "identity")
+
+    opened = Path.read_bytes
+
+    def denied(path: Path) -> bytes:
+        if path.name == "kit.age":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path)
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    ended = cli("list", "--kit", "kit.age", "--kit-identity", "identity", "--json", code=5)
+    assert ended.error == "AccessDenied"
+    assert "kit.age: Permission denied; check its owner and permissions" in ended.err
+
+
+def test_kit_that_is_none_is_named(made: Cli) -> None:
+    Path("none.age").write_text("hello")
+    Path("identity").write_text(IDENTITY)
+
+    ended = made("list", "--kit", "none.age", "--kit-identity", "identity", code=1)
+
+    assert "none.age: this is no recovery kit" in ended.err
+    assert "faster machine" not in ended.err

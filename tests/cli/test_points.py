@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import click
 import pytest
 
 from keepstone.env import Env
@@ -151,7 +153,65 @@ def test_reclaim_purges_deleted_points_when_told_to(made: Cli) -> None:
     assert dry["dry_run"] is True
     assert (kept["packs_deleted"], kept["points_purged"]) == (0, 0)
     assert purged["purged"] == [point["id"]]
+    assert purged["points_purged"] == 1
     assert made.packs() == []
+
+
+def test_reclaim_says_how_many_points_it_purged(made: Cli) -> None:
+    for number in range(3):
+        made.backup(made.disk(seed=number), "--item", str(number))
+    made("forget", "--item", "1", "latest")
+    made("forget", "--item", "2", "latest")
+
+    assert re.search(r"^points purged: +2$", made("reclaim", "--purge-now").out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("n", 130, 1), ("y", 0, 0)])
+def test_reclaim_asks_before_it_purges(
+    made: Cli, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, left: int
+) -> None:
+    made.backup(made.disk())
+    made("forget", "latest")
+    asked: list[str] = []
+
+    def confirm(question: str, *, abort: bool, err: bool) -> None:
+        asked.append(question)
+        if answer == "n":
+            raise click.Abort
+
+    monkeypatch.setattr(click, "confirm", confirm)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+
+    made("reclaim", code=0)
+    made("reclaim", "--purge-now", code=code)
+
+    assert asked == ["Remove 1 deleted recovery points for ever?"]
+    assert len(made("list", "--deleted", "--json").json["points"]) == left
+    made("reclaim", "--purge-now", "--yes")
+    made("reclaim", "--purge-now")
+    assert len(asked) == 1
+
+
+def test_dry_run_of_reclaim_counts_what_is_due(cli: Cli) -> None:
+    cli.init("--soft-delete-days", "0")
+    cli.backup(cli.disk())
+    cli("forget", "latest")
+
+    tried = cli("reclaim", "--dry-run", "--json").json
+    done = cli("reclaim", "--json").json
+
+    assert (tried["points_purged"], tried["bytes_dead"]) == (1, done["bytes_freed"])
+    assert (done["points_purged"], done["bytes_freed"] > 700_000) == (1, True)
+
+
+def test_item_that_has_no_points(made: Cli) -> None:
+    """A slip of the pen is no retention that keeps everything."""
+    made.backup(made.disk())
+
+    ended = made("forget", "--item", "typo", "--keep-daily", "1", "--json", code=3)
+
+    assert ended.error == "RecoveryPointNotFound"
+    assert "item 'typo'" in ended.err
 
 
 def test_locked_point_is_not_purged(made: Cli) -> None:
@@ -164,7 +224,7 @@ def test_locked_point_is_not_purged(made: Cli) -> None:
     made("forget", "latest")
     refused = made("reclaim", "--purge-now", "--json", code=4)
     assert refused.json["purged"] == []
-    assert "locked" in refused.json["warnings"][0]["message"]
+    assert f"is locked until {point['locked_until']}" in refused.json["warnings"][0]["message"]
     made("undelete", point["short"])
     assert [found["id"] for found in made.points()] == [point["id"]]
 

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from keepstone.disks import RawSink
+from keepstone.errors import StorageFull
 from tests.cli.running import Cli, noise
 
 pytestmark = pytest.mark.store
@@ -88,16 +92,58 @@ def test_what_makes_no_sense_for_a_disk(made: Cli, disk: Path, arguments: tuple[
     assert not Path("new").exists()
 
 
-def test_damaged_store_restores_nothing_wrong(made: Cli, disk: Path) -> None:
+def test_damaged_store_restores_everything_else(made: Cli, disk: Path) -> None:
     pack = made.packs()[0]
     data = bytearray(pack.read_bytes())
     data[len(data) // 2] ^= 4
     pack.chmod(0o600)
     pack.write_bytes(data)
 
-    assert made("restore", "latest", "--target", "new", "--json", code=1).error == "CorruptObject"
+    ended = made("restore", "latest", "--target", "new", "--json", code=4)
 
+    assert ended.error == "RestoreIncomplete"
+    (lost,) = ended.json["failed"]
+    expected = bytearray(disk.read_bytes())
+    expected[lost["offset"] : lost["offset"] + lost["length"]] = bytes(lost["length"])
+    assert Path("new").read_bytes() == expected
+    assert f"bytes {lost['offset']} to {lost['offset'] + lost['length'] - 1} are not restored" in ended.err
+
+
+def test_overwritten_disk_is_said_to_be_neither(made: Cli, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new file is removed, of which there is nothing to say."""
+
+    def full(*_: object) -> None:
+        raise StorageFull("no room")
+
+    Path("old").write_bytes(noise(3 << 20, 1))
+    monkeypatch.setattr(RawSink, "finish", full)
+
+    for target, options, said in (("old", ("--overwrite",), True), ("old", ("--in-place",), True), ("new", (), False)):
+        ended = made("restore", "latest", "--target", target, *options, "--json", code=1)
+        assert ended.error == "StorageFull"
+        assert ("neither what it was" in ended.err) is said
     assert not Path("new").exists()
+    monkeypatch.undo()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a loop device")
+def test_device_is_overwritten_only_when_told_to(made: Cli, disk: Path) -> None:
+    backing = made.path / "backing"
+    backing.write_bytes(bytes(4 << 20))
+    attached = subprocess.run(["losetup", "--find", "--show", backing], capture_output=True, text=True, check=False)
+    if attached.returncode:
+        pytest.skip("there is no loop device")
+    device = attached.stdout.strip()
+    try:
+        assert made("restore", "latest", "--target", device, "--json", code=1).error == "TargetExists"
+        try:
+            Path(device).write_bytes(bytes(512))
+        except PermissionError:
+            pytest.skip("nobody may write to a loop device here")
+        made("restore", "latest", "--target", device, "--overwrite")
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+    assert backing.read_bytes() == disk.read_bytes() + bytes(1 << 20)
 
 
 def test_target_in_no_folder_is_not_found(made: Cli, disk: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -65,6 +66,16 @@ def test_wrong_usage_ends_with_2_and_one_sentence(cli: Cli, arguments: tuple[str
     assert cli.run(*arguments, "--json", code=2).error == "BadRequest"
 
 
+@pytest.mark.parametrize("arguments", [(), ("store",), ("store", "key")])
+def test_group_without_a_command_shows_its_help(cli: Cli, arguments: tuple[str, ...]) -> None:
+    ended = cli.run(*arguments, code=2)
+
+    first, *help = ended.err.splitlines()
+    assert first == "keepstone: no command is given"
+    assert help == cli.run(*arguments, "--help").out.splitlines()
+    assert ended.out == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "error"),
     [
@@ -119,6 +130,24 @@ def test_error_of_the_operating_system_is_translated(made: Cli, monkeypatch: pyt
         ended = made("stat", "--json", code=code)
         assert ended.error == error
         assert "/some/file" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("number", "what", "said"),
+    [(errno.EACCES, "file", "check its owner and permissions"), (errno.EROFS, "file", "it is mounted read-only")],
+)
+def test_what_was_not_allowed_is_told_apart(
+    made: Cli, monkeypatch: pytest.MonkeyPatch, number: int, what: str, said: str
+) -> None:
+    def failing(_: Store) -> None:
+        raise OSError(number, os.strerror(number), what)
+
+    monkeypatch.setattr(Store, "stat", failing)
+
+    message = made("stat", "--json", code=5).json["error"]["message"]
+    assert message.startswith(what)
+    assert said in message
+    assert ("read-only" in message) is (number == errno.EROFS)
 
 
 def test_what_was_done_before_a_failure_is_told(made: Cli) -> None:

@@ -404,7 +404,7 @@ def test_no_way_leads_out(world: World, way: bytes) -> None:
         with pytest.raises(OSError, match=r"."):
             beneath.open(way)
         with pytest.raises(OSError, match=r"."):
-            beneath.remove(way + b"/inner", lambda path, is_directory: False)
+            beneath.remove(way + b"/inner", lambda path, is_directory: False, lambda _: False)
     finally:
         beneath.close()
     forget_links(before := dict(world.before), after := world.seen())

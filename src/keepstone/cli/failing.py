@@ -20,7 +20,7 @@ def report(error: Exception, console: Console) -> int:
     if isinstance(error, OSError):
         error = failure(error, os.fsdecode(error.filename) if error.filename else "the operating system")
     if isinstance(error, KeepstoneError):
-        console.fail(error.code, str(error))
+        console.fail(error.code, str(error) + console.done())
         return error.exit_code
     hint = "" if console.debug else "; run it again with --debug and report what it prints"
     console.fail("InternalError", f"internal error: {type(error).__name__}: {error}{hint}")

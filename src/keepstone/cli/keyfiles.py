@@ -35,10 +35,13 @@ def key_files(settings: Settings, store_id: str) -> list[Path]:
     return [key_file(settings, store_id), *([following] if following.exists() else [])]
 
 
-def place_for_kit(settings: Settings, store_id: str, chosen: Path | None) -> Path:
-    """Where a new recovery kit goes. Earlier ones stay good, so none is overwritten: `AlreadyExists`."""
-    from keepstone.errors import AlreadyExists
+def place_for_kit(settings: Settings, store_id: str, chosen: Path | None, store: Path) -> Path:
+    """Where a new recovery kit of this store goes. Earlier ones stay good, so none is overwritten: `AlreadyExists`.
+    Nor may it lie in the store, with which it would be lost: `UsageError`."""
+    from keepstone.errors import AlreadyExists, UsageError
 
+    if (chosen or settings.kits).resolve().is_relative_to(store.resolve()):
+        raise UsageError(f"{chosen or settings.kits} is in the store itself; keep the recovery kit away from it")
     if chosen is not None:
         if chosen.exists():
             raise AlreadyExists(f"{chosen} is there already; choose another file for the recovery kit")
@@ -52,7 +55,7 @@ def write_private(env: Env, path: Path, data: bytes) -> None:
 
     `AlreadyExists` where there is something, and what else the operating system says; nothing is left behind then.
     """
-    from keepstone.errors import AlreadyExists
+    from keepstone.errors import AlreadyExists, NotFound
     from keepstone.objects import failure
 
     fs = env.fs
@@ -71,9 +74,11 @@ def write_private(env: Env, path: Path, data: bytes) -> None:
             fs.close(descriptor)
         _sync(env, path.parent)
     except FileExistsError as error:
+        if not path.parent.is_dir():
+            raise NotFound(f"{path}: {path.parent} is no folder; check the path") from error
         raise AlreadyExists(f"{path} is there already; choose another file") from error
     except OSError as error:
-        raise failure(error, str(path)) from error
+        raise failure(error, str(path), missing=NotFound) from error
 
 
 def replace_private(env: Env, source: Path, target: Path) -> None:

@@ -11,6 +11,7 @@ import click
 
 from keepstone.cli.console import Console
 from keepstone.cli.keyfiles import write_private
+from keepstone.cli.render import text
 
 if TYPE_CHECKING:
     from keepstone.crypto import Keyring
@@ -78,7 +79,7 @@ class Sealing:
         from keepstone.crypto import generate_passphrase, make_kit
 
         passphrase = "" if self.recipients else generate_passphrase(env)
-        description = f"store {keyring.store_id.hex()} in {place}"
+        description = f"store {keyring.store_id.hex()} in {text(place)}"
         kit = make_kit(env, keyring, description, passphrase=passphrase or None, recipients=self.recipients)
         write_private(env, path, kit)
         return WrittenKit(path, passphrase, self.recipients)

@@ -41,6 +41,19 @@ class Opening:
     kit: Path | None
     identity: Path | None
 
+    def __post_init__(self) -> None:
+        """`UsageError` where one of the options would count for nothing."""
+        from keepstone.errors import UsageError
+
+        passphrase = self.secret.file is not None or self.secret.command is not None
+        if self.identity is not None and self.kit is None:
+            raise UsageError("--kit-identity opens a recovery kit; name it by --kit")
+        if self.kit is not None and self.key_file is not None:
+            raise UsageError("--kit and --key-file both open the store; give one of them")
+        if passphrase and (self.key_file is not None or self.identity is not None):
+            other = "--key-file" if self.key_file is not None else "--kit-identity"
+            raise UsageError(f"{other} and a passphrase both open it; give one of them")
+
     def settings(self) -> Settings:
         """This machine's."""
         from keepstone.settings import Settings
@@ -90,6 +103,14 @@ class Opening:
             ) from error
 
     def _open_kit(self, path: Path) -> Kit:
+        from keepstone.errors import CorruptObject, UnsupportedFormat, WrongKey
+
+        try:
+            return self._read_kit(path)
+        except (CorruptObject, UnsupportedFormat, WrongKey) as error:
+            raise type(error)(f"{path}: {error}") from error
+
+    def _read_kit(self, path: Path) -> Kit:
         from keepstone.crypto import open_kit
         from keepstone.errors import SourceMissing
         from keepstone.objects import failure
@@ -128,7 +149,8 @@ class _Asked:
 
 
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-_FILE = click.Path(path_type=Path, dir_okay=False)
+# Whether a file may be read shows when it is opened: click's own look would call that a wrong use.
+_FILE = click.Path(path_type=Path, dir_okay=False, readable=False)
 
 
 def _options(*options: _Decorator) -> _Decorator:
@@ -145,7 +167,7 @@ def _options(*options: _Decorator) -> _Decorator:
 place_option = click.option(
     "--store",
     "place",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     required=True,
     metavar="DIR",
     envvar="KEEPSTONE_STORE",
@@ -179,7 +201,9 @@ output_options = _options(
         expose_value=False,
         help="The same, after one JSON object a line for what happens meanwhile.",
     ),
-    click.option("--quiet", "-q", is_flag=True, expose_value=False, help="Say nothing but the result and errors."),
+    click.option(
+        "--quiet", "-q", is_flag=True, expose_value=False, help="Say nothing but the result, warnings and errors."
+    ),
     click.option("--debug", is_flag=True, expose_value=False, help="Show where an error comes from."),
 )
 

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -45,16 +45,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _terminable():
             code = _run(given, console)
-            sys.stdout.flush()
-            return code
-    except BrokenPipeError:
-        # Whoever read our output has gone. What is still in the buffer must not fail again when the process ends.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError:  # whoever read our output has gone
+        code = 1
     except KeyboardInterrupt:
         console.fail("Interrupted", "interrupted; nothing that was acknowledged is lost")
-        return INTERRUPTED
+        code = INTERRUPTED
+    return code if _flushed() else code or 1
+
+
+def _flushed() -> bool:
+    """Whether the standard output took everything. What it did not take must not fail again when the process ends."""
+    output: TextIO | None = sys.stdout  # None where it was closed before the program began
+    if output is None:
+        return True
+    try:
+        output.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+        return False
+    return True
 
 
 def _run(given: list[str], console: Console) -> int:
@@ -67,6 +77,9 @@ def _run(given: list[str], console: Console) -> int:
         return end.code if isinstance(end.code, int) else 1
     except click.Abort:  # at a prompt
         raise KeyboardInterrupt from None
+    except click.exceptions.NoArgsIsHelpError as error:
+        console.fail("BadRequest", "no command is given" if console.json else f"no command is given\n{error.message}")
+        return error.exit_code
     except click.ClickException as error:
         console.fail("BadRequest", _usage(error))
         return error.exit_code

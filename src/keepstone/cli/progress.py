@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import click
 
 from keepstone.cli.console import Console
-from keepstone.cli.render import duration, path_text, safe, size
+from keepstone.cli.render import duration, escaped, safe, size
 
 __all__ = ["Meter", "metered"]
 
@@ -44,7 +44,7 @@ class Meter:
 
     def warn(self, path: bytes, message: str) -> None:
         with self._lock:
-            self._console.warn(safe(message), safe(path_text(path)))
+            self._console.warn(safe(message), escaped(path))
 
     @property
     def seconds(self) -> float:

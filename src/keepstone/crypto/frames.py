@@ -45,4 +45,4 @@ def open_frame(key: bytes, data: Buffer, aad: bytes, into: memoryview) -> None:
         AESGCM(key).decrypt_into(_NONCE, data, aad, into)
     except InvalidTag:
         into[:] = bytes(len(into))  # the cipher has left the text there that nobody vouches for
-        raise CorruptObject("the sealed bytes fail their authentication; run verify --deep") from None
+        raise CorruptObject("the sealed bytes fail their authentication") from None

@@ -160,4 +160,6 @@ def _failure(error: OSError, what: str) -> KeepstoneError:
         return AccessDenied(f"{what}: {error.strerror}; run as its owner")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(f"{what}: {error.strerror}; make room and try again")
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return StorageError(f"{what}: {error.strerror}; check the path")
     return StorageError(f"{what}: {error.strerror}; check the disk")

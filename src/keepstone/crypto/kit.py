@@ -34,6 +34,7 @@ _FORMAT = "keepstone recovery kit"
 _VERSION = 1
 _MAX_SIZE = 64 * 1024
 _WRONG_KEY = ("Decryption failed", "No matching keys found")  # what age says where a key does not fit
+_SLOW = "Excessive work"
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
 _GROUPS = 8
 _GROUP = 5
@@ -137,7 +138,8 @@ def open_kit(data: bytes, *, passphrase: str | None = None, identity: str | None
             what = "passphrase" if passphrase else "identity"
             raise WrongKey(f"the {what} does not open the recovery kit; try another one, or another copy") from None
         why = " ".join(str(error).split())
-        raise CorruptObject(f"the recovery kit does not open ({why}); take another copy, or a faster machine") from None
+        faster = ", or a faster machine" if why.startswith(_SLOW) else ""
+        raise CorruptObject(f"this is no recovery kit, or a damaged one ({why}); take another copy{faster}") from None
     return _read(plain)
 
 

@@ -8,6 +8,7 @@ import errno
 from keepstone.errors import (
     AccessDenied,
     KeepstoneError,
+    NotFound,
     ObjectExists,
     ObjectMissing,
     SourceFailed,
@@ -21,7 +22,8 @@ from keepstone.errors import (
 __all__ = ["failure"]
 
 _NEXT: dict[type[KeepstoneError], str] = {
-    AccessDenied: "check its owner and permissions, and whether it is mounted read-only",
+    AccessDenied: "check its owner and permissions",
+    NotFound: "check the path",
     ObjectExists: "it was left as it is; take another name",
     ObjectMissing: "run `keepstone store verify` to see what needs it, and restore it from a copy",
     SourceFailed: "check the disk that it lies on (the kernel's log says more), then back up again",
@@ -29,11 +31,11 @@ _NEXT: dict[type[KeepstoneError], str] = {
     StorageError: "check the disk that it lies on (the kernel's log says more), then try again",
     StorageFull: "make room there, then try again",
     StoreMissing: "check the path and whether it is mounted, or create a store with `keepstone store init`",
-    TargetExists: "choose another target, or allow it to be overwritten",
+    TargetExists: "choose another target, or let it be overwritten (`--overwrite`)",
 }
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_DENIED = {errno.EACCES, errno.EPERM}
 
 
 def failure(
@@ -54,6 +56,8 @@ def failure(
         kind = StorageFull
     elif code in _DENIED:
         kind = AccessDenied
+    elif code == errno.EROFS:
+        return AccessDenied(f"{what}: it is mounted read-only; mount it read-write, or choose another place")
     elif code == errno.EBUSY:
         return AccessDenied(f"{what}: it is in use; unmount it or stop what uses it, then try again")
     return kind(f"{what}: {error.strerror or error}; {_NEXT[kind]}")

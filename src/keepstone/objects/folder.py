@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from keepstone.env import Env, Process
-from keepstone.errors import ObjectExists, ObjectMissing, StorageError, StoreMissing, UsageError
+from keepstone.errors import NotFound, ObjectExists, ObjectMissing, StorageError, StoreMissing, UsageError
 from keepstone.objects.buffers import PAGE, BufferPool, is_aligned
 from keepstone.objects.direct import ROOM, WINDOW, DirectFile, DirectWriter
 from keepstone.objects.failure import failure
@@ -54,7 +54,7 @@ class FolderStorage:
             if create:
                 self._create(str(self.root))
         except OSError as error:
-            raise failure(error, f"store {self.root}", missing=StoreMissing) from error
+            raise failure(error, f"store {self.root}", missing=NotFound) from error
         self._check_root()
 
     def __repr__(self) -> str:

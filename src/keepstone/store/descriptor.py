@@ -66,7 +66,9 @@ def decode_descriptor(data: bytes, place: str) -> Descriptor:
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise CorruptObject(f"keepstone.json of {place} is damaged ({error}); restore it from a copy") from error
     if version.magic != _MAGIC:
-        raise UnsupportedFormat(f"{place} is not a Keepstone store (keepstone.json says {version.magic!r})")
+        raise UnsupportedFormat(
+            f"{place} is not a Keepstone store (keepstone.json says {version.magic!r}); check the path"
+        )
     if version.format != FORMAT:
         raise UnsupportedFormat(
             f"{place} has format {version.format}, this version reads format {FORMAT}; "

@@ -84,12 +84,12 @@ def expand(payload: bytes | bytearray | memoryview, codec: int, raw_length: int)
             decompressor = _local.decompressor = zstandard.ZstdDecompressor()
         try:
             if zstandard.frame_content_size(payload) != raw_length:
-                raise CorruptObject("a frame says another length than its pack; run verify --deep")
+                raise CorruptObject("a frame says another length than its pack")
             data = decompressor.decompress(payload, max_output_size=raw_length)
         except zstandard.ZstdError as error:
-            raise CorruptObject(f"a frame does not decompress ({error}); run verify --deep") from error
+            raise CorruptObject(f"a frame does not decompress ({error})") from error
     else:
-        raise CorruptObject(f"a frame has an unknown codec {codec} or length {raw_length}; run verify --deep")
+        raise CorruptObject(f"a frame has an unknown codec {codec} or length {raw_length}")
     if len(data) != raw_length:
-        raise CorruptObject("a frame has another length than its pack says; run verify --deep")
+        raise CorruptObject("a frame has another length than its pack says")
     return data

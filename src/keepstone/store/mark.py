@@ -255,7 +255,7 @@ class Mark:
                     if (source > target).any():
                         np.maximum(source, target, out=target)
                         changed = True
-        for number in self._moves.old.keys() - self._there:
+        for number in self._base.keys() - self._there:
             if self.needed(number).any():
                 lost[number] = CorruptObject(f"{pack_name(self._numbers.ids[number])} is gone, and a manifest needs it")
         return list(lost.values())

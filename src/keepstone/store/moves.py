@@ -66,12 +66,16 @@ class Moves:
         distance = position - starts[at]
         return first + distance if distance < count else None
 
+    def targets(self, number: int) -> set[int]:
+        """The packs that chunks of this one were moved to."""
+        entry = self.old.get(number)
+        return set() if entry is None else {first >> 32 for _, first in entry[2]}
+
     def leads_to(self, number: int) -> set[int]:
         """This pack and every one that a chunk of it was moved to, once or again and again."""
         found, pending = {number}, [number]
         while pending:
-            entry = self.old.get(pending.pop())
-            new = {first >> 32 for _, first in entry[2]} - found if entry is not None else set()
+            new = self.targets(pending.pop()) - found
             found |= new
             pending += new
         return found

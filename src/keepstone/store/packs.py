@@ -115,7 +115,9 @@ class Packs:
             open_frame(key, sealed, context.frame_aad(header, frame), memoryview(payload))
             return expand(payload, footer.codecs[frame], footer.frame_raw[frame])
         except CorruptObject as error:
-            raise CorruptObject(f"frame {frame} of {pack_name(footer.pack)} is damaged ({error})") from error
+            raise CorruptObject(
+                f"frame {frame} of {pack_name(footer.pack)} is damaged ({error}); restore the pack from a copy"
+            ) from error
 
     def _payload(self, size: int) -> memoryview:
         """A buffer of this thread: fresh megabytes would cost their page faults each time."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -91,19 +92,30 @@ class Points:
             return _FOR_EVER
 
     def find(self, name: str, *, deleted: bool = False, item: str | None = None) -> Point:
-        """The point with this id, or this unambiguous beginning of one, or `latest`; `PointNotFound`."""
-        points = [
-            point for point in self.list(deleted=deleted, damaged=[]) if item is None or point.record.item == item
-        ]
+        """The point with this id, or this unambiguous beginning of one; or `latest`, the newest that is not deleted.
+
+        A deleted one only with `deleted`. `PointNotFound`.
+        """
+        known = self.list(deleted=True, damaged=[])
+        points = [point for point in known if item is None or point.record.item == item]
+        of = "" if item is None else f" of item {item!r}"
         if name == "latest":
+            live = [point for point in points if point.deleted_until is None]
+            if live:
+                return live[-1]
             if points:
-                return points[-1]
+                raise PointNotFound(f"all recovery points{of} are deleted; `keepstone store list --deleted` shows them")
+            if known:
+                raise PointNotFound(f"no recovery point{of}; `keepstone store list` shows the items that there are")
             raise PointNotFound("the store holds no recovery point yet; make one with `keepstone store backup`")
-        found = [point for point in points if _begins(point.id, name)]
+        named = [point for point in points if _begins(point.id, name)]
+        found = [point for point in named if deleted or point.deleted_until is None]
         if len(found) > 1:
             raise UsageError(f"{name!r} begins the id of {len(found)} recovery points; give more of it")
+        if named and not found:
+            raise PointNotFound(f"recovery point {name!r} is deleted; take that back with `keepstone store undelete`")
         if not found:
-            raise PointNotFound(f"no recovery point {name!r}; `keepstone store list` shows what there is")
+            raise PointNotFound(f"no recovery point {name!r}{of}; `keepstone store list` shows what there is")
         return found[0]
 
     def forget(self, point: Point) -> int:
@@ -141,7 +153,10 @@ class Points:
         """
         clock = self._context.env.wall_time()
         if clock < point.record.lock_until:
-            raise GuardRefused(f"recovery point {point.short} is locked; it cannot be purged before its lock ends")
+            end = datetime.fromtimestamp(point.record.lock_until // 10**9, UTC)
+            raise GuardRefused(
+                f"recovery point {point.short} is locked until {end:%Y-%m-%dT%H:%M:%SZ}; it cannot be purged before"
+            )
         until = self._marker(point.id)  # not what an earlier look saw
         if until is None and not now:
             raise UsageError(f"recovery point {point.short} is not deleted; forget it first")
@@ -149,7 +164,7 @@ class Points:
             self.forget(point)  # so that a purge which a crash interrupts is seen to be one
         elif not now and clock < until:
             raise GuardRefused(
-                f"recovery point {point.short} can still be undeleted; wait for its date, or purge it at once"
+                f"recovery point {point.short} can still be undeleted; wait for its date, or `--purge` it at once"
             )
         self._remove(point.id)
 
@@ -159,15 +174,21 @@ class Points:
         storage.delete(commit_name(commit))
         storage.delete(deleted_name(commit))
 
-    def purge_due(self) -> Sequence[Point]:
-        """Purge every soft-deleted point whose date has passed and that is not locked; what was purged."""
+    def due(self) -> Sequence[Point]:
+        """Every soft-deleted point whose date has passed and that is not locked."""
         clock = self._context.env.wall_time()
-        purged = []
-        for point in self.list(deleted=True, damaged=[]):
-            if point.deleted_until is not None and point.deleted_until <= clock and point.record.lock_until <= clock:
-                self.purge(point)
-                purged.append(point)
-        return purged
+        return [
+            point
+            for point in self.list(deleted=True, damaged=[])
+            if point.deleted_until is not None and point.deleted_until <= clock and point.record.lock_until <= clock
+        ]
+
+    def purge_due(self) -> Sequence[Point]:
+        """Purge what is `due`; what was purged."""
+        due = self.due()
+        for point in due:
+            self.purge(point)
+        return due
 
     def lost(self) -> Sequence[str]:
         """The commits whose cells are gone though nobody purged them, are damaged, or cannot be read. Reclaim gives

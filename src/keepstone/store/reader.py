@@ -153,8 +153,15 @@ class LocalReader:
             if positions[-1][0] >= footer.chunks:
                 raise CorruptObject(f"{pack_name(pack)} has no chunk {positions[-1][0]}; run verify")
             spans += [(footer, span) for span in _spans(footer, positions)]
-        futures = [self._pool.submit(self._read_span, footer, span, sink) for footer, span in spans]
+        futures = []
         failure: BaseException | None = None
+        try:
+            for footer, span in spans:
+                futures.append(self._pool.submit(self._read_span, footer, span, sink))
+        except BaseException as error:  # such as no thread to be had; who calls the sink must end before this returns
+            failure = error
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = self._context.env.pool()
         for future in futures:
             try:
                 future.result()

@@ -60,12 +60,12 @@ def reclaim(
     context: Context, points: Points, *, level: int, compact_below: float = COMPACT_BELOW, dry_run: bool = False
 ) -> Reclaimed:
     """One round. Damage that the mark meets stops it before anything is deleted: `CorruptObject`, `ObjectMissing`."""
-    purged = [] if dry_run else points.purge_due()
+    purged = points.due() if dry_run else points.purge_due()
     if not dry_run:
         context.storage.clean()
         leases = Leases(context, Commits(context))
         leases.drain(leases.names(), abort_after=_ABORT_AFTER)
-    survey = Survey(context)
+    survey = Survey(context, without=frozenset(point.id for point in purged))
     tombs = Tombs(context)
     condemned = tombs.condemned()
     sparse = _sparse(survey, condemned, compact_below)
@@ -73,7 +73,12 @@ def reclaim(
     bytes_dead = sum(survey.sizes[pack] for pack in dead) + sum(wasted for _, wasted in sparse)
     if dry_run:
         return Reclaimed(
-            packs_condemned=len(dead), packs_compacted=len(sparse), bytes_dead=bytes_dead, waiting=[], dry_run=True
+            points_purged=len(purged),
+            packs_condemned=len(dead),
+            packs_compacted=len(sparse),
+            bytes_dead=bytes_dead,
+            waiting=[],
+            dry_run=True,
         )
     compacted = _compact(context, survey, [pack for pack, _ in sparse], level)
     if sparse:

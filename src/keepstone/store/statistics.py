@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from keepstone.errors import KeepstoneError
 from keepstone.store.footer import DATA
+from keepstone.store.layout import pack_name
 from keepstone.store.store import Store
 from keepstone.store.survey import Survey
 
@@ -15,7 +17,8 @@ __all__ = ["Statistics", "statistics"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
     """Bytes: `logical` what restores of all points would write, `unique` of distinct chunks before compression,
-    `stored` on the storage in packs, `dead` of `unique` that no point needs."""
+    `stored` on the storage in packs, `dead` of `unique` that no point needs. `damage`: what could not be counted, a
+    sentence each; what only damaged points need counts as dead."""
 
     points: int
     deleted_points: int
@@ -26,6 +29,7 @@ class Statistics:
     unique_bytes: int
     stored_bytes: int
     dead_bytes: int
+    damage: list[str]
 
     @property
     def deduplication(self) -> float:
@@ -34,12 +38,21 @@ class Statistics:
 
 
 def statistics(store: Store) -> Statistics:
-    """Look at the whole store. Damage raises, as in `Survey`."""
-    survey = Survey(store.context)
-    points = store.points.list(deleted=True)
+    """Look at the whole store."""
+    damage: dict[str, None] = {}  # each sentence once, in order
+
+    def note(_: str, error: KeepstoneError) -> None:
+        damage[str(error)] = None
+
+    survey = Survey(store.context, note)
+    points = store.points.list(deleted=True, damaged=[])
     unique = dead = chunks = 0
     for pack in survey.sizes:
-        footer = survey.packs.footer(pack)
+        try:
+            footer = survey.packs.footer(pack)
+        except KeepstoneError as error:
+            note(pack_name(pack), error)
+            continue
         if footer.kind == DATA:
             chunks += footer.chunks
             unique += footer.raw_bytes
@@ -54,4 +67,5 @@ def statistics(store: Store) -> Statistics:
         unique_bytes=unique,
         stored_bytes=sum(survey.sizes.values()),
         dead_bytes=dead,
+        damage=list(damage),
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from keepstone.crypto import KeyProvider, Keyring, Kit, create_keyring, hashing, rewrap
 from keepstone.env import Env
-from keepstone.errors import KeepstoneError, ObjectMissing, StoreExists, StoreMissing, UsageError
+from keepstone.errors import KeepstoneError, ObjectExists, ObjectMissing, StoreExists, StoreMissing, UsageError
 from keepstone.objects import ObjectStorage
 from keepstone.store.chain import Chain
 from keepstone.store.chunking import DISK_CHUNK, FILE_CHUNKS
@@ -82,9 +82,10 @@ class Store:
         hashing_name: str = "blake3",
         soft_delete_days: int = 14,
         store_id: bytes | None = None,
+        ready: Callable[[Keyring], object] | None = None,
     ) -> Store:
-        """Make a store. Its descriptor is written last, so that a store that has one is complete. Where something
-        fails, what was written goes again.
+        """Make a store. Its descriptor is written last, so that a store that has one is complete; `ready` is called
+        just before, with what the recovery kit is made of. Where something fails, what was written goes again.
 
         `StoreExists` where there is one, or where something else lies.
         """
@@ -104,7 +105,10 @@ class Store:
             soft_delete_days=soft_delete_days,
             files={name: profile.digest(data).hex() for name, data in documents.items()},
         )
-        storage.put(keys_name(1), keys_object)
+        try:
+            storage.put(keys_name(1), keys_object)
+        except ObjectExists as error:
+            raise StoreExists("somebody else is making a store there right now; use that one") from error
         store = cls(env, storage, descriptor, keyring, cache)
         chain = Chain(store.context)
         try:
@@ -113,6 +117,8 @@ class Store:
             encoded = encode_descriptor(descriptor, keyring.keys, profile)
             chain.append("keys", keys_name(1), keys_object)
             chain.append("init", DESCRIPTOR, encoded)
+            if ready is not None:
+                ready(keyring)
             storage.put(DESCRIPTOR, encoded)
         except BaseException:
             with contextlib.suppress(KeepstoneError):  # else it is litter, and the next try says so
@@ -179,7 +185,15 @@ class Store:
         tags: Sequence[str] = (),
         lock_until: int = 0,
     ) -> LocalWriter:
-        """Begin a recovery point of this item. What of the item's name is not Unicode is kept in escaped form."""
+        """Begin a recovery point of this item. What of the item's name is not Unicode is kept in escaped form.
+
+        `UsageError` for a tag that is not Unicode.
+        """
+        for tag in tags:
+            try:
+                tag.encode()
+            except UnicodeEncodeError:
+                raise UsageError(f"the tag {tag!a} is not UTF-8; choose another one") from None
         item = item.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         return LocalWriter(
             self.context,

@@ -8,6 +8,8 @@ anything is called damaged.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
@@ -27,14 +29,17 @@ _LOOKS = 5
 
 
 class Survey:
-    """`sizes`: stored bytes of each pack.
+    """`sizes`: stored bytes of each pack. `without`: commits that count as purged already.
 
     Damage that is met raises `CorruptObject` or `ObjectMissing`; with `problem` it is told there (object, error)
     and the look goes on.
     """
 
-    def __init__(self, context: Context, problem: Problem | None = None) -> None:
+    def __init__(
+        self, context: Context, problem: Problem | None = None, *, without: frozenset[str] = frozenset()
+    ) -> None:
         self._problem = problem
+        self._without = without
         self.numbers = PackNumbers()
         self.packs = Packs(context, self.numbers)
         self.commits = Commits(context)
@@ -44,6 +49,7 @@ class Survey:
         self._mark = Mark(self.numbers, self._node, problem)
         self._marked: set[str] = set()
         self._move_records: dict[str, MoveRecord] = {}
+        self._before: dict[bytes, int] = {}  # `sizes` of the look before: a listing older than any of this look
         self.refresh()
 
     def refresh(self) -> None:
@@ -66,11 +72,12 @@ class Survey:
 
     def _look(self) -> None:
         damaged: list[tuple[str, KeepstoneError]] = []
-        records = list(self.commits.records(damaged=damaged))
+        records = [record for record in self.commits.records(damaged=damaged) if record[0] not in self._without]
         for commit, reason in damaged:
             self._tell(commit_name(commit), reason)
         self._move_records = {commit: record for commit, record in records if isinstance(record, MoveRecord)}
         self.moves = Moves(self.numbers, self._move_records.values())
+        self._before = self.sizes
         self.sizes = dict(self.packs.listing())
         there = []
         for pack in list(self.sizes):
@@ -111,10 +118,17 @@ class Survey:
             return False  # purged while it was walked
         return True
 
-    def damage(self, record: PointRecord) -> KeepstoneError | None:
-        """Whether this point, looked at alone, misses anything of its manifest or its packs."""
+    def damage(
+        self, record: PointRecord, lost: Mapping[bytes, npt.NDArray[np.bool_]] | None = None
+    ) -> KeepstoneError | None:
+        """Whether this point, looked at alone, misses anything of its manifest, its packs, or of the chunks that are
+        `lost`: pack -> by position, which."""
         try:
-            self._alone(record)
+            alone = self._alone(record)
+            for pack, which in (lost or {}).items():
+                number = self.numbers.number(pack)
+                if alone.covers(number) and (alone.needed(number) & which).any():
+                    raise CorruptObject(f"chunks of {pack_name(pack)} are damaged, and the point needs them")
         except KeepstoneError as error:
             return error
         return None
@@ -146,8 +160,20 @@ class Survey:
         return [pack for pack in self.sizes if self.is_dead(pack)]
 
     def removable(self, condemned: list[bytes]) -> list[bytes]:
-        """Those of the condemned packs that are there and still not needed."""
-        return [pack for pack in condemned if pack in self.sizes and self.is_dead(pack)]
+        """Those of the condemned packs that are there and still not needed.
+
+        The copy of a chunk stays as long as the pack is there that it was moved out of. The copy may have been
+        condemned before its move record was to be seen: a writer that began then knows neither, refers to the old place, and
+        is not waited for. Once the old pack is gone, every such writer is over and what it committed is marked, because
+        that it is gone was seen before the records were listed.
+        """
+        there = [self.numbers.number(pack) for pack in self._before.keys() | self.sizes.keys()]
+        copies = set().union(*(self.moves.targets(number) for number in there))
+        return [
+            pack
+            for pack in condemned
+            if pack in self.sizes and self.is_dead(pack) and self.numbers.number(pack) not in copies
+        ]
 
     def unneeded_moves(self) -> list[str]:
         """The move records through which nothing is found any more."""

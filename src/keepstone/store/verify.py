@@ -4,10 +4,10 @@
 Two levels. *structure*: descriptor, documents, keys, the head chain against what lies there, every record, lease,
 tombstone and marker, every pack's header and footer, and every manifest node; so every chunk that any point needs
 has a place. *every byte* (`deep`): also each frame of each pack is read, opened and every chunk compared with its
-id.
+id; then it is known chunk by chunk what is lost, and of which points.
 
 Verify never stops at damage and changes nothing: it collects findings, and says of each point whether it can be
-restored.
+restored. What it found in packs this machine remembers: a later look that reads no data says so again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+
+import numpy as np
+import numpy.typing as npt
 
 from keepstone.errors import CorruptObject, KeepstoneError, ObjectMissing, RollbackDetected
 from keepstone.store.chain import Chain
@@ -30,6 +33,8 @@ from keepstone.store.store import Store
 from keepstone.store.survey import Survey
 
 __all__ = ["Finding", "Verified", "verify"]
+
+_ALL = np.ones(1, np.bool_)  # goes with the marks of a pack of any length
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +87,14 @@ def verify(store: Store, *, deep: bool = False, tick: Callable[[int, int], None]
     _check_surroundings(store, findings)
     survey = Survey(store.context, findings.add)
     findings.run("heads/", lambda: _check_chain(store, findings))
-    scrubbed = _scrub(store, survey, findings, tick) if deep else 0
+    scrubbed, lost = _scrub(store, survey, findings, tick) if deep else (0, {})
     records = [
         (commit, record) for commit, record in survey.commits.records(damaged=[]) if isinstance(record, PointRecord)
     ]
+    _remember(store, survey, findings, deep)
     damaged: list[str] = []
-    bad_packs = {finding.object for finding in findings.found if finding.object.startswith(PACKS)}
-    _remember(store, bad_packs, deep)
     if findings.found:
-        damaged = [
-            commit
-            for commit, record in records
-            if survey.damage(record) is not None or any(map(bad_packs.__contains__, survey.packs_of(record)))
-        ]
+        damaged = [commit for commit, record in records if survey.damage(record, lost) is not None]
     return Verified(
         deep=deep,
         points=len(records),
@@ -107,12 +107,21 @@ def verify(store: Store, *, deep: bool = False, tick: Callable[[int, int], None]
     )
 
 
-def _remember(store: Store, bad_packs: set[str], deep: bool) -> None:
-    """Note the damaged packs for the backups to come. A look that reads no data says nothing of frames that were found
-    damaged before."""
+def _remember(store: Store, survey: Survey, findings: _Findings, deep: bool) -> None:
+    """Note the damaged packs for the backups to come. A look that reads no data says nothing of what was found before
+    in packs that are still there, but that it was."""
+    bad = {finding.object for finding in findings.found if finding.object.startswith(PACKS)}
     before = frozenset() if deep else store.damaged | recall_damage(store.cache)
-    store.damaged = before | bad_packs
+    store.damaged = before | bad
     remember_damage(store.context.env, store.cache, sorted(store.damaged))
+    for name in sorted((before - bad) & {pack_name(pack) for pack in survey.sizes}):
+        findings.add(
+            name,
+            CorruptObject(
+                f"an earlier verify found damage in {name}, and its data has not been read since; "
+                "`keepstone store verify --deep` says whether it is still there, and which points it hit"
+            ),
+        )
 
 
 def _check_surroundings(store: Store, findings: _Findings) -> None:
@@ -169,24 +178,40 @@ def _check_memory(store: Store, ledger: Ledger) -> None:
         remember(store.context.env, store.cache, Seen(ledger.newest, ledger.digest))
 
 
-def _scrub(store: Store, survey: Survey, findings: _Findings, tick: Callable[[int, int], None] | None) -> int:
+def _scrub(
+    store: Store, survey: Survey, findings: _Findings, tick: Callable[[int, int], None] | None
+) -> tuple[int, dict[bytes, npt.NDArray[np.bool_]]]:
+    """Read every pack. (Bytes of chunks that were read, which chunks of damaged packs are lost.)"""
     scrubber = Scrubber(store.context, survey.packs)
     whole = sum(survey.sizes.values())
     done = read = 0
+    lost: dict[bytes, npt.NDArray[np.bool_]] = {}
     pool = store.context.env.pool()
     try:
         futures = [(pool.submit(scrubber.scrub, pack, size), pack, size) for pack, size in survey.sizes.items()]
         for future, pack, size in futures:
             try:
-                read += future.result()
-            except ObjectMissing as error:
-                if not survey.is_dead(pack):  # else a collector swept it meanwhile
-                    findings.add(pack_name(pack), error)
+                scrubbed = future.result()
             except KeepstoneError as error:
-                findings.add(pack_name(pack), error)
+                if not isinstance(error, ObjectMissing) or not survey.is_dead(pack):  # else it was swept meanwhile
+                    findings.add(pack_name(pack), error)
+                    lost[pack] = _ALL
+            else:
+                read += scrubbed.read
+                if scrubbed.lost is not None:
+                    lost[pack] = scrubbed.lost
+                if scrubbed.error is not None:
+                    findings.add(pack_name(pack), _described(scrubbed.error, scrubbed.lost))
             done += size
             if tick is not None:
                 tick(done, whole)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    return read
+    return read, lost
+
+
+def _described(error: KeepstoneError, lost: npt.NDArray[np.bool_] | None) -> KeepstoneError:
+    """One sentence for a pack: the first thing that is wrong with it, and how much of it is lost."""
+    if lost is None:
+        return error
+    return type(error)(f"{error}; {int(lost.sum()):,} of its {len(lost):,} chunks are lost")

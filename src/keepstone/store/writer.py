@@ -191,7 +191,7 @@ class Session:
         self._publishing = True
         try:
             sealed = self.commits.publish(self.commit_id, record)
-        except KeepstoneError as error:
+        except Exception as error:
             self._publishing = not self._is_not_published(error)
             raise
         chain = Chain(self.context)
@@ -204,7 +204,7 @@ class Session:
         self.close()
         return self.commit_id
 
-    def _is_not_published(self, error: KeepstoneError) -> bool:
+    def _is_not_published(self, error: Exception) -> bool:
         """Whether the cell does not hold the record, and never will: an error of the storage alone does not say so."""
         if isinstance(error, LeaseLost | StorageFull):
             return True
@@ -436,7 +436,7 @@ class LocalWriter:
         for index, hint in enumerate(hints):
             pack = hint >> 32
             if hint >= 0 and pack in self._usable and chunk_id(hint) == ids[index]:
-                refs[index] = hint
+                refs[index] = self._now(hint)
         wanted = [identity for identity, ref in zip(ids, refs, strict=True) if ref is None]
         if wanted:
             found = self._spilled.find(wanted) if self._spilled is not None else {}
@@ -456,6 +456,12 @@ class LocalWriter:
                 index = ChunkIndex(self._context, self._session.packs, self._cache)
                 index.refresh(self._avoided)
                 self._index = index
-        found = self._index.find(ids)
-        self._borrowed.update([ref >> 32 for ref in found.values()])
-        return found
+        found = {identity: self._now(ref) for identity, ref in self._index.find(ids).items()}
+        known = {identity: ref for identity, ref in found.items() if ref is not None}
+        self._borrowed.update([ref >> 32 for ref in known.values()])
+        return known
+
+    def _now(self, ref: int) -> int | None:
+        """Where the chunk at this place is now; None where that may go: the old pack alone keeps it from nobody."""
+        now = self._session.moves.resolve(ref)
+        return now if now == ref or now >> 32 in self._usable else None

@@ -282,6 +282,44 @@ def test_what_was_excluded_from_the_point_is_not_deleted(case: Case) -> None:
     assert (report.deleted, report.failed) == (2, [])
 
 
+def test_what_is_in_a_cache_is_not_deleted_where_the_point_has_its_tag_alone(case: Case) -> None:
+    tag = "Signature: 8a477f597d28d172789f06886806bc55\n"
+    for name, content in (("cache/CACHEDIR.TAG", tag), ("cache/data/x", "x"), ("none/CACHEDIR.TAG", "no such tag")):
+        for root in (case.source, case.target):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(content)
+    case.back_up(Selection(skip_caches=True))
+    (case.target / "none" / "extra").touch()
+
+    report = case.restore(delete=True)
+
+    assert (case.target / "cache" / "data" / "x").exists()
+    assert not (case.target / "none" / "extra").exists()
+    (case.target / "cache" / "CACHEDIR.TAG").write_text(tag + "# mine")
+    case.restore(delete=True, conflict=Conflict.KEEP_BOTH)
+    assert (case.target / "cache" / "data" / "x").exists()
+    (case.target / "cache" / "CACHEDIR.TAG.restored").unlink()
+    case.back_up()
+    (case.target / "cache" / "extra").touch()
+    assert (report.deleted, case.restore(delete=True).deleted) == (1, 1)
+    assert not (case.target / "cache" / "extra").exists()
+
+
+def test_a_folder_without_anything_that_was_included_is_not_deleted(case: Case) -> None:
+    case.back_up(Selection(include=["folder/**", "*.txt"]))
+    for name in ("other/inner", "folder/new"):
+        (case.target / name).mkdir(parents=True)
+    (case.target / "other" / "gone.txt").touch()
+
+    report = case.restore(delete=True)
+
+    assert (case.target / "other" / "inner").is_dir()
+    assert (case.target / "small").exists()
+    assert not (case.target / "other" / "gone.txt").exists()
+    assert not (case.target / "folder" / "new").exists()
+    assert (report.deleted, report.failed) == (2, [])
+
+
 @pytest.fixture
 def mounted(small: Case) -> Iterator[Path]:
     """A file system mounted in the target, with a file in it."""

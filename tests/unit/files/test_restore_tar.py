@@ -10,6 +10,7 @@ import shutil
 import stat
 import subprocess
 import tarfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from keepstone.workloads import Silent
 from keepstone.workloads.files import RestoreReport, Selection, backup_files, walk, write_tar
 from keepstone.workloads.files.page import Extra
 from tests.unit.files.points import Builder, detail, file, folder, make_point, new_store, node, provider, symlink
-from tests.unit.files.trees import make_tree, snapshot
+from tests.unit.files.trees import ACL_FOR_1234, acl, make_tree, snapshot
 
 pytestmark = pytest.mark.store
 
@@ -50,23 +51,28 @@ def opened(data: bytes) -> tarfile.TarFile:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="owners, devices and capabilities can only be made by root")
-def test_gnu_tar_unpacks_everything(env: Env, store: Store, tmp_path: Path) -> None:
-    """But sockets, of which a tar knows nothing."""
+@pytest.mark.parametrize("options", [("--xattrs",), ("--xattrs", "--acls")])
+def test_gnu_tar_unpacks_everything(env: Env, store: Store, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """But sockets, of which a tar knows nothing. The folder that it is unpacked into becomes what the source is."""
     make_tree(tmp_path / "source")
+    os.setxattr(tmp_path / "source", "user.root", b"r")
+    os.setxattr(tmp_path / "source", "system.posix_acl_default", acl(tmp_path / "source" / "attributed", *ACL_FOR_1234))
+    os.chmod(tmp_path / "source", 0o2751)
+    os.chown(tmp_path / "source", 11, 12)
+    os.utime(tmp_path / "source", ns=(1_700_000_000_000_000_001, 1_700_000_000_000_000_001))
     os.utime(tmp_path / "source" / "small", ns=(1_234_567_890, 1_234_567_890))  # tar warns of times before 1970
     with store.writer("tree", "files") as writer:
         backup_files(env, writer, tmp_path / "source", Selection(), Silent())
     data, report = written(store.reader(store.points.find("latest")))
     (tmp_path / "target").mkdir()
 
-    command = ["tar", "-x", "-p", "--numeric-owner", "--xattrs", "--xattrs-include=*", "-C", str(tmp_path / "target")]
+    command = ["tar", "-x", "-p", "--numeric-owner", *options, "--xattrs-include=*", "-C", str(tmp_path / "target")]
     done = subprocess.run(command, input=data, capture_output=True, check=False)
 
     assert (done.returncode, done.stderr) == (0, b"")
     wanted, found = snapshot(tmp_path / "source"), snapshot(tmp_path / "target")
     del wanted[b"socket"]
     for facts in (wanted, found):
-        del facts[b""]
         for entry in facts.values():
             if stat.S_ISLNK(entry["mode"]):
                 del entry["mtime"]  # GNU tar leaves out the nanoseconds of a link with several names
@@ -130,7 +136,27 @@ def test_python_reads_the_same(store: Store) -> None:
     device = members[b"device"]
     assert (device.isblk(), device.devmajor, device.devminor) == (True, 259, 70_000)
     assert members[b"fifo"].isfifo()
-    assert (report.files, report.directories, report.warnings) == (12, 2, [])
+    assert (report.files, report.directories, report.warnings) == (12, 3, [])
+
+
+@pytest.mark.parametrize("seconds", [8**11 - 1, 8**11, 9_000_000_000, -1])
+def test_times_that_the_header_has_no_room_for(store: Store, seconds: int) -> None:
+    data, _ = written(make_point(store, file(b"f", mtime=seconds * 10**9)))
+
+    with opened(data) as tar:
+        assert tar.getmember("f").mtime == seconds
+    read = subprocess.run(["tar", "-t", "-v", "--full-time"], input=data, capture_output=True, check=True)
+    assert datetime.fromtimestamp(seconds, UTC).strftime("%Y") in read.stdout.decode().splitlines()[-1]
+
+
+@pytest.mark.parametrize("value", [b"", b"\2\0\0\0" + b"x" * 7, b"\2\0\0\0" + b"\3" * 8, b"other"])
+def test_what_is_no_acl_is_kept_as_it_is(store: Store, value: bytes) -> None:
+    data, _ = written(make_point(store, file(b"f", extra=Extra(xattrs={b"system.posix_acl_access": value}))))
+
+    with opened(data) as tar:
+        headers = tar.getmember("f").pax_headers
+    assert os.fsencode(headers["SCHILY.xattr.system.posix_acl_access"]) == value
+    assert "SCHILY.acl.access" not in headers
 
 
 def test_sparse_files_stay_small(store: Store) -> None:
@@ -169,7 +195,7 @@ def test_the_records_count_their_own_length(store: Store, tmp_path: Path) -> Non
 
     done = subprocess.run(["tar", "-t", "--quoting-style=literal"], input=stream, capture_output=True, check=True)
 
-    assert done.stdout.split() == sorted(names)
+    assert done.stdout.split() == [b"./", *sorted(names)]
 
 
 def test_selected_paths(store: Store) -> None:
@@ -247,4 +273,4 @@ def test_a_large_file_goes_through_in_windows(env: Env, tmp_path: Path) -> None:
         large = tar.extractfile("large")
         assert large is not None
         assert large.read() == b"".join(chunks)
-        assert tar.getnames() == ["large", "z"]
+        assert tar.getnames() == [".", "large", "z"]

@@ -13,7 +13,7 @@ from keepstone.env import Env
 from keepstone.objects import Buffer
 from keepstone.store import DISK_CHUNK, Point, Reader, Store
 from keepstone.workloads import Silent
-from keepstone.workloads.images import Report, backup_image, image_size, restore_image
+from keepstone.workloads.images import Lost, Report, backup_image, image_size, restore_image
 
 __all__ = ["CHUNK", "Count", "Shelf", "noise", "patch", "sparse"]
 
@@ -103,9 +103,14 @@ class Shelf:
 
     def restore(self, report: Report, target: Path, progress: Count | None = None) -> Path:
         """The point as a new file."""
-        with self.store.reader(self.point(report)) as reader:
-            restore_image(self.env, reader, RawSink(self.env, target, image_size(reader)), progress or Silent())
+        assert self.salvage(report, target, progress) == []
         return target
+
+    def salvage(self, report: Report, target: Path, progress: Count | None = None) -> list[Lost]:
+        """The same of a damaged store; what is missing."""
+        with self.store.reader(self.point(report)) as reader:
+            sink = RawSink(self.env, target, image_size(reader))
+            return restore_image(self.env, reader, sink, progress or Silent())
 
     def restore_over(self, report: Report, target: Path, progress: Count | None = None) -> Watched:
         """The point onto what is there; what was written."""

@@ -3,19 +3,22 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from keepstone.disks import RawSink
+from keepstone.disks import RawSink, RawSource
 from keepstone.env import Env
-from keepstone.errors import CorruptObject, KeepstoneError, StorageFull, UsageError
+from keepstone.errors import CorruptObject, KeepstoneError, ObjectMissing, StorageFull, UsageError
 from keepstone.objects import Buffer
-from keepstone.store import ZERO_REF, LocalWriter, Outcome
+from keepstone.store import ZERO_REF, LocalReader, LocalWriter, Node, Outcome
 from keepstone.workloads import Silent
-from keepstone.workloads.images import Report, image_size, restore_image
-from keepstone.workloads.images.leaf import LEAF_KIND, LEAF_SPAN, ROOT_KIND, Image
+from keepstone.workloads.images import Lost, Report, backup_image, image_size, restore_image
+from keepstone.workloads.images.leaf import LEAF_KIND, LEAF_SPAN, ROOT_KIND, Image, read_root
 from tests.unit.images.disk import CHUNK, Count, Shelf, noise, patch, sparse
 
 pytestmark = pytest.mark.store
@@ -84,6 +87,43 @@ def test_failing_target_is_removed(shelf: Shelf, env: Env, tmp_path: Path) -> No
     assert not target.exists()
 
 
+class Interrupting(RawSink):
+    """Interrupts the main thread again and again while it writes, and notes whether it is let go of meanwhile."""
+
+    writing = 0
+    wrong = False
+
+    def write(self, offset: int, data: Buffer) -> None:
+        self.writing += 1
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(0.02)
+        super().write(offset, data)
+        self.writing -= 1
+
+    def abort(self) -> None:
+        self.wrong = self.wrong or self.writing > 0
+        super().abort()
+
+
+def test_interrupted_restore_ends_before_its_target_is_let_go_of(shelf: Shelf, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(noise(60))
+    report = shelf.backup(disk)
+    env = Env(threads=1)
+
+    with shelf.store.reader(shelf.point(report)) as reader:
+        sink = Interrupting(env, tmp_path / "new", image_size(reader))
+        with pytest.raises(KeyboardInterrupt):
+            try:
+                with sink:
+                    restore_image(env, reader, sink, Silent())
+            finally:
+                sink.abort()
+
+    assert not sink.wrong
+    assert not (tmp_path / "new").exists()
+
+
 def test_small_target_is_refused_before_anything_is_written(shelf: Shelf, env: Env, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.write_bytes(noise(2))
@@ -109,22 +149,86 @@ def test_larger_target_keeps_its_rest(shelf: Shelf, env: Env, tmp_path: Path) ->
     assert target.read_bytes() == disk.read_bytes() + noise(4, 1)[2 * CHUNK :]
 
 
-@pytest.mark.parametrize("place", range(3))
-def test_damaged_data_is_never_restored(shelf: Shelf, tmp_path: Path, place: int) -> None:
-    disk = tmp_path / "disk"
-    disk.write_bytes(noise(12))
-    report = shelf.backup(disk)
+def damage(shelf: Shelf, at: float) -> None:
+    """Flip a bit of the largest pack."""
     storage = shelf.store.context.storage
-    largest = max(storage.list("packs/"), key=lambda info: info.size)
-    data = bytearray(storage.read(largest.name))
-    data[100 + place * (len(data) // 4)] ^= 1
-    storage.delete(largest.name)
-    storage.put(largest.name, data)
+    name = max(storage.list("packs/"), key=lambda info: info.size).name
+    data = bytearray(storage.read(name))
+    data[int(len(data) * at)] ^= 1
+    storage.delete(name)
+    storage.put(name, data)
 
-    with pytest.raises(CorruptObject):
-        shelf.restore(report, tmp_path / "new")
 
-    assert not (tmp_path / "new").exists()
+@pytest.mark.parametrize("at", [0.01, 0.3, 0.6])
+def test_damaged_data_is_left_out_and_named(shelf: Shelf, tmp_path: Path, at: float) -> None:
+    """Every other byte is restored; what is lost reads as zeros in a new file, and as before in an old one."""
+    disk = tmp_path / "disk"
+    disk.write_bytes(noise(30.5))
+    content = disk.read_bytes()
+    report = shelf.backup(disk)
+    damage(shelf, at)
+    progress = Count()
+    old = tmp_path / "old"
+    old.write_bytes(noise(30.5, 1))
+
+    lost = shelf.salvage(report, tmp_path / "new", progress)
+    shelf.restore_over(report, old)
+
+    assert 0 < sum(piece.length for piece in lost) <= 8 * CHUNK
+    new, before, expected = (tmp_path / "new").read_bytes(), noise(30.5, 1), [bytearray(content), bytearray(content)]
+    for piece in lost:
+        end = piece.offset + piece.length
+        expected[0][piece.offset : end] = bytes(piece.length)
+        expected[1][piece.offset : end] = before[piece.offset : end]
+        assert "packs/" in piece.reason
+    assert [new, old.read_bytes()] == expected
+    assert progress.warnings == [f"{piece.where} are not restored: {piece.reason}" for piece in lost]
+    assert shelf.restore_over(report, disk).written == set()
+    assert disk.read_bytes() == content
+
+
+def test_damaged_leaf_costs_its_span(shelf: Shelf, env: Env, tmp_path: Path) -> None:
+    disk = sparse(tmp_path / "disk", 2 * LEAF_SPAN + CHUNK, {0: noise(2), 2 * LEAF_SPAN: noise(1, 2)})
+    with shelf.store.writer("disk", "images") as writer, RawSource(env, disk) as source:
+        report = backup_image(env, writer, source, Silent(), name=b"disk")
+    reader = shelf.reader(report)
+    bad = read_root(reader, reader.root())[2][0]
+    before = LocalReader.node
+
+    def node(self: LocalReader, ref: int) -> Node:
+        if ref == bad:
+            raise ObjectMissing("packs/gone")
+        return before(self, ref)
+
+    with pytest.MonkeyPatch.context() as patching:
+        patching.setattr(LocalReader, "node", node)
+        lost = shelf.salvage(report, tmp_path / "new")
+
+    assert lost == [Lost(0, LEAF_SPAN, "packs/gone")]
+    with (tmp_path / "new").open("rb") as new:
+        assert new.read(2 * CHUNK) == bytes(2 * CHUNK)
+        new.seek(2 * LEAF_SPAN)
+        assert new.read() == noise(1, 2)
+
+
+def test_a_pack_that_is_gone_costs_its_chunks(shelf: Shelf, tmp_path: Path) -> None:
+    """Also in place, where chunks are compared by ids that are gone with it."""
+    disk = tmp_path / "disk"
+    disk.write_bytes(noise(3))
+    shelf.backup(disk)
+    patch(disk, {3 * CHUNK: noise(2, 1)})
+    report = shelf.backup(disk)
+    content = disk.read_bytes()
+    storage = shelf.store.context.storage
+    storage.delete(max(storage.list("packs/"), key=lambda info: info.size).name)
+    patch(disk, {3 * CHUNK: bytes(5)})
+
+    lost = shelf.salvage(report, tmp_path / "new")
+    shelf.restore_over(report, disk)
+
+    assert [(piece.offset, piece.length) for piece in lost] == [(0, 3 * CHUNK)]
+    assert (tmp_path / "new").read_bytes() == bytes(3 * CHUNK) + content[3 * CHUNK :]
+    assert disk.read_bytes() == content
 
 
 def committed(writer: LocalWriter, root: list[int]) -> Report:

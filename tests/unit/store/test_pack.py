@@ -53,7 +53,8 @@ def test_what_goes_in_comes_out(store: Store) -> None:
     assert [bytes(packs.chunk(ref)) for ref in range(len(chunks))] == chunks
     size = store.context.storage.size(pack_name(PACK))
     assert dict(packs.listing()) == {PACK: size}
-    assert Scrubber(store.context, packs).scrub(PACK, size) == sum(map(len, chunks))
+    scrubbed = Scrubber(store.context, packs).scrub(PACK, size)
+    assert (scrubbed.read, scrubbed.lost, scrubbed.error) == (sum(map(len, chunks)), None, None)
 
 
 def test_size_is_that_of_the_object(store: Store) -> None:

@@ -73,7 +73,13 @@ def test_find_the_latest(store: Store) -> None:
         store.points.find(first, item="two")
     store.points.forget(store.points.find(second))
     assert store.points.find("latest").id == first
-    assert store.points.find("latest", deleted=True).id == second
+    assert store.points.find("latest", deleted=True).id == first
+    assert store.points.find(second, deleted=True).id == second
+    with pytest.raises(PointNotFound, match="undelete"):
+        store.points.find(second)
+    store.points.forget(store.points.find(first))
+    with pytest.raises(PointNotFound, match="all recovery points are deleted"):
+        store.points.find("latest", deleted=True)
 
 
 def test_tags_tell_nobody_the_item(store: Store) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from keepstone.errors import CorruptObject, KeepstoneError, LeaseLost, StorageError, StorageFull
 from keepstone.objects import MemoryStorage
-from keepstone.store import Store, compact, reclaim
+from keepstone.store import LocalWriter, Store, compact, reclaim
 from keepstone.store.footer import DATA
-from keepstone.store.layout import pack_name
+from keepstone.store.layout import pack_id, pack_name
 from keepstone.store.leases import Leases, Tombs
 from keepstone.store.survey import Survey
 from tests.unit.store.known import DAY, Failing, Machine, Recorded, finish, heads, items, load, save, submit
@@ -130,6 +130,24 @@ def test_dry_run(store: Store, memory: MemoryStorage, machine: Machine) -> None:
     assert result.packs_condemned >= 2
     assert result.packs_compacted == 1
     assert result.bytes_dead > 0
+    assert result.points_purged == 1  # `due`
+
+
+def test_dry_run_says_what_a_real_round_does(store: Store, memory: MemoryStorage, machine: Machine) -> None:
+    """Only a due point is there to be reclaimed; a locked one and one that can still be taken back are not."""
+    locked = save(store, items("xyz"), "locked", lock_until=machine.now + 90 * DAY)
+    due, kept = save(store, items("0123"), "due"), save(store, items("ABC"))
+    for commit in (due, locked):
+        store.points.forget(store.points.find(commit))
+    machine.now += 15 * DAY
+    store.points.forget(store.points.find(kept))
+
+    tried = store.reclaim(dry_run=True)
+    done = store.reclaim()
+
+    assert (tried.points_purged, tried.packs_condemned, tried.bytes_dead) == (1, 2, done.bytes_freed)
+    assert (done.points_purged, done.packs_deleted) == (1, 2)
+    assert {point.id for point in store.points.list(deleted=True)} == {locked, kept}
 
 
 # Compaction
@@ -322,14 +340,23 @@ def test_damage_that_goes_away_again(store: Store, memory: MemoryStorage, rounds
 def test_damage_that_comes_between_two_looks(store: Store, memory: MemoryStorage) -> None:
     """A pack that the first look found needed is not garbage because the second one cannot read its footer."""
     save(store, items("ABC"))
-    survey = Survey(store.context)
-    for pack in list(survey.sizes):
-        memory.objects[pack_name(pack)] = memory.objects[pack_name(pack)][:-1]
-        survey.packs.forget(pack)  # as when there are many
-    survey.refresh()
+    for name in sorted(packs(memory)):
+        flaky = Flaky(store.context.env, objects=memory.objects)
+        survey = Survey(Store(store.context.env, flaky, store.descriptor, store.keyring, None).context)
+        for pack in survey.sizes:
+            survey.packs.forget(pack)  # as when there are many
+        flaky.bad = {name}
+        survey.refresh()
+        assert not flaky.bad
+        assert survey.dead() == []
+        assert survey.removable(list(survey.sizes)) == []
 
-    assert survey.dead() == []
-    assert survey.removable(list(survey.sizes)) == []
+        survey.packs.forget(pack_id(name))
+        sound = memory.objects[name]
+        memory.objects[name] = sound[:-1]
+        with pytest.raises(CorruptObject):
+            survey.refresh()
+        memory.objects[name] = sound
 
 
 # Writers under way
@@ -435,6 +462,38 @@ def test_a_failure_at_any_step(store: Store, memory: MemoryStorage, step: str, a
     assert store.verify(deep=True).findings == []
     assert Leases(store.context, store.commits).names() == []
     assert Tombs(store.context).names() == []
+
+
+def test_a_writer_that_begins_between_a_copy_and_its_record(store: Store, memory: MemoryStorage) -> None:
+    """A collector has copied chunks and not yet said where they went; to another one the copy is garbage, and it
+    condemns it. Who begins now refers to the old pack, and the tombstone that names the copy does not wait for it. The
+    point goes that the chunks were copied for; then it is said where they went, and the tombstone is due."""
+    _, point = sparse_store(store)
+    started: list[LocalWriter] = []
+    swept: list[int] = []
+
+    def meanwhile(operation: str, name: str) -> Exception | None:
+        if (operation, name.partition("-")[0]) == ("put", "commits/moves") and not started:
+            assert other_process(store, 6).reclaim(compact_below=0).packs_condemned
+            started.append(other_process(store, 7).writer("item", "known"))
+            purge(store, point)
+        elif (operation, name.partition("/")[0]) == ("put", "heads") and started and not swept:
+            swept.append(other_process(store, 8).reclaim(compact_below=0).packs_deleted)
+        return None
+
+    assert other_process(store, 5, fail=meanwhile).reclaim().packs_compacted == 1
+    (writing,) = started
+    places = submit(writing, items("05"))
+    writing.drain()
+    assert writing.new_bytes == 0
+    commit = finish(writing, [places])
+
+    assert load(store, commit) == items("05")
+    for _ in range(3):
+        store.reclaim()
+    assert load(store, commit) == items("05")
+    assert packs(memory) == needed(store)
+    assert store.verify(deep=True).findings == []
 
 
 def test_frames_of_a_compaction_are_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

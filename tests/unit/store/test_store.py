@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from keepstone.crypto import PassphraseProvider, PlatformKeyProvider
+from keepstone.crypto import Keyring, PassphraseProvider, PlatformKeyProvider
 from keepstone.env import FileSystem
 from keepstone.errors import (
     AccessDenied,
     CorruptObject,
+    ObjectExists,
     ObjectMissing,
     StorageError,
     StorageFull,
@@ -144,6 +145,28 @@ def test_init_that_fails(machine: Machine, provider: PassphraseProvider, step: s
         with pytest.raises(StoreMissing, match="make one with"):
             Store.open(machine, storage, [provider])
         assert Store.init(machine, storage, [provider]).verify().ok
+
+
+def test_init_that_loses_against_another_one(machine: Machine, provider: PassphraseProvider) -> None:
+    storage = MemoryStorage(machine, fail=Failing("put keys/", ObjectExists("taken"), times=1))
+
+    with pytest.raises(StoreExists, match="somebody else is making a store there"):
+        Store.init(machine, storage, [provider])
+
+
+def test_init_whose_kit_cannot_be_made(machine: Machine, provider: PassphraseProvider) -> None:
+    """It is made while there is no store yet, and without it there is none."""
+    storage = MemoryStorage(machine)
+
+    def ready(keyring: Keyring) -> None:
+        assert "keepstone.json" not in storage.objects
+        assert keyring.sequence == 1
+        raise StorageFull("no room for the kit")
+
+    with pytest.raises(StorageFull, match="kit"):
+        Store.init(machine, storage, [provider], ready=ready)
+
+    assert storage.objects == {}
 
 
 def test_init_in_a_folder_of_empty_folders(machine: Machine, provider: PassphraseProvider, tmp_path: Path) -> None:

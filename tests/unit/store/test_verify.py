@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from keepstone.errors import StorageError
 from keepstone.objects import MemoryStorage
 from keepstone.store import Store, scrub
-from keepstone.store.footer import DATA, METADATA
+from keepstone.store.footer import DATA, METADATA, Footer
 from keepstone.store.layout import pack_name
 from keepstone.store.memory import Seen, recall
 from keepstone.store.survey import Survey
@@ -107,6 +108,67 @@ def test_points_that_share_damage_and_points_that_do_not(store: Store, memory: M
     assert load(store, third) == items("0123")
 
 
+def footer_of(store: Store, name: str) -> Footer:
+    survey = Survey(store.context)
+    return next(survey.packs.footer(pack) for pack in survey.sizes if pack_name(pack) == name)
+
+
+def test_a_point_that_needs_nothing_of_what_is_damaged_in_its_pack(store: Store, memory: MemoryStorage) -> None:
+    """Damage is told chunk by chunk: two points share a pack with one bad frame, and only one needs it."""
+    first, second = save(store, items("0123456789")), save(store, items("456789"), "other")
+    name = pack_of(store, first, DATA)
+    assert pack_of(store, second, DATA) == name
+    flip(memory, name, 70)
+
+    report = store.verify(deep=True)
+
+    assert [finding.object for finding in report.findings] == [name]
+    assert report.damaged_points == [first]
+    assert load(store, second) == items("456789")
+
+
+@pytest.mark.parametrize("bad", [[0], [0, -1], [1, 2], range(-1, 2)])
+def test_damage_does_not_end_the_reading_of_a_pack(store: Store, memory: MemoryStorage, bad: Sequence[int]) -> None:
+    """All the rest is read and checked, so that a second damage does not hide behind the first."""
+    whole = save(store, items("0123456789"))
+    parts = {save(store, items(letter), letter): position for position, letter in enumerate("0123456789")}
+    name = pack_of(store, whole, DATA)
+    footer = footer_of(store, name)
+    read = store.verify(deep=True).bytes_read
+    broken = {frame % footer.frames for frame in bad}
+    for frame in broken:
+        flip(memory, name, footer.offsets[frame] + 3)
+
+    report = store.verify(deep=True)
+
+    hit = {commit for commit, position in parts.items() if footer.frame_of(position) in broken}
+    lost = sum(footer.first_chunk[frame + 1] - footer.first_chunk[frame] for frame in broken)
+    assert set(report.damaged_points) == {whole, *hit}
+    assert report.bytes_read == read
+    assert [finding.object for finding in report.findings] == [name]
+    assert f"{lost} of its 10 chunks are lost" in report.findings[0].message
+
+
+def test_a_sector_that_cannot_be_read(store: Store, memory: MemoryStorage) -> None:
+    """It costs the frame that it lies in; those that are read together with it are read again, one by one."""
+    first, rest = save(store, items("0123", 9000)), save(store, items("123", 9000), "rest")
+    name = pack_of(store, first, DATA)
+
+    class Disk(MemoryStorage):
+        def read_into(self, asked: str, offset: int, buffer: memoryview) -> int:
+            if asked == name and offset < 8192 and offset + len(buffer) > 4096:
+                raise StorageError(f"{name}: Input/output error; check the disk that it lies on")
+            return super().read_into(asked, offset, buffer)
+
+    env = store.context.env
+    report = Store(env, Disk(env, objects=memory.objects), store.descriptor, store.keyring, None).verify(deep=True)
+
+    assert [(finding.object, finding.code) for finding in report.findings] == [(name, "StorageError")]
+    assert report.damaged_points == [first]
+    assert pack_of(store, rest, DATA) == name
+    assert report.bytes_read > 27_000
+
+
 def test_a_damaged_node(store: Store, memory: MemoryStorage) -> None:
     first, second = save(store, items("ABCD")), save(store, items("0123"), "other")
     name = pack_of(store, first, METADATA)
@@ -182,6 +244,41 @@ def test_a_quick_look_does_not_forget_what_a_deep_one_found(tmp_path: Path, cach
 
     assert load(store, again) == items("ABC0123")
     assert store.verify(deep=True).damaged_points == [first, second]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_quick_look_tells_again_of_what_a_deep_one_found(tmp_path: Path, cached: bool) -> None:
+    """It has not read the data, so it cannot call the store whole; nor does it say which points are damaged."""
+    store = new_store(cache=tmp_path if cached else None)
+    storage = store.context.storage
+    assert isinstance(storage, MemoryStorage)
+    commit = save(store, items("ABC"))
+    name = pack_of(store, commit, DATA)
+    flip(storage, name, 70)
+    assert store.verify(deep=True).damaged_points == [commit]
+    if cached:
+        store = Store(store.context.env, storage, store.descriptor, store.keyring, tmp_path)
+
+    for _ in range(2):
+        report = store.verify()
+        assert [(finding.object, finding.code) for finding in report.findings] == [(name, "CorruptObject")]
+        assert "verify --deep" in report.findings[0].message
+        assert report.damaged_points == []
+
+    flip(storage, name, 70)
+    assert not store.verify().ok  # it came back from a copy, and nobody has read it
+    assert store.verify(deep=True).ok
+    assert store.verify().ok
+
+
+def test_a_quick_look_is_silent_about_what_is_gone(store: Store, memory: MemoryStorage) -> None:
+    commit = save(store, items("ABC"))
+    flip(memory, pack_of(store, commit, DATA), 70)
+    assert not store.verify(deep=True).ok
+    store.points.purge(store.points.find(commit), now=True)
+    store.reclaim()
+
+    assert store.verify().ok
 
 
 def test_what_is_mended_counts_again(tmp_path: Path) -> None:

@@ -6,11 +6,20 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from keepstone.errors import KeepstoneError, LeaseLost, ObjectExists, SourceFailed, StorageError, StorageFull
+from keepstone.errors import (
+    KeepstoneError,
+    LeaseLost,
+    ObjectExists,
+    SourceFailed,
+    StorageError,
+    StorageFull,
+    UsageError,
+)
 from keepstone.objects import FolderStorage, MemoryStorage
 from keepstone.store import Chunks, LocalWriter, Scratch, Store, pack, writer
 from keepstone.store.footer import DATA
@@ -643,3 +652,25 @@ def test_many_workers_and_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     index.refresh(frozenset())
     assert 700 <= len(index) <= 720
     assert store.verify(deep=True).ok
+
+
+def test_a_tag_that_is_not_unicode_begins_nothing(store: Store, memory: MemoryStorage) -> None:
+    before = dict(memory.objects)
+
+    with pytest.raises(UsageError, match=r"the tag 'a\\udcff' is not UTF-8"):
+        store.writer("item", "known", tags=["a\udcff"])
+
+    assert memory.objects == before
+
+
+def test_whatever_fails_the_lease_goes(store: Store) -> None:
+    """A mistake of a workload shows when the record is encoded, after the packs were written."""
+    with store.writer("item", "known") as writing:
+        places = submit(writing, items("ABC"))
+        writing.drain()
+        root = writing.put_node("root", places, [], b"")
+        with pytest.raises(TypeError):
+            writing.commit(replace(outcome([root]), detail=object()))  # type: ignore[arg-type]
+
+    assert Leases(store.context, store.commits).names() == []
+    assert store.points.list() == []

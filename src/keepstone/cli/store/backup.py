@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keepstone.cli.console import Console
+from keepstone.cli.mounts import mounted
 from keepstone.cli.opening import Opening, store_command
 from keepstone.cli.progress import Meter, metered
 from keepstone.cli.render import duration, path_text, plain, safe, size
@@ -42,11 +45,12 @@ class _Level(click.ParamType):  # type: ignore[type-arg]
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """One thing to back up. `path` is absolute."""
+    """One thing to back up. `path` is absolute; `store`: where in it the store itself lies, empty where it does not."""
 
     path: bytes
     kind: str
     item: str
+    store: str
 
 
 @store_command(name="backup")
@@ -65,6 +69,7 @@ class _Source:
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Remember this with the point.")
 @click.option("--lock-days", type=click.IntRange(1, 36500), metavar="N", help="Nobody can purge the point for N days.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be backed up.")
+@click.option("--list", "listed", is_flag=True, help="With --dry-run: name each file, with its size.")
 def backup(
     console: Console,
     opening: Opening,
@@ -81,14 +86,28 @@ def backup(
     tags: tuple[str, ...],
     lock_days: int | None,
     dry_run: bool,
+    listed: bool,
 ) -> int:
     """Make a recovery point of each SOURCE: a folder, a file, a disk image, or a block device.
 
     Only what is not in the store yet is stored. What cannot be read is reported and left out: exit code 4.
+
+    A PATTERN is relative to the source: `/a` is what lies directly in it, and the source's own path matches nothing.
+    The store's own folder is never taken.
     """
+    from keepstone.errors import UsageError
+
+    if listed and not dry_run:
+        raise UsageError(
+            "--list goes with --dry-run; `keepstone store find '*' --point latest` lists what was backed up"
+        )
     store = opening.store()
     env = store.context.env
-    found = _sources(sources, item, image)
+    found = _sources(console, sources, item, image, opening.place)
+    if not any(source.kind == FILES for source in found) and (
+        exclude or exclude_from or include or exclude_caches or one_file_system
+    ):
+        raise UsageError("a disk is backed up whole; leave the options out that choose among files")
     selection: dict[str, Any] = {
         "exclude": exclude,
         "exclude_from": exclude_from,
@@ -97,7 +116,7 @@ def backup(
         "skip_caches": exclude_caches,
     }
     if dry_run:
-        return _try(console, env, found, selection)
+        return _try(console, env, found, selection, listed)
     made: list[dict[str, Any]] = []
     lines: list[str] = []
     console.detail = {"points": made}  # whatever comes, these points are made
@@ -109,7 +128,7 @@ def backup(
     }
     for source in found:
         with metered(console, "backup") as meter:
-            point = _back_up(store, source, selection, options, meter)
+            point = _back_up(store, source, _without_store(source, selection), options, meter)
         made.append(point | {"seconds": round(meter.seconds, 3)})
         console.event("point", **made[-1])
         lines.append(_line(made[-1]))
@@ -117,7 +136,9 @@ def backup(
     return console.ending()
 
 
-def _sources(paths: tuple[str, ...], item: str | None, image: bool | None) -> list[_Source]:
+def _sources(
+    console: Console, paths: tuple[str, ...], item: str | None, image: bool | None, store: Path
+) -> list[_Source]:
     """What the paths are; each must be there before the first is begun."""
     from keepstone.errors import SourceMissing, UsageError
     from keepstone.objects import failure
@@ -140,10 +161,34 @@ def _sources(paths: tuple[str, ...], item: str | None, image: bool | None) -> li
             kind = IMAGES if is_image else FILES
         elif stat.S_ISBLK(mode):
             kind = IMAGES
+            for place in mounted(os.stat(path).st_rdev):
+                console.warn(f"is in use: it is mounted at {safe(place)}; back up a snapshot of it", given)
         else:
             raise UsageError(f"{given} is no folder, file or block device; it cannot be backed up")
-        found[path] = _Source(path, kind, item or path_text(path))
+        inside = _inside(path, store) if kind == FILES else ""
+        if inside:
+            console.say(f"{safe(given)}: the store itself, {safe(inside)} in it, is left out")
+        found[path] = _Source(path, kind, item or path_text(path), inside)
     return list(found.values())
+
+
+def _inside(source: bytes, store: Path) -> str:
+    """Where the store lies in this source. `UsageError` where the source lies in the store."""
+    from keepstone.errors import UsageError
+
+    real, root = Path(os.fsdecode(source)).resolve(), store.resolve()
+    if real.is_relative_to(root):
+        raise UsageError(f"{real} is in the store itself; copy a store with any tool that copies files")
+    return str(root.relative_to(real)) if root.is_relative_to(real) else ""
+
+
+def _without_store(source: _Source, selection: dict[str, Any]) -> dict[str, Any]:
+    """The selection without the store: a pattern like any other, so that the point knows of it and a restore in place
+    that deletes spares the store too."""
+    if not source.store:
+        return selection
+    literal = re.sub(r"([\\*?\[\] ])", r"\\\1", source.store)
+    return selection | {"exclude": (*selection["exclude"], f"/{literal}")}
 
 
 def _back_up(
@@ -178,7 +223,7 @@ def _line(point: dict[str, Any]) -> str:
     )
 
 
-def _try(console: Console, env: Env, sources: list[_Source], selection: dict[str, Any]) -> int:
+def _try(console: Console, env: Env, sources: list[_Source], selection: dict[str, Any], listed: bool) -> int:
     """Say what would be backed up."""
     tried: list[dict[str, Any]] = []
     lines: list[str] = []
@@ -195,8 +240,23 @@ def _try(console: Console, env: Env, sources: list[_Source], selection: dict[str
             else:
                 from keepstone.workloads.files import Selection, dry_run
 
-                about |= plain(dry_run(env, source.path, Selection(**selection), meter))
+                entries: list[dict[str, Any]] = []
+                chosen = Selection(**_without_store(source, selection))
+                report = dry_run(env, source.path, chosen, meter, _lister(console, entries) if listed else None)
+                about |= plain(report) | ({"entries": entries} if listed else {})
                 lines.append(f"{safe(source.item)}  {size(about['bytes'])} in {about['files']:,} files")
         tried.append(about)
     console.result({"dry_run": True, "sources": tried}, lines)
     return console.ending()
+
+
+def _lister(console: Console, entries: list[dict[str, Any]]) -> Callable[[bytes, int], None]:
+    """Tells people of each file as it comes, and programs of all of them in the end."""
+
+    def told(path: bytes, length: int) -> None:
+        if console.json:
+            entries.append({"path": path_text(path), "size": length})
+        else:
+            console.line(f"{length:>14,}  {safe(path_text(path))}")
+
+    return told

@@ -10,7 +10,7 @@ import click
 
 from keepstone.cli.console import Console
 from keepstone.cli.opening import Opening, store_command
-from keepstone.cli.render import path_text, safe, size
+from keepstone.cli.render import escaped, size
 
 if TYPE_CHECKING:
     from keepstone.store import LocalReader
@@ -57,8 +57,8 @@ def _files(before: LocalReader, after: LocalReader) -> tuple[list[dict[str, Any]
             for name, entry in (("size_before", change.before), ("size_after", change.after))
             if entry is not None
         }
-        changes.append({"path": path_text(change.path), "difference": kind, **sizes})
-        lines.append(f"{_SIGNS.get(kind, '?')} {safe(path_text(change.path))}")
+        changes.append({"path": escaped(change.path), "difference": kind, **sizes})
+        lines.append(f"{_SIGNS.get(kind, '?')} {escaped(change.path)}")
     if counts:
         lines.append(", ".join(f"{count:,} {kind}" for kind, count in counts.items()))
     return changes, lines

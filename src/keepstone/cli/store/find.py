@@ -11,9 +11,10 @@ import click
 
 from keepstone.cli.console import Console
 from keepstone.cli.opening import Opening, store_command
-from keepstone.cli.render import path_text, safe, when
+from keepstone.cli.render import escaped, safe, text, when
 
 if TYPE_CHECKING:
+    from keepstone.errors import KeepstoneError
     from keepstone.store import Point
     from keepstone.workloads.files import Entry
 
@@ -33,11 +34,12 @@ _KINDS = {
 @store_command(name="find")
 @click.argument("patterns", nargs=-1, required=True, metavar="PATTERN...")
 @click.option("--item", metavar="NAME", help="Only in the points of this item.")
-@click.option("--point", "chosen", metavar="POINT", help="Only in this point.")
+@click.option("--point", "chosen", metavar="POINT", help="Only in this point, which may be a deleted one.")
 def find(console: Console, opening: Opening, patterns: tuple[str, ...], item: str | None, chosen: str | None) -> int:
     """Find the entries that one of these patterns matches, newest point first.
 
     A pattern is a name, in which * ? and [ ] stand for others; with a slash in it, it is a path from the source.
+    Paths are shown as `restore` takes them, on one line: a backslash is doubled, and what cannot be printed is escaped.
     Nothing found: exit code 3.
     """
     from keepstone.cli.store.points import FILES
@@ -45,7 +47,14 @@ def find(console: Console, opening: Opening, patterns: tuple[str, ...], item: st
     from keepstone.workloads import files
 
     store = opening.store()
-    points = [store.points.find(chosen, item=item)] if chosen else store.points.list(damaged=[])[::-1]
+    item = None if item is None else text(item)
+    damaged: list[tuple[str, KeepstoneError]] = []
+    if chosen:
+        points = [store.points.find(chosen, deleted=True, item=item)]
+    else:
+        points = store.points.list(damaged=damaged)[::-1]
+    for _, damage in damaged:
+        console.warn(str(damage))
     wanted = [os.fsencode(pattern) for pattern in patterns]
     found: list[dict[str, Any]] = []
     for point in points:
@@ -71,7 +80,7 @@ def _facts(point: Point, path: bytes, entry: Entry) -> dict[str, Any]:
     return {
         "point": point.id,
         "item": point.record.item,
-        "path": path_text(path),
+        "path": escaped(path),
         "kind": _KINDS.get(stat.S_IFMT(entry.mode), "other"),
         "mode": stat.filemode(entry.mode),
         "uid": entry.uid,
@@ -82,7 +91,7 @@ def _facts(point: Point, path: bytes, entry: Entry) -> dict[str, Any]:
 
 
 def _line(facts: dict[str, Any]) -> str:
-    return f"{facts['mode']}  {facts['size']:>14,}  {facts['modified']}  {safe(facts['path'])}"
+    return f"{facts['mode']}  {facts['size']:>14,}  {facts['modified']}  {facts['path']}"
 
 
 _NOT_FOUND = 3

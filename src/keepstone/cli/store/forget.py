@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from keepstone.cli.console import Console
 from keepstone.cli.opening import Opening, store_command
-from keepstone.cli.render import safe, when
+from keepstone.cli.render import safe, text, when
 from keepstone.cli.store.points import facts
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def forget(
     else:
         points, reasons = _by_rule(store, item, counts)
     if purge and points and not dry_run:
-        _confirm(f"Remove {len(points)} recovery points for ever?", yes)
+        console.confirm(f"Remove {len(points)} recovery points for ever?", yes)
     until = {}
     if not dry_run:
         for point in points:
@@ -82,17 +81,11 @@ def forget(
     return console.ending()
 
 
-def _confirm(question: str, yes: bool) -> None:
-    """Ask whoever is at the terminal."""
-    if not yes and sys.stdin.isatty():
-        click.confirm(question, abort=True, err=True)
-
-
 def _give_up(console: Console, store: Store, names: tuple[str, ...], dry_run: bool, yes: bool) -> int:
     """`forget --lost`."""
     commits = list(dict.fromkeys(store.points.find_lost(name) for name in names))
     if not dry_run:
-        _confirm(f"Give up {len(commits)} lost recovery points for ever?", yes)
+        console.confirm(f"Give up {len(commits)} lost recovery points for ever?", yes)
         for commit in commits:
             store.points.give_up(commit)
             console.detail.setdefault("given_up", []).append(commit)
@@ -103,9 +96,13 @@ def _give_up(console: Console, store: Store, names: tuple[str, ...], dry_run: bo
 
 def _by_rule(store: Store, item: str | None, counts: dict[str, int]) -> tuple[list[Point], dict[str, list[str]]]:
     """(what no rule keeps, by which rules the others are kept)."""
+    from keepstone.errors import PointNotFound
     from keepstone.store.retention import Retention, Stamp, retained
 
+    item = None if item is None else text(item)
     points = [point for point in store.points.list() if item in (None, point.record.item)]
+    if item is not None and not points:
+        raise PointNotFound(f"no recovery point of item {item!r}; `keepstone store list` shows the items")
     stamps = [Stamp(point.id, point.record.item, point.record.finished) for point in points]
     kept = retained(stamps, Retention(**counts))
     return [point for point in points if point.id not in kept], kept

@@ -13,7 +13,7 @@ import click
 
 from keepstone.cli.console import Console, pass_console
 from keepstone.cli.keyfiles import key_file, place_for_kit
-from keepstone.cli.kit import Sealing, recipient_option
+from keepstone.cli.kit import Sealing, WrittenKit, recipient_option
 from keepstone.cli.opening import output_options, place_option, secret_options
 from keepstone.cli.secret import Secret
 
@@ -31,13 +31,13 @@ __all__ = ["init"]
 @click.option(
     "--key-file",
     "key_path",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path, dir_okay=False, readable=False),
     metavar="FILE",
     help="Key file that opens the store: made where it does not exist [default: one among this user's, unless there "
     "is a passphrase].",
 )
-@click.option("--kit", "kit_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-              help="Where to write the recovery kit [default: among this user's].")  # fmt: skip
+@click.option("--kit", "kit_path", type=click.Path(path_type=Path, dir_okay=False, readable=False),
+              metavar="FILE", help="Where to write the recovery kit [default: among this user's].")  # fmt: skip
 @recipient_option
 @click.option("--hashing", type=click.Choice(["blake3", "hmac-sha256"]), default="blake3", show_default=True,
               help="How chunks are identified; hmac-sha256 where only FIPS algorithms are allowed.")  # fmt: skip
@@ -63,6 +63,7 @@ def init(
     """
     from keepstone.crypto import PassphraseProvider
     from keepstone.env import Env
+    from keepstone.errors import StoreExists
     from keepstone.objects import FolderStorage
     from keepstone.settings import Settings
     from keepstone.store import Store
@@ -71,24 +72,29 @@ def init(
     store_id = env.random(16)
     secret = Secret(file=passphrase_file, command=passphrase_command)
     sealing = Sealing.checked(recipients)
-    kit_path = place_for_kit(settings, store_id.hex(), kit_path)
+    if os.path.lexists(place) and not place.is_dir():
+        raise StoreExists(f"{place} is there already and is no folder; choose an empty folder, or another name")
+    kit_place = place_for_kit(settings, store_id.hex(), kit_path, place)
     providers: list[KeyProvider] = []
     if ask or secret.given:
         providers.append(PassphraseProvider(secret.read(new=True)))
     if not providers or key_path is not None:
         key_path = key_path or key_file(settings, store_id.hex())
-    with _key_file(env, key_path) as platform, _folder(place):
+    with _key_file(env, key_path) as platform, _folder(place), _folder(kit_place.parent), _kits() as kits:
         providers = [*platform, *providers]
-        store = Store.init(
-            env,
-            FolderStorage(env, place, create=True),
-            providers,
-            hashing_name=hashing,
-            soft_delete_days=soft_delete_days,
-            store_id=store_id,
-        )
-    console.detail = {"store": store_id.hex(), "place": str(place)}
-    kit = sealing.write(env, store.keyring, kit_path, str(place.absolute()))
+        try:
+            Store.init(
+                env,
+                FolderStorage(env, place, create=True),
+                providers,
+                hashing_name=hashing,
+                soft_delete_days=soft_delete_days,
+                store_id=store_id,
+                ready=lambda keyring: kits.append(sealing.write(env, keyring, kit_place, str(place.absolute()))),
+            )
+        except StoreExists as error:
+            raise StoreExists(f"{place}: {error}") from error
+    (kit,) = kits
     opens = [provider.kind for provider in providers]
     console.result(
         {
@@ -125,6 +131,18 @@ def _key_file(env: Env, path: Path | None) -> Iterator[list[KeyProvider]]:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
+
+
+@contextlib.contextmanager
+def _kits() -> Iterator[list[WrittenKit]]:
+    """The kits that the block writes. Where it fails they go again: they open nothing."""
+    kits: list[WrittenKit] = []
+    try:
+        yield kits
+    except BaseException:
+        for kit in kits:
+            kit.path.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager

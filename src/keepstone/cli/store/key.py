@@ -111,7 +111,7 @@ def kit(console: Console, opening: Opening, path: Path | None, recipients: tuple
     """Make another recovery kit. Earlier ones stay good."""
     sealing = Sealing.checked(recipients)
     store = opening.store()
-    path = place_for_kit(opening.settings(), store.descriptor.store, path)
+    path = place_for_kit(opening.settings(), store.descriptor.store, path, opening.place)
     written = sealing.write(store.context.env, store.keyring, path, str(opening.place.absolute()))
     console.result({"store": store.descriptor.store, "kit": written.facts()})
     written.tell(console)

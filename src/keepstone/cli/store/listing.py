@@ -9,7 +9,7 @@ import click
 
 from keepstone.cli.console import Console
 from keepstone.cli.opening import Opening, store_command
-from keepstone.cli.render import safe, size, table
+from keepstone.cli.render import safe, size, table, text
 from keepstone.cli.store.points import facts, rows
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = ["list_points", "show"]
 def list_points(console: Console, opening: Opening, item: str | None, tag: str | None, deleted: bool) -> int:
     """List the recovery points, oldest first."""
     damaged: list[tuple[str, KeepstoneError]] = []
+    item = None if item is None else text(item)
     points = [
         point
         for point in opening.store().points.list(deleted=deleted, damaged=damaged)
@@ -41,7 +42,7 @@ def list_points(console: Console, opening: Opening, item: str | None, tag: str |
 @click.option("--item", metavar="NAME", help="Choose among the points of this item.")
 def show(console: Console, opening: Opening, name: str, item: str | None) -> None:
     """Show what is known of POINT; `keepstone store find` shows what is in it."""
-    known = facts(opening.store().points.find(name, deleted=True, item=item))
+    known = facts(opening.store().points.find(name, deleted=True, item=None if item is None else text(item)))
     rows = [(key.replace("_", " ") + ":", _text(key, value)) for key, value in known.items() if value]
     console.result({"point": known}, table(rows))
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from keepstone.cli.console import Console
-from keepstone.cli.render import path_text, safe, size, table, when
+from keepstone.cli.render import escaped, safe, size, table, when
 
 if TYPE_CHECKING:
     from keepstone.store import Point, Store
@@ -27,7 +27,7 @@ def facts(point: Point) -> dict[str, Any]:
         "item": record.item,
         "kind": record.kind,
         "host": record.host,
-        "source": path_text(record.source),
+        "source": escaped(record.source),
         "started": when(record.started),
         "finished": when(record.finished),
         "logical_bytes": record.logical,

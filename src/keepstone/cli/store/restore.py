@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -16,7 +16,7 @@ import click
 from keepstone.cli.console import Console
 from keepstone.cli.opening import Opening, store_command
 from keepstone.cli.progress import Meter, metered
-from keepstone.cli.render import duration, lines_of, plain, safe, size
+from keepstone.cli.render import duration, lines_of, plain, safe, size, text, unescaped
 from keepstone.cli.store.points import FILES
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class _Wanted:
 @click.argument("name", metavar="POINT")
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option("--target", type=click.Path(path_type=Path), metavar="TARGET",
-              help="Where to: a folder for files, a file or block device for a disk.")  # fmt: skip
+              help="Where to: a folder for files; for a disk a file, or with --overwrite a block device.")  # fmt: skip
 @click.option("--in-place", is_flag=True,
               help="TARGET may hold something; only what differs is written [default TARGET: the source].")  # fmt: skip
 @click.option("--tar", metavar="FILE", help="Write a tar stream to FILE, or to the standard output with `-`.")
@@ -76,14 +76,14 @@ def restore(
 
     Nothing is overwritten without --in-place, or an option that says what to do with what is there.
     """
-    from keepstone.errors import UsageError
+    from keepstone.errors import RestoreIncomplete, UsageError
 
     if tar is not None and (target is not None or in_place or conflict or delete):
         raise UsageError("--tar writes a stream; it takes no target and none of the options for one")
     if tar is None and target is None and not in_place:
         raise UsageError("where to? give --target, --in-place or --tar")
     store = opening.store()
-    point = store.points.find(name, item=item)
+    point = store.points.find(name, deleted=True, item=None if item is None else text(item))
     wanted = _Wanted(
         target=target,
         in_place=in_place or (conflict is not None and point.record.kind == FILES) or delete or compare_content,
@@ -93,20 +93,23 @@ def restore(
         numeric_ids=numeric_ids,
         plain=no_attributes,
     )
-    chosen = [_within(point.record, path) for path in paths]
     with store.reader(point) as reader, metered(console, "restore") as meter:
         env = store.context.env
         if point.record.kind != FILES:
-            result, lines = _image(env, reader, point, wanted, meter, streamed=tar is not None or bool(paths))
+            streamed = tar is not None or bool(paths)
+            result, lines = _image(console, env, reader, point, wanted, meter, streamed=streamed)
         elif tar is not None:
-            result, lines = _tar(console, reader, chosen, tar, meter)
+            result, lines = _tar(console, reader, _chosen(reader, paths), tar, meter)
         else:
-            result, lines = _files(env, reader, point, chosen, wanted, meter)
+            result, lines = _files(console, env, reader, _chosen(reader, paths), wanted, meter)
     result = {"point": point.id, "item": point.record.item, **result, "seconds": round(meter.seconds, 3)}
     if failed := len(result.get("failed", ())):
         console.detail = result
-        console.fail("RestoreIncomplete", f"{failed:,} entries could not be restored; all others were")
-        return 1
+        raise RestoreIncomplete(
+            f"{failed:,} {'parts' if point.record.kind != FILES else 'entries'} of recovery point {point.short} could "
+            "not be restored, all others are; `keepstone store verify --deep` shows the damage, and another point may "
+            "have them"
+        )
     lines = [*lines, f"{size(meter.done)} in {duration(meter.seconds)}, {size(meter.rate)}/s"]
     if tar == "-":
         for line in lines:
@@ -116,17 +119,58 @@ def restore(
     return console.ending()
 
 
-def _within(record: PointRecord, path: str) -> bytes:
-    """A path as the point has it; one that begins with the source's own is taken as well."""
-    given = os.fsencode(path)
+def _chosen(reader: LocalReader, paths: tuple[str, ...]) -> list[bytes]:
+    """Paths as the point has them: given as `find` shows them, or as they are where that names nothing."""
+    from keepstone.errors import NotFound
+    from keepstone.workloads.files import walk
+
+    chosen = []
+    for path in paths:
+        shown, given = _within(reader.point, unescaped(path)), _within(reader.point, os.fsencode(path))
+        if shown != given:
+            try:
+                next(walk(reader, [shown]), None)
+                given = shown
+            except NotFound:
+                pass
+        chosen.append(given)
+    return chosen
+
+
+def _within(record: PointRecord, given: bytes) -> bytes:
+    """A path beneath the source; one that begins with the source's own is taken as well."""
     source = record.source.rstrip(b"/") + b"/"
     return given[len(source) :] if (given + b"/").startswith(source) else given
 
 
+def _holds_something(target: Path) -> bool:
+    try:
+        return bool(os.listdir(target))
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _unfinished(console: Console, begun: Callable[[], bool], note: str) -> Iterator[None]:
+    """Say what is left behind where the block fails after something was `begun`."""
+    from keepstone.errors import KeepstoneError
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if begun():
+            console.warn(note)
+        raise
+    except KeepstoneError as error:
+        if begun():
+            error.args = (f"{error}. {note}",)
+        raise
+
+
 def _files(
-    env: Env, reader: LocalReader, point: Point, paths: list[bytes], wanted: _Wanted, meter: Meter
+    console: Console, env: Env, reader: LocalReader, paths: list[bytes], wanted: _Wanted, meter: Meter
 ) -> tuple[dict[str, Any], list[str]]:
-    from keepstone.workloads.files import Conflict, RestoreOptions, restore_files
+    from keepstone.workloads.files import Conflict, RestoreOptions, folder_of, restore_files
 
     options = RestoreOptions(
         paths=tuple(paths),
@@ -140,8 +184,15 @@ def _files(
         setuid=not wanted.plain,
         devices=not wanted.plain,
     )
-    target = wanted.target or _source(point)
-    report = restore_files(env, reader, target, options, meter)
+    target = wanted.target or folder_of(reader)
+    shown = safe(str(target))
+    note = (
+        f"{shown} holds what was restored until then, complete files only; the same command with --in-place restores "
+        "the rest"
+    )
+    held = _holds_something(target)
+    with _unfinished(console, lambda: bool(meter.files) if held else _holds_something(target), note):
+        report = restore_files(env, reader, target, options, meter)
     return {"target": str(target), **plain(report)}, [
         f"restored to {safe(str(target))}",
         *lines_of(report, zeros=False),
@@ -149,7 +200,7 @@ def _files(
 
 
 def _image(
-    env: Env, reader: LocalReader, point: Point, wanted: _Wanted, meter: Meter, *, streamed: bool
+    console: Console, env: Env, reader: LocalReader, point: Point, wanted: _Wanted, meter: Meter, *, streamed: bool
 ) -> tuple[dict[str, Any], list[str]]:
     from keepstone.disks import RawSink, RawSource
     from keepstone.errors import NotFound, UsageError
@@ -163,14 +214,20 @@ def _image(
     if not target.parent.is_dir():
         raise NotFound(f"the folder of {target} does not exist; make it, or choose another target")
     overwrite = wanted.in_place or wanted.conflict == "overwrite"
+    note = (
+        f"{safe(str(target))} is now neither what it was nor the whole point: restore again before anybody uses it; "
+        "with --in-place only what differs is written"
+    )
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_unfinished(console, lambda: overwrite and bool(meter.expected), note))
         sink = stack.enter_context(RawSink(env, target, image_size(reader), overwrite=overwrite))
         existing = stack.enter_context(RawSource(env, target)) if wanted.in_place else None
-        restore_image(env, reader, sink, meter, existing=existing)
+        lost = restore_image(env, reader, sink, meter, existing=existing)
     written = meter.done - meter.reused
-    return {"target": str(target), "size": meter.done, "written_bytes": written}, [
-        f"restored to {safe(str(target))}, {size(written)} written"
-    ]
+    result = {"target": str(target), "size": meter.done, "written_bytes": written}
+    if lost:
+        result["failed"] = [plain(piece) for piece in lost]
+    return result, [f"restored to {safe(str(target))}, {size(written)} written"]
 
 
 def _source(point: Point) -> Path:
@@ -190,25 +247,37 @@ def _tar(
 @contextlib.contextmanager
 def _stream(console: Console, file: str) -> Iterator[BinaryIO]:
     """The standard output, or a new file that is removed again where the block fails."""
-    from keepstone.errors import TargetExists, UsageError
+    from keepstone.errors import NotFound, TargetExists, UsageError
+    from keepstone.objects import failure
 
     if file == "-":
         if console.json:
             raise UsageError("with --tar - the standard output is the stream; leave --json out, or name a file")
         if sys.stdout.isatty():
             raise UsageError("a tar stream does not belong on a terminal; send the output into a file or a program")
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        try:
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise failure(error, "the standard output") from error
         return
     try:
         os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError as error:
         raise TargetExists(f"{file} is there already; choose another file") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFound(f"the folder of {file} does not exist; make it, or choose another file") from error
+    except OSError as error:
+        raise failure(error, file) from error
     try:
         with open(file, "wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-    except BaseException:
+    except BaseException as error:
         os.unlink(file)
+        if isinstance(error, OSError):
+            raise failure(error, file) from error
         raise

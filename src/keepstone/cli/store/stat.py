@@ -5,19 +5,22 @@ from __future__ import annotations
 
 from keepstone.cli.console import Console
 from keepstone.cli.opening import Opening, store_command
-from keepstone.cli.render import lines_of, plain
+from keepstone.cli.render import lines_of, plain, safe
 
 __all__ = ["rebuild_index", "stat"]
 
 
 @store_command(name="stat")
-def stat(console: Console, opening: Opening) -> None:
+def stat(console: Console, opening: Opening) -> int:
     """Show how much the store holds, and what deduplication and compression make of it."""
     statistics = opening.store().stat()
+    for sentence in statistics.damage:
+        console.warn(safe(sentence))
     ratio = round(statistics.deduplication, 3)
     console.result(
         plain(statistics) | {"deduplication": ratio}, lines_of(statistics, deduplication=f"{ratio:.3g} times")
     )
+    return console.ending()
 
 
 @store_command(name="rebuild-index")

@@ -9,7 +9,7 @@ from keepstone.workloads.files.find import find
 from keepstone.workloads.files.options import Conflict, RestoreOptions
 from keepstone.workloads.files.page import Entry
 from keepstone.workloads.files.report import RestoreReport
-from keepstone.workloads.files.restore import restore_files
+from keepstone.workloads.files.restore import folder_of, restore_files
 from keepstone.workloads.files.selection import Selection
 from keepstone.workloads.files.tar import write_tar
 from keepstone.workloads.files.tree import walk
@@ -27,6 +27,7 @@ __all__ = [
     "diff",
     "dry_run",
     "find",
+    "folder_of",
     "restore_files",
     "walk",
     "write_tar",

@@ -148,10 +148,11 @@ class Beneath:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), piece)
         return child
 
-    def remove(self, path: bytes, spared: Callable[[bytes, bool], bool]) -> int:
+    def remove(self, path: bytes, spared: Callable[[bytes, bool], bool], stays_empty: Callable[[bytes], bool]) -> int:
         """Remove what is at `path` with everything in it, without leaving its file system; how many entries these were.
 
-        Of what is `spared`, asked with path and whether that is a directory, nothing is removed, nor what holds it.
+        Of what is `spared`, asked with path and whether that is a directory, nothing is removed, nor what holds it; a
+        directory of which `stays_empty` is true stays without what was in it.
         `OSError`, with what could not be removed still there.
         """
         fs = self._env.fs
@@ -171,6 +172,8 @@ class Beneath:
             directory.close()
             emptied.append(at)
         for at in reversed(emptied):
+            if stays_empty(at):
+                continue
             with self._parent(at) as (parent, name):
                 try:
                     fs.rmdir(name, dir_fd=parent.fd)

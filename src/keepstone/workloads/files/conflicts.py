@@ -20,7 +20,7 @@ from keepstone.workloads.files.options import Conflict, RestoreOptions
 from keepstone.workloads.files.page import Entry
 from keepstone.workloads.files.place import Place
 from keepstone.workloads.files.report import Findings
-from keepstone.workloads.files.selection import Selection
+from keepstone.workloads.files.selection import CACHE_TAG, Selection, remembered
 
 __all__ = ["Conflicts"]
 
@@ -48,12 +48,17 @@ class Conflicts:
         self._nodes = nodes
         self._options = options
         self._findings = findings
-        include = [pattern.removeprefix("include:") for pattern in patterns if pattern.startswith("include:")]
-        exclude = [pattern for pattern in patterns if not pattern.startswith("include:")]
+        texts = [remembered(pattern) for pattern in patterns]
+        include = [text.removeprefix("include:") for text in texts if text.startswith("include:")]
+        exclude = [text for text in texts if not text.startswith("include:")]
         self._rules = Selection(exclude=exclude, include=include).compile(env)
 
     def _spared(self, path: bytes, is_directory: bool) -> bool:
         return self._rules.selective and not self._rules.takes(os.fsdecode(path), is_directory)
+
+    def _stays_empty(self, path: bytes) -> bool:
+        """Whether no point has this directory, as it has nothing that its patterns took."""
+        return not self._rules.keeps_empty(os.fsdecode(path))
 
     def look(self, directory: Directory, name: bytes) -> os.stat_result | None:
         """What has this name; None where nothing has."""
@@ -90,7 +95,7 @@ class Conflicts:
 
     def _remove_directory(self, directory: Directory, name: bytes) -> None:
         if self._options.delete:
-            self._findings.deleted += self._beneath.remove(directory.child(name), self._spared)
+            self._findings.deleted += self._remove(directory.child(name))
             if self.look(directory, name) is not None:
                 raise ValueError("a directory has its name, with files that were excluded from the point; move it")
             return
@@ -99,7 +104,12 @@ class Conflicts:
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
                 raise
-            raise ValueError("a directory with other files has its name; move it, or allow deletion") from error
+            raise ValueError(
+                "a directory with other files has its name; move it, or allow deletion (`--delete`)"
+            ) from error
+
+    def _remove(self, path: bytes) -> int:
+        return self._beneath.remove(path, self._spared, self._stays_empty)
 
     def _free_name(self, directory: Directory, name: bytes) -> bytes:
         other, number = name + b".restored", 1
@@ -109,11 +119,20 @@ class Conflicts:
         return other
 
     def delete_extras(self, directory: Directory, names: set[bytes]) -> None:
-        """Remove what has none of these names and was not excluded from the point."""
+        """Remove what has none of these names and was not excluded from the point.
+
+        Whether caches were excluded, a point does not say: of a cache it has all, or only the tag, and then what is in
+        it stays.
+        """
+        only_tag = CACHE_TAG in names and all(
+            name.startswith(CACHE_TAG) for name in names
+        )  # with what is kept beside it
+        if only_tag and self._rules.is_cache(directory.fd):
+            return
         for name in directory.names():
             if name not in names:
                 path = directory.child(name)
                 try:
-                    self._findings.deleted += self._beneath.remove(path, self._spared)
+                    self._findings.deleted += self._remove(path)
                 except OSError as error:
                     self._findings.warn(path, f"not removed: {error.strerror}")

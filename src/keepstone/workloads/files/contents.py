@@ -22,7 +22,7 @@ from keepstone.workloads.files.apply import REFUSED, Finisher
 from keepstone.workloads.files.layout import Layout
 from keepstone.workloads.files.place import Place
 from keepstone.workloads.files.report import Findings
-from keepstone.workloads.files.salvage import DAMAGE, fetch
+from keepstone.workloads.salvage import DAMAGE, fetch
 
 __all__ = ["Contents"]
 
@@ -180,7 +180,7 @@ class Contents:
 
     def _sink(self, cookie: Place | _Part, chunk: memoryview) -> None:
         if self._fatal is not None:
-            return
+            raise _Stop
         try:
             if type(cookie) is _Part:
                 self._fill(cookie.large, cookie.position, chunk)

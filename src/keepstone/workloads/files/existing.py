@@ -17,7 +17,7 @@ from keepstone.workloads.files.apply import Finisher
 from keepstone.workloads.files.beneath import Directory
 from keepstone.workloads.files.layout import Layout
 from keepstone.workloads.files.page import Entry
-from keepstone.workloads.files.salvage import DAMAGE
+from keepstone.workloads.salvage import DAMAGE
 
 __all__ = ["Existing"]
 

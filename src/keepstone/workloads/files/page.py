@@ -102,7 +102,7 @@ class Detail(msgspec.Struct, frozen=True):
     """What the point's record says beside its root. `root`: the entry of the root directory itself, a page with this
     one entry named `.`; empty where `single`: the source was one file, which is the only entry of the root page.
     `users`, `groups`: names of the ids that occur. `patterns`: what was excluded, and behind `include:` what alone was
-    taken.
+    taken; see `selection.recorded`.
     """
 
     root: bytes

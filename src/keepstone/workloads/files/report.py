@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -41,11 +42,12 @@ class RestoreReport:
 
 class Findings:
     """What becomes the report. Several threads may tell it things; what happens to many entries is told once, with a
-    count.
+    count. `target`: where to, for errors.
     """
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, target: str = "") -> None:
         self.progress = progress
+        self._target = target
         self.files = self.directories = self.size = self.unchanged = self.skipped = self.deleted = 0
         self.kept: list[tuple[bytes, bytes]] = []
         self.failed: list[tuple[bytes, str]] = []
@@ -60,7 +62,7 @@ class Findings:
         Raised is what no other entry would escape: a full, broken or read-only file system.
         """
         if isinstance(error, OSError) and error.errno in _FATAL:
-            raise failure(error, shown(path)) from error
+            raise failure(error, os.path.join(self._target, shown(path))) from error
         self.fail(path, f"not restored: {(isinstance(error, OSError) and error.strerror) or error}")
 
     def fail(self, path: bytes, reason: str) -> None:

@@ -38,8 +38,9 @@ from keepstone.workloads.files.place import Place
 from keepstone.workloads.files.report import Findings, RestoreReport
 from keepstone.workloads.files.tree import UNREADABLE, Step, detail, root_entry, select, traverse
 from keepstone.workloads.progress import Progress
+from keepstone.workloads.undisturbed import undisturbed
 
-__all__ = ["restore_files"]
+__all__ = ["folder_of", "restore_files"]
 
 _WINDOW_SIZE = 64 << 20  # bytes of content in a window
 _WINDOW_ENTRIES = 20_000
@@ -53,15 +54,26 @@ def restore_files(env: Env, reader: Reader, target: Path, options: RestoreOption
     is written: `NotFound` for a path that the point does not have, `TargetExists`, `UsageError`, `AccessDenied`. Raised
     when it comes up, with no partial file left behind: `StorageFull`, `StorageError`, `HostileName`. A target that did
     not exist gets the owner and mode of the source's root with the whole point, and is its maker's alone otherwise.
+    Interrupted, it leaves complete files only. An empty target that was made for it goes again when it fails.
     """
+    return undisturbed(env, progress, lambda told: _restored(env, reader, target, options, told))
+
+
+def folder_of(reader: Reader) -> Path:
+    """The directory that the entries of the point were in: what a restore in place goes back to."""
+    source = Path(os.fsdecode(reader.point.source))
+    return source.parent if detail(reader).single else source
+
+
+def _restored(env: Env, reader: Reader, target: Path, options: RestoreOptions, progress: Progress) -> RestoreReport:
     described = detail(reader)
     root = root_entry(described)
     selection = select(reader, options.paths)
-    beneath = _target(env, target, options)
+    beneath, made = _target(env, target, options)
     try:
         if selection is None:
             progress.expect(reader.point.logical)
-        findings = Findings(progress)
+        findings = Findings(progress, str(target))
         finisher = Finisher(env, options, described, findings)
         restore = _Restore(env, reader, beneath, options, described.patterns, finisher, findings)
         restore.begin(root if selection is None else None)
@@ -72,25 +84,33 @@ def restore_files(env: Env, reader: Reader, target: Path, options: RestoreOption
             beneath.sync()
         finally:
             restore.close()
-    except OSError as error:
-        raise failure(error, str(target)) from error
+    except BaseException as error:
+        if made:
+            with contextlib.suppress(OSError):  # it is not empty
+                env.fs.rmdir(target)
+        if isinstance(error, OSError):
+            raise failure(error, str(target)) from error
+        raise
     finally:
         beneath.close()
     return findings.report()
 
 
-def _target(env: Env, target: Path, options: RestoreOptions) -> Beneath:
+def _target(env: Env, target: Path, options: RestoreOptions) -> tuple[Beneath, bool]:
+    """The target, and whether it was made for this."""
+    made = True
     try:
         try:
             env.fs.mkdir(target, 0o700)
         except FileExistsError:
+            made = False
             if not stat.S_ISDIR(env.fs.stat(target).st_mode):
                 raise TargetExists(f"{target} is there and no directory; choose another target") from None
             if not options.in_place and env.fs.listdir(target):
                 raise TargetExists(
                     f"{target} is there and not empty; choose another target, or restore in place"
                 ) from None
-        return Beneath(env, target)
+        return Beneath(env, target), made
     except FileNotFoundError as error:
         raise NotFound(f"{target} cannot be made: what should lead there is missing; create that first") from error
     except OSError as error:
@@ -235,7 +255,7 @@ class _Restore:
     @staticmethod
     def _note(level: _Level, place: Place) -> None:
         if level.names is not None:
-            level.names.add(place.name)
+            level.names.add(place.final or place.name)
 
     # ------------------------------------------------------------------ directories
 

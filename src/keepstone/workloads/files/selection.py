@@ -9,6 +9,7 @@ taken, and the directories that lead there.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,9 +17,11 @@ from keepstone.env import Env, FileSystem
 from keepstone.errors import SourceFailed, SourceMissing, UsageError
 from keepstone.objects import failure
 
-__all__ = ["Rules", "Selection"]
+__all__ = ["CACHE_TAG", "Rules", "Selection", "recorded", "remembered"]
 
 CACHE_TAG = b"CACHEDIR.TAG"
+_ODD = re.compile("[\\udc80-\\udcff]")  # as Python has such bytes, see PEP 383
+_RECORDED = re.compile("\\0([89a-f][0-9a-f])")
 _SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"  # https://bford.info/cachedir/
 
 
@@ -59,7 +62,7 @@ class Rules:
         self.one_file_system = one_file_system
         self.skip_caches = skip_caches
         self.selective = self._excluded is not None or self._included is not None
-        self.patterns = [*exclude, *(f"include:{pattern}" for pattern in include)]
+        self.patterns = [recorded(pattern) for pattern in (*exclude, *(f"include:{pattern}" for pattern in include))]
 
     def takes(self, path: str, is_directory: bool) -> bool:
         """Whether an entry with this path is taken; one in a directory that is not is never asked for."""
@@ -85,6 +88,16 @@ class Rules:
             return False
         finally:
             self._fs.close(fd)
+
+
+def recorded(pattern: str) -> str:
+    """A pattern as the point has it: a byte that is not UTF-8, which names may have, becomes NUL and two hex digits."""
+    return _ODD.sub(lambda odd: f"\0{ord(odd[0]) & 0xFF:02x}", pattern)
+
+
+def remembered(pattern: str) -> str:
+    """The inverse."""
+    return _RECORDED.sub(lambda odd: chr(0xDC00 | int(odd[1], 16)), pattern)
 
 
 def _lines(env: Env, path: str | os.PathLike[str]) -> list[str]:

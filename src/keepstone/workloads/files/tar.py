@@ -3,7 +3,8 @@
 
 The stream is written window by window in constant memory. A file that cannot be read from the store is left out as long
 as it fits into a window; a larger one has been announced already when its damage is met, so the stream breaks off
-there, and no tar takes it for whole. Sockets have no form in a tar and are left out.
+there, and no tar takes it for whole. Sockets have no form in a tar and are left out. The first member of a whole point
+is `./`, the source itself.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from keepstone.workloads.files.layout import Layout
 from keepstone.workloads.files.names import shown
 from keepstone.workloads.files.page import Detail, Entry
 from keepstone.workloads.files.report import Findings, RestoreReport
-from keepstone.workloads.files.salvage import DAMAGE, fetch
 from keepstone.workloads.files.tarheader import BLOCK, KINDS, header
-from keepstone.workloads.files.tree import UNREADABLE, detail, walk
+from keepstone.workloads.files.tree import UNREADABLE, detail, root_entry, select, traverse
 from keepstone.workloads.progress import Progress
+from keepstone.workloads.salvage import DAMAGE, fetch
 
 __all__ = ["write_tar"]
 
@@ -39,8 +40,12 @@ def write_tar(reader: Reader, paths: Iterable[bytes], stream: BinaryIO, progress
     described = detail(reader)
     findings = Findings(progress)
     tar = _Tar(reader, stream, described, findings)
-    for path, entry, refs in walk(reader, paths, tar.lose):
-        tar.add(path, entry, refs)
+    selection, root = select(reader, paths), root_entry(described)
+    if selection is None and root is not None:
+        tar.add(b".", root, [])
+    for step in traverse(reader, selection, tar.lose):
+        if step.whole and not step.leaving:
+            tar.add(step.path, step.entry, step.refs)
     tar.end()
     return findings.report()
 

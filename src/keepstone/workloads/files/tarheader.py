@@ -3,7 +3,8 @@
 star share.
 
 Times to the nanosecond, names and targets of links of any length and bytes, extended attributes as `SCHILY.xattr.*`,
-sparse files in the format 1.0 of GNU tar (`GNU.sparse.*`): a map of the data stands before it. The records of pax are
+POSIX ACLs besides as text in `SCHILY.acl.*`, because a tar that is asked for ACLs takes them from nowhere else; sparse
+files in the format 1.0 of GNU tar (`GNU.sparse.*`): a map of the data stands before it. The records of pax are
 UTF-8 by the standard; a name that is not is written as its bytes, as GNU tar does.
 """
 
@@ -29,10 +30,19 @@ KINDS = {
 }
 """Kinds of files that a tar can hold, and their type there."""
 
+_ACLS = {
+    b"system.posix_acl_access": b"SCHILY.acl.access",
+    b"system.posix_acl_default": b"SCHILY.acl.default",
+}
+_ACL_VERSION = (2).to_bytes(4, "little")
+_ACL_ENTRY = struct.Struct("<HHI")
+_ACL_TAGS = {1: "user:", 2: "user:%d", 4: "group:", 8: "group:%d", 16: "mask:", 32: "other:"}
+
 _LINK, _PAX = b"1", b"x"
 _USTAR = struct.Struct("100s8s8s8s12s12s8s1s100s6s2s32s32s8s8s155s12x")
 _NAME, _OWNER = 100, 32
 _SECOND = 10**9
+_LATEST = 8**11 - 1  # seconds that the field has room for: to the year 2242
 
 
 def header(
@@ -56,11 +66,13 @@ def header(
         records[b"GNU.sparse.realsize"] = b"%d" % entry.size
         folder, _, base = path.rpartition(b"/")
         name = b"/".join(part for part in (folder, b"GNUSparseFile.0", base) if part)
-    if entry.mtime % _SECOND or entry.mtime < 0:
+    if entry.mtime % _SECOND or not 0 <= entry.mtime // _SECOND <= _LATEST:
         records[b"mtime"] = _seconds(entry.mtime)
     for attribute, value in entry.extra.xattrs.items():
         escaped = attribute.replace(b"%", b"%25").replace(b"=", b"%3D")
         records[b"SCHILY.xattr." + escaped] = value
+        if attribute in _ACLS and (text := _acl_text(value)):
+            records[_ACLS[attribute]] = text
     fields = _Fields(records)
     rdev = entry.extra.rdev if stat.S_ISBLK(entry.mode) or stat.S_ISCHR(entry.mode) else 0
     kind = KINDS[stat.S_IFMT(entry.mode)] if link is None else _LINK
@@ -123,7 +135,7 @@ def _block(
         b"%07o" % uid,
         b"%07o" % gid,
         b"%011o" % size,
-        b"%011o" % min(mtime, 8**11 - 1),
+        b"%011o" % min(mtime, _LATEST),
         b" " * 8,
         kind,
         target,
@@ -152,6 +164,22 @@ def _seconds(time: int) -> bytes:
     """A time in ns as decimal seconds."""
     sign, time = (b"-", -time) if time < 0 else (b"", time)
     return b"%s%d.%09d" % (sign, *divmod(time, _SECOND))
+
+
+def _acl_text(value: bytes) -> bytes:
+    """An ACL of the kernel's (linux/posix_acl_xattr.h) in the form of acl(5), with ids as numbers; empty where it is
+    none."""
+    entries = value.removeprefix(_ACL_VERSION)
+    if len(entries) == len(value) or len(entries) % _ACL_ENTRY.size:
+        return b""
+    lines = []
+    for tag, permissions, number in _ACL_ENTRY.iter_unpack(entries):
+        who = _ACL_TAGS.get(tag)
+        if who is None or permissions > 7:
+            return b""
+        allowed = "".join(letter if permissions & bit else "-" for letter, bit in (("r", 4), ("w", 2), ("x", 1)))
+        lines.append(f"{who % number if '%' in who else who}:{allowed}\n")
+    return "".join(lines).encode()
 
 
 def _sparse_map(layout: Layout) -> bytes:

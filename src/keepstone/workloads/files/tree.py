@@ -18,7 +18,7 @@ from keepstone.errors import CorruptObject, KeepstoneError, NotFound, UsageError
 from keepstone.store import Reader
 from keepstone.workloads.files.names import check_names, describe, shown
 from keepstone.workloads.files.page import NODE_KIND, Detail, Entry, decode_page, entries
-from keepstone.workloads.files.salvage import DAMAGE
+from keepstone.workloads.salvage import DAMAGE
 
 __all__ = ["UNREADABLE", "Lost", "Step", "Wanted", "detail", "listing", "root_entry", "select", "traverse", "walk"]
 

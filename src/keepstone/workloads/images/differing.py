@@ -15,6 +15,7 @@ from keepstone.objects import BufferPool, is_zero, round_up
 from keepstone.store import SEGMENT, ZERO_REF, Reader
 from keepstone.workloads.images.leaf import LEAF_SPAN, Image
 from keepstone.workloads.images.segments import segments
+from keepstone.workloads.salvage import DAMAGE
 
 __all__ = ["Comparison"]
 
@@ -61,7 +62,10 @@ class Comparison:
     def _holds(self, ref: int, chunk: memoryview) -> bool:
         if ref == ZERO_REF:
             return is_zero(chunk)
-        return self._reader.identify(chunk) == self._reader.chunk_id(ref)
+        try:
+            return self._reader.identify(chunk) == self._reader.chunk_id(ref)
+        except DAMAGE:
+            return False  # it will be fetched, which tells what is wrong
 
     def close(self) -> None:
         """Stop the workers."""

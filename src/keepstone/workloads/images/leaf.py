@@ -18,7 +18,17 @@ from keepstone.errors import CorruptObject
 from keepstone.objects import PAGE
 from keepstone.store import DISK_CHUNK, SEGMENT, Node
 
-__all__ = ["LEAF_KIND", "LEAF_SPAN", "ROOT_KIND", "Image", "Nodes", "leaf_chunks", "read_leaf", "read_root"]
+__all__ = [
+    "LEAF_KIND",
+    "LEAF_SPAN",
+    "ROOT_KIND",
+    "Image",
+    "Nodes",
+    "leaf_chunks",
+    "leaf_refs",
+    "read_leaf",
+    "read_root",
+]
 
 LEAF_KIND = "images/leaf"
 ROOT_KIND = "images/root"
@@ -71,7 +81,12 @@ def read_root(nodes: Nodes, root: list[int]) -> tuple[Image, Node, list[int]]:
 def read_leaf(nodes: Nodes, image: Image, leaves: list[int], index: int) -> tuple[Node, list[int]]:
     """(the leaf with this index, the places of its chunks); `CorruptObject` where it has another form."""
     node = nodes.node(leaves[index])
-    refs = nodes.chunk_refs(node) if node.kind == LEAF_KIND else []
+    return node, leaf_refs(nodes, image, node, index)
+
+
+def leaf_refs(nodes: Nodes, image: Image, leaf: Node, index: int) -> list[int]:
+    """The places of the chunks of this leaf, which has this index; `CorruptObject` where it has another form."""
+    refs = nodes.chunk_refs(leaf) if leaf.kind == LEAF_KIND else []
     if len(refs) != leaf_chunks(image, index):
         raise CorruptObject(f"leaf {index} of a disk image's manifest has {len(refs)} chunks; run verify")
-    return node, refs
+    return refs

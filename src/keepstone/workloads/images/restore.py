@@ -2,25 +2,44 @@
 """From a recovery point to a block sink.
 
 Several leaves at a time, so that memory stays bounded; within them chunks are read in the order of the packs and
-written out of order, by the threads that opened them.
+written out of order, by the threads that opened them. What cannot be read from the store is narrowed down to single
+chunks; only these are left out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import groupby
 
 from keepstone.disks import BlockSink, BlockSource
 from keepstone.env import Env
-from keepstone.errors import CorruptObject, UsageError
+from keepstone.errors import CorruptObject, KeepstoneError, UsageError
 from keepstone.store import ZERO_REF, Reader
 from keepstone.workloads.images.differing import Comparison
 from keepstone.workloads.images.gather import Gather
-from keepstone.workloads.images.leaf import LEAF_SPAN, read_leaf, read_root
+from keepstone.workloads.images.leaf import LEAF_SPAN, leaf_refs, read_root
 from keepstone.workloads.progress import Progress
+from keepstone.workloads.salvage import DAMAGE, fetch
+from keepstone.workloads.undisturbed import undisturbed
 
-__all__ = ["image_size", "restore_image"]
+__all__ = ["Lost", "image_size", "restore_image"]
 
 _WINDOW = 8  # leaves whose chunks are read together
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Bytes of the disk that were not restored, because of damage in the store."""
+
+    offset: int
+    length: int
+    reason: str
+
+    @property
+    def where(self) -> str:
+        """The range for people, both ends included."""
+        return f"bytes {self.offset} to {self.offset + self.length - 1}"
 
 
 def image_size(reader: Reader) -> int:
@@ -30,12 +49,19 @@ def image_size(reader: Reader) -> int:
 
 def restore_image(
     env: Env, reader: Reader, sink: BlockSink, progress: Progress, *, existing: BlockSource | None = None
-) -> None:
+) -> list[Lost]:
     """Write the whole disk into `sink` and finish it; on failure abort it.
 
-    `existing` reads what the sink holds now: then only what differs from the point is written. `UsageError` where the
-    sink is too small, `CorruptObject`, and what the sink raises.
+    `existing` reads what the sink holds now: then only what differs from the point is written. Returns, in ascending
+    order, what is damaged in the store and was left as it was in the sink, zeros in a new one. `UsageError` where the
+    sink is too small, `CorruptObject` where the point is no sound one of a disk, and what the sink raises.
     """
+    return undisturbed(env, progress, lambda told: _restored(env, reader, sink, told, existing))
+
+
+def _restored(
+    env: Env, reader: Reader, sink: BlockSink, progress: Progress, existing: BlockSource | None
+) -> list[Lost]:
     comparison = None
     try:
         restore = _Restore(reader, sink, progress)
@@ -49,10 +75,32 @@ def restore_image(
     finally:
         if comparison is not None:
             comparison.close()
+    lost = list(_joined(restore.lost))
+    for piece in lost:
+        progress.warn(b"", f"{piece.where} are not restored: {piece.reason}")
+    return lost
+
+
+def _joined(pieces: Iterable[Lost]) -> Iterator[Lost]:
+    """Ascending, neighbours as one with the reason of the first."""
+    last: Lost | None = None
+    for piece in sorted(pieces, key=lambda piece: piece.offset):
+        if last is not None and piece.offset == last.offset + last.length:
+            last = Lost(last.offset, last.length + piece.length, last.reason)
+            continue
+        if last is not None:
+            yield last
+        last = piece
+    if last is not None:
+        yield last
+
+
+class _Forged(Exception):
+    """Ends the restore of a point that is not sound; damage of the store is another thing."""
 
 
 class _Restore:
-    """One run."""
+    """One run. `lost`: what could not be read, in no order."""
 
     def __init__(self, reader: Reader, sink: BlockSink, progress: Progress) -> None:
         self._reader = reader
@@ -60,6 +108,8 @@ class _Restore:
         self._gather = Gather(sink)
         self._progress = progress
         self.image, _, self._leaves = read_root(reader, reader.root())
+        self.lost: list[Lost] = []
+        self._done: set[int] = set()
         if sink.size < self.image.size:
             raise UsageError(f"the target has {sink.size} bytes, {self.image.size} are needed; choose a larger one")
 
@@ -70,13 +120,22 @@ class _Restore:
             wanted: list[tuple[int, int]] = []
             for index in range(first, min(first + _WINDOW, len(self._leaves))):
                 wanted += self._leaf(index, comparison)
-            self._reader.fetch(wanted, self._write)
+            self._done.clear()
+            try:
+                fetch(self._reader, wanted, self._write, self._waits, self._lose)
+            except _Forged as error:
+                raise CorruptObject(str(error)) from error
             self._gather.flush()
 
     def _leaf(self, index: int, comparison: Comparison | None) -> list[tuple[int, int]]:
         """(place, offset) of what has to be fetched for a leaf; its zeros are written at once."""
-        _, refs = read_leaf(self._reader, self.image, self._leaves, index)
         start, step = index * LEAF_SPAN, self.image.chunk
+        try:
+            node = self._reader.node(self._leaves[index])
+        except DAMAGE as error:
+            self.lost.append(Lost(start, min(LEAF_SPAN, self.image.size - start), str(error)))
+            return []
+        refs = leaf_refs(self._reader, self.image, node, index)
         places: range | list[int] = range(len(refs))
         if comparison is not None:
             places = comparison.differing(index, refs)
@@ -96,6 +155,13 @@ class _Restore:
 
     def _write(self, offset: int, chunk: memoryview) -> None:
         if len(chunk) != self._length(offset):
-            raise CorruptObject(f"the chunk at byte {offset} of the disk has {len(chunk)} bytes; run verify")
+            raise _Forged(f"the chunk at byte {offset} of the disk has {len(chunk)} bytes; run verify")
         self._gather.write(offset, chunk)
+        self._done.add(offset)
         self._progress.advance(len(chunk))
+
+    def _waits(self, offset: int) -> bool:
+        return offset not in self._done
+
+    def _lose(self, offset: int, error: KeepstoneError) -> None:
+        self.lost.append(Lost(offset, self._length(offset), str(error)))

@@ -44,7 +44,7 @@ def fetch(
             except DAMAGE as error:
                 lost(cookie, error)
     refs = [ref for ref, _ in readable]
-    if refs and refs[0] == refs[-1]:
+    if len({ref for ref, _ in requests}) == 1:  # it was asked for alone
         for _, cookie in readable:
             lost(cookie, reason)
     elif refs:
