@@ -20,7 +20,7 @@ quickstart: $(STAMP) ## back up and restore a real folder and a real disk image,
 	$(BIN)/python scripts/quickstart.py $(QUICKSTART_ARGS)
 
 test: $(STAMP) tools ## run the tests; PYTEST_ARGS="-m store" chooses
-	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 lint: $(STAMP) ## style, types, the floors, and that the tables in the docs are the measured ones
 	$(BIN)/ruff check .
@@ -40,10 +40,10 @@ bench: $(STAMP) ## measure Keepstone and its peers on the same data; writes benc
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
 crash: $(STAMP) tools ## check every power loss and every fault: more than 10,000 of each
-	KEEPSTONE_CRASH_EVERY=1 $(BIN)/python -m pytest -n auto tests/crash $(PYTEST_ARGS)
+	KEEPSTONE_CRASH_EVERY=1 $(BIN)/python -m pytest -n auto --dist worksteal tests/crash $(PYTEST_ARGS)
 
 explore: $(STAMP) ## explore a million schedules of writers, forget and reclaim
-	KEEPSTONE_SCHEDULES=1000000 $(BIN)/python -m pytest -n auto tests/explore $(PYTEST_ARGS)
+	KEEPSTONE_SCHEDULES=1000000 $(BIN)/python -m pytest -n auto --dist worksteal tests/explore $(PYTEST_ARGS)
 
 tools:
 	@scripts/tools.sh

@@ -29,15 +29,23 @@ def undisturbed(env: Env, progress: Progress, work: Callable[[Progress], T]) -> 
     """
     told = _Stoppable(progress)
     pool = env.pool()
-    future: Future[T] | None = None
+    outcome: Future[T] = Future()  # ours: a `submit` that is interrupted may have begun the work, and tells nobody
     try:
-        future = pool.submit(work, told)
-        return future.result()
+        pool.submit(_run, outcome, work, told)
+        return outcome.result()
     finally:
         told.stopped = True
-        if future is not None:
-            _await(future)
+        if not outcome.cancel():
+            _await(outcome)
         pool.shutdown()
+
+
+def _run(outcome: Future[T], work: Callable[[Progress], T], told: Progress) -> None:
+    if outcome.set_running_or_notify_cancel():
+        try:
+            outcome.set_result(work(told))
+        except BaseException as error:
+            outcome.set_exception(error)
 
 
 def _await(future: Future[T]) -> None:
