@@ -80,9 +80,11 @@ def measure(command: Command) -> Cost:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without what would change a tool's settings behind the benchmark's back."""
+    """Ours, without what would change a tool's settings, or how Python runs, behind the benchmark's back."""
     return {
-        name: value for name, value in os.environ.items() if not name.startswith(("BORG_", "KEEPSTONE_", "RESTIC_"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("BORG_", "KEEPSTONE_", "PYTHON", "RESTIC_"))
     }
 
 

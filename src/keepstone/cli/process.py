@@ -6,14 +6,25 @@ compressed into and expanded from fresh objects of up to a megabyte, thousands a
 GB: 17,000 instead of 114,000 page faults, 5 % less CPU for the backup and 10 % less for the restore, for 12 MB more
 memory.
 
+The collector of reference cycles runs when there are 200,000 objects more than at its last run, not 700: what a run
+makes by the ten thousand are trees, which go by their counts. That is a twentieth of the CPU of a restore of 157,000
+files. What is still there at the end goes with the process, without the interpreter's last look at all of it: 25 ms of
+every command.
+
+A restore may have 4,096 directories open, more than the 1,024 files that a process is commonly allowed unless it asks.
+
 Numeric libraries start a thread per processor when they are imported, and these wait by spinning; nothing here
 computes with matrices.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import ctypes
+import gc
 import os
+import resource
 
 __all__ = ["tune"]
 
@@ -23,10 +34,15 @@ _MMAP_THRESHOLD = -3
 _ARENA_MAX = -8
 _KEEP = 1 << 30
 _ARENAS = 4
+_OBJECTS = 200_000
+_FILES = 16_384
 
 
 def tune() -> None:
-    """Tune this process. Where the C library is another one, it stays as it is."""
+    """Tune this process. Where the C library is another one, its heap stays as it is."""
+    gc.set_threshold(_OBJECTS)
+    atexit.register(gc.freeze)
+    _allow_files()
     for library in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(library, "1")
     try:
@@ -35,3 +51,11 @@ def tune() -> None:
         return
     for parameter, value in ((_MMAP_THRESHOLD, _KEEP), (_TRIM_THRESHOLD, _KEEP), (_ARENA_MAX, _ARENAS)):
         mallopt(parameter, value)
+
+
+def _allow_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if resource.RLIM_INFINITY != soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # somebody forbids it: fewer will do
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

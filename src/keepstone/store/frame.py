@@ -26,6 +26,8 @@ CODEC_ZSTD = 1
 DEFAULT_LEVEL = 0
 """Not one of zstd's levels: its level 3 (double fast) with tables of 32 Ki entries, which stay in a core's own
 cache: a tenth less time for one per cent more bytes."""
+_PART = 0.9
+"""Only less than this part of a frame is decompressed by itself: in pieces zstd is a tenth slower than at once."""
 _SAVING = 0.97  # below 3 % the chunk is stored as it is: reading it back is then free
 
 _local = threading.local()  # zstd contexts are not to be shared between threads, nor made per call
@@ -74,8 +76,14 @@ def _compressor(level: int) -> zstandard.ZstdCompressor:
     return zstandard.ZstdCompressor(compression_params=parameters)
 
 
-def expand(payload: bytes | bytearray | memoryview, codec: int, raw_length: int) -> bytes | bytearray | memoryview:
-    """The chunks of an opened frame; `CorruptObject` where they are not `raw_length` bytes."""
+def expand(
+    payload: bytes | bytearray | memoryview, codec: int, raw_length: int, wanted: int | None = None
+) -> bytes | bytearray | memoryview:
+    """The chunks of an opened frame, or at least their first `wanted` bytes.
+
+    `CorruptObject` where they are not `raw_length` bytes, as far as was looked.
+    """
+    length = raw_length if wanted is None or codec == CODEC_RAW or wanted >= raw_length * _PART else wanted
     if codec == CODEC_RAW:
         data: bytes | bytearray | memoryview = payload
     elif codec == CODEC_ZSTD and raw_length <= MAX_FRAME:
@@ -85,11 +93,14 @@ def expand(payload: bytes | bytearray | memoryview, codec: int, raw_length: int)
         try:
             if zstandard.frame_content_size(payload) != raw_length:
                 raise CorruptObject("a frame says another length than its pack")
-            data = decompressor.decompress(payload, max_output_size=raw_length)
+            if length < raw_length:
+                data = decompressor.stream_reader(payload).read(length)
+            else:
+                data = decompressor.decompress(payload, max_output_size=raw_length)
         except zstandard.ZstdError as error:
             raise CorruptObject(f"a frame does not decompress ({error})") from error
     else:
         raise CorruptObject(f"a frame has an unknown codec {codec} or length {raw_length}")
-    if len(data) != raw_length:
+    if len(data) != length:
         raise CorruptObject("a frame has another length than its pack says")
     return data

@@ -26,10 +26,12 @@ from keepstone.store.footer import (
 from keepstone.store.frame import Frame, expand
 from keepstone.store.layout import pack_name
 
-__all__ = ["PACK_TARGET", "PackWriter", "seal_footer"]
+__all__ = ["MOST_CHUNKS", "PACK_TARGET", "PackWriter", "seal_footer"]
 
 PACK_TARGET = 32 << 20
 """A pack is closed when it has grown to this many bytes."""
+MOST_CHUNKS = 1 << 17
+"""Or to this many chunks: who wants one of them reads and holds the footer, which is 36 bytes a chunk."""
 SAMPLE = 16
 
 
@@ -66,7 +68,7 @@ class PackWriter:
 
     @property
     def full(self) -> bool:
-        return self.size >= PACK_TARGET
+        return self.size >= PACK_TARGET or self.chunks >= MOST_CHUNKS
 
     def id(self, position: int) -> bytes:
         """The id of a chunk that was appended."""

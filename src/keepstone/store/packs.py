@@ -98,9 +98,15 @@ class Packs:
         return Footer(bytes(data), pack, kind, name)
 
     def open_sealed(
-        self, footer: Footer, frame: int, sealed: bytes | memoryview, payload: memoryview | None = None
+        self,
+        footer: Footer,
+        frame: int,
+        sealed: bytes | memoryview,
+        payload: memoryview | None = None,
+        wanted: int | None = None,
     ) -> bytes | bytearray | memoryview:
-        """The chunks of a frame out of its sealed bytes, authenticated but not yet compared with their ids.
+        """The chunks of a frame out of its sealed bytes, authenticated but not yet compared with their ids; with
+        `wanted` at least this many bytes of them.
 
         Valid until this thread opens the next frame: a frame that is stored uncompressed lies in the thread's own
         buffer.
@@ -113,7 +119,7 @@ class Packs:
             payload = self._payload(len(sealed) - TAG_SIZE)
         try:
             open_frame(key, sealed, context.frame_aad(header, frame), memoryview(payload))
-            return expand(payload, footer.codecs[frame], footer.frame_raw[frame])
+            return expand(payload, footer.codecs[frame], footer.frame_raw[frame], wanted)
         except CorruptObject as error:
             raise CorruptObject(
                 f"frame {frame} of {pack_name(footer.pack)} is damaged ({error}); restore the pack from a copy"

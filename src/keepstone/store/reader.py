@@ -187,9 +187,13 @@ class LocalReader:
             raise CorruptObject(f"{name} is shorter than its footer says; restore it from a copy")
         for frame, wanted in frames:
             at = footer.offsets[frame] - begin + skip
-            data = memoryview(self._packs.open_sealed(footer, frame, buffer[at : at + footer.frame_lengths[frame]]))
+            sealed = buffer[at : at + footer.frame_lengths[frame]]
             offsets = footer.chunk_offsets(frame)
             first = footer.first_chunk[frame]
+            # Files that are stored once for many copies leave few wanted chunks in a frame: what is behind the last of
+            # them is not decompressed, an eighth of all in a restore of 157,000 files.
+            end = offsets[wanted[-1][0] - first + 1]
+            data = memoryview(self._packs.open_sealed(footer, frame, sealed, wanted=end))
             checked = -1
             for position, cookie in wanted:
                 chunk = data[offsets[position - first] : offsets[position - first + 1]]

@@ -163,9 +163,9 @@ class Survey:
         """Those of the condemned packs that are there and still not needed.
 
         The copy of a chunk stays as long as the pack is there that it was moved out of. The copy may have been
-        condemned before its move record was to be seen: a writer that began then knows neither, refers to the old place, and
-        is not waited for. Once the old pack is gone, every such writer is over and what it committed is marked, because
-        that it is gone was seen before the records were listed.
+        condemned before its move record was to be seen: a writer that began then knows neither, refers to the old
+        place, and is not waited for. Once the old pack is gone, every such writer is over and what it committed is
+        marked, because that it is gone was seen before the records were listed.
         """
         there = [self.numbers.number(pack) for pack in self._before.keys() | self.sizes.keys()]
         copies = set().union(*(self.moves.targets(number) for number in there))

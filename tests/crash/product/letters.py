@@ -8,11 +8,15 @@ from functools import cache
 
 from keepstone.store import Chunks, LocalWriter, Outcome, Point, Scratch, Store, pack
 
-__all__ = ["KIND", "restore", "submit", "write"]
+__all__ = ["KIND", "restore", "small_packs", "submit", "write"]
 
 KIND = "letters"
 _SIZE = 1500  # bytes of a chunk
-pack.PACK_TARGET = 3 * _SIZE  # so that a tiny point has several packs, finished at different times
+
+
+def small_packs() -> None:
+    """From now on, in this whole process, a tiny point has several packs, finished at different times."""
+    pack.PACK_TARGET = 3 * _SIZE
 
 
 @cache

@@ -180,10 +180,10 @@ ORDER: list[tuple[str, Mutant]] = [
     )),
     ("init", _mutant(
         "descriptor first", _STORE,
-        {"        storage.put(keys_name(1), keys_object)\n        for name, data":
-         "        storage.put(DESCRIPTOR, encode_descriptor(descriptor, keyring.keys, profile))\n"
-         "        storage.put(keys_name(1), keys_object)\n        for name, data",
-         "        storage.put(DESCRIPTOR, encoded)\n": ""},
+        {"            storage.put(keys_name(1), keys_object)\n":
+         "            storage.put(DESCRIPTOR, encode_descriptor(descriptor, keyring.keys, profile))\n"
+         "            storage.put(keys_name(1), keys_object)\n",
+         "            storage.put(DESCRIPTOR, encoded)\n": ""},
         "a store without keys",
     )),
     ("index", _mutant(

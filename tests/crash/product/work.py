@@ -67,6 +67,7 @@ def begin(disk: Path) -> Store:
 
 def open_store(disk: Path, providers: Sequence[KeyProvider] = (OLD,), *, cached: bool = False) -> Store:
     """Open the store of a disk; with `cached` its index is kept on the same disk."""
+    letters.small_packs()
     env = _env()
     return Store.open(env, FolderStorage(env, disk / STORE), providers, cache=disk / CACHE if cached else None)
 
@@ -75,6 +76,7 @@ class Work:
     """A user of a store. What fails under a fault is left out, and so is what would need its result."""
 
     def __init__(self, store: Store) -> None:
+        letters.small_packs()
         self.store = store
 
     def backup(self, holds: str, item: str = "disk") -> str | None:

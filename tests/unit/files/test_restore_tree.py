@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 import subprocess
 import threading
@@ -183,6 +184,16 @@ class Counted(FileSystem):
         self.mkdir = mkdir
 
 
+@pytest.fixture
+def a_thousand_descriptors() -> Iterator[None]:
+    """What a process is commonly allowed."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, limit[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+
+
+@pytest.mark.usefixtures("a_thousand_descriptors")
 def test_more_directories_than_descriptors(store: Store, tmp_path: Path) -> None:
     folders = [folder(b"%04d" % number, file(b"f", b"%d" % number)) for number in range(1500)]
     counted = Counted()
@@ -195,6 +206,7 @@ def test_more_directories_than_descriptors(store: Store, tmp_path: Path) -> None
     assert (tmp_path / "target" / "1499" / "f").read_bytes() == b"1499"
 
 
+@pytest.mark.usefixtures("a_thousand_descriptors")
 def test_more_directories_on_the_way_down_than_descriptors(store: Store, tmp_path: Path) -> None:
     """They are closed meanwhile, and opened again by paths that are longer than one call takes."""
     item = folder(b"wide", *[folder(b"%03d" % number) for number in range(600)])
@@ -222,6 +234,7 @@ def back_again() -> Iterator[None]:
     os.chdir(here)
 
 
+@pytest.mark.usefixtures("a_thousand_descriptors")
 def test_a_tree_deeper_than_there_are_descriptors(store: Store, tmp_path: Path) -> None:
     builder = Builder(store)
     reader = store.reader(builder.commit(deep(builder, 700, file(b"bottom", b"down here")), detail()))

@@ -18,6 +18,7 @@ from keepstone.store.frame import CODEC_RAW, CODEC_ZSTD, DEFAULT_LEVEL, MAX_FRAM
 pytestmark = pytest.mark.store
 
 BLAKE3 = hashing("blake3")
+_NOISE = os.urandom(10_000)
 
 
 @pytest.mark.parametrize("level", [DEFAULT_LEVEL, -1, 1, 3, 9])
@@ -32,6 +33,26 @@ def test_round_trip(level: int, data: bytes) -> None:
     assert expand(frame.payload, frame.codec, frame.raw_length) == data
     assert frame.digest == BLAKE3.digest(frame.payload)
     assert len(frame.payload) <= len(data)
+
+
+@given(st.integers(0, 300_000))
+def test_as_much_of_a_frame_as_is_wanted(wanted: int) -> None:
+    data = b"".join(b"line %d\n" % number for number in range(20_000))
+    for whole in (make_frame(BLAKE3, DEFAULT_LEVEL, data, [], []), make_frame(BLAKE3, DEFAULT_LEVEL, _NOISE, [], [])):
+        first = bytes(expand(whole.payload, whole.codec, whole.raw_length, wanted))
+
+        assert len(first) >= min(wanted, whole.raw_length)
+        assert (data if whole.codec == CODEC_ZSTD else _NOISE).startswith(first)
+
+
+def test_a_part_of_a_frame_that_is_not_there() -> None:
+    """The frame holds less than it says of itself."""
+    short = make_frame(BLAKE3, 1, b"abc" * 1000, [], []).payload
+    header = zstandard.frame_header_size(short)
+    lying = _claiming(1_000_000)[:-3] + short[header:]
+
+    with pytest.raises(CorruptObject):
+        expand(lying, CODEC_ZSTD, 1_000_000, 5000)
 
 
 def test_what_saves_little_is_stored_as_it_is() -> None:

@@ -179,8 +179,11 @@ def test_a_wrong_id_is_found(store: Store) -> None:
         writer.append(frame)
 
 
-def test_a_full_pack_is_closed(store: Store, memory: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack, "PACK_TARGET", 1000)
+@pytest.mark.parametrize(("limit", "value"), [("PACK_TARGET", 1000), ("MOST_CHUNKS", 6)])
+def test_a_full_pack_is_closed(
+    store: Store, memory: MemoryStorage, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    monkeypatch.setattr(pack, limit, value)
 
     commit = save(store, items("0123456789ABCDEFGHIJ"))
 

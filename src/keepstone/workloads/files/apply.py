@@ -78,10 +78,9 @@ class Finisher:
             return {name: value for name, value in xattrs.items() if name != _CAPABILITY}
         return xattrs
 
-    def file(self, fd: int, place: Place) -> None:
-        """Finish a regular file that was made with its permissions."""
+    def file(self, fd: int, place: Place, mode: int) -> None:
+        """Finish a regular file that was made with its permissions, `mode`."""
         entry, directory, path = place.entry, place.directory, place.path
-        mode = self.mode(entry)
         if not self.owns or self.owner(entry) != self._made or directory.gives_group:
             mode = self._own(fd, entry, mode, path)
         if mode & self._umask or mode > 0o777 or entry.extra.xattrs or directory.gives_acl:

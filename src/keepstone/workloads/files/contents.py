@@ -31,10 +31,11 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(slots=True)
 class _Large:
-    """A file of several chunks. `complete`: all of them were asked for."""
+    """A file of several chunks, made with the permissions `mode`. `complete`: all of them were asked for."""
 
     place: Place
     layout: Layout
+    mode: int
     fd: int
     complete: bool = False
     failed: bool = False
@@ -58,8 +59,8 @@ _Request: TypeAlias = tuple[int, Place | _Part]
 class Contents:
     """See the module. One thread calls it.
 
-    `written(fd, place)` is told, by any thread, of every file that is complete. `limit`: bytes of chunks to fetch at a
-    time.
+    `written(fd, place)` is told, by any thread, of every complete file that has further names. `limit`: bytes of chunks
+    to fetch at a time.
     """
 
     def __init__(
@@ -81,11 +82,7 @@ class Contents:
         self._large: list[_Large] = []
         self._fatal: BaseException | None = None
         self.size = 0
-
-    @property
-    def requests(self) -> int:
-        """How many chunks wait for `fetch`."""
-        return len(self._requests)
+        """Bytes of chunks that wait for `fetch`."""
 
     @property
     def open_files(self) -> int:
@@ -110,11 +107,12 @@ class Contents:
             layout = Layout(entry)
             if layout.length and not refs:
                 raise CorruptObject("the point does not have its content")
-            fd = self._create(place)
+            mode = self._finisher.mode(entry)
+            fd = self._fs.open(place.name, _NEW, mode & 0o777, dir_fd=place.directory.fd)
         except (CorruptObject, *REFUSED) as error:
             self._findings.refuse(place.path, error)
             return
-        large = _Large(place, layout, fd)
+        large = _Large(place, layout, mode, fd)
         self._large.append(large)
         try:
             self._fs.ftruncate(fd, entry.size)
@@ -203,22 +201,20 @@ class Contents:
             self._give_up(large, error)
         self._findings.progress.advance(len(chunk))
 
-    def _create(self, place: Place) -> int:
-        return self._fs.open(place.name, _NEW, self._finisher.mode(place.entry) & 0o777, dir_fd=place.directory.fd)
-
     def _write(self, place: Place, chunk: memoryview) -> None:
         """Make a whole file out of its only chunk."""
-        fs = self._fs
+        fs, entry = self._fs, place.entry
         place.done = False
         fd = -1
         try:
-            if len(chunk) != place.entry.size:
+            if len(chunk) != entry.size:
                 raise CorruptObject("its chunk has another length than it")
-            fd = self._create(place)
+            mode = self._finisher.mode(entry)
+            fd = fs.open(place.name, _NEW, mode & 0o777, dir_fd=place.directory.fd)
             done = fs.write(fd, chunk) if chunk else 0
             while done < len(chunk):
                 done += fs.write(fd, chunk[done:])
-            self._complete(fd, place)
+            self._complete(fd, place, mode)
             place.done = True
         except (CorruptObject, *REFUSED) as error:
             self._findings.refuse(place.path, error)
@@ -229,9 +225,10 @@ class Contents:
                     self._remove(place)
         self._findings.progress.advance(len(chunk), 1)
 
-    def _complete(self, fd: int, place: Place) -> None:
-        self._finisher.file(fd, place)
-        self._written(fd, place)
+    def _complete(self, fd: int, place: Place, mode: int) -> None:
+        self._finisher.file(fd, place, mode)
+        if place.entry.extra.link is not None:
+            self._written(fd, place)
         if place.final is not None:
             directory = place.directory.fd
             self._fs.rename(place.name, place.final, src_dir_fd=directory, dst_dir_fd=directory)
@@ -240,7 +237,7 @@ class Contents:
         place = large.place
         try:
             if not large.failed:
-                self._complete(large.fd, place)
+                self._complete(large.fd, place, large.mode)
                 self._findings.files += 1
                 self._findings.size += large.layout.length
                 self._findings.progress.advance(0, 1)

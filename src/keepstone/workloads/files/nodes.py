@@ -47,21 +47,17 @@ class Nodes:
         self._links: list[Place] = []
         self._inodes: dict[tuple[int, int], _Inode | None] = {}
 
-    def __len__(self) -> int:
-        return len(self._nodes) + len(self._links)
-
     def has_inode(self, entry: Entry) -> bool:
         """Whether this restore makes, or has made, an inode that is this entry under another name."""
         return entry.extra.link is not None and _key(entry) in self._inodes
 
     def is_link(self, place: Place) -> bool:
-        """Take an entry that is a further name of an earlier one; False for any other, which is to be made."""
-        if place.entry.extra.link is None:
-            return False
-        if _key(place.entry) in self._inodes:
+        """Take an entry with several names that is a further name of an earlier one; else it is to be made."""
+        key = _key(place.entry)
+        if key in self._inodes:
             self._links.append(place)
             return True
-        self._inodes[_key(place.entry)] = None
+        self._inodes[key] = None
         return False
 
     def add(self, place: Place) -> None:

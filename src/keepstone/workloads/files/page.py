@@ -49,7 +49,7 @@ COLUMNS = "IIIqqqQ"
 """Types of the columns from `modes` to `inodes`, as `array` and `struct` call them."""
 
 
-class Extra(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+class Extra(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
     """Rare properties of an entry.
 
     `target`: of a symbolic link. `xattrs`: names and values, among them `system.posix_acl_*` and `security.capability`.
@@ -83,7 +83,7 @@ class Page(msgspec.Struct, frozen=True, array_like=True):
     extras: dict[int, Extra] = {}
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One entry, out of its columns."""
 
     name: bytes
@@ -157,8 +157,8 @@ def decode_page(body: bytes) -> Page:
 
 def entries(page: Page) -> Iterator[Entry]:
     """The entries of a page, in order of their names."""
-    names = split_names(page.names)
-    columns = [column(code, getattr(page, name), len(names)) for name, code in zip(_FIELDS, COLUMNS + "I", strict=True)]
-    all_extras = [page.extras.get(index, NO_EXTRA) for index in range(len(names))]
-    for values in zip(names, *columns, all_extras, strict=True):
-        yield Entry(*values)
+    names, extras = split_names(page.names), page.extras
+    count = len(names)
+    columns = [column(code, getattr(page, name), count) for name, code in zip(_FIELDS, COLUMNS + "I", strict=True)]
+    all_extras = [extras.get(at, NO_EXTRA) for at in range(count)] if extras else [NO_EXTRA] * count
+    return map(Entry, names, *columns, all_extras)

@@ -18,6 +18,7 @@ from keepstone.errors import CorruptObject, KeepstoneError, NotFound, UsageError
 from keepstone.store import Reader
 from keepstone.workloads.files.names import check_names, describe, shown
 from keepstone.workloads.files.page import NODE_KIND, Detail, Entry, decode_page, entries
+from keepstone.workloads.files.scan import DIRECTORY, REGULAR
 from keepstone.workloads.salvage import DAMAGE
 
 __all__ = ["UNREADABLE", "Lost", "Step", "Wanted", "detail", "listing", "root_entry", "select", "traverse", "walk"]
@@ -93,11 +94,11 @@ def _page(reader: Reader, ref: int) -> list[tuple[Entry, list[int]]]:
     chunk = child = 0
     found = []
     for entry in entries(page):
-        mode, count = entry.mode, entry.count
-        if stat.S_ISREG(mode):
+        kind, count = entry.mode >> 12, entry.count
+        if kind == REGULAR:
             refs = chunks[chunk : chunk + count]
             chunk += count
-        elif stat.S_ISDIR(mode):
+        elif kind == DIRECTORY:
             refs = children[child : child + count]
             child += count
         else:
@@ -120,14 +121,13 @@ def traverse(reader: Reader, selection: Wanted = None, lost: Lost | None = None)
     while stack:
         prefix, items, wanted, came = stack[-1]
         for entry, refs in items:
-            if wanted is None:
-                below = None
-            elif entry.name in wanted:
+            below = None
+            if wanted is not None:
+                if entry.name not in wanted:
+                    continue
                 below = wanted[entry.name]
-            else:
-                continue
             path = prefix + entry.name
-            if not stat.S_ISDIR(entry.mode):
+            if entry.mode >> 12 != DIRECTORY:
                 if below is None:
                     yield Step(path, entry, refs)
                 continue
