@@ -48,7 +48,7 @@ def _rate(segment: Segment, present: npt.NDArray[np.uint64], batch: int, count: 
     found = 0
     begin = time.process_time()
     for at in range(0, len(wanted), batch):
-        found += len(segment.find(wanted[at : at + batch]))
+        found += len(segment.find(wanted[at : at + batch].data))
     spent = time.process_time() - begin
     if found < count // 2:
         raise SystemExit(f"{found} of {count // 2} ids were found: the index lost some")
@@ -71,7 +71,7 @@ def main() -> int:
             prefix = _prefixes(part, rows)
             order = np.argsort(prefix)
             paths.append(f"{folder}/{part}.segment")
-            write_segment(env, paths[-1], packs, rows, [(prefix[order], place[order])])
+            write_segment(env, paths[-1], packs, rows, [(prefix[order].data, place[order].data)])
             del packs, numbers, place, prefix, order
         built = time.process_time() - begin
         begin = time.process_time()

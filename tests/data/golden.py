@@ -5,7 +5,8 @@
 
 Beside each store lie the keys that open it, and what its points restore to. They are committed, and never made again
 once the format is published: every later version must read them. They hold every kind of object: a compaction's moves,
-a rotation of keys, a soft-deleted point, an aborted commit, a backup that still runs, a tombstone that waits for it.
+a rotation of keys, a soft-deleted point, an aborted commit, a backup that still runs, a tombstone that waits for it and
+one with its verdict.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from keepstone.disks import RawSource
 from keepstone.env import Env, Process
 from keepstone.objects import FolderStorage
 from keepstone.store import Point, Store
+from keepstone.store.leases import Tomb, Tombs
 from keepstone.workloads import Silent
 from keepstone.workloads.files.backup import backup_files
 from keepstone.workloads.files.selection import Selection
@@ -121,6 +123,10 @@ def _fill(store: Store, scratch: Path, providers: list[KeyProvider]) -> dict[str
     store.points.purge(_files(store, scratch / "gone"), now=True)
     store.writer("running", "files")  # and never ended
     assert store.reclaim().waiting
+    tombs = Tombs(store.context)
+    decided = tombs.publish(Tomb(packs=[], moves=[]))
+    tombs.wait_for(decided, [])
+    tombs.decide(decided, Tomb(packs=[], moves=[]))  # and never carried out
     return expected
 
 

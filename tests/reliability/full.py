@@ -2,8 +2,8 @@
 """A store that holds an object of every kind, made once: what test_damage.py breaks.
 
 Points of several items, some of them soft-deleted; packs with many frames, some of them compacted away and still named
-by a manifest; an aborted cell; the leases of writers that died; a tombstone that waits for them; two keys objects, as
-a crash in a rotation leaves them.
+by a manifest; an aborted cell; the leases of writers that died; a tombstone that waits for them, and one with its
+verdict; two keys objects, as a crash in a rotation leaves them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from keepstone.store import Store
 from keepstone.store.commits import ABORTED
 from keepstone.store.descriptor import Descriptor
 from keepstone.store.layout import deleted_name, pack_name
-from keepstone.store.leases import Leases
+from keepstone.store.leases import Leases, Tomb, Tombs
 from keepstone.store.refs import PackNumbers
 from keepstone.store.survey import Survey
 from tests.unit.store.known import DAY, LEAF, Fail, Machine, items, opener, save, submit
@@ -35,6 +35,7 @@ _KINDS = (
     (r"commits/moves-", "move"),
     (r"commits/", "point"),
     (r"tombs/.*\.waits", "waits"),
+    (r"tombs/.*\.verdict", "verdict"),
     (r"tombs/", "tomb"),
     (r"([a-z]+)/", None),
     (r"keepstone.json", "descriptor"),
@@ -149,6 +150,11 @@ def make() -> Full:
     purge(doomed)
     assert store.reclaim(compact_below=0).waiting == [lost.commit_id]
     machine.dead.add(2)
+    # A collector that died when it had decided what of a tombstone goes.
+    tombs = Tombs(store.context)
+    decided = tombs.publish(Tomb(packs=[], moves=[]))
+    tombs.wait_for(decided, [])
+    tombs.decide(decided, Tomb(packs=[], moves=[]))
     _describe(full)
     return full
 

@@ -39,11 +39,12 @@ KINDS = (
     "lease",
     "tomb",
     "waits",
+    "verdict",
     "key",
     "descriptor",
     "document",
 )
-NOBODY_MISSES = {"aborted", "lease", "tomb", "waits"}
+NOBODY_MISSES = {"aborted", "lease", "tomb", "waits", "verdict"}
 """Kinds whose removal cannot be seen: nothing else says that they were there, and without them every point still
 restores."""
 

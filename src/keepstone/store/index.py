@@ -15,16 +15,15 @@ Invariants
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Iterable
 from pathlib import Path
-
-import numpy as np
 
 from keepstone.errors import CorruptObject, ObjectMissing, StorageError
 from keepstone.store.context import Context
 from keepstone.store.footer import DATA
 from keepstone.store.packs import Packs
-from keepstone.store.segment import U64, Segment, merge_segments, prefixes, read_segment, write_segment
+from keepstone.store.segment import Column, Segment, merge_segments, prefixes, read_segment, write_segment
 
 __all__ = ["ChunkIndex"]
 
@@ -70,7 +69,7 @@ class ChunkIndex:
         found: dict[bytes, int] = {}
         if not self._segments:
             return found
-        wanted: U64 = prefixes(b"".join(ids))
+        wanted = prefixes(b"".join(ids))
         for segment, numbers in zip(self._segments, self._numbers, strict=True):
             for index, place in segment.find(wanted):
                 number = numbers[place >> 32] if place >> 32 < len(numbers) else -1
@@ -111,14 +110,13 @@ class ChunkIndex:
         segments: list[Segment] = []
         packs: list[bytes] = []
         ids = bytearray()
-        places: list[U64] = []
+        places = array("Q")
 
         def close() -> None:
             if packs:
-                place = np.concatenate(places) if places else np.empty(0, np.uint64)
-                segments.append(self._keep(Segment.build(list(packs), bytes(ids), place)))
+                segments.append(self._keep(Segment.build(list(packs), ids, places)))
             packs.clear()
-            places.clear()
+            del places[:]
             ids.clear()
 
         for pack in missing:
@@ -127,7 +125,8 @@ class ChunkIndex:
             except (ObjectMissing, CorruptObject, StorageError):
                 continue  # reclaimed since it was listed, or damaged: nobody can refer to it
             if footer.kind == DATA:
-                places.append(np.arange(footer.chunks, dtype=np.uint64) | np.uint64(len(packs) << 32))
+                first = len(packs) << 32
+                places.extend(range(first, first + footer.chunks))
                 ids += footer.ids
             packs.append(pack)
             if len(ids) >= 32 * _BATCH:
@@ -138,7 +137,7 @@ class ChunkIndex:
     def _keep(self, segment: Segment) -> Segment:
         return self._store(segment.packs, len(segment), [(segment.prefix, segment.place)]) or segment
 
-    def _store(self, packs: list[bytes], rows: int, parts: Iterable[tuple[U64, U64]]) -> Segment | None:
+    def _store(self, packs: list[bytes], rows: int, parts: Iterable[tuple[Column, Column]]) -> Segment | None:
         if self._folder is None:
             return None
         path = str(self._folder / f"{self._context.env.random(8).hex()}{_SUFFIX}")

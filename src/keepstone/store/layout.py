@@ -9,7 +9,8 @@
     commits/<commit>        the commit cell of a lease: a point, a move record, or "aborted"
     deleted/<commit>        marker: this point is soft-deleted
     heads/<sequence>        signed, hash-chained log of what happened to points
-    tombs/<tomb>            packs condemned by reclaim; tombs/<tomb>.waits: the leases it waits for
+    tombs/<tomb>            packs condemned by reclaim; tombs/<tomb>.waits: the leases it waits for,
+                            tombs/<tomb>.verdict: what of it goes
 
 A pack's id is 32 random bytes, a commit's id is `<tag>-<32 hex>`: the tag is a keyed hash of the item (16 hex), or
 `moves` for a compaction, so that one item's points are found by one listing.
@@ -62,7 +63,7 @@ _NAMES = {
     COMMITS: re.compile(rf"commits/{_COMMIT}"),
     DELETED: re.compile(rf"deleted/{_COMMIT}"),
     HEADS: re.compile(r"heads/[0-9]{12}"),
-    TOMBS: re.compile(r"tombs/[0-9a-f]{32}(\.waits)?"),
+    TOMBS: re.compile(r"tombs/[0-9a-f]{32}(\.waits|\.verdict)?"),
 }
 
 

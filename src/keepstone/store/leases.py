@@ -8,6 +8,9 @@ direction, and that is all the safety needs:
 * a writer that did not see the tombstone is one that the collector waits for, and the second mark sees what it
   committed;
 * a writer that the collector did not see has seen the tombstone and refers to none of its packs.
+Several collectors may finish one tombstone, and what one of them still needs another may not. So what goes is settled
+once, by put-if-absent, before anything is deleted: a pack that is pardoned is pardoned by all of them, and a writer
+that begins when the tombstone is gone may refer to it.
 The explorer in tests/explore shows it over the real code, and that each omitted step loses data.
 """
 
@@ -26,6 +29,7 @@ from keepstone.store.layout import LEASES, MOVES_TAG, TOMBS, commit_name, lease_
 __all__ = ["Leases", "Tomb", "Tombs"]
 
 _WAITS = ".waits"
+_VERDICT = ".verdict"
 
 
 class _Lease(msgspec.Struct, frozen=True):
@@ -37,7 +41,8 @@ class _Lease(msgspec.Struct, frozen=True):
 
 
 class Tomb(msgspec.Struct, frozen=True, kw_only=True):
-    """Condemned `packs` (ids) and `moves` (commits of move records that nobody needs any more)."""
+    """Condemned `packs` (ids) and `moves` (commits of move records that nobody needs any more); as a verdict those of
+    them that go."""
 
     packs: list[bytes]
     moves: list[str]
@@ -131,7 +136,7 @@ class Leases:
 
 
 class Tombs:
-    """The tombstones: what is condemned, and which leases each waits for."""
+    """The tombstones: what is condemned, which leases each waits for, and what goes in the end."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -143,9 +148,7 @@ class Tombs:
         return name
 
     def names(self) -> list[str]:
-        return sorted(
-            info.name[len(TOMBS) :] for info in listing(self._context.storage, TOMBS) if not info.name.endswith(_WAITS)
-        )
+        return sorted(info.name[len(TOMBS) :] for info in listing(self._context.storage, TOMBS) if "." not in info.name)
 
     def read(self, name: str) -> Tomb:
         """`ObjectMissing` where another collector has finished it; `CorruptObject`."""
@@ -183,14 +186,42 @@ class Tombs:
             return leases if settled is None else settled
         return leases
 
-    def sweep_waits(self) -> None:
-        """Remove what is left of tombstones that another collector finished meanwhile."""
-        names = {info.name for info in listing(self._context.storage, TOMBS)}
-        for name in names:
-            if name.endswith(_WAITS) and name.removesuffix(_WAITS) not in names:
-                self._context.storage.delete(name)
+    def verdict(self, name: str) -> Tomb | None:
+        """What of this tombstone goes; None where nobody has said yet."""
+        try:
+            data = self._context.read_sealed("verdict", tomb_name(name) + _VERDICT)
+        except ObjectMissing:
+            return None
+        return decode(_tomb, data, tomb_name(name) + _VERDICT)
+
+    def decide(self, name: str, verdict: Tomb) -> Tomb | None:
+        """Settle what of this tombstone goes, by whichever collector is first; None where it was finished meanwhile.
+
+        A verdict outlives its tombstone, so while that is there the verdict is the only one that there ever was.
+        """
+        settled: Tomb | None = verdict
+        try:
+            self._context.put_sealed("verdict", tomb_name(name) + _VERDICT, msgspec.msgpack.encode(verdict))
+        except ObjectExists:
+            settled = self.verdict(name)
+        return settled if self._is_there(name) else None
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            self._context.storage.size(tomb_name(name))
+        except ObjectMissing:
+            return False
+        return True
+
+    def sweep_leftovers(self) -> None:
+        """Remove what is left of tombstones that are gone: a collector died while it removed one, or found it finished
+        by another one."""
+        for info in list(listing(self._context.storage, TOMBS)):
+            name, dot, _ = info.name[len(TOMBS) :].partition(".")
+            if dot and not self._is_there(name):
+                self._context.storage.delete(info.name)
 
     def remove(self, name: str) -> None:
         """What was condemned is gone or pardoned."""
-        self._context.storage.delete(tomb_name(name) + _WAITS)
-        self._context.storage.delete(tomb_name(name))
+        for suffix in ("", _WAITS, _VERDICT):  # in this order: see `decide`
+            self._context.storage.delete(tomb_name(name) + suffix)

@@ -53,8 +53,8 @@ class Ledger:
         name, marker = head.object, DELETED + head.object.removeprefix(COMMITS)
         if head.event == "keys":  # an older keys object went when this one came
             self.present = {key: other for key, other in self.present.items() if other.event != "keys"}
-        if name in self.gone:
-            return  # its writer's own entry came after the purge
+        if name in self.gone or (head.event == "forget" and COMMITS + name.removeprefix(DELETED) in self.gone):
+            return  # of somebody who was about to enter it when it was purged
         if head.event in ("init", "keys", "commit", "move", "forget"):
             self.present[name] = head
         elif head.event == "undelete":

@@ -119,7 +119,10 @@ class Points:
         return found[0]
 
     def forget(self, point: Point) -> int:
-        """Soft-delete; the wall clock (ns) until which `undelete` is possible. Repeating it changes nothing."""
+        """Soft-delete; the wall clock (ns) until which `undelete` is possible. Repeating it changes nothing.
+
+        `PointNotFound` where somebody purges it at the same time.
+        """
         return with_reserve(self._context.storage, lambda: self._forget(point))
 
     def _forget(self, point: Point) -> int:
@@ -130,7 +133,12 @@ class Points:
         try:
             sealed = self._context.put_sealed("deleted", name, msgspec.msgpack.encode(_Marker(now, until)))
         except ObjectExists:
-            sealed = self._context.storage.read(name)
+            try:
+                sealed = self._context.storage.read(name)
+            except ObjectMissing:  # undeleted or purged since
+                if self._commits.decided(point.id):
+                    return self._forget(point)
+                raise PointNotFound(f"recovery point {point.short} was purged meanwhile; it is gone") from None
             until = self._marker(point.id) or until
             entry = chain.newest_about(name)
             if entry is not None and entry.event == "forget":

@@ -7,11 +7,12 @@
     condemn    a tombstone with the packs that nobody needs, and move records that nobody needs (durable)
     drain      the leases that were there when the tombstone became visible: decided, dead, or still running
     re-mark    what was committed since; a pack that is needed again is pardoned
+    decide     the verdict, which of them go (durable): the first collector's holds for all
     sweep      delete the condemned packs, then the tombstone
 
 Invariants: a pack is deleted only if (a) a tombstone that names it is durable, (b) every lease listed after that is
-over, and (c) a mark over the commits listed after (b) does not need it. No step takes a clock's word for it: an old
-lease is ended through its commit cell.
+over, (c) a mark over the commits listed after (b) does not need it, and (d) the tombstone's verdict names it. No step
+takes a clock's word for it: an old lease is ended through its commit cell.
 
 A running writer makes a round end early: what it may refer to stays condemned and is swept by a later round.
 `leases.py` says why this is safe.
@@ -148,6 +149,18 @@ def _mark_again(survey: Survey) -> None:
     survey.refresh()
 
 
+def _decide(context: Context, survey: Survey, tombs: Tombs, ready: list[tuple[str, Tomb]]) -> dict[str, Tomb]:
+    """The verdicts on these tombstones; those that another collector finished meanwhile are left out."""
+    unneeded = set(survey.unneeded_moves())
+    verdicts = {}
+    for name, tomb in ready:
+        mine = Tomb(packs=survey.removable(tomb.packs), moves=sorted(unneeded.intersection(tomb.moves)))
+        verdict = with_reserve(context.storage, partial(tombs.decide, name, mine))
+        if verdict is not None:
+            verdicts[name] = verdict
+    return verdicts
+
+
 def _finish(context: Context, survey: Survey, tombs: Tombs, purged: int, compacted: int, bytes_dead: int) -> Reclaimed:
     """Drain, mark again, sweep: for every tombstone there is, whoever published it."""
     leases = Leases(context, survey.commits)
@@ -173,18 +186,18 @@ def _finish(context: Context, survey: Survey, tombs: Tombs, purged: int, compact
     if ready:
         _mark_again(survey)
         ledger = _ask_ledger(context)
-        swept = survey.removable([pack for _, tomb in ready for pack in tomb.packs])
+        verdicts = _decide(context, survey, tombs, ready)
+        swept = sorted({pack for verdict in verdicts.values() for pack in verdict.packs} & survey.sizes.keys())
         freed = sum(survey.sizes[pack] for pack in swept)
         deleted = len(swept)
         context.storage.delete_many([pack_name(pack) for pack in swept])
-        gone = set(survey.unneeded_moves())
-        for move in sorted({move for _, tomb in ready for move in tomb.moves} & gone):
+        for move in sorted({move for verdict in verdicts.values() for move in verdict.moves} & survey.moves_there()):
             Chain(context).append("drop-move", commit_name(move), b"")
             context.storage.delete(commit_name(move))
         context.storage.delete_many(ledger.leftovers())
-        for name, _ in ready:
+        for name in verdicts:
             tombs.remove(name)
-    tombs.sweep_waits()
+    tombs.sweep_leftovers()
     return Reclaimed(
         points_purged=purged,
         packs_deleted=deleted,

@@ -23,14 +23,15 @@ class SpilledIds:
         self._columns: list[Segment] = []
 
     def add(self, places: dict[bytes, int]) -> None:
-        prefix = prefixes(b"".join(places))
+        prefix = np.asarray(prefixes(b"".join(places)))
         place = np.frombuffer(array("Q", places.values()), np.uint64)
         kept = self._columns
         if kept and len(kept[-1]) < _MERGE:
             prefix, place = np.concatenate((kept[-1].prefix, prefix)), np.concatenate((kept[-1].place, place))
             kept = kept[:-1]
         order = np.argsort(prefix, kind="stable")
-        self._columns = [*kept, Segment([], prefix[order], place[order])]  # a new list: workers may hold the old one
+        column = Segment([], prefix[order].data, place[order].data)
+        self._columns = [*kept, column]  # a new list: workers may hold the old one
 
     def find(self, ids: list[bytes]) -> dict[bytes, int]:
         found: dict[bytes, int] = {}

@@ -162,10 +162,10 @@ class Survey:
     def removable(self, condemned: list[bytes]) -> list[bytes]:
         """Those of the condemned packs that are there and still not needed.
 
-        The copy of a chunk stays as long as the pack is there that it was moved out of. The copy may have been
-        condemned before its move record was to be seen: a writer that began then knows neither, refers to the old
-        place, and is not waited for. Once the old pack is gone, every such writer is over and what it committed is
-        marked, because that it is gone was seen before the records were listed.
+        The copy of a chunk stays as long as the pack is there that it was moved out of. It may have been condemned
+        before its move record was to be seen: a writer that began then refers to the old place, and is not waited for.
+        Once the old pack is gone, every such writer is over, and what it committed is marked, because that the pack is
+        gone was seen before the records were listed.
         """
         there = [self.numbers.number(pack) for pack in self._before.keys() | self.sizes.keys()]
         copies = set().union(*(self.moves.targets(number) for number in there))
@@ -174,6 +174,10 @@ class Survey:
             for pack in condemned
             if pack in self.sizes and self.is_dead(pack) and self.numbers.number(pack) not in copies
         ]
+
+    def moves_there(self) -> set[str]:
+        """The commits of the move records."""
+        return set(self._move_records)
 
     def unneeded_moves(self) -> list[str]:
         """The move records through which nothing is found any more."""

@@ -143,7 +143,7 @@ def _check_surroundings(store: Store, findings: _Findings) -> None:
         findings.add(name, error)
     tombs = Tombs(context)
     for tomb in tombs.names():
-        for check in (tombs.read, tombs.waits):
+        for check in (tombs.read, tombs.waits, tombs.verdict):
             try:
                 check(tomb)
             except ObjectMissing:

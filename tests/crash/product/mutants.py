@@ -111,7 +111,7 @@ _CONFIRMED = """\
                         found[identity] = ref
 """
 _TOMBS_GONE = """\
-        for name, _ in ready:
+        for name in verdicts:
             tombs.remove(name)
 """
 
@@ -195,8 +195,8 @@ ORDER: list[tuple[str, Mutant]] = [
     )),
     ("reclaim", _mutant(
         "tombstones go before the packs", _RECLAIM,
-        {_SWEEP: _TOMBS_GONE.replace(" name,", " early,").replace("(name)", "(early)") + _SWEEP,
-         _TOMBS_GONE + "    tombs.sweep_waits()": "    tombs.sweep_waits()"},
+        {_SWEEP: _TOMBS_GONE.replace(" name ", " early ").replace("(name)", "(early)") + _SWEEP,
+         _TOMBS_GONE + "    tombs.sweep_leftovers()": "    tombs.sweep_leftovers()"},
         "nobody needs the packs, so the next round condemns them again", "clean",
     )),
     ("index", _mutant(

@@ -88,7 +88,7 @@ def test_every_kind_of_object_is_in_it(golden: Golden) -> None:
         layout.TOMBS,
     ):
         assert any((golden.place / folder).iterdir()), folder
-    assert any(path.suffix == ".waits" for path in (golden.place / "tombs").iterdir())
+    assert {path.suffix for path in (golden.place / "tombs").iterdir()} == {"", ".waits", ".verdict"}
     assert cells.count(ABORTED) == 1
     assert {type(record) for record in records} == {PointRecord, MoveRecord}
     assert {record.kind for record in records if isinstance(record, PointRecord)} == {"files", "images"}
@@ -257,6 +257,7 @@ def test_the_page_names_every_kind_and_event() -> None:
         "lease",
         "tomb",
         "waits",
+        "verdict",
     ]
 
     assert [kind for kind in kinds if f"`{kind}`" not in text] == []

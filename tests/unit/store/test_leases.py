@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from keepstone.env import Process
-from keepstone.errors import CorruptObject, LeaseLost, ObjectExists, ObjectMissing
+from keepstone.errors import CorruptObject, LeaseLost, ObjectExists, ObjectMissing, StorageError
 from keepstone.objects import MemoryStorage
 from keepstone.store import Store
 from keepstone.store.commits import ABORTED
 from keepstone.store.leases import Leases, Tomb, Tombs
-from tests.unit.store.known import DAY, Machine, finish, heads, items, load, save, submit
+from tests.unit.store.known import DAY, Failing, Machine, finish, heads, items, load, save, submit
 
 pytestmark = pytest.mark.store
 
@@ -197,24 +199,62 @@ def test_waits_that_are_left_over(store: Store, memory: MemoryStorage) -> None:
     kept, gone = (tombs.publish(Tomb(packs=[], moves=[])) for _ in range(2))
     for name in (kept, gone):
         tombs.wait_for(name, [])
+        assert tombs.decide(name, Tomb(packs=[], moves=[])) is not None
     memory.objects.pop(f"tombs/{gone}")
-    tombs.sweep_waits()
+    tombs.sweep_leftovers()
 
     assert sorted(name for name in memory.objects if name.startswith("tombs/")) == [
         f"tombs/{kept}",
+        f"tombs/{kept}.verdict",
         f"tombs/{kept}.waits",
     ]
 
 
-@pytest.mark.parametrize("suffix", ["", ".waits"])
+def test_the_first_collector_decides(store: Store, memory: MemoryStorage) -> None:
+    tombs = Tombs(store.context)
+    name = tombs.publish(Tomb(packs=PACKS, moves=[]))
+    some, others = Tomb(packs=PACKS[:1], moves=[]), Tomb(packs=PACKS[1:], moves=[])
+    assert tombs.verdict(name) is None
+
+    assert tombs.decide(name, some) == some
+    assert tombs.decide(name, others) == some
+    assert tombs.verdict(name) == some
+    assert tombs.names() == [name]
+    assert tombs.condemned() == frozenset(PACKS)
+    tombs.remove(name)
+    assert tombs.decide(name, others) is None  # it was finished meanwhile: nobody may act on what he thinks of it
+    tombs.sweep_leftovers()
+    assert [name for name in memory.objects if name.startswith("tombs/")] == []
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_verdict_outlives_its_tombstone(store: Store, memory: MemoryStorage, times: int) -> None:
+    """However far its removal came: a collector that is late decides nothing else."""
+    tombs = Tombs(store.context)
+    name = tombs.publish(Tomb(packs=PACKS, moves=[]))
+    tombs.wait_for(name, [])
+    some, others = Tomb(packs=PACKS[:1], moves=[]), Tomb(packs=PACKS[1:], moves=[])
+    tombs.decide(name, some)
+    fail = Failing("delete tombs/", StorageError("broken"), after=times)
+    broken = replace(store.context, storage=MemoryStorage(store.context.env, objects=memory.objects, fail=fail))
+    with pytest.raises(StorageError):
+        Tombs(broken).remove(name)
+
+    assert tombs.verdict(name) == some
+    assert tombs.decide(name, others) is None
+
+
+@pytest.mark.parametrize("suffix", ["", ".waits", ".verdict"])
 def test_damaged_tombstones(store: Store, memory: MemoryStorage, suffix: str) -> None:
     tombs = Tombs(store.context)
     name = tombs.publish(Tomb(packs=PACKS, moves=[]))
     tombs.wait_for(name, [])
+    tombs.decide(name, Tomb(packs=[], moves=[]))
     memory.objects[f"tombs/{name}{suffix}"] = b"rubbish"
 
     with pytest.raises(CorruptObject, match=name):
-        tombs.waits(name) if suffix else tombs.condemned()
+        {"": lambda _: tombs.condemned(), ".waits": tombs.waits, ".verdict": tombs.verdict}[suffix](name)
+    assert f"tombs/{name}" in {finding.object for finding in store.verify().findings}
 
 
 def test_two_tombstones_do_not_swap(store: Store, memory: MemoryStorage) -> None:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Callable
 
 import pytest
 
@@ -317,3 +319,66 @@ def test_a_failure_in_the_middle_can_be_repeated(store: Store, memory: MemorySto
     assert ids(store.points.list(deleted=True)) == ([] if what == "purge" else [commit])
     assert store.verify().findings == []
     assert [head.event for head in heads(store)].count(what) >= 1
+
+
+# Two at once
+
+
+def racing(store: Store, memory: MemoryStorage, operation: str, kind: str, act: Callable[[], object]) -> Store:
+    """The same store for somebody who is overtaken right before this operation on an object of this kind, once."""
+    raced: list[str] = []
+
+    def fail(asked: str, name: str) -> Exception | None:
+        if (asked, name.partition("/")[0]) == (operation, kind) and not raced:
+            raced.append(name)
+            act()
+        return None
+
+    storage = MemoryStorage(store.context.env, objects=memory.objects, fail=fail)
+    return Store(store.context.env, storage, store.descriptor, store.keyring, None)
+
+
+def test_forgotten_while_it_is_purged(store: Store, memory: MemoryStorage) -> None:
+    """Its marker was there a moment ago."""
+    point = store.points.find(save(store, items("A")))
+    store.points.forget(point)
+    late = racing(store, memory, "read", "deleted", lambda: store.points.purge(point, now=True))
+    with pytest.raises(PointNotFound, match="purged meanwhile"):
+        late.points.forget(point)
+
+    assert store.verify().findings == []
+
+
+def test_forgotten_while_it_is_undeleted(store: Store, memory: MemoryStorage) -> None:
+    point = store.points.find(save(store, items("A")))
+    store.points.forget(point)
+    until = racing(store, memory, "read", "deleted", lambda: store.points.undelete(point)).points.forget(point)
+
+    assert [known.deleted_until for known in store.points.list(deleted=True)] == [until]
+    assert store.verify().findings == []
+
+
+@pytest.mark.parametrize("kind", ["deleted", "heads"])
+def test_purged_while_it_is_forgotten(store: Store, memory: MemoryStorage, kind: str) -> None:
+    """Before its marker, or between that and the entry: neither is missed when it is gone."""
+    point = store.points.find(save(store, items("A")))
+    racing(store, memory, "put", kind, lambda: store.points.purge(point, now=True)).points.forget(point)
+
+    assert store.verify().findings == []
+    save(store, items("B"))
+    for _ in range(2):
+        store.reclaim()
+        assert store.verify().findings == []
+
+
+def test_purged_by_two(store: Store, memory: MemoryStorage) -> None:
+    """However far the one has come when the other one does all of it."""
+    for operation, kind in (("put", "deleted"), ("put", "heads"), ("delete", "commits"), ("delete", "deleted")):
+        point = store.points.find(save(store, items("A")))
+        late = racing(store, memory, operation, kind, lambda point=point: store.points.purge(point, now=True))  # type: ignore[misc]
+        with contextlib.suppress(PointNotFound):
+            late.points.purge(point, now=True)
+
+        assert store.points.list(deleted=True) == []
+        assert store.verify().findings == []
+        assert [name for name in memory.objects if name.startswith("deleted/")] == []

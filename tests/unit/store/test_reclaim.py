@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 
 import pytest
 
@@ -437,10 +438,58 @@ def test_two_collectors(store: Store, memory: MemoryStorage) -> None:
     assert Tombs(store.context).names() == []
 
 
+def test_two_collectors_that_do_not_need_the_same(store: Store, memory: MemoryStorage) -> None:
+    """One looked while a point was still there that needs the condemned packs, and pardons them; the other one looked
+    when it was purged, and is about to delete them. Who begins when the tombstone is gone may refer to them or find
+    them gone, and nothing else."""
+    gone = save(store, items("xyz"), "other")
+    writing = other_process(store).writer("item", "known")
+    purge(store, gone)
+    assert store.reclaim().waiting == [writing.commit_id]
+    places = submit(writing, items("xyz"))
+    point = finish(writing, [places])
+    deleting, go_on = threading.Event(), threading.Event()
+
+    def before_it_deletes(operation: str, name: str) -> Exception | None:
+        if operation == "delete_many" and name.startswith("packs/"):
+            deleting.set()
+            assert go_on.wait(30)
+        return None
+
+    second = other_process(store, 7, fail=before_it_deletes)
+    thread = threading.Thread(target=lambda: second.reclaim(compact_below=0))
+    looked: list[bool] = []
+
+    def after_its_look(operation: str, name: str) -> Exception | None:
+        if operation == "list" and name == "tombs/" and not looked:
+            looked.append(True)
+            purge(store, point)
+            thread.start()
+            assert deleting.wait(30)
+        return None
+
+    other_process(store, 6, fail=after_its_look).reclaim(compact_below=0)
+    late = other_process(store, 8).writer("late", "known")
+    leaf = submit(late, items("xyz"))
+    late.drain()
+    go_on.set()
+    thread.join()
+
+    commit = finish(late, [leaf])
+
+    assert load(store, commit) == items("xyz")
+    for _ in range(2):
+        store.reclaim()
+    assert load(store, commit) == items("xyz")
+    assert packs(memory) == needed(store)
+    assert store.verify(deep=True).findings == []
+    assert [name for name in memory.objects if name.startswith("tombs/")] == []
+
+
 @pytest.mark.parametrize(
     "step", ["put tombs/", "delete_many packs/", "put commits/moves-", "delete tombs/", "list leases/", "list packs/"]
 )
-@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize("after", [0, 1, 2])
 def test_a_failure_at_any_step(store: Store, memory: MemoryStorage, step: str, after: int) -> None:
     """The round stops with the error; nothing that is needed is gone, and the next one ends the work."""
     _, point = sparse_store(store)

@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 import os
+import random
+import subprocess
+import sys
+from array import array
 from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -15,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keepstone.env import Env
+from keepstone.store import segment
 from keepstone.store.segment import Segment, merge_segments, prefixes, read_segment, write_segment
 from tests.tampered import Tampered, failing_at
 
@@ -32,7 +38,7 @@ Rows = list[tuple[bytes, int, int]]
 
 
 def built(made: Rows, packs: list[bytes] = PACKS) -> Segment:
-    places = np.array([pack << 32 | position for _, pack, position in made], np.uint64)
+    places = array("Q", [pack << 32 | position for _, pack, position in made])
     return Segment.build(packs, b"".join(identity for identity, _, _ in made), places)
 
 
@@ -46,8 +52,12 @@ def model(made: Rows, dead: frozenset[bytes] = frozenset()) -> dict[int, list[tu
 
 
 def answers(segment: Segment, wanted: list[bytes]) -> dict[int, list[tuple[bytes, int]]]:
+    """What it finds, one by one and together with many others."""
     found = defaultdict(list)
-    for which, place in segment.find(prefixes(b"".join(wanted))):
+    hits = segment.find(prefixes(b"".join(wanted)))
+    many = segment.find(prefixes(b"".join(wanted)) * 64)
+    assert sorted(many) == sorted((which + turn * len(wanted), place) for which, place in hits for turn in range(64))
+    for which, place in hits:
         prefix = int.from_bytes(wanted[which][:8], "big")
         found[prefix].append((segment.packs[place >> 32], place & 0xFFFFFFFF))
     return {prefix: sorted(hits) for prefix, hits in found.items()}
@@ -58,9 +68,36 @@ def asked(made: Rows, others: list[bytes]) -> list[bytes]:
     return list({identity[:8]: identity for identity in [*others, *(identity for identity, _, _ in made)]}.values())
 
 
-@given(rows, st.lists(identities, max_size=10))
-def test_find(made: Rows, others: list[bytes]) -> None:
-    assert answers(built(made), asked(made, others)) == model(made)
+@pytest.mark.parametrize("short", [0, 1 << 16])
+@given(made=rows, others=st.lists(identities, max_size=10))
+def test_find(short: int, made: Rows, others: list[bytes]) -> None:
+    """Sorted with numpy and without it."""
+    with patch.object(segment, "_SHORT", short):
+        assert answers(built(made), asked(made, others)) == model(made)
+
+
+def test_find_among_many() -> None:
+    """Ids as a hash makes them, which are where their value says, and some that are not there."""
+    chance = random.Random(1)
+    made = [(chance.randbytes(32), 0, position) for position in range(20_000)]
+    others = [chance.randbytes(32) for _ in range(50)]
+    whole = built(made)
+
+    for at in range(0, len(made), 1000):
+        wanted = [identity for identity, _, _ in made[at : at + 50]]
+        assert answers(whole, [*wanted, *others]) == model(made[at : at + 50])
+
+
+def test_few_values_need_no_large_library() -> None:
+    program = """
+import sys
+from keepstone.store.segment import Segment, prefixes
+ids = bytes(range(256))
+segment = Segment.build([bytes(32)], ids, memoryview(bytes(64)).cast("Q"))
+assert len(segment.find(prefixes(ids))) == 8
+assert "numpy" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_find_where_equal_prefixes_fill_pages() -> None:
@@ -115,7 +152,7 @@ def test_merge(several: list[Rows], dead: frozenset[bytes]) -> None:
     assert (prefix[:-1] <= prefix[1:]).all()
     assert not dead.intersection(packs)
     whole = [row for made in several for row in made]
-    assert answers(Segment(packs, prefix, place), asked(whole, [])) == model(whole, dead)
+    assert answers(Segment(packs, prefix.data, place.data), asked(whole, [])) == model(whole, dead)
 
 
 # Damaged files: a segment is a hint, so what is read may be wrong, but nothing may break
