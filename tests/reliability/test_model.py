@@ -108,7 +108,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _settle(self) -> None:
         """In peace, everything that is not needed goes, and everything that is needed stays."""
-        for _ in range(3):
+        for _ in range(8):  # a dead copy goes a round later than the pack that it was moved out of, and so on
             self.now += 10 * WEEK  # the leases of the dead end
             self._tick()
             self._forget_what_is_due()

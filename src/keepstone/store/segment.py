@@ -89,12 +89,16 @@ class Segment:
         return self._one_by_one(wanted.tolist()) if len(wanted) < _FEW else self._together(wanted)
 
     def _one_by_one(self, wanted: list[int]) -> list[tuple[int, int]]:
-        """Ids are spread evenly, so a value tells about where it is; a damaged or odd column is searched as a whole."""
+        """Ids are spread evenly, so a value tells where it is, but for the square root of the rows; and what stands there
+        tells how far it is from there, but for the square root of that. Where this is wrong, in a damaged or odd
+        column, all of it is searched.
+        """
         prefix, place, rows = self.prefix, self.place, len(self)
-        reach = 4 * isqrt(rows)  # eight standard deviations
+        reach = 8 * isqrt(isqrt(rows)) + 8
         hits = []
         for which, key in enumerate(wanted):
             guess = key * rows >> 64
+            guess = min(max(guess + ((key - prefix[guess]) * rows >> 64), 0), rows)
             low, high = max(0, guess - reach), min(rows, guess + reach)
             if low and prefix[low - 1] >= key:
                 low = 0
