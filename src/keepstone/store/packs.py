@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from keepstone.crypto import frame_key, open_frame
 from keepstone.errors import CorruptObject, ObjectMissing, StorageError
@@ -34,6 +35,17 @@ _FOOTER_MEMORY = 24 << 20
 _FRAME_MEMORY = 12 << 20
 
 
+class _Part(NamedTuple):
+    """An open frame: the positions of its first chunk and of the one behind its last, and what `Packs.frame` gives."""
+
+    number: int
+    first: int
+    end: int
+    footer: Footer
+    data: memoryview
+    offsets: list[int]
+
+
 class Packs:
     """The packs of a store. Safe for several threads."""
 
@@ -44,6 +56,7 @@ class Packs:
         self._footer_memory = 0
         self._frames: OrderedDict[tuple[bytes, int], tuple[memoryview, list[int]]] = OrderedDict()
         self._frame_memory = 0
+        self._newest: _Part | None = None  # nodes are read in their order: most lie in the frame of the one before
         self._lock = threading.Lock()
         self._local = threading.local()
 
@@ -167,16 +180,23 @@ class Packs:
 
     def chunk(self, ref: int) -> memoryview:
         """One chunk by its place, checked against its id."""
-        pack, position = self.numbers.ids[ref >> 32], ref & 0xFFFFFFFF
+        number, position = ref >> 32, ref & 0xFFFFFFFF
+        newest = self._newest
+        if newest is None or newest.number != number or not newest.first <= position < newest.end:
+            newest = self._newest = self._part(number, position)
+        at = position - newest.first
+        chunk = newest.data[newest.offsets[at] : newest.offsets[at + 1]]
+        self.check_id(newest.footer, position, chunk)
+        return chunk
+
+    def _part(self, number: int, position: int) -> _Part:
+        pack = self.numbers.ids[number]
         footer = self.footer(pack)
         if position >= footer.chunks:
             raise CorruptObject(f"{pack_name(pack)} has no chunk {position}; run verify")
         frame = footer.frame_of(position)
-        data, offsets = self.frame(pack, frame)
-        at = position - footer.first_chunk[frame]
-        chunk = data[offsets[at] : offsets[at + 1]]
-        self.check_id(footer, position, chunk)
-        return chunk
+        first, end = footer.first_chunk[frame : frame + 2]
+        return _Part(number, first, end, footer, *self.frame(pack, frame))
 
     def chunk_id(self, ref: int) -> bytes | None:
         """The id of the chunk at this place; None where there is no such pack or chunk, or nobody can read it any

@@ -12,6 +12,7 @@ reclaim marks by filling intervals. A pack that was compacted away is found thro
 
 from __future__ import annotations
 
+import struct
 import sys
 from array import array
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,7 @@ __all__ = ["ZERO_PACK", "ZERO_REF", "PackNumbers", "decode_runs", "encode_runs",
 ZERO_PACK = 0xFFFFFFFF
 ZERO_REF = ZERO_PACK << 32
 _ID = 32
+_RUN = struct.Struct("<III")
 _MOST = 1 << 26  # chunks of one node: tens of TiB in one file
 
 
@@ -105,12 +107,10 @@ def decode_runs(packs: bytes, runs: bytes, numbers: PackNumbers) -> Iterator[tup
 
     Raises `CorruptObject` where a run names a pack that is not in the table.
     """
-    values = u32s(runs)
-    if len(packs) % _ID or len(values) % 3:
-        raise CorruptObject("a manifest node has a broken table of packs; run verify")
+    if len(packs) % _ID or len(runs) % _RUN.size:
+        raise CorruptObject("a manifest node has a broken table of packs or runs; run verify")
     table = [numbers.number(packs[at : at + _ID]) << 32 for at in range(0, len(packs), _ID)]
-    for at in range(0, len(values), 3):
-        pack, start, count = values[at : at + 3]
+    for pack, start, count in _RUN.iter_unpack(runs):
         if pack == ZERO_PACK:
             yield ZERO_REF, count
         elif pack < len(table) and start + count <= ZERO_PACK:

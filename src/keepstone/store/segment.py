@@ -89,9 +89,9 @@ class Segment:
         return self._one_by_one(wanted.tolist()) if len(wanted) < _FEW else self._together(wanted)
 
     def _one_by_one(self, wanted: list[int]) -> list[tuple[int, int]]:
-        """Ids are spread evenly, so a value tells where it is, but for the square root of the rows; and what stands there
-        tells how far it is from there, but for the square root of that. Where this is wrong, in a damaged or odd
-        column, all of it is searched.
+        """Ids are spread evenly, so a value tells where it is, but for the square root of the rows; and what stands
+        there tells how far it is from there, but for the square root of that. Where this is wrong, in a damaged or
+        odd column, all of it is searched.
         """
         prefix, place, rows = self.prefix, self.place, len(self)
         reach = 8 * isqrt(isqrt(rows)) + 8

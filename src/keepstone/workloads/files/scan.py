@@ -76,14 +76,16 @@ def first_page(
         return None, []
     few.sort(key=_name)
     joined = "\0".join(map(_name, few))
-    if not joined.isascii():  # only then is the order of characters not the order of bytes
+    if joined.isascii():
+        encoded = joined.encode("ascii")
+    else:  # only then is the order of characters not the order of bytes
         few.sort(key=lambda entry: os.fsencode(entry.name))
-        joined = "\0".join(map(_name, few))
+        encoded = os.fsencode("\0".join(map(_name, few)))
     try:
         stats = [entry.stat(follow_symlinks=False) for entry in few]
     except OSError:
         return _one_by_one(fs, folder, [os.fsencode(entry.name) for entry in few], lost), []
-    return Listing(os.fsencode(joined) + b"\0", stats), []
+    return Listing(encoded + b"\0", stats), []
 
 
 def later_page(fs: FileSystem, folder: int, names: bytes, lost: Lost) -> Listing | None:
