@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from keepstone.crypto.frames import frame_key, open_frame, seal_frame
-from keepstone.crypto.hashing import Blake3Hashing, Checksum, Hashing, Sha256Hashing, hashing
+from keepstone.crypto.hashing import Blake3Hashing, Hashing, Sha256Hashing, hashing
 from keepstone.crypto.keyfile import PlatformKeyProvider
 from keepstone.crypto.keyring import Keyring, create_keyring, open_keyring, read_keyring, rewrap
 from keepstone.crypto.keys import DomainKeys, VaultKey
@@ -17,7 +17,6 @@ from keepstone.crypto.signing import public_key, sign, verify
 __all__ = [
     "Argon2Cost",
     "Blake3Hashing",
-    "Checksum",
     "DomainKeys",
     "Hashing",
     "KeyProvider",

@@ -15,19 +15,9 @@ from blake3 import blake3
 
 from keepstone.errors import UnsupportedFormat
 
-__all__ = ["Blake3Hashing", "Buffer", "Checksum", "Hashing", "Sha256Hashing", "hashing"]
+__all__ = ["Blake3Hashing", "Buffer", "Hashing", "Sha256Hashing", "hashing"]
 
 Buffer = bytes | bytearray | memoryview
-
-
-class Checksum(Protocol):
-    """An unkeyed hash of data that comes in pieces."""
-
-    def update(self, data: Buffer, /) -> object:
-        """Take in the next piece."""
-
-    def digest(self) -> bytes:
-        """The hash of all pieces so far, 32 bytes."""
 
 
 class Hashing(Protocol):
@@ -42,9 +32,6 @@ class Hashing(Protocol):
     def digest(self, data: Buffer) -> bytes:
         """The unkeyed hash of `data`."""
 
-    def stream(self) -> Checksum:
-        """The same as `digest`, for data that comes in pieces."""
-
 
 class Blake3Hashing:
     """BLAKE3 in its keyed and its plain mode, on the calling thread only."""
@@ -58,9 +45,6 @@ class Blake3Hashing:
     def digest(self, data: Buffer) -> bytes:
         return blake3(data).digest()
 
-    def stream(self) -> Checksum:
-        return blake3()
-
 
 class Sha256Hashing:
     """HMAC-SHA256 (RFC 2104, FIPS 198-1) and SHA-256 (FIPS 180-4)."""
@@ -73,9 +57,6 @@ class Sha256Hashing:
 
     def digest(self, data: Buffer) -> bytes:
         return hashlib.sha256(data).digest()
-
-    def stream(self) -> Checksum:
-        return hashlib.sha256()
 
 
 _PROFILES: dict[str, Hashing] = {profile.name: profile for profile in (Blake3Hashing(), Sha256Hashing())}

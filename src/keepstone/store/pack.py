@@ -5,11 +5,12 @@ Invariants
 * The pack's id exists before its first frame, so a chunk's place is final when it is appended.
 * Nothing refers to a pack durably before its upload is finished and its name synced; the writer sees to that.
 * A sample of the frames (every `SAMPLE`-th and the first; all with `check=True`) is opened again from the sealed
-  bytes before the pack is
-  finished, so that bad memory is found while the source is still there.
+  bytes before the pack is finished, so that bad memory is found while the source is still there.
 """
 
 from __future__ import annotations
+
+from xxhash import xxh3_128
 
 from keepstone.crypto import frame_key, open_frame, seal_frame
 from keepstone.errors import CorruptObject, WriterFailed
@@ -55,7 +56,7 @@ class PackWriter:
         self._context = context
         self._header = pack_header(context.store_id, context.keys.epoch, kind, pack)
         self._upload = context.storage.create(self.name)
-        self._checksum = context.hashing.stream()
+        self._checksum = xxh3_128()
         self._check = check
         self._columns = FooterBuilder.empty()
         self._put(self._header)
@@ -124,7 +125,7 @@ class PackWriter:
         footer = self._columns.encode()
         sealed, digest = seal_footer(self._context, self.pack, self._header, footer)
         self._put(sealed)
-        trailer = pack_trailer(len(sealed), digest, bytes(32))
+        trailer = pack_trailer(len(sealed), digest, bytes(16))
         self._checksum.update(trailer[:40])
         self._upload.write(pack_trailer(len(sealed), digest, self._checksum.digest()))
         self._upload.finish()

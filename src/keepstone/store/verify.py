@@ -28,13 +28,11 @@ from keepstone.store.layout import DELETED, DESCRIPTOR, PACKS, TOMBS, listing, p
 from keepstone.store.leases import Leases, Tombs
 from keepstone.store.ledger import Ledger
 from keepstone.store.memory import Seen, recall, recall_damage, remember, remember_damage
-from keepstone.store.scrub import Scrubber
+from keepstone.store.scrub import Scrubbed, scrub
 from keepstone.store.store import Store
 from keepstone.store.survey import Survey
 
 __all__ = ["Finding", "Verified", "verify"]
-
-_ALL = np.ones(1, np.bool_)  # goes with the marks of a pack of any length
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,36 +180,21 @@ def _scrub(
     store: Store, survey: Survey, findings: _Findings, tick: Callable[[int, int], None] | None
 ) -> tuple[int, dict[bytes, npt.NDArray[np.bool_]]]:
     """Read every pack. (Bytes of chunks that were read, which chunks of damaged packs are lost.)"""
-    scrubber = Scrubber(store.context, survey.packs)
-    whole = sum(survey.sizes.values())
-    done = read = 0
+    read = 0
     lost: dict[bytes, npt.NDArray[np.bool_]] = {}
-    pool = store.context.env.pool()
-    try:
-        futures = [(pool.submit(scrubber.scrub, pack, size), pack, size) for pack, size in survey.sizes.items()]
-        for future, pack, size in futures:
-            try:
-                scrubbed = future.result()
-            except KeepstoneError as error:
-                if not isinstance(error, ObjectMissing) or not survey.is_dead(pack):  # else it was swept meanwhile
-                    findings.add(pack_name(pack), error)
-                    lost[pack] = _ALL
-            else:
-                read += scrubbed.read
-                if scrubbed.lost is not None:
-                    lost[pack] = scrubbed.lost
-                if scrubbed.error is not None:
-                    findings.add(pack_name(pack), _described(scrubbed.error, scrubbed.lost))
-            done += size
-            if tick is not None:
-                tick(done, whole)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    for scrubbed in scrub(store.context, survey.packs, survey.sizes, tick):
+        if isinstance(scrubbed.error, ObjectMissing) and survey.is_dead(scrubbed.pack):
+            continue  # it was swept meanwhile
+        read += scrubbed.read
+        if scrubbed.lost is not None:
+            lost[scrubbed.pack] = scrubbed.lost
+        if scrubbed.error is not None:
+            findings.add(pack_name(scrubbed.pack), _described(scrubbed.error, scrubbed))
     return read, lost
 
 
-def _described(error: KeepstoneError, lost: npt.NDArray[np.bool_] | None) -> KeepstoneError:
+def _described(error: KeepstoneError, scrubbed: Scrubbed) -> KeepstoneError:
     """One sentence for a pack: the first thing that is wrong with it, and how much of it is lost."""
-    if lost is None:
+    if scrubbed.lost is None or not scrubbed.chunks:
         return error
-    return type(error)(f"{error}; {int(lost.sum()):,} of its {len(lost):,} chunks are lost")
+    return type(error)(f"{error}; {int(scrubbed.lost.sum()):,} of its {scrubbed.chunks:,} chunks are lost")

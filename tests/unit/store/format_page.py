@@ -55,7 +55,7 @@ def example() -> str:
     leaf_place = next(store.node(root_place, "images/root").children) or (b"", 0)
     data_place = next(filter(None, store.node(leaf_place, "images/leaf").chunks))
     nodes, data = store.pack(root_place[0]), store.pack(data_place[0])
-    trailer = store.read(nodes.name, -80)
+    trailer = store.read(nodes.name, -64)
     length, _, digest = struct.unpack_from("<II32s", trailer)
     footer_key = keys.keyed(keys.metadata, b"footer/v1" + root_place[0] + digest)
     frame_key_0 = keys.keyed(keys.encryption, b"frame/v1" + root_place[0] + bytes(4) + nodes.digests[:32])

@@ -20,7 +20,7 @@ from keepstone.store.layout import pack_name
 from keepstone.store.pack import SAMPLE, PackWriter
 from keepstone.store.packs import Packs
 from keepstone.store.refs import PackNumbers
-from keepstone.store.scrub import Scrubber
+from keepstone.store.scrub import scrub
 from tests.unit.store.known import finish, items, load, outcome, piece, save
 
 pytestmark = pytest.mark.store
@@ -53,7 +53,7 @@ def test_what_goes_in_comes_out(store: Store) -> None:
     assert [bytes(packs.chunk(ref)) for ref in range(len(chunks))] == chunks
     size = store.context.storage.size(pack_name(PACK))
     assert dict(packs.listing()) == {PACK: size}
-    scrubbed = Scrubber(store.context, packs).scrub(PACK, size)
+    (scrubbed,) = scrub(store.context, packs, {PACK: size})
     assert (scrubbed.read, scrubbed.lost, scrubbed.error) == (sum(map(len, chunks)), None, None)
 
 

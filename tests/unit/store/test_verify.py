@@ -69,7 +69,8 @@ def test_tick(store: Store) -> None:
     told: list[tuple[int, int]] = []
     report = store.verify(deep=True, tick=lambda done, whole: told.append((done, whole)))
 
-    assert len(told) == 6
+    assert len(told) > 6  # packs, and spans of them
+    assert len(told) > 6  # packs, and spans of them
     assert told == sorted(told)
     assert told[-1] == (report.stored_bytes, report.stored_bytes)
 
