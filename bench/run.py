@@ -2,9 +2,9 @@
 """Run the jobs with every tool, interleaved, and write what they cost to `bench/results.json`.
 
 A scene is one data set and the jobs on it, in order. In round r the tools of a job run one after another, the order
-turned by one from job to job and from round to round, so that no tool always finds the warmer cache or the quieter
-machine. Before a scene its sources are read once, so they are in the page cache for all. In the first round every
-restore is compared with its source, outside of the measured time.
+turned by one from job to job and from round to round, so that no tool always finds the quieter machine. Before a scene
+its sources are read once, so they are in the page cache for all; before a job all that was written goes to the disk. In
+the first round every restore is compared with its source, outside of the measured time.
 
 A full run writes the file anew. With chosen jobs, only these are replaced in it. `--quick` takes one round of the
 small data and leaves the file alone.
@@ -170,6 +170,7 @@ class Bench:
         if job.verb == "restore":
             self._settle()
         before = allocated(room.store)
+        os.sync()  # or who comes next pays for what this one wrote
         cost = measure(_command(tool, room, source, scene, job))
         figures = cost.figures()
         if job.verb == "backup":

@@ -28,7 +28,7 @@ from keepstone.objects import FolderStorage
 from keepstone.store import Point, Store
 from keepstone.store.leases import Tomb, Tombs
 from keepstone.workloads import Silent
-from keepstone.workloads.files.backup import backup_files
+from keepstone.workloads.files.backup.run import backup_files
 from keepstone.workloads.files.selection import Selection
 from keepstone.workloads.images import backup_image
 

@@ -21,7 +21,7 @@ from keepstone.env import Env
 from keepstone.objects import FolderStorage
 from keepstone.store import Store
 from keepstone.workloads import Silent
-from keepstone.workloads.files.backup import backup_files
+from keepstone.workloads.files.backup.run import backup_files
 from keepstone.workloads.files.page import Extra
 from keepstone.workloads.files.selection import Selection
 from keepstone.workloads.images import backup_image

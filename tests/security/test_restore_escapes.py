@@ -25,9 +25,9 @@ from keepstone.errors import FormatError, HostileName, KeepstoneError
 from keepstone.store import LocalReader, Store
 from keepstone.workloads import Silent
 from keepstone.workloads.files import Conflict, RestoreOptions, restore_files, walk, write_tar
-from keepstone.workloads.files import beneath as beneath_module
-from keepstone.workloads.files.beneath import Beneath
 from keepstone.workloads.files.page import Extra, stored
+from keepstone.workloads.files.restore import beneath as beneath_module
+from keepstone.workloads.files.restore.beneath import Beneath
 from tests.unit.files.points import (
     Builder,
     Item,

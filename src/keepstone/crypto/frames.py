@@ -3,9 +3,9 @@
 
     key = keyed(K_encryption, "frame/v1" ‖ pack id 32 ‖ position u32 little-endian ‖ digest 32)
 
-`digest` is the unkeyed hash of exactly the bytes that are sealed. A key therefore seals one text only, even on a cloned
-machine that repeats its random numbers, and the zero nonce is safe. This is the hot path: nothing is allocated but the
-key.
+`digest` stands for exactly the bytes that are sealed: see `store.frame`. A key therefore seals one text only, even on a
+cloned machine that repeats its random numbers, and the zero nonce is safe. This is the hot path: nothing is allocated
+but the key.
 """
 
 from __future__ import annotations

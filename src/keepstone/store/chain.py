@@ -68,13 +68,13 @@ class Chain:
             head = _head.decode(signed.head)
             signature = bytes.fromhex(signed.signature)
         except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-            raise CorruptObject(f"{name} is damaged; run verify") from error
+            raise CorruptObject(f"{name} is damaged; run `keepstone store verify`") from error
         if bytes(data) != _encode(head, signature.hex()) or not verify(
             self._context.verify_key, b"keepstone-head/v1" + bytes(signed.head), signature
         ):
-            raise CorruptObject(f"{name} has a wrong signature; it was damaged or forged; run verify")
+            raise CorruptObject(f"{name} has a wrong signature; it was damaged or forged; run `keepstone store verify`")
         if head.sequence != sequence or head.store != self._context.store_id.hex():
-            raise CorruptObject(f"{name} is another entry or of another store; run verify")
+            raise CorruptObject(f"{name} is another entry or of another store; run `keepstone store verify`")
         return head, self._context.hashing.digest(data).hex()
 
     def digest(self, sequence: int) -> str | None:

@@ -23,4 +23,4 @@ def decode(decoder: _Decoder[T_co], data: bytes | memoryview, what: str) -> T_co
     try:
         return decoder.decode(data)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-        raise CorruptObject(f"{what} is damaged ({error}); run verify") from error
+        raise CorruptObject(f"{what} is damaged ({error}); run `keepstone store verify`") from error

@@ -26,6 +26,7 @@ CODEC_ZSTD = 1
 DEFAULT_LEVEL = 0
 """Not one of zstd's levels: its level 3 (double fast) with tables of 32 Ki entries, which stay in a core's own
 cache: a tenth less time for one per cent more bytes."""
+_RAW = b"raw/v1"  # no payload that zstd made begins like this
 _PART = 0.9
 """Only less than this part of a frame is decompressed by itself: in pieces zstd is a tenth slower than at once."""
 _SAVING = 0.97  # below 3 % the chunk is stored as it is: reading it back is then free
@@ -35,7 +36,8 @@ _local = threading.local()  # zstd contexts are not to be shared between threads
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """`payload` is what will be sealed; `ids` and `lengths` belong to the chunks in it, `digest` to the payload."""
+    """`payload` is what will be sealed; `ids` and `lengths` belong to the chunks in it, `digest` to the payload: two
+    payloads never have the same."""
 
     payload: bytes
     codec: int
@@ -54,10 +56,10 @@ def make_frame(hashing: Hashing, level: int, data: bytes | memoryview, ids: list
     if len(data) > MAX_FRAME:
         raise UsageError(f"{len(data)} bytes are too many for one frame; cut them into chunks of at most {MAX_FRAME}")
     payload = compressor.compress(data)
-    codec = CODEC_ZSTD
-    if len(payload) >= len(data) * _SAVING:
-        payload, codec = bytes(data), CODEC_RAW
-    return Frame(payload, codec, len(data), hashing.digest(payload), ids, lengths)
+    if len(payload) < len(data) * _SAVING:
+        return Frame(payload, CODEC_ZSTD, len(data), hashing.digest(payload), ids, lengths)
+    # what is stored as it is has been hashed: its ids stand for it
+    return Frame(bytes(data), CODEC_RAW, len(data), hashing.digest(b"".join((_RAW, *ids))), ids, lengths)
 
 
 def _compressor(level: int) -> zstandard.ZstdCompressor:

@@ -36,13 +36,13 @@ class Moves:
         values = u32s(move.runs)
         packs = [self._numbers.number(move.packs[at : at + _ID]) for at in range(0, len(move.packs), _ID)]
         if len(values) % 4 or any(index >= len(packs) for index in values[2::4]):
-            raise CorruptObject("a move record is inconsistent; run verify")
+            raise CorruptObject("a move record is inconsistent; run `keepstone store verify`")
         runs = [
             (start, count, packs[index] << 32 | first)
             for start, count, index, first in zip(values[0::4], values[1::4], values[2::4], values[3::4], strict=True)
         ]
         if any(start + count > move.chunks for start, count, _ in runs):
-            raise CorruptObject("a move record moves chunks that its pack never had; run verify")
+            raise CorruptObject("a move record moves chunks that its pack never had; run `keepstone store verify`")
         number = self._numbers.number(move.pack)
         if number in self.old:
             runs = _united(self.old[number], runs)
@@ -87,7 +87,7 @@ class Moves:
             if moved is None:
                 return ref
             ref = moved
-        raise CorruptObject("the move records lead in a circle; run verify")
+        raise CorruptObject("the move records lead in a circle; run `keepstone store verify`")
 
     def resolve_all(self, refs: list[int]) -> list[int]:
         """`resolve` for many places."""

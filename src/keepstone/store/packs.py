@@ -193,7 +193,7 @@ class Packs:
         pack = self.numbers.ids[number]
         footer = self.footer(pack)
         if position >= footer.chunks:
-            raise CorruptObject(f"{pack_name(pack)} has no chunk {position}; run verify")
+            raise CorruptObject(f"{pack_name(pack)} has no chunk {position}; run `keepstone store verify`")
         frame = footer.frame_of(position)
         first, end = footer.first_chunk[frame : frame + 2]
         return _Part(number, first, end, footer, *self.frame(pack, frame))

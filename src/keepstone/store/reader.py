@@ -116,7 +116,7 @@ class LocalReader:
         ref = resolved
         position = ref & 0xFFFFFFFF
         if position >= footer.chunks:
-            raise CorruptObject(f"{pack_name(footer.pack)} has no chunk {position}; run verify")
+            raise CorruptObject(f"{pack_name(footer.pack)} has no chunk {position}; run `keepstone store verify`")
         return footer, position
 
     def chunk_length(self, ref: int) -> int:
@@ -151,7 +151,7 @@ class LocalReader:
             positions.sort(key=lambda request: request[0])
             footer = self._packs.footer(pack)
             if positions[-1][0] >= footer.chunks:
-                raise CorruptObject(f"{pack_name(pack)} has no chunk {positions[-1][0]}; run verify")
+                raise CorruptObject(f"{pack_name(pack)} has no chunk {positions[-1][0]}; run `keepstone store verify`")
             spans += [(footer, span) for span in _spans(footer, positions)]
         futures = []
         failure: BaseException | None = None

@@ -58,7 +58,7 @@ def u32s(data: bytes) -> array[int]:
     try:
         values.frombytes(data)
     except ValueError as error:
-        raise CorruptObject("a column of a manifest node has a broken length; run verify") from error
+        raise CorruptObject("a column of a manifest node has a broken length; run `keepstone store verify`") from error
     if sys.byteorder == "big":
         values.byteswap()
     return values
@@ -108,7 +108,7 @@ def decode_runs(packs: bytes, runs: bytes, numbers: PackNumbers) -> Iterator[tup
     Raises `CorruptObject` where a run names a pack that is not in the table.
     """
     if len(packs) % _ID or len(runs) % _RUN.size:
-        raise CorruptObject("a manifest node has a broken table of packs or runs; run verify")
+        raise CorruptObject("a manifest node has a broken table of packs or runs; run `keepstone store verify`")
     table = [numbers.number(packs[at : at + _ID]) << 32 for at in range(0, len(packs), _ID)]
     for pack, start, count in _RUN.iter_unpack(runs):
         if pack == ZERO_PACK:
@@ -124,7 +124,7 @@ def expand_runs(runs: Iterable[tuple[int, int]]) -> list[int]:
     refs: list[int] = []
     for first, count in runs:
         if len(refs) + count > _MOST:
-            raise CorruptObject("a manifest node names more chunks than any can; run verify")
+            raise CorruptObject("a manifest node names more chunks than any can; run `keepstone store verify`")
         if first == ZERO_REF:
             refs.extend([ZERO_REF] * count)
         else:

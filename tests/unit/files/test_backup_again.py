@@ -21,9 +21,9 @@ from keepstone.store.layout import pack_name
 from keepstone.store.leases import Tomb, Tombs
 from keepstone.store.packs import Packs
 from keepstone.store.refs import PackNumbers
-from keepstone.workloads.files import scan
-from keepstone.workloads.files.earlier import EarlierPage
-from keepstone.workloads.files.scan import Listing
+from keepstone.workloads.files.backup import scan
+from keepstone.workloads.files.backup.earlier import EarlierPage
+from keepstone.workloads.files.backup.scan import Listing
 from tests.tampered import Tampered
 from tests.unit.files.backed import Backups, World, assert_like
 

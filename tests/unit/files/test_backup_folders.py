@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from keepstone.env import FileSystem
-from keepstone.workloads.files.folders import Folder, Folders
+from keepstone.workloads.files.backup.folders import Folder, Folders
 
 pytestmark = pytest.mark.store
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from keepstone.env import FileSystem
 from keepstone.errors import SourceFailed
 from keepstone.store import SEGMENT
-from keepstone.workloads.files import draft, scan
+from keepstone.workloads.files.backup import draft, scan
+from keepstone.workloads.files.backup.table import layout, picked, restated, table_of, to_page
 from keepstone.workloads.files.page import PAGE_ENTRIES, Entry, Extra, decode_page, encode_page, entries
-from keepstone.workloads.files.table import layout, picked, restated, table_of, to_page
 from tests.unit.files.backed import Backups, assert_like
 
 pytestmark = pytest.mark.store

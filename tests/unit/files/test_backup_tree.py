@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from keepstone.store import SEGMENT, cut_file
-from keepstone.workloads.files import intake, links
+from keepstone.workloads.files.backup import intake, links
 from keepstone.workloads.files.page import decode_page, entries
 from tests.tampered import Tampered
 from tests.unit.files.backed import Backups, World, assert_like

@@ -372,7 +372,7 @@ def test_what_was_unreadable_is_told_and_left_out(env: Env, store: Store, tmp_pa
 def test_without_openat2_everything_comes_back_too(
     env: Env, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from keepstone.workloads.files import beneath
+    from keepstone.workloads.files.restore import beneath
 
     monkeypatch.setattr(beneath, "_OPENAT2", 100_000)  # a number that no kernel has
     make_tree(tmp_path / "source")

@@ -282,7 +282,7 @@ def test_chunk_of_another_length_is_corrupt(shelf: Shelf, env: Env, tmp_path: Pa
         root = writer.put_node(ROOT_KIND, [], [swapped], reader.node(reader.root()[0]).body)
         forged = committed(writer, [root])
 
-    with pytest.raises(CorruptObject, match="bytes; run verify"):
+    with pytest.raises(CorruptObject, match="bytes; run `keepstone store verify`"):
         shelf.restore(forged, tmp_path / "new")
 
     assert not (tmp_path / "new").exists()

@@ -25,8 +25,8 @@ from keepstone.store import Store, chain, commits, descriptor, layout, leases, n
 from keepstone.store.commits import ABORTED, MoveRecord, PointRecord
 from keepstone.workloads import Silent
 from keepstone.workloads.files import page
-from keepstone.workloads.files.options import RestoreOptions
-from keepstone.workloads.files.restore import restore_files
+from keepstone.workloads.files.restore.options import RestoreOptions
+from keepstone.workloads.files.restore.run import restore_files
 from keepstone.workloads.images import image_size, leaf, restore_image
 from tests.data.golden import GOLDEN, PASSPHRASE, PROFILES, restored
 from tests.unit.store.format_page import PAGE, example, section, vectors

@@ -6,12 +6,16 @@ from __future__ import annotations
 from keepstone.workloads.files.backup import Report, backup_files, dry_run
 from keepstone.workloads.files.diff import Change, Difference, diff
 from keepstone.workloads.files.find import find
-from keepstone.workloads.files.options import Conflict, RestoreOptions
 from keepstone.workloads.files.page import Entry
-from keepstone.workloads.files.report import RestoreReport
-from keepstone.workloads.files.restore import folder_of, restore_files
+from keepstone.workloads.files.restore import (
+    Conflict,
+    RestoreOptions,
+    RestoreReport,
+    folder_of,
+    restore_files,
+    write_tar,
+)
 from keepstone.workloads.files.selection import Selection
-from keepstone.workloads.files.tar import write_tar
 from keepstone.workloads.files.tree import walk
 
 __all__ = [

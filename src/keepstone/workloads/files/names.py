@@ -55,6 +55,6 @@ def check_names(names: Sequence[bytes], after: bytes, directory: bytes, point: P
             continue
         raise HostileName(
             f"{describe(point)} has an entry {shown(name)!r} in the directory {shown(directory or b'.')!r}: {reason}. "
-            "The point is forged or damaged; run verify, and restore another one"
+            "The point is forged or damaged; run `keepstone store verify`, and restore another one"
         )
     raise CorruptObject("unreachable")  # pragma: no cover - the quick and the slow check agree

@@ -28,9 +28,12 @@ from keepstone.errors import CorruptObject
 
 __all__ = [
     "COLUMNS",
+    "DIRECTORY",
     "NODE_KIND",
     "NO_EXTRA",
     "PAGE_ENTRIES",
+    "REGULAR",
+    "SYMLINK",
     "Detail",
     "Entry",
     "Extra",
@@ -47,6 +50,8 @@ NODE_KIND = "files/page"
 PAGE_ENTRIES = 4096
 COLUMNS = "IIIqqqQ"
 """Types of the columns from `modes` to `inodes`, as `array` and `struct` call them."""
+REGULAR, DIRECTORY, SYMLINK = 0o10, 0o04, 0o12
+"""Kinds of entries: the type bits of st_mode, shifted."""
 
 
 class Extra(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
@@ -135,7 +140,7 @@ def column(typecode: str, data: bytes, count: int) -> array[int]:
     """The values of a stored column; `CorruptObject` where there are not `count`."""
     values = array(typecode)
     if len(data) != count * values.itemsize:
-        raise CorruptObject("a page of a directory has columns of different lengths; run verify")
+        raise CorruptObject("a page of a directory has columns of different lengths; run `keepstone store verify`")
     values.frombytes(data)
     if sys.byteorder == "big":
         values.byteswap()
@@ -152,7 +157,7 @@ def decode_page(body: bytes) -> Page:
     try:
         return _decoder.decode(body)
     except msgspec.MsgspecError as error:
-        raise CorruptObject(f"a page of a directory cannot be read ({error}); run verify") from error
+        raise CorruptObject(f"a page of a directory cannot be read ({error}); run `keepstone store verify`") from error
 
 
 def entries(page: Page) -> Iterator[Entry]:

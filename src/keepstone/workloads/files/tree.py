@@ -17,8 +17,7 @@ import msgspec
 from keepstone.errors import CorruptObject, KeepstoneError, NotFound, UsageError
 from keepstone.store import Reader
 from keepstone.workloads.files.names import check_names, describe, shown
-from keepstone.workloads.files.page import NODE_KIND, Detail, Entry, decode_page, entries
-from keepstone.workloads.files.scan import DIRECTORY, REGULAR
+from keepstone.workloads.files.page import DIRECTORY, NODE_KIND, REGULAR, Detail, Entry, decode_page, entries
 from keepstone.workloads.salvage import DAMAGE
 
 __all__ = ["UNREADABLE", "Lost", "Step", "Wanted", "detail", "listing", "root_entry", "select", "traverse", "walk"]
@@ -53,7 +52,9 @@ def detail(reader: Reader) -> Detail:
     try:
         return msgspec.msgpack.decode(reader.point.detail, type=Detail)
     except msgspec.MsgspecError as error:
-        raise CorruptObject(f"{describe(reader.point)} is no point of files ({error}); run verify") from error
+        raise CorruptObject(
+            f"{describe(reader.point)} is no point of files ({error}); run `keepstone store verify`"
+        ) from error
 
 
 def root_entry(detail: Detail) -> Entry | None:
@@ -89,7 +90,7 @@ def _page(reader: Reader, ref: int) -> list[tuple[Entry, list[int]]]:
     node = reader.node(ref)
     page = decode_page(node.body)
     if node.kind != NODE_KIND or (page.names and not page.names.endswith(b"\0")):
-        raise CorruptObject("a node of the manifest is no page of a directory; run verify")
+        raise CorruptObject("a node of the manifest is no page of a directory; run `keepstone store verify`")
     chunks, children = reader.chunk_refs(node), reader.child_refs(node)
     chunk = child = 0
     found = []
@@ -105,10 +106,10 @@ def _page(reader: Reader, ref: int) -> list[tuple[Entry, list[int]]]:
             refs = []
             chunk += count  # belongs to nothing: found below
         if entry.size < 0:
-            raise CorruptObject("a page of a directory has a file of negative size; run verify")
+            raise CorruptObject("a page of a directory has a file of negative size; run `keepstone store verify`")
         found.append((entry, refs))
     if chunk != len(chunks) or child != len(children):
-        raise CorruptObject("a page of a directory does not account for its chunks; run verify")
+        raise CorruptObject("a page of a directory does not account for its chunks; run `keepstone store verify`")
     return found
 
 

@@ -64,17 +64,19 @@ def leaf_chunks(image: Image, index: int) -> int:
 def read_root(nodes: Nodes, root: list[int]) -> tuple[Image, Node, list[int]]:
     """(what the root says, the root, the places of its leaves); `CorruptObject` where it is no image's root."""
     if len(root) != 1:
-        raise CorruptObject(f"the manifest of a disk image has {len(root)} roots; run verify")
+        raise CorruptObject(f"the manifest of a disk image has {len(root)} roots; run `keepstone store verify`")
     node = nodes.node(root[0])
     try:
         image = msgspec.msgpack.decode(node.body, type=Image) if node.kind == ROOT_KIND else None
     except msgspec.MsgspecError:
         image = None
     if image is None or image.size < 0 or not PAGE <= image.chunk <= _LARGEST or SEGMENT % image.chunk:
-        raise CorruptObject("the root of a disk image's manifest cannot be read; run verify")
+        raise CorruptObject("the root of a disk image's manifest cannot be read; run `keepstone store verify`")
     leaves = nodes.child_refs(node)
     if len(leaves) != image.leaves:
-        raise CorruptObject(f"the manifest of a disk image of {image.size} bytes has {len(leaves)} leaves; run verify")
+        raise CorruptObject(
+            f"the manifest of a disk image of {image.size} bytes has {len(leaves)} leaves; run `keepstone store verify`"
+        )
     return image, node, leaves
 
 
@@ -88,5 +90,7 @@ def leaf_refs(nodes: Nodes, image: Image, leaf: Node, index: int) -> list[int]:
     """The places of the chunks of this leaf, which has this index; `CorruptObject` where it has another form."""
     refs = nodes.chunk_refs(leaf) if leaf.kind == LEAF_KIND else []
     if len(refs) != leaf_chunks(image, index):
-        raise CorruptObject(f"leaf {index} of a disk image's manifest has {len(refs)} chunks; run verify")
+        raise CorruptObject(
+            f"leaf {index} of a disk image's manifest has {len(refs)} chunks; run `keepstone store verify`"
+        )
     return refs

@@ -155,7 +155,9 @@ class _Restore:
 
     def _write(self, offset: int, chunk: memoryview) -> None:
         if len(chunk) != self._length(offset):
-            raise _Forged(f"the chunk at byte {offset} of the disk has {len(chunk)} bytes; run verify")
+            raise _Forged(
+                f"the chunk at byte {offset} of the disk has {len(chunk)} bytes; run `keepstone store verify`"
+            )
         self._gather.write(offset, chunk)
         self._done.add(offset)
         self._progress.advance(len(chunk))

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from keepstone.env import FileSystem
-from keepstone.workloads.files.folders import Folder, Folders
-from keepstone.workloads.files.metadata import Attributes
+from keepstone.workloads.files.backup.folders import Folder, Folders
+from keepstone.workloads.files.backup.metadata import Attributes
 
 if TYPE_CHECKING:
-    from keepstone.workloads.files.draft import Draft
-    from keepstone.workloads.files.links import Link
+    from keepstone.workloads.files.backup.draft import Draft
+    from keepstone.workloads.files.backup.links import Link
 
 __all__ = [
     "CHANGED",

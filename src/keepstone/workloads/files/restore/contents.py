@@ -18,10 +18,10 @@ from typing import TypeAlias
 from keepstone.env import Env
 from keepstone.errors import CorruptObject
 from keepstone.store import Reader
-from keepstone.workloads.files.apply import REFUSED, Finisher
-from keepstone.workloads.files.layout import Layout
-from keepstone.workloads.files.place import Place
-from keepstone.workloads.files.report import Findings
+from keepstone.workloads.files.restore.apply import REFUSED, Finisher
+from keepstone.workloads.files.restore.layout import Layout
+from keepstone.workloads.files.restore.place import Place
+from keepstone.workloads.files.restore.report import Findings
 from keepstone.workloads.salvage import DAMAGE, fetch
 
 __all__ = ["Contents"]

@@ -19,12 +19,12 @@ import stat
 from collections.abc import Callable, Iterable
 
 from keepstone.env import Env
-from keepstone.workloads.files.beneath import Directory
 from keepstone.workloads.files.names import shown
-from keepstone.workloads.files.options import RestoreOptions
 from keepstone.workloads.files.page import Detail, Entry
-from keepstone.workloads.files.place import Place
-from keepstone.workloads.files.report import Findings
+from keepstone.workloads.files.restore.beneath import Directory
+from keepstone.workloads.files.restore.options import RestoreOptions
+from keepstone.workloads.files.restore.place import Place
+from keepstone.workloads.files.restore.report import Findings
 
 __all__ = ["REFUSED", "Finisher"]
 

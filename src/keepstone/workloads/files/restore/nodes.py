@@ -14,11 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from keepstone.env import Env
-from keepstone.workloads.files.apply import REFUSED, Finisher
-from keepstone.workloads.files.beneath import Beneath
 from keepstone.workloads.files.page import Entry
-from keepstone.workloads.files.place import Place
-from keepstone.workloads.files.report import Findings
+from keepstone.workloads.files.restore.apply import REFUSED, Finisher
+from keepstone.workloads.files.restore.beneath import Beneath
+from keepstone.workloads.files.restore.place import Place
+from keepstone.workloads.files.restore.report import Findings
 
 __all__ = ["Nodes"]
 

@@ -19,12 +19,22 @@ from typing import NamedTuple
 
 from keepstone.errors import CorruptObject, ObjectMissing
 from keepstone.store import Writer
-from keepstone.workloads.files.folders import Folder
-from keepstone.workloads.files.metadata import link_of
-from keepstone.workloads.files.page import NO_EXTRA, NODE_KIND, Extra, Page, column, decode_page, split_names
-from keepstone.workloads.files.scan import DIRECTORY, REGULAR, Listing
-from keepstone.workloads.files.table import table_of
-from keepstone.workloads.files.tally import Tally
+from keepstone.workloads.files.backup.folders import Folder
+from keepstone.workloads.files.backup.metadata import link_of
+from keepstone.workloads.files.backup.scan import Listing
+from keepstone.workloads.files.backup.table import table_of
+from keepstone.workloads.files.backup.tally import Tally
+from keepstone.workloads.files.page import (
+    DIRECTORY,
+    NO_EXTRA,
+    NODE_KIND,
+    REGULAR,
+    Extra,
+    Page,
+    column,
+    decode_page,
+    split_names,
+)
 
 __all__ = ["SLACK", "Earlier", "EarlierPage", "Found"]
 

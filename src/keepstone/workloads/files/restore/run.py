@@ -26,16 +26,16 @@ from keepstone.env import Env
 from keepstone.errors import KeepstoneError, NotFound, TargetExists
 from keepstone.objects import failure
 from keepstone.store import Reader
-from keepstone.workloads.files.apply import REFUSED, Finisher
-from keepstone.workloads.files.beneath import Beneath, Directory
-from keepstone.workloads.files.conflicts import Conflicts
-from keepstone.workloads.files.contents import Contents
-from keepstone.workloads.files.existing import Existing
-from keepstone.workloads.files.nodes import Nodes
-from keepstone.workloads.files.options import RestoreOptions
 from keepstone.workloads.files.page import Entry
-from keepstone.workloads.files.place import Place
-from keepstone.workloads.files.report import Findings, RestoreReport
+from keepstone.workloads.files.restore.apply import REFUSED, Finisher
+from keepstone.workloads.files.restore.beneath import Beneath, Directory
+from keepstone.workloads.files.restore.conflicts import Conflicts
+from keepstone.workloads.files.restore.contents import Contents
+from keepstone.workloads.files.restore.existing import Existing
+from keepstone.workloads.files.restore.nodes import Nodes
+from keepstone.workloads.files.restore.options import RestoreOptions
+from keepstone.workloads.files.restore.place import Place
+from keepstone.workloads.files.restore.report import Findings, RestoreReport
 from keepstone.workloads.files.tree import UNREADABLE, Step, detail, root_entry, select, traverse
 from keepstone.workloads.progress import Progress
 from keepstone.workloads.undisturbed import undisturbed

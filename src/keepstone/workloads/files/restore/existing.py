@@ -13,10 +13,10 @@ import stat
 
 from keepstone.env import Env
 from keepstone.store import Reader
-from keepstone.workloads.files.apply import Finisher
-from keepstone.workloads.files.beneath import Directory
-from keepstone.workloads.files.layout import Layout
 from keepstone.workloads.files.page import Entry
+from keepstone.workloads.files.restore.apply import Finisher
+from keepstone.workloads.files.restore.beneath import Directory
+from keepstone.workloads.files.restore.layout import Layout
 from keepstone.workloads.salvage import DAMAGE
 
 __all__ = ["Existing"]

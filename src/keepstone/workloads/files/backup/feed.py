@@ -15,14 +15,14 @@ from functools import partial
 
 from keepstone.env import Env
 from keepstone.store import SEGMENT, Writer
-from keepstone.workloads.files.batch import Batch, BatchRead
-from keepstone.workloads.files.draft import Draft
-from keepstone.workloads.files.folders import Folders
-from keepstone.workloads.files.intake import Intake, Item, Taken
-from keepstone.workloads.files.links import Links
-from keepstone.workloads.files.metadata import Attributes
-from keepstone.workloads.files.stream import Stream
-from keepstone.workloads.files.tally import Tally, is_fatal, is_gone
+from keepstone.workloads.files.backup.batch import Batch, BatchRead
+from keepstone.workloads.files.backup.draft import Draft
+from keepstone.workloads.files.backup.folders import Folders
+from keepstone.workloads.files.backup.intake import Intake, Item, Taken
+from keepstone.workloads.files.backup.links import Links
+from keepstone.workloads.files.backup.metadata import Attributes
+from keepstone.workloads.files.backup.stream import Stream
+from keepstone.workloads.files.backup.tally import Tally, is_fatal, is_gone
 
 __all__ = ["Feed", "descriptors"]
 

@@ -11,8 +11,7 @@ import errno
 import os
 
 from keepstone.env import FileSystem
-from keepstone.workloads.files.page import Extra
-from keepstone.workloads.files.scan import SYMLINK
+from keepstone.workloads.files.page import SYMLINK, Extra
 
 __all__ = ["Attributes", "link_of", "special"]
 

@@ -20,7 +20,7 @@ from itertools import accumulate
 
 from keepstone.objects import PAGE, DirectFile, round_up
 from keepstone.store import SEGMENT, Chunks, Scratch, cut_file
-from keepstone.workloads.files.intake import (
+from keepstone.workloads.files.backup.intake import (
     CHANGED,
     Intake,
     Item,
@@ -30,7 +30,7 @@ from keepstone.workloads.files.intake import (
     shortened,
     whole,
 )
-from keepstone.workloads.files.tally import is_fatal
+from keepstone.workloads.files.backup.tally import is_fatal
 
 __all__ = ["Stream"]
 

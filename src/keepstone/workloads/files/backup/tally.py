@@ -7,7 +7,7 @@ import errno
 from dataclasses import dataclass, field
 
 from keepstone.errors import KeepstoneError
-from keepstone.workloads.files.folders import Folder
+from keepstone.workloads.files.backup.folders import Folder
 from keepstone.workloads.progress import Progress
 
 __all__ = ["Tally", "is_fatal", "is_gone"]

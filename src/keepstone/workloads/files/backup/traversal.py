@@ -20,16 +20,16 @@ import msgspec
 from keepstone.env import Env
 from keepstone.errors import CorruptObject
 from keepstone.store import Writer
-from keepstone.workloads.files.draft import Draft
-from keepstone.workloads.files.earlier import SLACK, Earlier, EarlierPage, Found
-from keepstone.workloads.files.feed import Feed, descriptors
-from keepstone.workloads.files.folders import Folder, Folders
-from keepstone.workloads.files.intake import Item
-from keepstone.workloads.files.metadata import Attributes, link_of, special
-from keepstone.workloads.files.page import Extra, split_names
-from keepstone.workloads.files.scan import DIRECTORY, REGULAR, Listing, first_page, later_page
+from keepstone.workloads.files.backup.draft import Draft
+from keepstone.workloads.files.backup.earlier import SLACK, Earlier, EarlierPage, Found
+from keepstone.workloads.files.backup.feed import Feed, descriptors
+from keepstone.workloads.files.backup.folders import Folder, Folders
+from keepstone.workloads.files.backup.intake import Item
+from keepstone.workloads.files.backup.metadata import Attributes, link_of, special
+from keepstone.workloads.files.backup.scan import Listing, first_page, later_page
+from keepstone.workloads.files.backup.tally import Tally, is_gone
+from keepstone.workloads.files.page import DIRECTORY, REGULAR, Extra, split_names
 from keepstone.workloads.files.selection import CACHE_TAG, Rules
-from keepstone.workloads.files.tally import Tally, is_gone
 
 __all__ = ["Traversal", "Visit"]
 

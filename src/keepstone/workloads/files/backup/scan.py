@@ -14,13 +14,10 @@ from itertools import chain, islice
 from operator import attrgetter
 
 from keepstone.env import FileSystem
+from keepstone.workloads.files.backup.table import layout
 from keepstone.workloads.files.page import PAGE_ENTRIES, split_names
-from keepstone.workloads.files.table import layout
 
-__all__ = ["DIRECTORY", "REGULAR", "SYMLINK", "Listing", "first_page", "later_page"]
-
-REGULAR, DIRECTORY, SYMLINK = 0o10, 0o04, 0o12
-"""Kinds of entries: the type bits of st_mode, shifted."""
+__all__ = ["Listing", "first_page", "later_page"]
 
 _CUT_FROM = PAGE_ENTRIES // 4
 _CUT_BITS = PAGE_ENTRIES // 4 - 1

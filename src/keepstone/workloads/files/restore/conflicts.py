@@ -13,13 +13,13 @@ import stat
 from collections.abc import Sequence
 
 from keepstone.env import Env
-from keepstone.workloads.files.beneath import Beneath, Directory
-from keepstone.workloads.files.existing import Existing
-from keepstone.workloads.files.nodes import Nodes
-from keepstone.workloads.files.options import Conflict, RestoreOptions
 from keepstone.workloads.files.page import Entry
-from keepstone.workloads.files.place import Place
-from keepstone.workloads.files.report import Findings
+from keepstone.workloads.files.restore.beneath import Beneath, Directory
+from keepstone.workloads.files.restore.existing import Existing
+from keepstone.workloads.files.restore.nodes import Nodes
+from keepstone.workloads.files.restore.options import Conflict, RestoreOptions
+from keepstone.workloads.files.restore.place import Place
+from keepstone.workloads.files.restore.report import Findings
 from keepstone.workloads.files.selection import CACHE_TAG, Selection, remembered
 
 __all__ = ["Conflicts"]

@@ -14,8 +14,8 @@ import os
 import stat
 import struct
 
-from keepstone.workloads.files.layout import Layout
 from keepstone.workloads.files.page import Detail, Entry
+from keepstone.workloads.files.restore.layout import Layout
 
 __all__ = ["BLOCK", "KINDS", "header"]
 

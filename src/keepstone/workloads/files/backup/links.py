@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from keepstone.workloads.files.intake import Item, Taken
+from keepstone.workloads.files.backup.intake import Item, Taken
 
 __all__ = ["Link", "Links"]
 

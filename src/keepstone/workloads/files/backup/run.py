@@ -22,14 +22,14 @@ from keepstone.env import Env, FileSystem
 from keepstone.errors import SourceFailed, SourceMissing, UsageError
 from keepstone.objects import failure
 from keepstone.store import Chunks, Node, Outcome, PointRecord, Scratch, Writer
-from keepstone.workloads.files.folders import Folder
-from keepstone.workloads.files.metadata import Attributes
+from keepstone.workloads.files.backup.folders import Folder
+from keepstone.workloads.files.backup.metadata import Attributes
+from keepstone.workloads.files.backup.scan import Listing
+from keepstone.workloads.files.backup.table import to_page
+from keepstone.workloads.files.backup.tally import Tally
+from keepstone.workloads.files.backup.traversal import Traversal
 from keepstone.workloads.files.page import Detail, Extra, encode_page
-from keepstone.workloads.files.scan import Listing
 from keepstone.workloads.files.selection import Selection
-from keepstone.workloads.files.table import to_page
-from keepstone.workloads.files.tally import Tally
-from keepstone.workloads.files.traversal import Traversal
 from keepstone.workloads.progress import Progress
 
 __all__ = ["Report", "backup_files", "dry_run"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from keepstone.workloads.files.beneath import Directory
 from keepstone.workloads.files.page import Entry
+from keepstone.workloads.files.restore.beneath import Directory
 
 __all__ = ["Place"]
 

@@ -11,9 +11,9 @@ import contextlib
 import os
 
 from keepstone.store import SEGMENT, SMALL_FILE, Chunks, Scratch, cut_file
-from keepstone.workloads.files.folders import Folder
-from keepstone.workloads.files.intake import Intake, Item, Taken
-from keepstone.workloads.files.tally import is_fatal
+from keepstone.workloads.files.backup.folders import Folder
+from keepstone.workloads.files.backup.intake import Intake, Item, Taken
+from keepstone.workloads.files.backup.tally import is_fatal
 
 __all__ = ["Batch", "BatchRead"]
 
