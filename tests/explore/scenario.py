@@ -4,12 +4,15 @@
 The real store code runs over the memory backend. Every point's chunks are known here, so after each schedule every
 acknowledged point, and every visible one, is restored and compared; then the store is reclaimed in peace and all is
 compared again.
+
+A schedule starts from one of the `BEGINNINGS`. What it takes a long row of events to come to, and so would hardly
+ever be seen by chance, is the state that some of the schedules start from.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
@@ -22,7 +25,7 @@ from keepstone.store.leases import Leases
 
 from .world import Killed, World
 
-__all__ = ["Result", "run_schedule"]
+__all__ = ["BEGINNINGS", "Result", "run_schedule"]
 
 _SIZE = 64
 _ITEM = "disk"
@@ -53,9 +56,11 @@ class _Tally:
     swept: int = 0
 
 
-def backup(store: Store, letters: str, item: str = _ITEM) -> str:
-    """A point whose chunks are these letters; unchanged ones come from the parent, as workloads do it."""
+def backup(store: Store, letters: str, item: str = _ITEM, meanwhile: Callable[[], object] = lambda: None) -> str:
+    """A point whose chunks are these letters; unchanged ones come from the parent, as workloads do it. `meanwhile`
+    happens when the writer has begun."""
     with store.writer(item, "letters") as writer:
+        meanwhile()
         parent: dict[int, int] = {}
         roots = writer.parent_root()
         if roots:
@@ -123,20 +128,40 @@ class _Storage(MemoryStorage):
             yield info
 
 
+def _two_points(store: Store) -> dict[str, str]:
+    return {backup(store, "ABDE"): "ABDE", backup(store, "XY", "other"): "XY"}
+
+
+def _condemned_and_needed(store: Store) -> dict[str, str]:
+    """A tombstone whose leases are over, and a point that needs what it condemns: its writer had begun before."""
+    first = backup(store, "ABDE")
+
+    def condemn() -> None:
+        store.points.purge(store.points.find(first), now=True)
+        if not store.reclaim().waiting:
+            raise AssertionError("the tombstone does not wait for the writer")
+
+    return {backup(store, "DE", meanwhile=condemn): "DE", backup(store, "XY", "other"): "XY"}
+
+
+BEGINNINGS: tuple[Callable[[Store], dict[str, str]], ...] = (_two_points, _condemned_and_needed)
+"""What the store holds when the actors begin: each makes it and gives the letters of its points."""
+
+
 @cache
-def _beginning() -> tuple[dict[str, bytes], Descriptor, Keyring, dict[str, str]]:
-    """A store with two points, made once; every schedule starts from a copy of it."""
+def _beginning(which: int) -> tuple[dict[str, bytes], Descriptor, Keyring, dict[str, str]]:
+    """The objects of a store, what opens it, and its points. Made once; every schedule starts from a copy."""
     world = World(0)
     storage = MemoryStorage(world)
     provider = PassphraseProvider(b"explore", cost=Argon2Cost(iterations=1, memory_kib=64, lanes=1), weak=True)
     store = Store.init(world, storage, [provider])
-    points = {backup(store, "ABDE"): "ABDE", backup(store, "XY", "other"): "XY"}
+    points = BEGINNINGS[which](store)
     return dict(storage.objects), store.descriptor, store.keyring, points
 
 
 def run_schedule(seed: int) -> Result:
     """Run one schedule and look at what is left."""
-    objects, descriptor, keyring, points = _beginning()
+    objects, descriptor, keyring, points = _beginning(seed % len(BEGINNINGS))
     world = World(seed)
     objects = dict(objects)
     tally = _Tally(dict(points))

@@ -18,7 +18,7 @@ from keepstone.store import reclaim as reclaim_module
 from keepstone.store import writer as writer_module
 from keepstone.store.commits import ABORTED, Commits
 from keepstone.store.layout import commit_name, pack_name
-from keepstone.store.leases import Leases, Tombs
+from keepstone.store.leases import Leases, Tomb, Tombs
 from keepstone.store.reclaim import Reclaimed
 from keepstone.store.survey import Survey
 
@@ -95,6 +95,16 @@ def _ignore_leases(self: Leases, commits: list[str], *, abort_after: int) -> lis
     return []
 
 
+def _own_verdict(self: Tombs, name: str, verdict: Tomb) -> Tomb | None:
+    """Each collector sweeps what it found dead itself."""
+    return verdict if self._is_there(name) else None
+
+
+def _copies_alone(self: Survey, condemned: list[bytes]) -> list[bytes]:
+    """A copy goes although the pack is there that it was moved out of."""
+    return [pack for pack in condemned if pack in self.sizes and self.is_dead(pack)]
+
+
 VARIANTS: dict[str, list[Callable[[], Any]]] = {
     "pbs: mark and sweep, no leases": [lambda: mock.patch.object(reclaim_module, "reclaim", _pbs)],
     "pbs: list again, no leases": [lambda: mock.patch.object(reclaim_module, "reclaim", _relist)],
@@ -105,6 +115,8 @@ VARIANTS: dict[str, list[Callable[[], Any]]] = {
     "no second mark": [lambda: mock.patch.object(reclaim_module, "_mark_again", _first_mark_only)],
     "writer ignores tombstones": [lambda: mock.patch.object(Tombs, "condemned", _ignore_tombs)],
     "collector ignores leases": [lambda: mock.patch.object(leases_module.Leases, "drain", _ignore_leases)],
+    "each collector its own verdict": [lambda: mock.patch.object(Tombs, "decide", _own_verdict)],
+    "copies go before their old pack": [lambda: mock.patch.object(Survey, "removable", _copies_alone)],
     "tombstones listed before the lease": [lambda: mock.patch.object(writer_module, "Session", _LateLease)],
 }
 
