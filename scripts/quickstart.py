@@ -210,7 +210,8 @@ def _tell(console: Console, place: Path, made: dict[str, Any]) -> None:
     console.print("\nGo on from here:")
     home = shlex.quote(str(place / "home"))
     store = shlex.quote(str(place / "store"))
-    console.print(f"  export KEEPSTONE_HOME={home} KEEPSTONE_STORE={store}", soft_wrap=True)
+    programs = shlex.quote(str(Path(sys.executable).parent))
+    console.print(f"  export PATH={programs}:$PATH KEEPSTONE_HOME={home} KEEPSTONE_STORE={store}", soft_wrap=True)
     for example in ("list", "find '*.py'", "restore latest --target FILE", "--help"):
         console.print(f"  keepstone store {example}")
 

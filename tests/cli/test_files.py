@@ -125,6 +125,10 @@ def test_unreadable_file_is_a_warning_and_the_point_is_good(
     monkeypatch.undo()
     monkeypatch.chdir(made.path)
     monkeypatch.setenv("KEEPSTONE_HOME", str(made.home))
+    assert made("show", "latest", "--json").json["doubtful"] == [
+        {"path": "docs/deep/b.txt", "why": "could not be read"}
+    ]
+    assert "docs/deep/b.txt  could not be read" in made("show", "latest").out
     made("restore", "latest", "docs/a.txt", "large.bin", "--target", "new")
     assert set(content(Path("new"))) == {"docs/a.txt", "large.bin"}
 

@@ -20,7 +20,7 @@ _EVENT_EVERY = 1.0
 
 
 class Meter:
-    """`Progress` that counts; several threads may call it."""
+    """`Progress` that counts; several threads may call it. `new` tells the bytes that the store did not have."""
 
     def __init__(self, console: Console, verb: str) -> None:
         self._console = console
@@ -30,7 +30,8 @@ class Meter:
         self.expected = 0
         self.done = 0
         self.files = 0
-        self.reused = 0
+        self.new: Callable[[], int] | None = None
+        self._unchanged = 0
 
     def expect(self, size: int) -> None:
         with self._lock:
@@ -40,7 +41,7 @@ class Meter:
         with self._lock:
             self.done += size
             self.files += files
-            self.reused += reused
+            self._unchanged += reused
 
     def warn(self, path: bytes, message: str) -> None:
         with self._lock:
@@ -63,10 +64,15 @@ class Meter:
         return rest / self.rate if self.done and rest > 0 else None
 
     @property
+    def reused(self) -> int:
+        """Bytes that were there already."""
+        return self._unchanged if self.new is None else max(0, self.done - self.new())
+
+    @property
     def shares(self) -> str:
         """How much of it was new, and how much was there already."""
-        if self.verb == "backup":
-            return f"{size(self.done - self.reused)} new, {size(self.reused)} reused"
+        if self.new is not None:
+            return f"{size(self.new())} new, {size(self.reused)} reused"
         return f"{size(self.reused)} unchanged" if self.reused else ""
 
     def sentence(self) -> str:

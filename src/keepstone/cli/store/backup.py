@@ -199,6 +199,7 @@ def _back_up(
 
     env = store.context.env
     with store.writer(source.item, source.kind, **options) as writer:
+        meter.new = lambda: writer.new_bytes
         if source.kind == IMAGES:
             from keepstone.disks import RawSource
             from keepstone.workloads.images import backup_image

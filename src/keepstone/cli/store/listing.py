@@ -9,13 +9,16 @@ import click
 
 from keepstone.cli.console import Console
 from keepstone.cli.opening import Opening, store_command
-from keepstone.cli.render import safe, size, table, text
-from keepstone.cli.store.points import facts, rows
+from keepstone.cli.render import path_text, safe, size, table, text
+from keepstone.cli.store.points import FILES, facts, rows
 
 if TYPE_CHECKING:
     from keepstone.errors import KeepstoneError
+    from keepstone.store import Point, Store
 
 __all__ = ["list_points", "show"]
+
+_SHOWN = 100  # lines for people
 
 
 @store_command(name="list")
@@ -41,10 +44,33 @@ def list_points(console: Console, opening: Opening, item: str | None, tag: str |
 @click.argument("name", metavar="POINT")
 @click.option("--item", metavar="NAME", help="Choose among the points of this item.")
 def show(console: Console, opening: Opening, name: str, item: str | None) -> None:
-    """Show what is known of POINT; `keepstone store find` shows what is in it."""
-    known = facts(opening.store().points.find(name, deleted=True, item=None if item is None else text(item)))
+    """Show what is known of POINT, and which of its files could not be read, or changed meanwhile.
+
+    `keepstone store find` shows what is in it.
+    """
+    store = opening.store()
+    point = store.points.find(name, deleted=True, item=None if item is None else text(item))
+    known = facts(point)
+    doubtful = _doubtful(store, point) if point.record.warnings and point.record.kind == FILES else []
     rows = [(key.replace("_", " ") + ":", _text(key, value)) for key, value in known.items() if value]
-    console.result({"point": known}, table(rows))
+    shown = [f"{safe(entry['path'])}  {entry['why']}" for entry in doubtful[:_SHOWN]]
+    if len(doubtful) > _SHOWN:
+        shown.append(f"and {len(doubtful) - _SHOWN:,} more; --json has all of them")
+    console.result({"point": known, "doubtful": doubtful}, [*table(rows), *shown])
+
+
+def _doubtful(store: Store, point: Point) -> list[dict[str, str]]:
+    """The files of which the point does not have what they were. What was gone before it was read is none of them."""
+    from keepstone.workloads import files
+
+    with store.reader(point) as reader:
+        return [
+            {
+                "path": path_text(path),
+                "why": "could not be read" if flags & files.UNREADABLE else "changed while it was read",
+            }
+            for path, flags in files.doubtful(reader)
+        ]
 
 
 def _text(name: str, value: Any) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from keepstone.workloads.files.backup import Report, backup_files, dry_run
 from keepstone.workloads.files.diff import Change, Difference, diff
 from keepstone.workloads.files.find import find
-from keepstone.workloads.files.page import Entry
+from keepstone.workloads.files.page import CHANGED, UNREADABLE, Entry
 from keepstone.workloads.files.restore import (
     Conflict,
     RestoreOptions,
@@ -16,9 +16,11 @@ from keepstone.workloads.files.restore import (
     write_tar,
 )
 from keepstone.workloads.files.selection import Selection
-from keepstone.workloads.files.tree import walk
+from keepstone.workloads.files.tree import doubtful, walk
 
 __all__ = [
+    "CHANGED",
+    "UNREADABLE",
     "Change",
     "Conflict",
     "Difference",
@@ -29,6 +31,7 @@ __all__ = [
     "Selection",
     "backup_files",
     "diff",
+    "doubtful",
     "dry_run",
     "find",
     "folder_of",

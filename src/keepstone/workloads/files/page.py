@@ -27,6 +27,7 @@ import msgspec
 from keepstone.errors import CorruptObject
 
 __all__ = [
+    "CHANGED",
     "COLUMNS",
     "DIRECTORY",
     "NODE_KIND",
@@ -34,6 +35,7 @@ __all__ = [
     "PAGE_ENTRIES",
     "REGULAR",
     "SYMLINK",
+    "UNREADABLE",
     "Detail",
     "Entry",
     "Extra",
@@ -52,6 +54,8 @@ COLUMNS = "IIIqqqQ"
 """Types of the columns from `modes` to `inodes`, as `array` and `struct` call them."""
 REGULAR, DIRECTORY, SYMLINK = 0o10, 0o04, 0o12
 """Kinds of entries: the type bits of st_mode, shifted."""
+CHANGED, UNREADABLE = 1, 2
+"""Flags of `Extra`."""
 
 
 class Extra(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):

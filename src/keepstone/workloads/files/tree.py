@@ -17,20 +17,26 @@ import msgspec
 from keepstone.errors import CorruptObject, KeepstoneError, NotFound, UsageError
 from keepstone.store import Reader
 from keepstone.workloads.files.names import check_names, describe, shown
-from keepstone.workloads.files.page import DIRECTORY, NODE_KIND, REGULAR, Detail, Entry, decode_page, entries
+from keepstone.workloads.files.page import (
+    CHANGED,
+    DIRECTORY,
+    NODE_KIND,
+    REGULAR,
+    UNREADABLE,
+    Detail,
+    Entry,
+    decode_page,
+    entries,
+)
 from keepstone.workloads.salvage import DAMAGE
 
-__all__ = ["UNREADABLE", "Lost", "Step", "Wanted", "detail", "listing", "root_entry", "select", "traverse", "walk"]
+__all__ = ["Lost", "Step", "Wanted", "detail", "doubtful", "listing", "root_entry", "select", "traverse", "walk"]
 
 Wanted: TypeAlias = "dict[bytes, Wanted] | None"
 """What is wanted of a directory: its entries by name, None = everything."""
 
 Lost = Callable[[bytes, KeepstoneError], None]
 """Told of a directory of which a page cannot be read."""
-
-
-UNREADABLE = 2
-"""A flag of `Extra`."""
 
 
 class Step(NamedTuple):
@@ -159,6 +165,13 @@ def walk(
     for step in traverse(reader, select(reader, paths), lost):
         if step.whole and not step.leaving:
             yield step.path, step.entry, step.refs
+
+
+def doubtful(reader: Reader) -> Iterator[tuple[bytes, int]]:
+    """(path, flags) of what the backup could not take as it was: `CHANGED` meanwhile, or `UNREADABLE`."""
+    for path, entry, _ in walk(reader):
+        if entry.extra.flags & (CHANGED | UNREADABLE):
+            yield path, entry.extra.flags
 
 
 def select(reader: Reader, paths: Iterable[bytes]) -> Wanted:

@@ -14,11 +14,20 @@ from typing import TYPE_CHECKING
 from keepstone.errors import SourceFailed, WriterFailed
 from keepstone.store import Writer
 from keepstone.workloads.files.backup.earlier import EarlierPage
-from keepstone.workloads.files.backup.intake import UNREADABLE, Taken
+from keepstone.workloads.files.backup.intake import Taken
 from keepstone.workloads.files.backup.metadata import link_of
 from keepstone.workloads.files.backup.scan import Listing
 from keepstone.workloads.files.backup.table import picked, restated, to_page
-from keepstone.workloads.files.page import DIRECTORY, NO_EXTRA, NODE_KIND, REGULAR, Extra, encode_page, split_names
+from keepstone.workloads.files.page import (
+    DIRECTORY,
+    NO_EXTRA,
+    NODE_KIND,
+    REGULAR,
+    UNREADABLE,
+    Extra,
+    encode_page,
+    split_names,
+)
 
 if TYPE_CHECKING:
     from keepstone.workloads.files.backup.traversal import Visit

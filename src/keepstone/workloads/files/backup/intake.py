@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING
 from keepstone.env import FileSystem
 from keepstone.workloads.files.backup.folders import Folder, Folders
 from keepstone.workloads.files.backup.metadata import Attributes
+from keepstone.workloads.files.page import CHANGED
 
 if TYPE_CHECKING:
     from keepstone.workloads.files.backup.draft import Draft
     from keepstone.workloads.files.backup.links import Link
 
 __all__ = [
-    "CHANGED",
-    "UNREADABLE",
     "Extents",
     "Intake",
     "Item",
@@ -36,9 +35,6 @@ __all__ = [
     "total",
     "whole",
 ]
-
-CHANGED, UNREADABLE = 1, 2
-"""`Extra.flags`."""
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_HOLES = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY}

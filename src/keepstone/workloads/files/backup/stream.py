@@ -21,7 +21,6 @@ from itertools import accumulate
 from keepstone.objects import PAGE, DirectFile, round_up
 from keepstone.store import SEGMENT, Chunks, Scratch, cut_file
 from keepstone.workloads.files.backup.intake import (
-    CHANGED,
     Intake,
     Item,
     Taken,
@@ -31,6 +30,7 @@ from keepstone.workloads.files.backup.intake import (
     whole,
 )
 from keepstone.workloads.files.backup.tally import is_fatal
+from keepstone.workloads.files.page import CHANGED
 
 __all__ = ["Stream"]
 

@@ -26,7 +26,7 @@ from keepstone.env import Env
 from keepstone.errors import KeepstoneError, NotFound, TargetExists
 from keepstone.objects import failure
 from keepstone.store import Reader
-from keepstone.workloads.files.page import Entry
+from keepstone.workloads.files.page import UNREADABLE, Entry
 from keepstone.workloads.files.restore.apply import REFUSED, Finisher
 from keepstone.workloads.files.restore.beneath import Beneath, Directory
 from keepstone.workloads.files.restore.conflicts import Conflicts
@@ -36,7 +36,7 @@ from keepstone.workloads.files.restore.nodes import Nodes
 from keepstone.workloads.files.restore.options import RestoreOptions
 from keepstone.workloads.files.restore.place import Place
 from keepstone.workloads.files.restore.report import Findings, RestoreReport
-from keepstone.workloads.files.tree import UNREADABLE, Step, detail, root_entry, select, traverse
+from keepstone.workloads.files.tree import Step, detail, root_entry, select, traverse
 from keepstone.workloads.progress import Progress
 from keepstone.workloads.undisturbed import undisturbed
 

@@ -17,11 +17,11 @@ from typing import BinaryIO, TypeAlias
 from keepstone.errors import CorruptObject, KeepstoneError
 from keepstone.store import Reader
 from keepstone.workloads.files.names import shown
-from keepstone.workloads.files.page import Detail, Entry
+from keepstone.workloads.files.page import UNREADABLE, Detail, Entry
 from keepstone.workloads.files.restore.layout import Layout
 from keepstone.workloads.files.restore.report import Findings, RestoreReport
 from keepstone.workloads.files.restore.tarheader import BLOCK, KINDS, header
-from keepstone.workloads.files.tree import UNREADABLE, detail, root_entry, select, traverse
+from keepstone.workloads.files.tree import detail, root_entry, select, traverse
 from keepstone.workloads.progress import Progress
 from keepstone.workloads.salvage import DAMAGE, fetch
 
