@@ -8,6 +8,7 @@ frame's place and is done while it is copied into the pack (`pack.py`).
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import zstandard
@@ -79,9 +80,15 @@ def _compressor(level: int) -> zstandard.ZstdCompressor:
 
 
 def expand(
-    payload: bytes | bytearray | memoryview, codec: int, raw_length: int, wanted: int | None = None
+    payload: bytes | bytearray | memoryview,
+    codec: int,
+    raw_length: int,
+    wanted: int | None = None,
+    room: Callable[[int], memoryview] | None = None,
 ) -> bytes | bytearray | memoryview:
     """The chunks of an opened frame, or at least their first `wanted` bytes.
+
+    They lie in memory that `room` gives, where there is one: fresh megabytes are cold, and cost a third more.
 
     `CorruptObject` where they are not `raw_length` bytes, as far as was looked.
     """
@@ -95,7 +102,11 @@ def expand(
         try:
             if zstandard.frame_content_size(payload) != raw_length:
                 raise CorruptObject("a frame says another length than its pack")
-            if length < raw_length:
+            if room is not None:
+                data = room(length)
+                got = decompressor.stream_reader(payload).readinto(data)  # at once, where the room takes all of it
+                data = data[:got]
+            elif length < raw_length:
                 data = decompressor.stream_reader(payload).read(length)
             else:
                 data = decompressor.decompress(payload, max_output_size=raw_length)
