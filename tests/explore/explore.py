@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
-from .scenario import run_schedule
+from .scenario import prepare, run_schedule
 from .variants import VARIANTS, switched
 
 __all__ = ["Exploration", "explore", "find"]
@@ -39,6 +39,7 @@ class Exploration:
 
 
 def _batch(variant: str, seeds: range) -> list[tuple[int, list[str], int, int, int, int]]:
+    prepare()
     with switched(variant):
         results = [run_schedule(seed) for seed in seeds]
     return [
@@ -82,6 +83,7 @@ def explore(count: int, *, first: int = 0, processes: int | None = None, variant
 
 def find(variant: str, most: int) -> tuple[int, list[str]] | None:
     """(seed, problems) of the first schedule in which this variant loses data; None after `most` schedules."""
+    prepare()
     with switched(variant):
         for seed in range(most):
             problems = run_schedule(seed).problems
@@ -99,6 +101,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int)
     arguments = parser.parse_args()
     if arguments.seed is not None:
+        prepare()
         with switched(arguments.variant):
             result = run_schedule(arguments.seed)
         print(f"seed {arguments.seed}: {result.problems or 'nothing lost'}")

@@ -25,7 +25,7 @@ from keepstone.store.leases import Leases
 
 from .world import Killed, World
 
-__all__ = ["BEGINNINGS", "Result", "run_schedule"]
+__all__ = ["BEGINNINGS", "Result", "prepare", "run_schedule"]
 
 _SIZE = 64
 _ITEM = "disk"
@@ -159,6 +159,12 @@ def _beginning(which: int) -> tuple[dict[str, bytes], Descriptor, Keyring, dict[
     return dict(storage.objects), store.descriptor, store.keyring, points
 
 
+def prepare() -> None:
+    """Make the beginnings, while the product is whole: no variant is to take part in that."""
+    for which in range(len(BEGINNINGS)):
+        _beginning(which)
+
+
 def run_schedule(seed: int) -> Result:
     """Run one schedule and look at what is left."""
     objects, descriptor, keyring, points = _beginning(seed % len(BEGINNINGS))
@@ -181,6 +187,11 @@ def run_schedule(seed: int) -> Result:
                 tally.lost_replies += 1  # not acknowledged; it may be there all the same
             else:
                 tally.acknowledged[commit] = letters
+
+    def late() -> None:
+        for _ in range(rng.randrange(200)):
+            world.step("not yet")
+        write([("third", "DXE")])
 
     def forget() -> None:
         mine = store()
@@ -215,14 +226,17 @@ def run_schedule(seed: int) -> Result:
         [(_ITEM, "AC"), (_ITEM, "ACF")],
         [("third", "DXC")],
     )
-    actors = [
-        (lambda: write(plans[0]), True),
-        (lambda: write(plans[rng.choice((1, 2))]), True),
-        (forget, False),
-        (collect, True),
-    ]
-    if rng.random() < 0.4:
-        actors.append((collect, True))
+    if seed % len(BEGINNINGS):  # few, for what can go wrong here takes every one of them in its place
+        actors = [(late, True), (forget, False), (collect, True), (collect, True)]
+    else:
+        actors = [
+            (lambda: write(plans[0]), True),
+            (lambda: write(plans[rng.choice((1, 2))]), True),
+            (forget, False),
+            (collect, True),
+        ]
+        if rng.random() < 0.4:
+            actors.append((collect, True))
     if rng.random() < 0.3:
         actors.append((revoke, False))
     world.scheduler.run(actors)

@@ -13,7 +13,6 @@ import pytest
 from keepstone.store import reclaim, writer
 from keepstone.store.commits import Commits
 from keepstone.store.leases import Leases, Tombs
-from keepstone.store.survey import Survey
 
 from .explore import explore, find
 from .variants import VARIANTS
@@ -45,7 +44,7 @@ def test_no_schedule_loses_data(share: int) -> None:
 
 def product() -> list[dict[str, object]]:
     """Everything in the places where a variant replaces something."""
-    return [dict(vars(place)) for place in (Commits, Leases, Survey, Tombs, reclaim, writer)]
+    return [dict(vars(place)) for place in (Commits, Leases, Tombs, reclaim, writer)]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
