@@ -18,7 +18,21 @@ __all__ = ["main", "modules"]
 
 PAGE = ROOT / "docs" / "ARCHITECTURE.md"
 PACKAGE = ROOT / "src" / "keepstone"
-ROOMS = ("cli", "workloads", "disks", "store", "objects", "crypto", ".")  # from the top down; `.`: the ground
+# from the top down; `.`: the ground
+ROOMS = (
+    "cli",
+    "arm",
+    "jobs",
+    "catalogue",
+    "identity",
+    "vault",
+    "workloads",
+    "disks",
+    "store",
+    "objects",
+    "crypto",
+    ".",
+)
 
 
 def modules() -> str:

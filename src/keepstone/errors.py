@@ -3,16 +3,21 @@
 
     KeepstoneError
     ├── UsageError                     the request itself makes no sense
+    │   ├── InvalidPolicy              a policy that cannot be carried out
+    │   └── InvalidFilter              a $filter that is not understood
     ├── NotFound                       a named thing does not exist
     │   ├── StoreMissing               no store at that place
     │   ├── PointNotFound
     │   ├── ObjectMissing              an object that the store should hold is gone
+    │   ├── JobNotFound
+    │   ├── NoOperation                nothing answers a request of this kind
     │   └── SourceMissing              what was to be backed up is not there
     ├── AlreadyExists
     │   ├── ObjectExists               put-if-absent found the name taken
     │   ├── StoreExists
     │   └── TargetExists               a restore would overwrite something
     ├── SourceFailed                   what was to be backed up cannot be read, or changed its length meanwhile
+    ├── Unauthenticated                nobody knows who asks
     ├── AccessDenied                   the operating system said no
     ├── WrongKey                       passphrase or key does not open the store
     ├── FormatError                    bytes are not what the format says: damage, forgery or a bug
@@ -24,6 +29,8 @@
     │   └── StorageFull
     ├── RestoreIncomplete              a part of the point was left out; everything else is restored
     ├── LeaseLost                      this writer was aborted; nothing of it is visible, start again
+    ├── JobLost                        another worker has this job by now; this one stops
+    ├── JobCancelled                   somebody asked for the end of this job
     ├── WriterFailed                   a part of the backup pipeline broke; nothing was committed
     └── GuardRefused                   a lock or a guard forbids it
 
@@ -40,8 +47,14 @@ __all__ = [
     "FormatError",
     "GuardRefused",
     "HostileName",
+    "InvalidFilter",
+    "InvalidPolicy",
+    "JobCancelled",
+    "JobLost",
+    "JobNotFound",
     "KeepstoneError",
     "LeaseLost",
+    "NoOperation",
     "NotFound",
     "ObjectExists",
     "ObjectMissing",
@@ -55,6 +68,7 @@ __all__ = [
     "StoreExists",
     "StoreMissing",
     "TargetExists",
+    "Unauthenticated",
     "UnsupportedFormat",
     "UsageError",
     "WriterFailed",
@@ -76,6 +90,22 @@ class UsageError(KeepstoneError):
     code = "BadRequest"
     status = 400
     exit_code = 2
+
+
+class InvalidPolicy(UsageError):
+    """A policy that cannot be carried out. `target`: the part of it, as a path in its JSON document."""
+
+    code = "BMSUserErrorInvalidPolicyInput"
+
+    def __init__(self, message: str, *, target: str) -> None:
+        super().__init__(message)
+        self.target = target
+
+
+class InvalidFilter(UsageError):
+    """A `$filter` that is not understood."""
+
+    code = "InvalidFilterInQueryString"
 
 
 class NotFound(KeepstoneError):
@@ -228,3 +258,43 @@ class GuardRefused(KeepstoneError):
     code = "GuardRefused"
     status = 403
     exit_code = 6
+
+
+class JobNotFound(NotFound):
+    """No job has this id."""
+
+
+class JobLost(KeepstoneError):
+    """Another worker has this job by now, or it is over: whatever this one does any more does not count."""
+
+    code = "JobLost"
+    status = 409
+    exit_code = 1
+
+
+class JobCancelled(KeepstoneError):
+    """Somebody asked for the end of this job."""
+
+    code = "JobCancelled"
+    status = 409
+    exit_code = 1
+
+
+class Unauthenticated(KeepstoneError):
+    """Nobody knows who asks: no token, or one that does not count."""
+
+    code = "AuthenticationFailed"
+    status = 401
+    exit_code = 5
+
+
+class NoOperation(NotFound):
+    """Nothing answers a request of this kind. `verbs`: those that its path takes; none where it takes no request."""
+
+    code = "InvalidResourceType"
+
+    def __init__(self, message: str, *, verbs: list[str]) -> None:
+        super().__init__(message)
+        self.verbs = verbs
+        if verbs:
+            self.code, self.status = "MethodNotAllowed", 405

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The database of a server: SQLite in a file, or PostgreSQL by its URL.
+
+Two kinds of transaction. One that changes something takes the write lock as it begins (`BEGIN IMMEDIATE` on SQLite), so
+what it has read is still true when it writes, and it never fails half way for want of the lock. One that reads sees one
+state of everything and never waits. What was committed is on the disk (`synchronous=full`): configuration that was
+acknowledged survives a power failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+
+from keepstone.errors import UsageError
+
+__all__ = ["Database"]
+
+_PATIENCE = 30_000  # ms that a writer waits for another one
+_READING = {"keepstone_reading": True}
+
+
+class Database:
+    """Safe for several threads and processes. `url` as SQLAlchemy takes it; `UsageError` for one that it does not."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            self.engine = sa.create_engine(url)
+        except (sa.exc.ArgumentError, ImportError) as error:
+            raise UsageError(f"{url.partition('://')[0]}://… is no database ({error})") from error
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        if self.is_sqlite:
+            sa.event.listen(self.engine, "connect", _prepare)
+            sa.event.listen(self.engine, "begin", _begin)
+
+    @contextmanager
+    def change(self) -> Iterator[sa.Connection]:
+        """A transaction that writes; rolled back where the block fails."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def look(self) -> Iterator[sa.Connection]:
+        """A transaction that only reads."""
+        with self.engine.connect().execution_options(**_READING) as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        self.engine.dispose()
+
+
+def _prepare(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # transactions begin as `_begin` says, and not as the driver thinks
+    for pragma in ("journal_mode=wal", "synchronous=full", f"busy_timeout={_PATIENCE}", "foreign_keys=on"):
+        connection.execute(f"pragma {pragma}")
+
+
+def _begin(connection: sa.Connection) -> None:
+    reading = connection.get_execution_options().get("keepstone_reading")
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

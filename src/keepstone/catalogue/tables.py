@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables, and what each column means.
+
+Names of constraints follow one scheme, so that a migration can name them on both databases.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from keepstone.catalogue.columns import Moment
+
+__all__ = ["jobs", "metadata", "schedules"]
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    # The name that clients know it by; never used again.
+    sa.Column("id", sa.Uuid, primary_key=True),
+    # The vault that it belongs to, and within it the item; no item for work on the whole vault.
+    sa.Column("vault", sa.Uuid, nullable=False),
+    sa.Column("item", sa.Uuid),
+    # What is done, and what with: Azure's operation, and what the handler of this operation takes.
+    sa.Column("operation", sa.String(64), nullable=False),
+    sa.Column("arguments", sa.JSON, nullable=False),
+    # One of jobs.queue.Status. It leaves a final state never.
+    sa.Column("status", sa.String(32), nullable=False),
+    # Among those that could run now the highest goes first, then the oldest.
+    sa.Column("priority", sa.Integer, nullable=False, default=0),
+    # When it was asked for, from when on it may run, when a worker first took it, when it came to its end.
+    sa.Column("created", Moment, nullable=False),
+    sa.Column("due", Moment, nullable=False),
+    sa.Column("started", Moment),
+    sa.Column("ended", Moment),
+    # Who holds it and until when, by the clock of who claimed it; empty while nobody does.
+    sa.Column("owner", sa.String(255)),
+    sa.Column("lease_until", Moment),
+    # Rises with each claim. Whoever writes names the one that he was given: an old one writes nothing.
+    sa.Column("token", sa.Integer, nullable=False, default=0),
+    # How many workers have had it.
+    sa.Column("attempt", sa.Integer, nullable=False, default=0),
+    # Where the next worker goes on: whatever its handler says. NULL: at the beginning.
+    sa.Column("state", sa.JSON),
+    # For people: bytes done and expected, and a line.
+    sa.Column("progress", sa.JSON),
+    # Why it failed: code, message.
+    sa.Column("error", sa.JSON),
+    # The correlation id of the request that asked for it; empty for what a schedule asked for.
+    sa.Column("activity", sa.String(64)),
+    sa.Index(None, "status", "due"),  # what could run
+    sa.Index(None, "vault", "created", "id"),  # a vault's jobs, newest first, page by page
+    sa.Index(None, "item", "created"),
+)
+
+schedules = sa.Table(
+    "schedules",
+    metadata,
+    # A protected item, and the part of its policy that this is: Full, Log …
+    sa.Column("item", sa.Uuid, primary_key=True),
+    sa.Column("part", sa.String(32), primary_key=True),
+    sa.Column("vault", sa.Uuid, nullable=False),
+    # When it is to run next. Moved on in the transaction that asks for the job.
+    sa.Column("due", Moment, nullable=False),
+    sa.Index(None, "due"),
+)

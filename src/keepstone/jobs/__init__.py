@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runs: a queue of jobs, workers that take them, and the schedules that ask for them."""
+
+from __future__ import annotations
+
+from keepstone.jobs.queue import ATTEMPTS, LEASE, Claim, JobQueue, Status
+from keepstone.jobs.scheduler import BACKUP, Plans, Scheduler
+from keepstone.jobs.worker import Context, Handler, Worker
+
+__all__ = [
+    "ATTEMPTS",
+    "BACKUP",
+    "LEASE",
+    "Claim",
+    "Context",
+    "Handler",
+    "JobQueue",
+    "Plans",
+    "Scheduler",
+    "Status",
+    "Worker",
+]

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The queue of jobs in the server's own database: who runs what, and what becomes of a job whose worker is gone.
+
+A job is a row. A worker claims it for a lease and renews the lease while it works; a claim raises the row's `token`,
+and every later write names the token that it was claimed with. So a worker that was taken for dead and comes back
+writes nothing (a fencing token: Kleppmann, "How to do distributed locking", 2016). Clocks of several machines decide
+only when a job is taken over, never who may write.
+
+Invariants
+* At most one worker holds a job's newest token, and only that one changes the row; but for `cancel`, which asks.
+* A final state is never left.
+* A job comes to an end however many workers die on it: after `ATTEMPTS` of them it has failed, for what kills every
+  worker would go on killing them.
+* What `checkpoint` took is durable when it returns, and the next worker begins from it.
+* Whoever ends a job may change other tables in the same transaction (`ending`): a point and the end of its job are one
+  fact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from keepstone.catalogue import Database, jobs
+from keepstone.env import Env
+from keepstone.errors import JobLost, JobNotFound
+
+__all__ = ["ATTEMPTS", "LEASE", "Claim", "JobQueue", "Status"]
+
+ATTEMPTS = 5
+"""How many workers may die on one job."""
+LEASE = timedelta(seconds=30)
+"""After so long without a sign of life a worker counts as dead."""
+
+
+class Status(StrEnum):
+    """Azure's states of a job, and `Queued`, which Azure shows as InProgress."""
+
+    QUEUED = "Queued"
+    RUNNING = "InProgress"
+    CANCELLING = "Cancelling"
+    COMPLETED = "Completed"
+    WARNED = "CompletedWithWarnings"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether it is never left."""
+        return self not in (Status.QUEUED, *_HELD)
+
+
+_HELD = (Status.RUNNING, Status.CANCELLING)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job in the hands of a worker. `state`: the newest checkpoint, None at the beginning."""
+
+    id: UUID
+    vault: UUID
+    item: UUID | None
+    operation: str
+    arguments: dict[str, Any]
+    token: int
+    attempt: int
+    state: dict[str, Any] | None
+
+
+class JobQueue:
+    """Safe for several threads and processes."""
+
+    def __init__(self, database: Database, env: Env, *, lease: timedelta = LEASE) -> None:
+        self._database = database
+        self._env = env
+        self.lease = lease
+
+    def enqueue(
+        self,
+        connection: sa.Connection,
+        operation: str,
+        arguments: dict[str, Any],
+        *,
+        vault: UUID,
+        item: UUID | None = None,
+        due: datetime | None = None,
+        priority: int = 0,
+        activity: str | None = None,
+    ) -> UUID:
+        """Ask for a job, within the caller's transaction; its id."""
+        now = self._now()
+        identity = UUID(bytes=self._env.random(16), version=4)
+        connection.execute(
+            jobs.insert().values(
+                id=identity,
+                vault=vault,
+                item=item,
+                operation=operation,
+                arguments=arguments,
+                status=Status.QUEUED,
+                priority=priority,
+                created=now,
+                due=due or now,
+                token=0,
+                attempt=0,
+                activity=activity,
+            )
+        )
+        return identity
+
+    def is_open(self, connection: sa.Connection, item: UUID, operation: str, part: str) -> bool:
+        """Whether a job of this kind waits or goes on for this item and part of its policy."""
+        mine = jobs.c.item == item, jobs.c.operation == operation, jobs.c.status.in_((Status.QUEUED, *_HELD))
+        rows = connection.execute(sa.select(jobs.c.arguments).where(*mine)).scalars()
+        return any(arguments.get("part") == part for arguments in rows)
+
+    def claim(self, owner: str, operations: Collection[str]) -> Claim | None:
+        """The next of these that may run, or that a dead worker held; None while there is none."""
+        now = self._now()
+        mine = jobs.c.operation.in_(operations)
+        ready = sa.and_(jobs.c.status == Status.QUEUED, jobs.c.due <= now)
+        orphaned = sa.and_(jobs.c.status.in_(_HELD), jobs.c.lease_until < now)
+        next_one = (
+            sa.select(jobs.c.id)
+            .where(mine, sa.or_(ready, orphaned))
+            .order_by(jobs.c.priority.desc(), jobs.c.due, jobs.c.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        taken = (
+            jobs.update()
+            .where(jobs.c.id == next_one.scalar_subquery())
+            .values(
+                status=sa.case((jobs.c.status == Status.QUEUED, Status.RUNNING), else_=jobs.c.status),
+                owner=owner,
+                lease_until=now + self.lease,
+                token=jobs.c.token + 1,
+                attempt=jobs.c.attempt + 1,
+                started=sa.func.coalesce(jobs.c.started, sa.literal(now, jobs.c.started.type)),
+            )
+            .returning(jobs)
+        )
+        with self._database.change() as connection:
+            row = connection.execute(taken).mappings().first()
+            if row is None:
+                return None
+            claim = Claim(
+                row["id"],
+                row["vault"],
+                row["item"],
+                row["operation"],
+                row["arguments"],
+                row["token"],
+                row["attempt"],
+                row["state"],
+            )
+            if row["status"] == Status.CANCELLING:  # its worker died on the way to the end that was asked for
+                self._end(connection, claim, Status.CANCELLED, None)
+            elif claim.attempt > ATTEMPTS:
+                message = (
+                    f"{ATTEMPTS} workers died while they ran this job; look at what they have in common, then retry"
+                )
+                self._end(connection, claim, Status.FAILED, {"code": "WorkersDied", "message": message})
+            else:
+                return claim
+        return self.claim(owner, operations)
+
+    def renew(self, claim: Claim, *, progress: dict[str, Any] | None = None) -> bool:
+        """Give a sign of life; whether the job is to be cancelled. `JobLost` where it is somebody else's by now."""
+        values: dict[str, Any] = {"lease_until": self._now() + self.lease}
+        if progress is not None:
+            values["progress"] = progress
+        with self._database.change() as connection:
+            return self._write(connection, claim, values) == Status.CANCELLING
+
+    def checkpoint(self, claim: Claim, state: dict[str, Any]) -> bool:
+        """Note from where to go on; whether the job is to be cancelled. `JobLost`."""
+        values = {"lease_until": self._now() + self.lease, "state": state}
+        with self._database.change() as connection:
+            return self._write(connection, claim, values) == Status.CANCELLING
+
+    @contextmanager
+    def ending(self, claim: Claim, status: Status, error: dict[str, Any] | None = None) -> Iterator[sa.Connection]:
+        """The transaction in which the job ends, with whatever else the block changes; nothing of it where the block
+        fails. `JobLost`."""
+        with self._database.change() as connection:
+            self._end(connection, claim, status, error)  # first: who lost the job changes nothing else either
+            yield connection
+
+    def cancel(self, connection: sa.Connection, identity: UUID) -> Status:
+        """Ask for the end of a job; its state then. One that is over stays as it is. `JobNotFound`."""
+        now = self._now()
+        mine = jobs.c.id == identity
+        waiting = mine & (jobs.c.status == Status.QUEUED)
+        connection.execute(jobs.update().where(waiting).values(status=Status.CANCELLED, ended=now))
+        running = mine & (jobs.c.status == Status.RUNNING)
+        connection.execute(jobs.update().where(running).values(status=Status.CANCELLING))
+        status = connection.execute(sa.select(jobs.c.status).where(mine)).scalar()
+        if status is None:
+            raise JobNotFound(f"there is no job {identity}; `keepstone job list` shows those that there are")
+        return Status(status)
+
+    def _end(self, connection: sa.Connection, claim: Claim, status: Status, error: dict[str, Any] | None) -> None:
+        values = {"status": status, "ended": self._now(), "owner": None, "lease_until": None, "error": error}
+        self._write(connection, claim, values)
+
+    def _write(self, connection: sa.Connection, claim: Claim, values: dict[str, Any]) -> Status:
+        held = jobs.c.id == claim.id, jobs.c.token == claim.token, jobs.c.status.in_(_HELD)
+        row = connection.execute(jobs.update().where(*held).values(**values).returning(jobs.c.status)).first()
+        if row is None:
+            raise JobLost(f"job {claim.id} was taken over by another worker, or is over; this one stops")
+        return Status(row[0])
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._env.wall_time() // 1000 / 1e6, UTC)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A policy: for each type of backup when it is made and how long it is kept.
+
+Most datasources have one type, `Full`; databases have up to four, which depend on one another. The rules between them
+are Azure's (differential and incremental backups stand on a full one, logs on any), for a chain that breaks them
+cannot be restored. Azure's limits on numbers are not kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from keepstone.errors import InvalidPolicy
+from keepstone.vault.retention import Retention
+from keepstone.vault.schedule import Daily, Interval, Schedule, Weekly
+from keepstone.vault.zones import zone
+
+__all__ = ["BackupType", "Management", "Part", "Policy"]
+
+
+class Management(StrEnum):
+    """Azure's backupManagementType: who looks after a kind of datasource."""
+
+    VM = "AzureIaasVM"
+    AGENT = "MAB"
+    WORKLOAD = "AzureWorkload"
+
+
+class BackupType(StrEnum):
+    """Azure's policyType of a part."""
+
+    FULL = "Full"
+    DIFFERENTIAL = "Differential"
+    INCREMENTAL = "Incremental"
+    LOG = "Log"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One type of backup."""
+
+    type: BackupType
+    schedule: Schedule
+    retention: Retention
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """`zone`: the time zone of all its times, by its name. `snapshot_days`: how long snapshots stay where the data is;
+    None where there are none."""
+
+    name: str
+    management: Management
+    parts: tuple[Part, ...]
+    zone: str = "UTC"
+    snapshot_days: int | None = None
+
+    def __post_init__(self) -> None:
+        zone(self.zone)
+        types = [part.type for part in self.parts]
+        if len(types) != len(set(types)):
+            raise InvalidPolicy("a policy has each type of backup once", target="properties.subProtectionPolicy")
+        if BackupType.FULL not in types:
+            raise InvalidPolicy(
+                "a policy needs full backups: all others stand on them", target="properties.subProtectionPolicy"
+            )
+        if self.management is not Management.WORKLOAD and len(types) > 1:
+            raise InvalidPolicy(
+                f"items of {self.management} have full backups only", target="properties.subProtectionPolicy"
+            )
+        if self.snapshot_days is not None and not 1 <= self.snapshot_days <= 30:
+            raise InvalidPolicy(
+                f"snapshots cannot stay for {self.snapshot_days} days; choose 1 to 30",
+                target="properties.instantRpRetentionRangeInDays",
+            )
+        self._check_chain(types)
+
+    def part(self, kind: BackupType) -> Part | None:
+        """The part of this type."""
+        return next((part for part in self.parts if part.type is kind), None)
+
+    def _check_chain(self, types: list[BackupType]) -> None:
+        full = self.part(BackupType.FULL)
+        assert full is not None
+        between = [kind for kind in (BackupType.DIFFERENTIAL, BackupType.INCREMENTAL) if kind in types]
+        if len(between) > 1:
+            raise InvalidPolicy(
+                "a policy has either differential or incremental backups", target="properties.subProtectionPolicy"
+            )
+        for kind in between:
+            part = self.part(kind)
+            assert part is not None
+            if not isinstance(full.schedule, Weekly):
+                raise InvalidPolicy(
+                    f"{kind.lower()} backups go with weekly full ones; a daily full backup makes them pointless",
+                    target="properties.subProtectionPolicy",
+                )
+            if isinstance(part.schedule, Daily) or (
+                isinstance(part.schedule, Weekly) and part.schedule.days & full.schedule.days
+            ):
+                raise InvalidPolicy(
+                    f"a full and a {kind.lower()} backup cannot fall on one day; choose other days of the week",
+                    target="properties.subProtectionPolicy",
+                )
+        log = self.part(BackupType.LOG)
+        if log is not None and not isinstance(log.schedule, Interval):
+            raise InvalidPolicy("logs are backed up at an interval", target="properties.subProtectionPolicy")

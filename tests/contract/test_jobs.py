@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The queue of jobs over every database: each job is run, by one worker at a time, to one end."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import sqlalchemy as sa
+
+from keepstone.catalogue import Database, jobs
+from keepstone.env import Env
+from keepstone.errors import JobLost, JobNotFound, StoreMissing
+from keepstone.jobs import ATTEMPTS, Claim, Context, JobQueue, Status, Worker
+
+from .conftest import Clock
+from .job_worker import STEPS
+
+pytestmark = pytest.mark.service
+
+VAULT = UUID(int=1)
+
+
+def ask(database: Database, queue: JobQueue, operation: str = "Backup", **more: Any) -> UUID:
+    with database.change() as connection:
+        return queue.enqueue(connection, operation, {"depth": 1}, vault=VAULT, **more)
+
+
+def row(database: Database, identity: UUID) -> Any:
+    with database.look() as connection:
+        return connection.execute(sa.select(jobs).where(jobs.c.id == identity)).mappings().one()
+
+
+def taken(queue: JobQueue, owner: str = "a") -> Claim:
+    claim = queue.claim(owner, ["Backup"])
+    assert claim is not None
+    return claim
+
+
+def test_a_job_is_claimed_once(database: Database, queue: JobQueue) -> None:
+    item = uuid4()
+    identity = ask(database, queue, item=item, activity="correlation")
+
+    claim = taken(queue)
+
+    assert (claim.id, claim.vault, claim.item, claim.arguments) == (identity, VAULT, item, {"depth": 1})
+    assert (claim.attempt, claim.state) == (1, None)
+    assert queue.claim("b", ["Backup"]) is None
+    found = row(database, identity)
+    assert (found["status"], found["owner"], found["activity"]) == ("InProgress", "a", "correlation")
+    assert found["started"] == found["created"] == datetime(2026, 11, 26, 12, tzinfo=UTC)
+
+
+def test_what_was_rolled_back_was_never_asked_for(database: Database, queue: JobQueue) -> None:
+    with pytest.raises(StoreMissing), database.change() as connection:
+        queue.enqueue(connection, "Backup", {}, vault=VAULT)
+        raise StoreMissing("and so the request fails")
+
+    assert queue.claim("a", ["Backup"]) is None
+
+
+def test_the_urgent_go_first_then_the_oldest_and_none_before_its_time(
+    database: Database, queue: JobQueue, clock: Clock
+) -> None:
+    later = ask(database, queue, due=clock.now + timedelta(seconds=20))
+    second = ask(database, queue, due=clock.now - timedelta(seconds=1))
+    first = ask(database, queue, due=clock.now - timedelta(seconds=2))
+    urgent = ask(database, queue, priority=5)
+    ask(database, queue, "Restore")
+
+    assert [taken(queue).id for _ in range(3)] == [urgent, first, second]
+    assert queue.claim("a", ["Backup"]) is None
+    clock.now += timedelta(seconds=20)
+    assert taken(queue).id == later
+
+
+def test_a_dead_workers_job_goes_on_from_its_checkpoint(database: Database, queue: JobQueue, clock: Clock) -> None:
+    ask(database, queue)
+    dead = taken(queue)
+    queue.checkpoint(dead, {"next": 7})
+    clock.now += queue.lease + timedelta(seconds=1)
+
+    heir = taken(queue, "b")
+
+    assert (heir.id, heir.attempt, heir.state) == (dead.id, 2, {"next": 7})
+    for write in (
+        lambda: queue.renew(dead),
+        lambda: queue.checkpoint(dead, {"next": 8}),
+        lambda: queue.ending(dead, Status.COMPLETED).__enter__(),
+    ):
+        with pytest.raises(JobLost, match="taken over"):
+            write()
+    assert row(database, dead.id)["state"] == {"next": 7}
+
+
+def test_a_sign_of_life_keeps_the_job(database: Database, queue: JobQueue, clock: Clock) -> None:
+    ask(database, queue)
+    claim = taken(queue)
+    for _ in range(5):
+        clock.now += queue.lease - timedelta(seconds=1)
+        assert not queue.renew(claim, progress={"done": 1, "expected": 2, "line": ""})
+
+    assert queue.claim("b", ["Backup"]) is None
+    assert row(database, claim.id)["progress"]["done"] == 1
+
+
+def test_a_job_that_kills_its_workers_fails_in_the_end(database: Database, queue: JobQueue, clock: Clock) -> None:
+    identity = ask(database, queue)
+    for _ in range(ATTEMPTS):
+        taken(queue)
+        clock.now += queue.lease + timedelta(seconds=1)
+
+    assert queue.claim("a", ["Backup"]) is None
+    found = row(database, identity)
+    assert (found["status"], found["error"]["code"], found["owner"]) == ("Failed", "WorkersDied", None)
+
+
+def test_an_end_and_what_goes_with_it_are_one(database: Database, queue: JobQueue) -> None:
+    identity = ask(database, queue)
+    claim = taken(queue)
+
+    with pytest.raises(StoreMissing), queue.ending(claim, Status.COMPLETED) as connection:
+        other = queue.enqueue(connection, "Restore", {}, vault=VAULT)
+        raise StoreMissing("the point is not there")
+    assert row(database, identity)["status"] == "InProgress"
+    with queue.ending(claim, Status.COMPLETED) as connection:
+        other = queue.enqueue(connection, "Restore", {}, vault=VAULT)
+
+    found = row(database, identity)
+    assert (found["status"], found["owner"], found["lease_until"]) == ("Completed", None, None)
+    assert found["ended"] is not None
+    assert row(database, other)["status"] == "Queued"
+    with pytest.raises(JobLost):
+        queue.renew(claim)
+
+
+def test_cancelling(database: Database, queue: JobQueue, clock: Clock) -> None:
+    waiting, running, abandoned = (ask(database, queue, priority=-n) for n in range(3))
+    with database.change() as connection:
+        assert queue.cancel(connection, waiting) == Status.CANCELLED
+    held, lost = taken(queue), taken(queue)
+    assert (held.id, lost.id) == (running, abandoned)
+    with database.change() as connection:
+        assert queue.cancel(connection, running) == Status.CANCELLING
+        assert queue.cancel(connection, abandoned) == Status.CANCELLING
+        with pytest.raises(JobNotFound):
+            queue.cancel(connection, uuid4())
+
+    assert queue.renew(held)
+    with queue.ending(held, Status.CANCELLED):
+        pass
+    clock.now += queue.lease + timedelta(seconds=1)
+    assert queue.claim("b", ["Backup"]) is None
+
+    assert {row(database, job)["status"] for job in (waiting, running, abandoned)} == {"Cancelled"}
+    with database.change() as connection:
+        assert queue.cancel(connection, running) == Status.CANCELLED
+
+
+def test_workers_at_once_never_take_one_job_twice(database: Database) -> None:
+    queue = JobQueue(database, Env())
+    for _ in range(60):
+        ask(database, queue)
+    claims: list[UUID] = []
+
+    def work(name: str) -> None:
+        while (claim := queue.claim(name, ["Backup"])) is not None:
+            claims.append(claim.id)
+            with queue.ending(claim, Status.COMPLETED):
+                pass
+
+    threads = [threading.Thread(target=work, args=(f"w{n}",)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(claims) == len(set(claims)) == 60
+    with database.look() as connection:
+        found = connection.execute(sa.select(jobs.c.status, jobs.c.attempt)).all()
+    assert Counter(map(tuple, found)) == {("Completed", 1): 60}
+
+
+def test_how_a_handler_ends_its_job(database: Database) -> None:
+    env = Env()
+    queue = JobQueue(database, env)
+
+    def good(context: Context) -> None:
+        context.progress(5, 10, "half")
+        context.check()
+
+    def warned(context: Context) -> None:
+        with context.ending(Status.WARNED) as connection:
+            queue.enqueue(connection, "Next", {}, vault=VAULT)
+
+    def failing(context: Context) -> None:
+        raise StoreMissing("there is no store at /nowhere; make one")
+
+    def broken(context: Context) -> None:
+        raise ZeroDivisionError
+
+    def cancelled(context: Context) -> None:
+        with database.change() as connection:
+            queue.cancel(connection, context.claim.id)
+        context.checkpoint({"next": 1})
+        raise AssertionError("goes on")
+
+    handlers = {"Good": good, "Warned": warned, "Failing": failing, "Broken": broken, "Cancelled": cancelled}
+    made = {name: ask(database, queue, name) for name in handlers}
+    worker = Worker(queue, handlers, env, "w")
+    while worker.run_one():
+        pass
+
+    ends = {
+        name: (row(database, job)["status"], (row(database, job)["error"] or {}).get("code"))
+        for name, job in made.items()
+    }
+    assert ends == {
+        "Good": ("Completed", None),
+        "Warned": ("CompletedWithWarnings", None),
+        "Failing": ("Failed", StoreMissing.code),
+        "Broken": ("Failed", "InternalServerError"),
+        "Cancelled": ("Cancelled", None),
+    }
+    assert queue.claim("x", ["Next"]) is not None
+
+
+def test_a_worker_that_is_killed_is_replaced(url: str, database: Database, tmp_path: Path) -> None:
+    """SIGKILL in the middle: another process takes the job over when the lease is over, and goes on where it was."""
+    log = tmp_path / "log"
+    log.touch()
+    identity = ask(database, JobQueue(database, Env()), "Steps")
+
+    def start(name: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-m", "tests.contract.job_worker", url, name, str(log)])
+
+    with start("first") as first:
+        until = time.monotonic() + 60
+        while log.read_text().count("first") < 4:
+            assert time.monotonic() < until
+            assert first.poll() is None
+            time.sleep(0.02)
+        first.send_signal(signal.SIGKILL)
+    with start("second") as second:
+        assert second.wait(60) == 0
+
+    steps = [line.split() for line in log.read_text().splitlines()]
+    counts = Counter(int(step) for _, step in steps)
+    assert sorted(counts) == list(range(STEPS))
+    assert sum(counts.values()) <= STEPS + 1  # the step that it was killed in may be done again
+    assert {name for name, _ in steps} == {"first", "second"}
+    found = row(database, identity)
+    assert (found["status"], found["attempt"]) == ("Completed", 2)
