@@ -10,12 +10,10 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from functools import partial
 from typing import NamedTuple
 
 from keepstone.crypto import frame_key, open_frame
 from keepstone.errors import CorruptObject, ObjectMissing, StorageError
-from keepstone.objects import aligned
 from keepstone.store.context import Context
 from keepstone.store.footer import (
     HEADER_SIZE,
@@ -123,30 +121,28 @@ class Packs:
         """The chunks of a frame out of its sealed bytes, authenticated but not yet compared with their ids; with
         `wanted` at least this many bytes of them.
 
-        Valid until this thread opens the next frame, for it lies in the thread's own buffer; with a `payload` of the
-        caller's own for good.
+        Valid until this thread opens the next frame: a frame that is stored uncompressed lies in the thread's own
+        buffer.
         """
         context = self._context
         header = pack_header(context.store_id, context.keys.epoch, footer.kind, footer.pack)
         digest = footer.digests[32 * frame : 32 * frame + 32]
         key = frame_key(context.hashing, context.keys, footer.pack, frame, digest)
-        room = None
         if payload is None:
-            payload, room = self._buffer("payload", len(sealed) - TAG_SIZE), partial(self._buffer, "raw")
+            payload = self._payload(len(sealed) - TAG_SIZE)
         try:
             open_frame(key, sealed, context.frame_aad(header, frame), memoryview(payload))
-            return expand(payload, footer.codecs[frame], footer.frame_raw[frame], wanted, room)
+            return expand(payload, footer.codecs[frame], footer.frame_raw[frame], wanted)
         except CorruptObject as error:
             raise CorruptObject(
                 f"frame {frame} of {pack_name(footer.pack)} is damaged ({error}); restore the pack from a copy"
             ) from error
 
-    def _buffer(self, name: str, size: int) -> memoryview:
+    def _payload(self, size: int) -> memoryview:
         """A buffer of this thread: fresh megabytes would cost their page faults each time."""
-        buffer: memoryview | None = getattr(self._local, name, None)
+        buffer: memoryview | None = getattr(self._local, "payload", None)
         if buffer is None or len(buffer) < size:
-            buffer = aligned(max(size, 2 * FRAME_LIMIT))
-            setattr(self._local, name, buffer)
+            buffer = self._local.payload = memoryview(bytearray(max(size, FRAME_LIMIT)))
         return buffer[:size]
 
     def check_id(self, footer: Footer, position: int, chunk: bytes | memoryview) -> None:
