@@ -20,11 +20,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 __all__ = ["Env", "FileSystem", "InlinePool", "Pool", "Process"]
 
 T = TypeVar("T")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class FileSystem:
@@ -116,6 +118,10 @@ class Env:
     def wall_time(self) -> int:
         """Nanoseconds since 1970 UTC, as the machine believes."""
         return time.time_ns()
+
+    def utc(self) -> datetime:
+        """The same as a date and time in UTC, to the microsecond."""
+        return _EPOCH + timedelta(microseconds=self.wall_time() // 1000)
 
     def boot_time(self) -> int:
         """Nanoseconds since boot, sleep included; immune to changes of the wall clock."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import msgspec
 
@@ -80,7 +79,7 @@ def kit_text(env: Env, keyring: Keyring, description: str) -> bytes:
         version=_VERSION,
         store_id=keyring.store_id.hex(),
         description=description,
-        made_at=datetime.fromtimestamp(env.wall_time() // 10**9, UTC).isoformat(),
+        made_at=env.utc().replace(microsecond=0).isoformat(),
         vault_key=keyring.vault_key.secret,
         hashing=keyring.hashing.name,
         domain=keyring.domain,

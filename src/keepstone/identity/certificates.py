@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -86,7 +86,7 @@ class Authority:
         """Whether this certificate is one of ours, has all these names, and will be good for a month yet."""
         certificate = x509.load_pem_x509_certificate(issued.certificate)
         has = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        fresh = certificate.not_valid_after_utc - _now(self._env) > _RENEW
+        fresh = certificate.not_valid_after_utc - self._env.utc() > _RENEW
         ours = certificate.issuer == self.certificate.subject
         return ours and fresh and all(_alternative(name) in has for name in names)
 
@@ -94,7 +94,7 @@ class Authority:
 def _builder(
     env: Env, subject: x509.Name, issuer: x509.Name, key: rsa.RSAPublicKey, days: int
 ) -> x509.CertificateBuilder:
-    now = _now(env)
+    now = env.utc().replace(microsecond=0)  # certificates know seconds only
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -123,7 +123,3 @@ def _issued(certificate: x509.Certificate, key: rsa.RSAPrivateKey) -> Issued:
         certificate.public_bytes(serialization.Encoding.PEM),
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
     )
-
-
-def _now(env: Env) -> datetime:
-    return datetime.fromtimestamp(env.wall_time() // 10**9, UTC)

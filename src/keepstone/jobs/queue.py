@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -95,7 +95,7 @@ class JobQueue:
         activity: str | None = None,
     ) -> UUID:
         """Ask for a job, within the caller's transaction; its id."""
-        now = self._now()
+        now = self._env.utc()
         identity = UUID(bytes=self._env.random(16), version=4)
         connection.execute(
             jobs.insert().values(
@@ -123,7 +123,7 @@ class JobQueue:
 
     def claim(self, owner: str, operations: Collection[str]) -> Claim | None:
         """The next of these that may run, or that a dead worker held; None while there is none."""
-        now = self._now()
+        now = self._env.utc()
         mine = jobs.c.operation.in_(operations)
         ready = sa.and_(jobs.c.status == Status.QUEUED, jobs.c.due <= now)
         orphaned = sa.and_(jobs.c.status.in_(_HELD), jobs.c.lease_until < now)
@@ -174,7 +174,7 @@ class JobQueue:
 
     def renew(self, claim: Claim, *, progress: dict[str, Any] | None = None) -> bool:
         """Give a sign of life; whether the job is to be cancelled. `JobLost` where it is somebody else's by now."""
-        values: dict[str, Any] = {"lease_until": self._now() + self.lease}
+        values: dict[str, Any] = {"lease_until": self._env.utc() + self.lease}
         if progress is not None:
             values["progress"] = progress
         with self._database.change() as connection:
@@ -182,7 +182,7 @@ class JobQueue:
 
     def checkpoint(self, claim: Claim, state: dict[str, Any]) -> bool:
         """Note from where to go on; whether the job is to be cancelled. `JobLost`."""
-        values = {"lease_until": self._now() + self.lease, "state": state}
+        values = {"lease_until": self._env.utc() + self.lease, "state": state}
         with self._database.change() as connection:
             return self._write(connection, claim, values) == Status.CANCELLING
 
@@ -196,7 +196,7 @@ class JobQueue:
 
     def cancel(self, connection: sa.Connection, identity: UUID) -> Status:
         """Ask for the end of a job; its state then. One that is over stays as it is. `JobNotFound`."""
-        now = self._now()
+        now = self._env.utc()
         mine = jobs.c.id == identity
         waiting = mine & (jobs.c.status == Status.QUEUED)
         connection.execute(jobs.update().where(waiting).values(status=Status.CANCELLED, ended=now))
@@ -208,7 +208,7 @@ class JobQueue:
         return Status(status)
 
     def _end(self, connection: sa.Connection, claim: Claim, status: Status, error: dict[str, Any] | None) -> None:
-        values = {"status": status, "ended": self._now(), "owner": None, "lease_until": None, "error": error}
+        values = {"status": status, "ended": self._env.utc(), "owner": None, "lease_until": None, "error": error}
         self._write(connection, claim, values)
 
     def _write(self, connection: sa.Connection, claim: Claim, values: dict[str, Any]) -> Status:
@@ -217,6 +217,3 @@ class JobQueue:
         if row is None:
             raise JobLost(f"job {claim.id} was taken over by another worker, or is over; this one stops")
         return Status(row[0])
-
-    def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._env.wall_time() // 1000 / 1e6, UTC)

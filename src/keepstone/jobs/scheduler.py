@@ -9,7 +9,7 @@ all that can be had. An item whose last run still waits or goes on gets no secon
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -53,7 +53,7 @@ class Scheduler:
         if found is None:
             return None
         schedule, rules = found
-        due = next(schedule.runs(self._now(), rules), None)
+        due = next(schedule.runs(self._env.utc(), rules), None)
         if due is not None:
             connection.execute(schedules.insert().values(vault=vault, item=item, part=part, due=due))
         return due
@@ -71,7 +71,7 @@ class Scheduler:
     def _batch(self, connection: sa.Connection) -> tuple[int, int]:
         due = (
             sa.select(schedules)
-            .where(schedules.c.due <= self._now())
+            .where(schedules.c.due <= self._env.utc())
             .order_by(schedules.c.due)
             .limit(_BATCH)
             .with_for_update(skip_locked=True)
@@ -86,6 +86,3 @@ class Scheduler:
                 self._queue.enqueue(connection, BACKUP, {"part": part}, vault=vault, item=item, due=row["due"])
                 asked += 1
         return asked, len(rows)
-
-    def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._env.wall_time() // 1000 / 1e6, UTC)
