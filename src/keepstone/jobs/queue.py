@@ -51,11 +51,6 @@ class Status(StrEnum):
     FAILED = "Failed"
     CANCELLED = "Cancelled"
 
-    @property
-    def final(self) -> bool:
-        """Whether it is never left."""
-        return self not in (Status.QUEUED, *_HELD)
-
 
 _HELD = (Status.RUNNING, Status.CANCELLING)
 
@@ -123,6 +118,24 @@ class JobQueue:
 
     def claim(self, owner: str, operations: Collection[str]) -> Claim | None:
         """The next of these that may run, or that a dead worker held; None while there is none."""
+        while True:
+            with self._database.change() as connection:
+                row = self._take(connection, owner, operations)
+                if row is None:
+                    return None
+                claim = Claim(*(row[name] for name in Claim.__slots__))
+                if row["status"] == Status.CANCELLING:  # its worker died on the way to the end that was asked for
+                    self._end(connection, claim, Status.CANCELLED, None)
+                elif claim.attempt > ATTEMPTS:
+                    message = (
+                        f"{ATTEMPTS} workers died while they ran this job; see what they have in common, then retry"
+                    )
+                    self._end(connection, claim, Status.FAILED, {"code": "WorkersDied", "message": message})
+                else:
+                    return claim
+
+    def _take(self, connection: sa.Connection, owner: str, operations: Collection[str]) -> sa.RowMapping | None:
+        """Give the next job a new owner and a new token; its row then."""
         now = self._env.utc()
         mine = jobs.c.operation.in_(operations)
         ready = sa.and_(jobs.c.status == Status.QUEUED, jobs.c.due <= now)
@@ -147,30 +160,7 @@ class JobQueue:
             )
             .returning(jobs)
         )
-        with self._database.change() as connection:
-            row = connection.execute(taken).mappings().first()
-            if row is None:
-                return None
-            claim = Claim(
-                row["id"],
-                row["vault"],
-                row["item"],
-                row["operation"],
-                row["arguments"],
-                row["token"],
-                row["attempt"],
-                row["state"],
-            )
-            if row["status"] == Status.CANCELLING:  # its worker died on the way to the end that was asked for
-                self._end(connection, claim, Status.CANCELLED, None)
-            elif claim.attempt > ATTEMPTS:
-                message = (
-                    f"{ATTEMPTS} workers died while they ran this job; look at what they have in common, then retry"
-                )
-                self._end(connection, claim, Status.FAILED, {"code": "WorkersDied", "message": message})
-            else:
-                return claim
-        return self.claim(owner, operations)
+        return connection.execute(taken).mappings().first()
 
     def renew(self, claim: Claim, *, progress: dict[str, Any] | None = None) -> bool:
         """Give a sign of life; whether the job is to be cancelled. `JobLost` where it is somebody else's by now."""
