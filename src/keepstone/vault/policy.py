@@ -74,35 +74,31 @@ class Policy:
                 f"snapshots cannot stay for {self.snapshot_days} days; choose 1 to 30",
                 target="properties.instantRpRetentionRangeInDays",
             )
-        self._check_chain(types)
+        self._check_chain()
 
     def part(self, kind: BackupType) -> Part | None:
         """The part of this type."""
         return next((part for part in self.parts if part.type is kind), None)
 
-    def _check_chain(self, types: list[BackupType]) -> None:
-        full = self.part(BackupType.FULL)
-        assert full is not None
-        between = [kind for kind in (BackupType.DIFFERENTIAL, BackupType.INCREMENTAL) if kind in types]
+    def _check_chain(self) -> None:
+        full, log = self.part(BackupType.FULL), self.part(BackupType.LOG)
+        between = [part for part in self.parts if part.type in (BackupType.DIFFERENTIAL, BackupType.INCREMENTAL)]
         if len(between) > 1:
             raise InvalidPolicy(
                 "a policy has either differential or incremental backups", target="properties.subProtectionPolicy"
             )
-        for kind in between:
-            part = self.part(kind)
-            assert part is not None
-            if not isinstance(full.schedule, Weekly):
+        for part in between:
+            if full is None or not isinstance(full.schedule, Weekly):
                 raise InvalidPolicy(
-                    f"{kind.lower()} backups go with weekly full ones; a daily full backup makes them pointless",
+                    f"{part.type.lower()} backups go with weekly full ones; a daily full backup makes them pointless",
                     target="properties.subProtectionPolicy",
                 )
             if isinstance(part.schedule, Daily) or (
                 isinstance(part.schedule, Weekly) and part.schedule.days & full.schedule.days
             ):
                 raise InvalidPolicy(
-                    f"a full and a {kind.lower()} backup cannot fall on one day; choose other days of the week",
+                    f"a full and a {part.type.lower()} backup cannot fall on one day; choose other days of the week",
                     target="properties.subProtectionPolicy",
                 )
-        log = self.part(BackupType.LOG)
         if log is not None and not isinstance(log.schedule, Interval):
             raise InvalidPolicy("logs are backed up at an interval", target="properties.subProtectionPolicy")

@@ -11,7 +11,6 @@ one. Weeks begin on Sunday, as they do in Azure's policies.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -33,7 +32,6 @@ _SUNDAY = 6  # as date.weekday() counts
 class Schedule(Protocol):
     """A rule that names moments without end."""
 
-    @abstractmethod
     def runs(self, after: datetime, rules: ZoneInfo) -> Iterator[datetime]:
         """Every moment later than `after`, in order, in UTC."""
 
