@@ -179,6 +179,7 @@ class _Scrub:
             if self._context.storage.read_into(name, begin - skip, buffer[:size]) < end - begin + skip:
                 raise CorruptObject(f"{name} is shorter than its footer says; restore it from a copy")
         except (StorageError, CorruptObject) as error:
+            self._free.append(buffer)
             if first == last:
                 yield _Unread(scrubbed, (footer.first_chunk[first], footer.first_chunk[first + 1], error))
             else:  # one bad sector is no reason to give up its neighbours
