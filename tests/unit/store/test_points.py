@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -375,7 +376,7 @@ def test_purged_by_two(store: Store, memory: MemoryStorage) -> None:
     """However far the one has come when the other one does all of it."""
     for operation, kind in (("put", "deleted"), ("put", "heads"), ("delete", "commits"), ("delete", "deleted")):
         point = store.points.find(save(store, items("A")))
-        late = racing(store, memory, operation, kind, lambda point=point: store.points.purge(point, now=True))  # type: ignore[misc]
+        late = racing(store, memory, operation, kind, partial(store.points.purge, point, now=True))
         with contextlib.suppress(PointNotFound):
             late.points.purge(point, now=True)
 

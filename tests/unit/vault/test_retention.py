@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from keepstone.errors import InvalidPolicy
 from keepstone.vault import Days, Duration, Reason, Retention, Rule, Unit, WeekDays, judge
+from keepstone.vault.schedule import week_of
 
 pytestmark = pytest.mark.service
 
@@ -184,7 +185,8 @@ def test_no_week_or_month_with_points_goes_without_one(retention: Retention, poi
     }
     assert named_months == months
     assert all(Reason.DAILY in kept[point].reasons for point in points)
-    assert any(Reason.WEEKLY in kept[point].reasons for point in points)
+    weekly = [when for point, when in points.items() if Reason.WEEKLY in kept[point].reasons]
+    assert {week_of(when.date()) for when in weekly} == {week_of(when.date()) for when in points.values()}
 
 
 @given(RULES, POINTS)

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The database: whole transactions, durable ones, and no waiting for those that only read."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+
+from keepstone.catalogue import Database, schedules
+from keepstone.errors import StoreMissing, UsageError
+
+pytestmark = pytest.mark.service
+
+ROW = {"item": "00000000000000000000000000000001", "part": "Full", "vault": "00000000000000000000000000000002"}
+
+
+def insert(connection: sa.Connection) -> None:
+    connection.execute(sa.text("insert into schedules (item, part, vault, due) values (:item, :part, :vault, 1)"), ROW)
+
+
+def count(database: Database) -> int:
+    with database.look() as connection:
+        return connection.execute(sa.select(sa.func.count()).select_from(schedules)).scalar_one()
+
+
+def test_a_transaction_is_there_whole_or_not(database: Database) -> None:
+    with pytest.raises(StoreMissing), database.change() as connection:
+        insert(connection)
+        raise StoreMissing("in the middle of it")
+    assert count(database) == 0
+
+    with database.change() as connection:
+        insert(connection)
+    assert count(database) == 1
+
+
+def test_who_reads_does_not_wait_for_who_writes(database: Database) -> None:
+    with database.change() as connection:
+        insert(connection)
+        assert count(database) == 0
+    assert count(database) == 1
+
+
+def test_what_is_committed_is_on_the_disk(database: Database) -> None:
+    """SQLite: 2 is FULL, an fsync at every commit; PostgreSQL: the same by its default."""
+    with database.look() as connection:
+        if database.is_sqlite:
+            assert connection.exec_driver_sql("pragma synchronous").scalar() == 2
+            assert connection.exec_driver_sql("pragma journal_mode").scalar() == "wal"
+        else:
+            assert connection.exec_driver_sql("show synchronous_commit").scalar() == "on"
+            assert connection.exec_driver_sql("show fsync").scalar() == "on"
+
+
+@pytest.mark.parametrize("url", ["", "nothing", "oracle9://x", "postgresql+nodriver://x/y"])
+def test_what_is_no_database(url: str) -> None:
+    with pytest.raises(UsageError, match="is no database"):
+        Database(url)
