@@ -22,6 +22,7 @@ PACKAGE = ROOT / "src" / "keepstone"
 ROOMS = (
     "cli",
     "arm",
+    "control",
     "jobs",
     "catalogue",
     "identity",

@@ -4,20 +4,26 @@
     KeepstoneError
     ├── UsageError                     the request itself makes no sense
     │   ├── InvalidPolicy              a policy that cannot be carried out
-    │   └── InvalidFilter              a $filter that is not understood
+    │   ├── InvalidFilter              a $filter that is not understood
+    │   ├── InvalidRequest             a part of a request's document that does not do
+    │   ├── Unsupported                Keepstone does not do this, or not yet
+    │   └── NotEmpty                   something still has what has to go first
     ├── NotFound                       a named thing does not exist
     │   ├── StoreMissing               no store at that place
     │   ├── PointNotFound
     │   ├── ObjectMissing              an object that the store should hold is gone
+    │   ├── GroupNotFound              no resource group of this name
     │   ├── JobNotFound
     │   ├── NoOperation                nothing answers a request of this kind
     │   └── SourceMissing              what was to be backed up is not there
     ├── AlreadyExists
+    │   ├── Conflict                   something is in a state in which this cannot be done
     │   ├── ObjectExists               put-if-absent found the name taken
     │   ├── StoreExists
     │   └── TargetExists               a restore would overwrite something
     ├── SourceFailed                   what was to be backed up cannot be read, or changed its length meanwhile
     ├── Unauthenticated                nobody knows who asks
+    ├── Unauthorized                   somebody may not do what he asks for
     ├── AccessDenied                   the operating system said no
     ├── WrongKey                       passphrase or key does not open the store
     ├── FormatError                    bytes are not what the format says: damage, forgery or a bug
@@ -43,18 +49,22 @@ from __future__ import annotations
 __all__ = [
     "AccessDenied",
     "AlreadyExists",
+    "Conflict",
     "CorruptObject",
     "FormatError",
+    "GroupNotFound",
     "GuardRefused",
     "HostileName",
     "InvalidFilter",
     "InvalidPolicy",
+    "InvalidRequest",
     "JobCancelled",
     "JobLost",
     "JobNotFound",
     "KeepstoneError",
     "LeaseLost",
     "NoOperation",
+    "NotEmpty",
     "NotFound",
     "ObjectExists",
     "ObjectMissing",
@@ -69,6 +79,8 @@ __all__ = [
     "StoreMissing",
     "TargetExists",
     "Unauthenticated",
+    "Unauthorized",
+    "Unsupported",
     "UnsupportedFormat",
     "UsageError",
     "WriterFailed",
@@ -108,12 +120,43 @@ class InvalidFilter(UsageError):
     code = "InvalidFilterInQueryString"
 
 
+class InvalidRequest(UsageError):
+    """A request that cannot be carried out as it is. `target`: the part of it, as a path in its JSON document."""
+
+    code = "InvalidRequestContent"
+
+    def __init__(self, message: str, *, target: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.target = target
+        if code is not None:
+            self.code = code
+
+
+class Unsupported(UsageError):
+    """Something that Azure has and Keepstone has not, or not yet."""
+
+    code = "UserErrorNotSupported"
+
+
+class NotEmpty(UsageError):
+    """Something cannot go while it has others in it."""
+
+    code = "ServiceResourceNotEmptyWithBackendMessage"
+    exit_code = 1
+
+
 class NotFound(KeepstoneError):
     """A named thing does not exist."""
 
     code = "ResourceNotFound"
     status = 404
     exit_code = 3
+
+
+class GroupNotFound(NotFound):
+    """There is no resource group of this name."""
+
+    code = "ResourceGroupNotFound"
 
 
 class StoreMissing(NotFound):
@@ -146,6 +189,12 @@ class AlreadyExists(KeepstoneError):
 
     code = "AlreadyExists"
     status = 409
+
+
+class Conflict(AlreadyExists):
+    """Something is in a state in which this cannot be done."""
+
+    code = "Conflict"
 
 
 class ObjectExists(AlreadyExists):
@@ -285,6 +334,14 @@ class Unauthenticated(KeepstoneError):
 
     code = "AuthenticationFailed"
     status = 401
+    exit_code = 5
+
+
+class Unauthorized(KeepstoneError):
+    """Somebody may not do what he asks for."""
+
+    code = "AuthorizationFailed"
+    status = 403
     exit_code = 5
 
 

@@ -38,6 +38,7 @@ LEAST = {
     "delete": 1700,
     "index": 4000,
     "init": 470,
+    "journal": 390,
     "reclaim": 2100,
     "rekey": 660,
 }

@@ -4,6 +4,47 @@
 from __future__ import annotations
 
 from keepstone.catalogue.database import Database
-from keepstone.catalogue.tables import jobs, metadata, schedules
+from keepstone.catalogue.rows import RECORDS, every, first, insert, save
+from keepstone.catalogue.tables import (
+    assignments,
+    containers,
+    facts,
+    groups,
+    items,
+    jobs,
+    locks,
+    metadata,
+    operations,
+    outbox,
+    points,
+    policies,
+    principals,
+    resources,
+    schedules,
+    vaults,
+)
 
-__all__ = ["Database", "jobs", "metadata", "schedules"]
+__all__ = [
+    "RECORDS",
+    "Database",
+    "assignments",
+    "containers",
+    "every",
+    "facts",
+    "first",
+    "groups",
+    "insert",
+    "items",
+    "jobs",
+    "locks",
+    "metadata",
+    "operations",
+    "outbox",
+    "points",
+    "policies",
+    "principals",
+    "resources",
+    "save",
+    "schedules",
+    "vaults",
+]

@@ -7,16 +7,14 @@ whichever of the two opens the store is the right one, so a rotation may be inte
 
 from __future__ import annotations
 
-import os
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keepstone.env import Env
     from keepstone.settings import Settings
 
-__all__ = ["key_file", "key_files", "next_key_file", "place_for_kit", "replace_private", "write_private"]
+__all__ = ["key_file", "key_files", "next_key_file", "place_for_kit"]
 
 
 def key_file(settings: Settings, store_id: str) -> Path:
@@ -48,53 +46,3 @@ def place_for_kit(settings: Settings, store_id: str, chosen: Path | None, store:
         return chosen
     names = (f"{store_id}.age" if number == 1 else f"{store_id}.{number}.age" for number in count(1))
     return next(path for name in names if not (path := settings.kits / name).exists())
-
-
-def write_private(env: Env, path: Path, data: bytes) -> None:
-    """Write a new file that only its owner may read, durable on return; its missing folders as well.
-
-    `AlreadyExists` where there is something, and what else the operating system says; nothing is left behind then.
-    """
-    from keepstone.errors import AlreadyExists, NotFound
-    from keepstone.objects import failure
-
-    fs = env.fs
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = fs.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[fs.write(descriptor, view) :]
-            fs.fsync(descriptor)
-        except BaseException:
-            fs.unlink(path)
-            raise
-        finally:
-            fs.close(descriptor)
-        _sync(env, path.parent)
-    except FileExistsError as error:
-        if not path.parent.is_dir():
-            raise NotFound(f"{path}: {path.parent} is no folder; check the path") from error
-        raise AlreadyExists(f"{path} is there already; choose another file") from error
-    except OSError as error:
-        raise failure(error, str(path), missing=NotFound) from error
-
-
-def replace_private(env: Env, source: Path, target: Path) -> None:
-    """Give a file the name of another one, durable on return."""
-    from keepstone.objects import failure
-
-    try:
-        env.fs.rename(source, target)
-        _sync(env, target.parent)
-    except OSError as error:
-        raise failure(error, str(target)) from error
-
-
-def _sync(env: Env, folder: Path) -> None:
-    descriptor = env.fs.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        env.fs.fsync(descriptor)
-    finally:
-        env.fs.close(descriptor)

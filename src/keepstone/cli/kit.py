@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keepstone.cli.console import Console
-from keepstone.cli.keyfiles import write_private
 from keepstone.cli.render import text
 
 if TYPE_CHECKING:
@@ -77,6 +76,7 @@ class Sealing:
     def write(self, env: Env, keyring: Keyring, path: Path, place: str) -> WrittenKit:
         """Write the kit of an opened store."""
         from keepstone.crypto import generate_passphrase, make_kit
+        from keepstone.objects import write_private
 
         passphrase = "" if self.recipients else generate_passphrase(env)
         description = f"store {keyring.store_id.hex()} in {text(place)}"

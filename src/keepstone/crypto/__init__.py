@@ -8,7 +8,16 @@ from keepstone.crypto.hashing import Blake3Hashing, Hashing, Sha256Hashing, hash
 from keepstone.crypto.keyfile import PlatformKeyProvider
 from keepstone.crypto.keyring import Keyring, create_keyring, open_keyring, read_keyring, rewrap
 from keepstone.crypto.keys import DomainKeys, VaultKey
-from keepstone.crypto.kit import Kit, check_recipients, generate_passphrase, kit_text, make_kit, open_kit
+from keepstone.crypto.kit import (
+    Kit,
+    check_recipients,
+    generate_identity,
+    generate_passphrase,
+    kit_text,
+    make_kit,
+    open_kit,
+    recipient_of,
+)
 from keepstone.crypto.passphrase import Argon2Cost, PassphraseProvider
 from keepstone.crypto.providers import KeyProvider
 from keepstone.crypto.sealing import open_object, seal_object
@@ -29,6 +38,7 @@ __all__ = [
     "check_recipients",
     "create_keyring",
     "frame_key",
+    "generate_identity",
     "generate_passphrase",
     "hashing",
     "kit_text",
@@ -39,6 +49,7 @@ __all__ = [
     "open_object",
     "public_key",
     "read_keyring",
+    "recipient_of",
     "rewrap",
     "seal_frame",
     "seal_object",

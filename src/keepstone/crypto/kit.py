@@ -27,7 +27,16 @@ from keepstone.crypto.providers import Bytes32
 from keepstone.env import Env
 from keepstone.errors import CorruptObject, UnsupportedFormat, UsageError, WrongKey
 
-__all__ = ["Kit", "check_recipients", "generate_passphrase", "kit_text", "make_kit", "open_kit"]
+__all__ = [
+    "Kit",
+    "check_recipients",
+    "generate_identity",
+    "generate_passphrase",
+    "kit_text",
+    "make_kit",
+    "open_kit",
+    "recipient_of",
+]
 
 _FORMAT = "keepstone recovery kit"
 _VERSION = 1
@@ -180,3 +189,21 @@ def generate_passphrase(env: Env) -> str:
     bits = int.from_bytes(env.random(_GROUPS * _GROUP * 5 // 8), "big")
     letters = [_ALPHABET[bits >> 5 * place & 31] for place in range(_GROUPS * _GROUP)]
     return "-".join("".join(letters[at : at + _GROUP]) for at in range(0, len(letters), _GROUP))
+
+
+def generate_identity() -> tuple[str, str]:
+    """A new age identity, and the recipient that kits are sealed to for it."""
+    import pyrage
+
+    identity = pyrage.x25519.Identity.generate()
+    return str(identity), str(identity.to_public())
+
+
+def recipient_of(text: str) -> str:
+    """The recipient of the first identity in the text of an age identity file. `UsageError` where there is none."""
+    import pyrage
+
+    for line in text.splitlines():
+        if line.startswith("AGE-SECRET-KEY-"):
+            return str(pyrage.x25519.Identity.from_str(line.strip()).to_public())
+    raise UsageError("there is no age identity in this text; it should have a line AGE-SECRET-KEY-1…")

@@ -9,6 +9,7 @@ from keepstone.objects.failure import failure
 from keepstone.objects.folder import FolderStorage
 from keepstone.objects.memory import MemoryStorage
 from keepstone.objects.port import Buffer, ObjectInfo, ObjectStorage, Upload
+from keepstone.objects.private import replace_private, write_private
 
 __all__ = [
     "PAGE",
@@ -25,5 +26,7 @@ __all__ = [
     "failure",
     "is_aligned",
     "is_zero",
+    "replace_private",
     "round_up",
+    "write_private",
 ]

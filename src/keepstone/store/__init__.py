@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from keepstone.store.chunking import DISK_CHUNK, SMALL_FILE, cut_file, cut_fixed
 from keepstone.store.commits import PointRecord
+from keepstone.store.journal import Journal
 from keepstone.store.node import Node
 from keepstone.store.pipeline import SEGMENT, Chunks, Scratch
 from keepstone.store.points import Point
@@ -19,6 +20,7 @@ __all__ = [
     "SMALL_FILE",
     "ZERO_REF",
     "Chunks",
+    "Journal",
     "LocalReader",
     "LocalWriter",
     "Node",

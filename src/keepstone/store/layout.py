@@ -9,6 +9,7 @@
     commits/<commit>        the commit cell of a lease: a point, a move record, or "aborted"
     deleted/<commit>        marker: this point is soft-deleted
     heads/<sequence>        signed, hash-chained log of what happened to points
+    journal/<sequence>      what a service knows beside the points
     tombs/<tomb>            packs condemned by reclaim; tombs/<tomb>.waits: the leases it waits for,
                             tombs/<tomb>.verdict: what of it goes
 
@@ -28,6 +29,7 @@ __all__ = [
     "DELETED",
     "DESCRIPTOR",
     "HEADS",
+    "JOURNAL",
     "KEYS",
     "LEASES",
     "MOVES_TAG",
@@ -36,6 +38,7 @@ __all__ = [
     "commit_name",
     "deleted_name",
     "head_name",
+    "journal_name",
     "keys_name",
     "lease_name",
     "listing",
@@ -51,6 +54,7 @@ PACKS = "packs/"
 COMMITS = "commits/"
 DELETED = "deleted/"
 HEADS = "heads/"
+JOURNAL = "journal/"
 TOMBS = "tombs/"
 MOVES_TAG = "moves"
 
@@ -63,6 +67,7 @@ _NAMES = {
     COMMITS: re.compile(rf"commits/{_COMMIT}"),
     DELETED: re.compile(rf"deleted/{_COMMIT}"),
     HEADS: re.compile(r"heads/[0-9]{12}"),
+    JOURNAL: re.compile(r"journal/[0-9]{16}"),
     TOMBS: re.compile(r"tombs/[0-9a-f]{32}(\.waits|\.verdict)?"),
 }
 
@@ -105,6 +110,10 @@ def tomb_name(tomb: str) -> str:
 
 def head_name(sequence: int) -> str:
     return f"{HEADS}{sequence:012d}"
+
+
+def journal_name(sequence: int) -> str:
+    return f"{JOURNAL}{sequence:016d}"
 
 
 def keys_name(sequence: int) -> str:

@@ -23,6 +23,7 @@ from keepstone.store.commits import Commits
 from keepstone.store.context import Context
 from keepstone.store.descriptor import Descriptor, check_descriptor, decode_descriptor, encode_descriptor
 from keepstone.store.frame import DEFAULT_LEVEL
+from keepstone.store.journal import Journal
 from keepstone.store.keys import last_number, newest_number, open_by_kit, open_keys
 from keepstone.store.layout import DESCRIPTOR, KEYS, head_name, keys_name, listing
 from keepstone.store.memory import recall_damage
@@ -70,6 +71,7 @@ class Store:
         """Packs in which verify found damage; a new point does not refer to them."""
         self.commits = Commits(self.context)
         self.points = Points(self.context, self.commits, descriptor.soft_delete_days)
+        self.journal = Journal(self.context)
 
     @classmethod
     def init(

@@ -2,9 +2,9 @@
 """Verify: is everything there that the store promises, and is every byte of it what was written?
 
 Two levels. *structure*: descriptor, documents, keys, the head chain against what lies there, every record, lease,
-tombstone and marker, every pack's header and footer, and every manifest node; so every chunk that any point needs
-has a place. *every byte* (`deep`): also each frame of each pack is read, opened and every chunk compared with its
-id; then it is known chunk by chunk what is lost, and of which points.
+tombstone, marker and entry of the journal, every pack's header and footer, and every manifest node; so every chunk that
+any point needs has a place. *every byte* (`deep`): also each frame of each pack is read, opened and every chunk
+compared with its id; then it is known chunk by chunk what is lost, and of which points.
 
 Verify never stops at damage and changes nothing: it collects findings, and says of each point whether it can be
 restored. What it found in packs this machine remembers: a later look that reads no data says so again.
@@ -137,7 +137,7 @@ def _check_surroundings(store: Store, findings: _Findings) -> None:
     check_keys(storage, store.keyring, findings.add)
     for name, digest in store.descriptor.files.items():
         findings.run(name, partial(document, name, digest))
-    for name, error in Leases(context, store.commits).check():
+    for name, error in [*Leases(context, store.commits).check(), *store.journal.check()]:
         findings.add(name, error)
     tombs = Tombs(context)
     for tomb in tombs.names():

@@ -3,32 +3,58 @@
 
 from __future__ import annotations
 
+from keepstone.vault.defaults import default_policies
 from keepstone.vault.policy import BackupType, Management, Part, Policy
+from keepstone.vault.records import (
+    Container,
+    Group,
+    Identity,
+    Item,
+    RecoveryPoint,
+    Resource,
+    RoleAssignment,
+    StoredPolicy,
+    Vault,
+    folded,
+)
 from keepstone.vault.retention import Days, Duration, Kept, Reason, Retention, Rule, Unit, WeekDays, judge
 from keepstone.vault.schedule import Daily, Hourly, Interval, Schedule, Weekly
+from keepstone.vault.stores import Stores
 from keepstone.vault.whatif import Change, WhatIf, what_if
 from keepstone.vault.zones import zone
 
 __all__ = [
     "BackupType",
     "Change",
+    "Container",
     "Daily",
     "Days",
     "Duration",
+    "Group",
     "Hourly",
+    "Identity",
     "Interval",
+    "Item",
     "Kept",
     "Management",
     "Part",
     "Policy",
     "Reason",
+    "RecoveryPoint",
+    "Resource",
     "Retention",
+    "RoleAssignment",
     "Rule",
     "Schedule",
+    "StoredPolicy",
+    "Stores",
     "Unit",
+    "Vault",
     "WeekDays",
     "Weekly",
     "WhatIf",
+    "default_policies",
+    "folded",
     "judge",
     "what_if",
     "zone",

@@ -30,7 +30,9 @@ from tests.crash.product.work import NEW, OLD, THOROUGH, open_store
 
 __all__ = ["again", "check"]
 
-_NAMES = re.compile(r"(packs|commits|leases|tombs|heads|keys|deleted)/|keepstone\.json|tmp in |/store\b|/cache\b")
+_NAMES = re.compile(
+    r"(packs|commits|leases|tombs|heads|keys|deleted|journal)/|keepstone\.json|tmp in |/store\b|/cache\b"
+)
 _AFTERWARDS = "ABCDEFGHabcd"  # old and new chunks
 
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from keepstone.cli.console import Console
-from keepstone.cli.keyfiles import key_file, next_key_file, place_for_kit, replace_private
+from keepstone.cli.keyfiles import key_file, next_key_file, place_for_kit
 from keepstone.cli.kit import Sealing, recipient_option
 from keepstone.cli.opening import Opening, store_command
 from keepstone.cli.secret import Secret
+from keepstone.objects import replace_private
 
 if TYPE_CHECKING:
     from keepstone.crypto import KeyProvider

@@ -1,25 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables, and what each column means.
-
-Names of constraints follow one scheme, so that a migration can name them on both databases.
-"""
+"""What is done: jobs, when they fall due, and what clients ask about them."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
 from keepstone.catalogue.columns import Moment
+from keepstone.catalogue.tables.base import metadata
 
-__all__ = ["jobs", "metadata", "schedules"]
-
-metadata = sa.MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+__all__ = ["jobs", "operations", "schedules"]
 
 jobs = sa.Table(
     "jobs",
@@ -71,4 +60,24 @@ schedules = sa.Table(
     # When it is to run next. Moved on in the transaction that asks for the job.
     sa.Column("due", Moment, nullable=False),
     sa.Index(None, "due"),
+)
+
+operations = sa.Table(
+    "operations",
+    metadata,
+    # What a client that was answered 202 asks about, by the last segment of the address that it got.
+    sa.Column("id", sa.Uuid, primary_key=True),
+    # NULL for work on a resource that is no vault, or that is gone.
+    sa.Column("vault", sa.Uuid),
+    # The job that the request began. NULL: it made none.
+    sa.Column("job", sa.Uuid),
+    # InProgress, Succeeded or Failed. The request is over with its answer, so most are Succeeded from the beginning.
+    sa.Column("status", sa.String(32), nullable=False),
+    sa.Column("started", Moment, nullable=False),
+    sa.Column("ended", Moment),
+    # Why it failed: code, message.
+    sa.Column("error", sa.JSON),
+    # What else its result says: a document.
+    sa.Column("result", sa.JSON),
+    sa.Index(None, "ended"),
 )

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables, and what each column means.
+
+A name that people gave stands twice: as they wrote it, and folded (`key`), because ARM compares names without regard
+to case. Documents (`properties`) are kept as they were sent, so that what Keepstone does not know comes back unchanged.
+"""
+
+from __future__ import annotations
+
+from keepstone.catalogue.tables.base import metadata
+from keepstone.catalogue.tables.people import assignments, principals
+from keepstone.catalogue.tables.protection import containers, items, points, policies
+from keepstone.catalogue.tables.resources import facts, groups, locks, outbox, resources, vaults
+from keepstone.catalogue.tables.work import jobs, operations, schedules
+
+__all__ = [
+    "assignments",
+    "containers",
+    "facts",
+    "groups",
+    "items",
+    "jobs",
+    "locks",
+    "metadata",
+    "operations",
+    "outbox",
+    "points",
+    "policies",
+    "principals",
+    "resources",
+    "schedules",
+    "vaults",
+]

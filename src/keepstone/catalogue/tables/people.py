@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may ask, and what they may do."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from keepstone.catalogue.columns import Moment
+from keepstone.catalogue.tables.base import metadata
+
+__all__ = ["assignments", "principals"]
+
+principals = sa.Table(
+    "principals",
+    metadata,
+    # The object id, which role assignments name.
+    sa.Column("id", sa.String(36), primary_key=True),
+    # `app` (a service principal), `user`, or `identity` (the managed identity of a machine).
+    sa.Column("kind", sa.String(16), nullable=False),
+    # What it logs in with, folded: the application's id, or the user's name.
+    sa.Column("login", sa.String(255), nullable=False, unique=True),
+    # For people.
+    sa.Column("name", sa.String(255), nullable=False),
+    # Argon2id of what it proves itself by, PHC format; empty where it has no secret.
+    sa.Column("secret", sa.String(255)),
+    sa.Column("created", Moment, nullable=False),
+    # After this moment its secret does not count any more; empty: for ever.
+    sa.Column("expires", Moment),
+)
+
+assignments = sa.Table(
+    "assignments",
+    metadata,
+    # The name of the assignment, a GUID that its maker chose.
+    sa.Column("id", sa.String(36), primary_key=True),
+    # An object id. There need not be such a principal: that one may do nothing.
+    sa.Column("principal", sa.String(36), nullable=False, index=True),
+    # The GUID of a role definition.
+    sa.Column("role", sa.String(36), nullable=False),
+    # The path of a resource, as it was written; it holds for everything beneath.
+    sa.Column("scope", sa.String(2048), nullable=False),
+    sa.Column("created", Moment, nullable=False),
+    # Who made it; empty for those of the first start.
+    sa.Column("creator", sa.String(36)),
+)

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An installation: the folder of a server, what is made in it at the first start, and how it is opened.
+
+    keepstone.db          the database, unless it is elsewhere
+    tls/                  the certificate authority (ca.pem, ca.key) and the server's certificate
+    issuer.key            what tokens are signed with
+    recovery-key.txt      an age identity: it opens the recovery kits of all vaults
+    vaults/ keys/ kits/   see `vault/stores.py`
+    cache/                what can be rebuilt
+
+Every step of the first start finds what an interrupted one before it made. What an installation is called (its tenant
+and subscription) is written last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import sqlalchemy as sa
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from keepstone.catalogue import Database, facts
+from keepstone.catalogue.migrate import migrate
+from keepstone.control import people
+from keepstone.control.plane import Place, Plane
+from keepstone.crypto import generate_identity, recipient_of
+from keepstone.env import Env
+from keepstone.errors import StoreMissing, UsageError
+from keepstone.identity import Authority, Issued, Issuer, new_secret
+from keepstone.jobs import JobQueue
+from keepstone.objects import write_private
+from keepstone.vault import Stores
+
+__all__ = ["ADMINISTRATOR", "Installation", "Welcome"]
+
+ADMINISTRATOR = "admin"
+DATABASE = "keepstone.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """What only the first start can tell: the administrator's password, and where the recovery key is."""
+
+    login: str
+    password: str = field(repr=False)
+    recovery_key: Path
+
+
+class Installation:
+    """The folder `root`. `database`: the URL of another database than its own."""
+
+    def __init__(self, env: Env, root: Path, database: str | None = None) -> None:
+        self.env = env
+        self.root = root
+        self._url = database or f"sqlite:///{root / DATABASE}"
+
+    @property
+    def ca(self) -> Path:
+        """The certificate that clients are to trust."""
+        return self.root / "tls" / "ca.pem"
+
+    def begin(self, location: str) -> Welcome | None:
+        """Make what is missing; what to tell people where this was the first start."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("tls", "keys", "kits", "vaults", "cache"):
+            (self.root / name).mkdir(mode=0o700, exist_ok=True)
+        self._make("issuer.key", _new_key)
+        self._make("recovery-key.txt", _new_recovery_key)
+        self._authority()
+        database = Database(self._url)
+        try:
+            migrate(database)
+            return self._introduce(database, location)
+        finally:
+            database.close()
+
+    def plane(self) -> Plane:
+        """The control plane of an installation that has begun. `StoreMissing` where there is none."""
+        if self._url.startswith("sqlite:///") and not (self.root / DATABASE).exists():
+            raise StoreMissing(f"there is no Keepstone service in {self.root}; start one with `keepstone up`")
+        database = Database(self._url)
+        with database.look() as connection:
+            known = dict(connection.execute(sa.select(facts.c.name, facts.c.value)).tuples().all())
+        if "subscription" not in known:
+            raise StoreMissing(f"the first start of {self.root} did not come to its end; run `keepstone up` again")
+        place = Place(known["tenant"], known["subscription"], known["location"])
+        stores = Stores(self.env, self.root, [recipient_of((self.root / "recovery-key.txt").read_text())])
+        return Plane(self.env, database, JobQueue(database, self.env), stores, place, self.root)
+
+    def issuer(self, tenant: str) -> Issuer:
+        """Gives tokens."""
+        return Issuer(self.env, (self.root / "issuer.key").read_bytes(), tenant)
+
+    def certificate(self, names: list[str]) -> tuple[Path, Path]:
+        """The server's certificate and key for these names and addresses; renewed where it does not do any more."""
+        tls = self.root / "tls"
+        paths = tls / "server.pem", tls / "server.key"
+        authority = self._authority()
+        if all(path.exists() for path in paths):
+            issued = Issued(*(path.read_bytes() for path in paths))
+            if authority.serves(issued, names):
+                return paths
+        issued = authority.server(names)
+        for path, data in zip(
+            reversed(paths), (issued.key, issued.certificate + authority.issued.certificate), strict=True
+        ):
+            path.unlink(missing_ok=True)
+            write_private(self.env, path, data)
+        return paths
+
+    def _authority(self) -> Authority:
+        tls = self.root / "tls"
+        if not (tls / "ca.pem").exists():
+            (tls / "ca.key").unlink(missing_ok=True)
+            made = Authority.create(self.env, "Keepstone vault authority").issued
+            write_private(self.env, tls / "ca.key", made.key)
+            write_private(self.env, tls / "ca.pem", made.certificate)
+        return Authority(self.env, Issued((tls / "ca.pem").read_bytes(), (tls / "ca.key").read_bytes()))
+
+    def _make(self, name: str, content: object) -> None:
+        path = self.root / name
+        if not path.exists():
+            assert callable(content)
+            write_private(self.env, path, content())
+
+    def _introduce(self, database: Database, location: str) -> Welcome | None:
+        """Name the installation and make its administrator, in one transaction."""
+        env = self.env
+        stores = Stores(env, self.root)
+        place = Place(str(_id(env)), str(_id(env)), location)
+        plane = Plane(env, database, JobQueue(database, env), stores, place, self.root)
+        with plane.change() as change:
+            known = dict(change.connection.execute(sa.select(facts.c.name, facts.c.value)).tuples().all())
+            if known:
+                if location and known["location"] != location:
+                    raise UsageError(f"this installation is in '{known['location']}'; leave --location out")
+                return None
+            for name in ("tenant", "subscription", "location"):
+                change.connection.execute(facts.insert().values(name=name, value=getattr(place, name)))
+            password = new_secret(env)
+            who = people.add(change, "user", ADMINISTRATOR, "Administrator", password)
+            people.assign(change, "/", who.id, "Owner")
+        return Welcome(ADMINISTRATOR, password, self.root / "recovery-key.txt")
+
+
+def _id(env: Env) -> UUID:
+    return UUID(bytes=env.random(16), version=4)
+
+
+def _new_key() -> bytes:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _new_recovery_key() -> bytes:
+    identity, recipient = generate_identity()
+    return f"# opens the recovery kits of {recipient}; keep a copy away from this machine\n{identity}\n".encode()

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a client that was answered 202 asks about.
+
+Azure calls an operation the work of taking a request on: it is over when the job that does the rest has begun. So most
+are over before the first poll, for which clients would otherwise wait five seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from keepstone.catalogue import operations
+from keepstone.control.plane import Change
+from keepstone.errors import NotFound
+
+__all__ = ["Operation", "find", "forget", "record"]
+
+_KEPT = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """`status`: InProgress, Succeeded, Failed or Canceled. `job`: the job that the request began."""
+
+    id: UUID
+    vault: UUID | None
+    job: UUID | None
+    status: str
+    started: datetime
+    ended: datetime | None
+    error: dict[str, Any] | None
+    result: dict[str, Any] | None
+
+
+def record(
+    change: Change, vault: UUID | None, *, job: UUID | None = None, result: dict[str, Any] | None = None
+) -> Operation:
+    """An operation that is over."""
+    now = change.now
+    operation = Operation(
+        id=change.plane.new_id(),
+        vault=vault,
+        job=job,
+        status="Succeeded",
+        started=now,
+        ended=now,
+        error=None,
+        result=result,
+    )
+    row = {name: getattr(operation, name) for name in Operation.__slots__}
+    change.connection.execute(operations.insert().values(**row))
+    return operation
+
+
+def find(connection: sa.Connection, name: str, vault: UUID | None) -> Operation:
+    """An operation of this vault by its name. `NotFound`."""
+    try:
+        mine = operations.c.id == UUID(name)
+    except ValueError:
+        mine = sa.false()
+    row = connection.execute(sa.select(operations).where(mine)).mappings().first()
+    if row is None or (vault is not None and row["vault"] not in (vault, None)):
+        raise NotFound(f"There is no operation '{name}'; it is kept for {_KEPT.days} days")
+    return Operation(**row)
+
+
+def forget(change: Change) -> None:
+    """Drop those that nobody will ask about any more."""
+    change.connection.execute(operations.delete().where(operations.c.ended < change.now - _KEPT))

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vaults: each has a store of its own, keys of its own and a journal in its store.
+
+Deleting a vault keeps it for as long as its soft delete says, without a name; it can be taken back until then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from keepstone.catalogue import every, first, items, outbox, vaults
+from keepstone.control import groups, locks
+from keepstone.control.plane import Change, Plane
+from keepstone.errors import Conflict, InvalidRequest, NotEmpty, NotFound
+from keepstone.vault import Item, StoredPolicy, Vault, default_policies, folded
+from keepstone.vault.properties import check_name, merged, new_properties, soft_delete
+
+__all__ = ["create", "delete", "deleted", "find", "find_deleted", "listing", "lookup", "purge", "undelete", "update"]
+
+
+def lookup(connection: sa.Connection, subscription: str, group: str, name: str) -> Vault | None:
+    """The vault of this name; None where there is none."""
+    return first(
+        connection,
+        Vault,
+        vaults.c.subscription == folded(subscription),
+        vaults.c.group_key == folded(group),
+        vaults.c.key == folded(name),
+        vaults.c.deleted.is_(None),
+    )
+
+
+def find(connection: sa.Connection, subscription: str, group: str, name: str) -> Vault:
+    """`NotFound`."""
+    vault = lookup(connection, subscription, group, name)
+    if vault is None:
+        raise NotFound(
+            f"The Resource 'Microsoft.RecoveryServices/vaults/{name}' under resource group '{group}' was not found. "
+            "For more details please go to https://aka.ms/ARMResourceNotFoundFix"
+        )
+    return vault
+
+
+def listing(connection: sa.Connection, subscription: str, group: str | None = None) -> list[Vault]:
+    """The vaults of a subscription, or of a group in it, by name."""
+    where = [vaults.c.subscription == folded(subscription), vaults.c.deleted.is_(None)]
+    if group is not None:
+        where.append(vaults.c.group_key == folded(groups.find(connection, subscription, group).name))
+    return every(connection, Vault, *where, order=(vaults.c.key, vaults.c.id))
+
+
+def create(
+    plane: Plane,
+    subscription: str,
+    group: str,
+    name: str,
+    location: str,
+    properties: Mapping[str, Any],
+    *,
+    sku: Mapping[str, Any],
+    tags: Mapping[str, Any],
+    identity: Mapping[str, Any] | None = None,
+) -> Vault:
+    """A new vault with its store and its policies. `Conflict` where there is one, `GroupNotFound`, `InvalidRequest`."""
+    check_name(name)
+    wanted = new_properties(properties)
+    if folded(location) != folded(plane.place.location):
+        raise InvalidRequest(
+            f"there is no region '{location}' here; choose '{plane.place.location}'",
+            target="location",
+            code="LocationNotAvailableForResourceType",
+        )
+    with plane.look() as connection:
+        home = groups.find(connection, subscription, group)
+        locks.check_write(connection, home.path)
+        _check_free(lookup(connection, subscription, group, name))
+    now = plane.env.utc()
+    vault = Vault(
+        id=plane.new_id(),
+        subscription=home.subscription,
+        group_name=home.name,
+        name=name,
+        location=plane.place.location,
+        created=now,
+        changed=now,
+        properties=wanted,
+        sku=dict(sku) or {"name": "Standard"},
+        tags=dict(tags),
+        identity=dict(identity) if identity else None,
+    )
+    plane.stores.create(vault.id, f"vault {vault.path}")
+    try:
+        with plane.change() as change:
+            _check_free(lookup(change.connection, subscription, group, name))  # somebody else may have been faster
+            groups.find(change.connection, subscription, group)
+            change.insert(vault)
+            for title, document in default_policies(now).items():
+                change.insert(
+                    StoredPolicy(
+                        id=plane.new_id(),
+                        vault=vault.id,
+                        name=title,
+                        management=document["backupManagementType"],
+                        workload=document.get("workLoadType"),
+                        properties=document,
+                        changed=now,
+                    )
+                )
+    except BaseException:
+        plane.stores.remove(vault.id)
+        raise
+    return vault
+
+
+def update(
+    change: Change,
+    vault: Vault,
+    *,
+    properties: Mapping[str, Any] | None = None,
+    tags: Mapping[str, Any] | None = None,
+    identity: Mapping[str, Any] | None = None,
+) -> Vault:
+    """Lay what is given over what the vault has. `InvalidRequest`, `GuardRefused`, `Conflict` under a lock."""
+    locks.check_write(change.connection, vault.path)
+    current = first(change.connection, Vault, vaults.c.id == vault.id)
+    if current is None or current.deleted is not None:
+        raise NotFound(f"the vault '{vault.name}' was deleted meanwhile")
+    changed = replace(
+        current,
+        properties=merged(current.properties, properties or {}),
+        tags=current.tags if tags is None else dict(tags),
+        identity=_identity(change, current, identity),
+        changed=change.now,
+    )
+    change.save(changed)
+    return changed
+
+
+def delete(change: Change, vault: Vault) -> Vault:
+    """Delete an empty vault; it can be taken back for a while. `NotEmpty` names what is in it."""
+    locks.check_delete(change.connection, vault.path)
+    mine = items.c.vault == vault.id
+    count = change.connection.execute(sa.select(sa.func.count()).where(mine)).scalar_one()
+    if count:
+        some = every(change.connection, Item, mine, order=items.c.key, limit=5)
+        names = ", ".join(f"'{item.friendly}'" + (" (soft-deleted)" if item.deleted else "") for item in some)
+        more = f" and {count - len(some)} more" if count > len(some) else ""
+        raise NotEmpty(
+            f"Vault cannot be deleted as there are existing resources within the vault: {names}{more}. Stop their "
+            "protection and delete their backup data first; soft-deleted items go when their time has passed."
+        )
+    now = change.now
+    gone = replace(vault, deleted=now, purge=now + timedelta(days=soft_delete(vault.properties).days), changed=now)
+    change.save(gone)
+    return gone
+
+
+def deleted(connection: sa.Connection, subscription: str, location: str) -> list[Vault]:
+    """Vaults that can be taken back."""
+    mine = vaults.c.subscription == folded(subscription), vaults.c.deleted.is_not(None)
+    found = every(connection, Vault, *mine, order=(vaults.c.deleted, vaults.c.id))
+    return [vault for vault in found if folded(vault.location) == folded(location)]
+
+
+def find_deleted(connection: sa.Connection, subscription: str, location: str, name: str) -> Vault:
+    """A deleted vault by its name or its id. `NotFound`."""
+    found = [
+        vault
+        for vault in deleted(connection, subscription, location)
+        if folded(name) in (folded(vault.name), str(vault.id), vault.id.hex)
+    ]
+    if not found:
+        raise NotFound(f"There is no deleted vault '{name}' in '{location}'; `az backup deleted-vault list` shows them")
+    return found[-1]
+
+
+def undelete(change: Change, vault: Vault, group: str) -> Vault:
+    """Take a deleted vault back, into this group. `Conflict` where its name is taken."""
+    home = groups.find(change.connection, vault.subscription, group)
+    _check_free(lookup(change.connection, vault.subscription, group, vault.name))
+    back = replace(vault, group_name=home.name, deleted=None, purge=None, changed=change.now)
+    change.save(back)
+    return back
+
+
+def purge(plane: Plane) -> int:
+    """Destroy the deleted vaults whose time has passed; how many."""
+    with plane.look() as connection:
+        over = every(connection, Vault, vaults.c.purge <= plane.env.utc())
+    for vault in over:
+        with plane.database.change() as connection:
+            for kind in ("policies", "containers", "schedules", "jobs"):
+                table = vaults.metadata.tables[kind]
+                connection.execute(table.delete().where(table.c.vault == vault.id))
+            connection.execute(outbox.delete().where(outbox.c.vault == vault.id))
+            connection.execute(vaults.delete().where(vaults.c.id == vault.id))
+        plane.stores.remove(vault.id)
+    return len(over)
+
+
+def _check_free(vault: Vault | None) -> None:
+    if vault is not None:
+        raise Conflict(
+            f"there is a vault '{vault.name}' in '{vault.group_name}' already; update it, or choose another name"
+        )
+
+
+def _identity(change: Change, vault: Vault, wanted: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The managed identity after a change: its ids are the vault's own and stay the same."""
+    if wanted is None:
+        return vault.identity
+    kind = str(wanted.get("type", "None"))
+    if kind.casefold() == "none":
+        return None
+    before = vault.identity or {}
+    made: dict[str, Any] = {"type": kind}
+    if "systemassigned" in kind.casefold().replace(" ", ""):
+        made["principalId"] = before.get("principalId") or str(change.plane.new_id())
+        made["tenantId"] = change.plane.place.tenant
+    chosen = dict(before.get("userAssignedIdentities") or {})
+    for path, value in (wanted.get("userAssignedIdentities") or {}).items():
+        if value is None:
+            chosen.pop(path, None)
+        else:
+            chosen.setdefault(path, {"principalId": str(change.plane.new_id()), "clientId": str(change.plane.new_id())})
+    if "userassigned" in kind.casefold().replace(" ", ""):
+        made["userAssignedIdentities"] = chosen
+    return made

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stores of a server's vaults: one each, in folders beneath one root.
+
+    vaults/<vault>/       the store
+    keys/<vault>.key      what opens it on this machine
+    kits/<vault>.age      its recovery kit, sealed to the installation's recovery key
+
+A store is opened once a process and shared by its threads.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import UUID
+
+from keepstone.crypto import Keyring, PlatformKeyProvider, make_kit
+from keepstone.env import Env
+from keepstone.objects import FolderStorage, write_private
+from keepstone.store import Store
+
+__all__ = ["Stores"]
+
+
+class Stores:
+    """`recipients`: the age recipients that recovery kits are sealed to."""
+
+    def __init__(self, env: Env, root: Path, recipients: Sequence[str] = ()) -> None:
+        self._env = env
+        self._root = root
+        self._recipients = tuple(recipients)
+        self._open: dict[UUID, Store] = {}
+        self._lock = threading.Lock()
+
+    def place(self, vault: UUID) -> Path:
+        """The folder of a vault's store."""
+        return self._root / "vaults" / vault.hex
+
+    def create(self, vault: UUID, name: str) -> Store:
+        """Make the store of a new vault, with its key and its recovery kit. `name`: what the kit calls it."""
+        provider = PlatformKeyProvider.create(self._env, self._key(vault))
+
+        def write_kit(keyring: Keyring) -> None:
+            write_private(self._env, self._kit(vault), make_kit(self._env, keyring, name, recipients=self._recipients))
+
+        storage = FolderStorage(self._env, self.place(vault), create=True)
+        store = Store.init(
+            self._env, storage, [provider], store_id=vault.bytes, cache=self._cache, ready=write_kit, soft_delete_days=0
+        )
+        with self._lock:
+            self._open[vault] = store
+        return store
+
+    def open(self, vault: UUID) -> Store:
+        """The store of a vault. Raises what `Store.open` raises."""
+        with self._lock:
+            store = self._open.get(vault)
+            if store is None:
+                storage = FolderStorage(self._env, self.place(vault))
+                provider = PlatformKeyProvider(self._key(vault), fs=self._env.fs)
+                store = self._open[vault] = Store.open(self._env, storage, [provider], cache=self._cache)
+            return store
+
+    def remove(self, vault: UUID) -> None:
+        """Destroy a vault's key and then its store: what may be left of a store without its key opens to nobody."""
+        with self._lock:
+            self._open.pop(vault, None)
+        self._key(vault).unlink(missing_ok=True)
+        self._kit(vault).unlink(missing_ok=True)
+        shutil.rmtree(self.place(vault), ignore_errors=True)
+
+    @property
+    def _cache(self) -> Path:
+        return self._root / "cache"
+
+    def _kit(self, vault: UUID) -> Path:
+        return self._root / "kits" / f"{vault.hex}.age"
+
+    def _key(self, vault: UUID) -> Path:
+        return self._root / "keys" / f"{vault.hex}.key"
