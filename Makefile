@@ -11,7 +11,7 @@ BENCH_ARGS ?=
 QUICKSTART_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint bench bench-setup crash explore tools clean
+.PHONY: help quickstart test lint bench bench-setup crash explore tools azure-cli clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,7 +19,7 @@ help: ## list the targets
 quickstart: $(STAMP) ## back up and restore a real folder and a real disk image, and show what it cost
 	$(BIN)/python scripts/quickstart.py $(QUICKSTART_ARGS)
 
-test: $(STAMP) tools ## run the tests; PYTEST_ARGS="-m store" chooses
+test: $(STAMP) tools azure-cli ## run the tests; PYTEST_ARGS="-m store" chooses
 	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 lint: $(STAMP) ## style, types, the floors, and that the tables in the docs are the measured ones
@@ -29,6 +29,7 @@ lint: $(STAMP) ## style, types, the floors, and that the tables in the docs are 
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/modules.py --check
 	$(BIN)/python scripts/cli_reference.py --check
+	$(BIN)/python scripts/compatibility.py --check
 	$(BIN)/python -m bench.table --check
 
 bench-setup: $(STAMP) ## get the peers and make the data for `make bench`
@@ -47,6 +48,9 @@ explore: $(STAMP) ## explore a million schedules of writers, forget and reclaim
 
 tools:
 	@scripts/tools.sh
+
+azure-cli: $(STAMP)
+	@$(BIN)/python scripts/azure_cli.py
 
 clean: ## remove everything that make made
 	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -21,6 +21,7 @@ PACKAGE = ROOT / "src" / "keepstone"
 # from the top down; `.`: the ground
 ROOMS = (
     "cli",
+    "server",
     "arm",
     "control",
     "jobs",

@@ -102,6 +102,72 @@ def test_a_dead_workers_job_goes_on_from_its_checkpoint(database: Database, queu
     assert row(database, dead.id)["state"] == {"next": 7}
 
 
+def test_a_job_that_was_handed_back_goes_on_elsewhere_as_if_nobody_had_died(
+    database: Database, queue: JobQueue, clock: Clock
+) -> None:
+    ask(database, queue)
+    for step in range(ATTEMPTS + 2):
+        claim = taken(queue)
+        assert (claim.attempt, claim.state) == (1, {"next": step} if step else None)
+        queue.checkpoint(claim, {"next": step + 1})
+        queue.hand_back(claim)
+        with pytest.raises(JobLost):
+            queue.checkpoint(claim, {"next": 99})
+        with pytest.raises(JobLost):
+            queue.hand_back(claim)
+
+    found = row(database, claim.id)
+    assert (found["status"], found["owner"], found["lease_until"]) == ("Queued", None, None)
+
+
+def test_a_job_that_is_to_be_cancelled_is_so_after_it_was_handed_back(
+    database: Database, queue: JobQueue, clock: Clock
+) -> None:
+    ask(database, queue)
+    claim = taken(queue)
+    with database.change() as connection:
+        queue.cancel(connection, claim.id)
+
+    queue.hand_back(claim)
+
+    clock.now += timedelta(seconds=1)
+    assert queue.claim("b", ["Backup"]) is None
+    assert row(database, claim.id)["status"] == "Cancelled"
+
+
+def test_jobs_of_a_buried_worker_need_not_wait(database: Database, queue: JobQueue, clock: Clock) -> None:
+    ask(database, queue)
+    ask(database, queue)
+    dead, alive = taken(queue, "dead"), taken(queue, "alive")
+
+    assert queue.bury("dead") == 1
+
+    clock.now += timedelta(seconds=1)
+    heir = taken(queue, "heir")
+    assert (heir.id, heir.attempt) == (dead.id, 2)
+    assert queue.claim("heir", ["Backup"]) is None
+    queue.renew(alive)
+    assert queue.bury("dead") == 0
+
+
+def test_a_look_tells_whether_there_is_one_to_claim(database: Database, queue: JobQueue, clock: Clock) -> None:
+    assert not queue.waiting(["Backup"])
+    ask(database, queue, due=clock.now + timedelta(seconds=20))
+    assert not queue.waiting(["Backup"])
+
+    clock.now += timedelta(seconds=20)
+    assert queue.waiting(["Backup"])
+    assert not queue.waiting(["Restore"])
+    assert not queue.waiting([])
+    with database.change():  # somebody writes, for long
+        assert queue.waiting(["Backup"])
+
+    taken(queue)
+    assert not queue.waiting(["Backup"])
+    clock.now += queue.lease + timedelta(seconds=1)
+    assert queue.waiting(["Backup"])
+
+
 def test_a_sign_of_life_keeps_the_job(database: Database, queue: JobQueue, clock: Clock) -> None:
     ask(database, queue)
     claim = taken(queue)

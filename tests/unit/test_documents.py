@@ -21,7 +21,11 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 OPERATIONS = (ROOT / "docs" / "OPERATIONS.md").read_text(encoding="utf-8")
-GENERATED = {"cli_reference.py": "docs/OPERATIONS.md", "modules.py": "docs/ARCHITECTURE.md"}
+GENERATED = {
+    "cli_reference.py": "docs/OPERATIONS.md",
+    "compatibility.py": "docs/AZURE-COMPATIBILITY.md",
+    "modules.py": "docs/ARCHITECTURE.md",
+}
 
 
 def _script(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:

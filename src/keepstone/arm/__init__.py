@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from keepstone.arm.failures import failure
 from keepstone.arm.filters import parse_filter
-from keepstone.arm.policy_document import parse_policy
 from keepstone.arm.routing import Routes
 
-__all__ = ["Routes", "failure", "parse_filter", "parse_policy"]
+__all__ = ["Routes", "failure", "parse_filter"]

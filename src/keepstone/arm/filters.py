@@ -11,9 +11,10 @@ import re
 from collections.abc import Collection
 from datetime import UTC, datetime
 
+from keepstone.arm.table import Call
 from keepstone.errors import InvalidFilter
 
-__all__ = ["moment", "parse_filter"]
+__all__ = ["filter_of", "moment", "parse_filter"]
 
 _LONGEST = 4096
 _TERM = re.compile(r"\s*(\w+)\s+eq\s+'((?:[^']|'')*)'\s*", re.IGNORECASE)
@@ -46,6 +47,12 @@ def parse_filter(text: str, keys: Collection[str]) -> dict[str, str]:
             raise InvalidFilter(f"$filter is not understood from {text[at : at + 40]!r} on; terms are joined by `and`")
         at = joined.end()
     return found
+
+
+def filter_of(call: Call, keys: Collection[str]) -> dict[str, str]:
+    """What the request asks to see of a list."""
+    text = next((value for key, value in call.query.items() if key.casefold() == "$filter"), "")
+    return parse_filter(text, keys)
 
 
 def moment(value: str, key: str) -> datetime:

@@ -3,11 +3,56 @@
 
 from __future__ import annotations
 
-from keepstone.arm import cloud, groups, login, vaults
+from keepstone.arm import (
+    absent,
+    authorization,
+    cloud,
+    containers,
+    groups,
+    items,
+    jobs,
+    later,
+    locations,
+    locks,
+    login,
+    lro,
+    openapi,
+    points,
+    policies,
+    registrations,
+    resource_graph,
+    resources,
+    statuses,
+    usage,
+    vault_settings,
+    vaults,
+)
 from keepstone.arm.table import Operation
 
 __all__ = ["OPERATIONS"]
 
-OPERATIONS: list[Operation] = [
-    operation for module in (cloud, login, groups, vaults) for operation in module.table.operations
-]
+_MODULES = (
+    cloud,
+    login,
+    groups,
+    resources,
+    resource_graph,
+    authorization,
+    locks,
+    vaults,
+    policies,
+    containers,
+    items,
+    points,
+    jobs,
+    lro,
+    vault_settings,
+    usage,
+    locations,
+    registrations,
+    statuses,
+    absent,
+    later,
+    openapi,
+)
+OPERATIONS: list[Operation] = [operation for module in _MODULES for operation in module.table.operations]

@@ -2,8 +2,10 @@
 """From the path of a request to the operation that answers it, as Azure Resource Manager reads paths.
 
 Fixed segments are told without regard to case; names keep the case that they were asked with. Clients write double
-slashes and mean one. A slash at the end is kept: in cross-region restore it is all that tells a secondary read from a
-primary one. A segment is decoded after the path was divided, so a name may contain `%2F`.
+slashes and mean one. A slash at the end tells two operations apart where there are two: in cross-region restore it is
+all that tells a secondary read from a primary one. Elsewhere it means nothing: az looks up the policy of an item that
+has none at `backupPolicies/`, and goes on with the list that it gets. A segment is decoded after the path was divided,
+so a name may contain `%2F`.
 """
 
 from __future__ import annotations
@@ -60,13 +62,19 @@ class Routes(Generic[T]):
         answers this path, or not with this verb."""
         segments = _segments(raw_path)
         verbs: set[str] = set()
-        for node, values in _walk(self._root, segments, 0):
+        for node, values in self._nodes(segments):
             if verb in node.targets:
                 return node.targets[verb], values
             verbs.update(node.targets)
         if verbs:
             raise NoOperation(f"{raw_path} does not take {verb}, but {', '.join(sorted(verbs))}", verbs=sorted(verbs))
         raise NoOperation(f"nothing answers {raw_path}; see the table of operations for what does", verbs=[])
+
+    def _nodes(self, segments: list[str]) -> Iterator[tuple[_Node[T], dict[str, str]]]:
+        """Every node that these segments lead to; with the slash at the end before without it."""
+        yield from _walk(self._root, segments, 0)
+        if len(segments) > 1 and not segments[-1]:
+            yield from _walk(self._root, segments[:-1], 0)
 
     def __iter__(self) -> Iterator[tuple[str, str, T]]:
         """(verb, template, target) of all routes."""

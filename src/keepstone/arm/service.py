@@ -12,7 +12,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
@@ -45,11 +45,15 @@ _FORM = "application/x-www-form-urlencoded"
 
 
 class Service:
-    """The application. `plane` and `issuer` are those of the installation."""
+    """The application. `plane` and `issuer` are those of the installation. `answered` counts requests: it is told the
+    operation, the status, the seconds that it took, and the code of the error."""
 
-    def __init__(self, plane: Plane, issuer: Issuer) -> None:
+    def __init__(
+        self, plane: Plane, issuer: Issuer, answered: Callable[[str, int, float, str], None] = lambda *_: None
+    ) -> None:
         self._plane = plane
         self._issuer = issuer
+        self._answered = answered
         self._routes: Routes[Operation] = Routes()
         for operation in OPERATIONS:
             self._routes.add(operation.verb, operation.template, operation)
@@ -62,9 +66,8 @@ class Service:
         identity = str(UUID(bytes=self._plane.env.random(16), version=4))
         given = request.headers.get("x-ms-correlation-request-id", "")
         correlation = given if re.fullmatch(r"[\w-]{1,64}", given) else identity
-        name, answer = "", Answer()
         try:
-            name, answer = await self._answer(request, correlation)
+            answer = await self._answer(request, correlation)
         except ClientDisconnect:
             return
         except Exception as error:
@@ -79,6 +82,9 @@ class Service:
                 "Strict-Transport-Security": "max-age=31536000",
             }
         )
+        seconds = round(time.perf_counter() - began, 6)
+        name = scope.get("operation", "")
+        self._answered(name, response.status_code, seconds, answer.headers.get("x-ms-error-code", ""))
         _log.info(
             "%s %s",
             request.method,
@@ -88,15 +94,16 @@ class Service:
                 "correlation": correlation,
                 "operation": name,
                 "status": response.status_code,
-                "seconds": round(time.perf_counter() - began, 6),
+                "seconds": seconds,
             },
         )
         await response(scope, receive, send)
 
-    async def _answer(self, request: Request, correlation: str) -> tuple[str, Answer]:
+    async def _answer(self, request: Request, correlation: str) -> Answer:
         raw = request.scope.get("raw_path") or request.scope["path"].encode()
         path = raw.decode("latin-1").partition("?")[0]
         operation, names = self._routes.find(request.method, path)
+        request.scope["operation"] = operation.name  # for those who count, also where it fails
         query = dict(parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True))
         if operation.action and path.casefold().startswith(("/subscriptions", "/providers", "/tenants")):
             _check_version(query)
@@ -104,10 +111,9 @@ class Service:
         base = f"{request.url.scheme}://{request.headers.get('host', '')}"
         if self._limiter is None:
             self._limiter = CapacityLimiter(_THREADS)
-        answer = await to_thread.run_sync(
+        return await to_thread.run_sync(
             self._run, operation, names, query, request.headers, body, base, path, correlation, limiter=self._limiter
         )
-        return operation.name, answer
 
     def _run(
         self,

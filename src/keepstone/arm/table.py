@@ -84,8 +84,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """`name`: what Azure's Python SDK calls it, `group.method`. `action`: what somebody needs to be allowed; empty where
-    anybody may ask. `az`: the commands that ask for it. `since`: the version that answers it; empty where a later
+    """`name`: what Azure's Python SDK calls it, `group.method`. `action`: what somebody needs to be allowed; empty
+    where anybody may ask. `az`: the commands that ask for it. `since`: the version that answers it; empty where a later
     one will. `filtered`: who may not see all gets what he may see, instead of a refusal."""
 
     verb: str

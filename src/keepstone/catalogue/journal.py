@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from keepstone.catalogue.database import Database
 from keepstone.catalogue.rows import RECORDS, every, values
-from keepstone.catalogue.tables import outbox, vaults
+from keepstone.catalogue.tables import facts, outbox, vaults
 from keepstone.errors import KeepstoneError
 from keepstone.vault import (
     Container,
@@ -127,15 +127,18 @@ class Journalist:
             self.ship(vault)
 
     def _everything(self, connection: sa.Connection, vault: UUID) -> list[Note]:
-        """The whole configuration of a vault."""
+        """The whole configuration of a vault, and what its installation is called: so clients find it where it was."""
         (record,) = every(connection, Vault, vaults.c.id == vault)
         records: list[Any] = [record]
         group = RECORDS[Group].c
         records += every(
             connection, Group, group.subscription == record.subscription, group.key == folded(record.group_name)
         )
-        for kind in (StoredPolicy, Container, Item):
+        held: tuple[type[Any], ...] = (StoredPolicy, Container, Item)
+        for kind in held:
             records += every(connection, kind, RECORDS[kind].c.vault == vault)
-        for kind in (Identity, RoleAssignment, Resource):
+        around: tuple[type[Any], ...] = (Identity, RoleAssignment, Resource)
+        for kind in around:
             records += [one for one in every(connection, kind) if vault in set(self.concerned(connection, one))]
-        return [self.note(one, True) for one in records]
+        named = connection.execute(sa.select(facts).order_by(facts.c.name)).mappings()
+        return [*(Note("facts", dict(row), True) for row in named), *(self.note(one, True) for one in records)]

@@ -30,7 +30,24 @@ INTERRUPTED = 130
 
 @click.group(
     cls=LazyGroup,
-    commands={"store": ("keepstone.cli.store.group:store", "Back up to a store and restore from it.")},
+    commands={
+        "up": ("keepstone.cli.service.up:up", "Start the service."),
+        "down": ("keepstone.cli.service.down:down", "Stop the service."),
+        "doctor": ("keepstone.cli.service.doctor:doctor", "Check the service, and say what to do."),
+        "az-setup": ("keepstone.cli.service.az_setup:az_setup", "Make a service principal, and show how az logs in."),
+        "login": ("keepstone.cli.client.login:login", "Log in at a service."),
+        "logout": ("keepstone.cli.client.login:logout", "Forget the login."),
+        "group": ("keepstone.cli.client.group:group", "Resource groups: what vaults lie in."),
+        "vault": ("keepstone.cli.client.vault:vault", "Vaults."),
+        "policy": ("keepstone.cli.client.policy:policy", "When items are backed up, and how long points are kept."),
+        "container": ("keepstone.cli.client.container:container", "Machines, and whatever else holds items."),
+        "item": ("keepstone.cli.client.item:item", "Protected items."),
+        "protection": ("keepstone.cli.client.protection:protection", "Protect items, back them up, and stop it again."),
+        "recoverypoint": ("keepstone.cli.client.recoverypoint:recoverypoint", "Recovery points of an item."),
+        "restore": ("keepstone.cli.client.restore:restore", "Restore files and disks."),
+        "job": ("keepstone.cli.client.job:job", "Jobs: backups, restores, and whatever else was done."),
+        "store": ("keepstone.cli.store.group:store", "Back up to a store and restore from it."),
+    },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, "-V", "--version", message="keepstone %(version)s")

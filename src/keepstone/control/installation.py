@@ -62,8 +62,13 @@ class Installation:
         """The certificate that clients are to trust."""
         return self.root / "tls" / "ca.pem"
 
-    def begin(self, location: str) -> Welcome | None:
-        """Make what is missing; what to tell people where this was the first start."""
+    @property
+    def stores(self) -> Stores:
+        """The stores of its vaults. What is made there is sealed to its recovery key."""
+        return Stores(self.env, self.root, [recipient_of((self.root / "recovery-key.txt").read_text())])
+
+    def prepare(self) -> Database:
+        """Make what is missing, but for what it is called and who administers it; its database."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("tls", "keys", "kits", "vaults", "cache"):
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
@@ -73,6 +78,15 @@ class Installation:
         database = Database(self._url)
         try:
             migrate(database)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def begin(self, location: str) -> Welcome | None:
+        """Make what is missing; what to tell people where this was the first start."""
+        database = self.prepare()
+        try:
             return self._introduce(database, location)
         finally:
             database.close()
@@ -83,12 +97,11 @@ class Installation:
             raise StoreMissing(f"there is no Keepstone service in {self.root}; start one with `keepstone up`")
         database = Database(self._url)
         with database.look() as connection:
-            known = dict(connection.execute(sa.select(facts.c.name, facts.c.value)).tuples().all())
+            known = dict(connection.execute(sa.select(facts.c.name, facts.c.value)).all())
         if "subscription" not in known:
             raise StoreMissing(f"the first start of {self.root} did not come to its end; run `keepstone up` again")
         place = Place(known["tenant"], known["subscription"], known["location"])
-        stores = Stores(self.env, self.root, [recipient_of((self.root / "recovery-key.txt").read_text())])
-        return Plane(self.env, database, JobQueue(database, self.env), stores, place, self.root)
+        return Plane(self.env, database, JobQueue(database, self.env), self.stores, place, self.root)
 
     def issuer(self, tenant: str) -> Issuer:
         """Gives tokens."""
@@ -133,7 +146,7 @@ class Installation:
         place = Place(str(_id(env)), str(_id(env)), location)
         plane = Plane(env, database, JobQueue(database, env), stores, place, self.root)
         with plane.change() as change:
-            known = dict(change.connection.execute(sa.select(facts.c.name, facts.c.value)).tuples().all())
+            known = dict(change.connection.execute(sa.select(facts.c.name, facts.c.value)).all())
             if known:
                 if location and known["location"] != location:
                     raise UsageError(f"this installation is in '{known['location']}'; leave --location out")

@@ -6,26 +6,30 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from keepstone.catalogue import locks
+from keepstone.control.naming import check_name
 from keepstone.control.plane import Change
 from keepstone.errors import Conflict, InvalidRequest, NotFound
 from keepstone.vault import folded
 
-__all__ = ["LEVELS", "beneath", "check_delete", "check_write", "find", "put", "remove"]
+__all__ = ["LEVELS", "above", "beneath", "check_delete", "check_write", "find", "put", "remove"]
 
 LEVELS = ("CanNotDelete", "ReadOnly")
+_NOTES = 512  # characters
 
 
-def put(change: Change, scope: str, name: str, level: str, notes: str | None) -> sa.RowMapping:
-    """Make or change a lock; its row."""
+def put(change: Change, scope: str, name: str, level: str, notes: str | None) -> tuple[sa.RowMapping, bool]:
+    """Make or change a lock; its row, and whether it is new."""
     known = {folded(one): one for one in LEVELS}
     if folded(level) not in known:
         raise InvalidRequest(
             f"properties.level is {level!r}; choose one of {', '.join(LEVELS)}", target="properties.level"
         )
-    mine = locks.c.scope == folded(scope), locks.c.key == folded(name)
-    change.connection.execute(locks.delete().where(*mine))
+    if notes is not None and len(notes) > _NOTES:
+        raise InvalidRequest(f"properties.notes has at most {_NOTES} characters", target="properties.notes")
+    check_name(name)
+    new = not remove(change, scope, name)
     row = {"scope": folded(scope), "key": folded(name), "name": name, "level": known[folded(level)], "notes": notes}
-    return change.connection.execute(locks.insert().values(**row).returning(locks)).mappings().one()
+    return change.connection.execute(locks.insert().values(**row).returning(locks)).mappings().one(), new
 
 
 def find(connection: sa.Connection, scope: str, name: str) -> sa.RowMapping:
@@ -37,10 +41,18 @@ def find(connection: sa.Connection, scope: str, name: str) -> sa.RowMapping:
     return row
 
 
-def remove(change: Change, scope: str, name: str) -> None:
-    """Remove a lock; nothing where there is none."""
+def remove(change: Change, scope: str, name: str) -> bool:
+    """Remove a lock; whether there was one."""
     mine = locks.c.scope == folded(scope), locks.c.key == folded(name)
-    change.connection.execute(locks.delete().where(*mine))
+    return change.connection.execute(locks.delete().where(*mine)).rowcount > 0
+
+
+def above(connection: sa.Connection, scope: str) -> list[sa.RowMapping]:
+    """The locks that hold at this scope, and are there or above it."""
+    parts = folded(scope).strip("/").split("/")
+    scopes = ["/" + "/".join(parts[:end]) for end in range(1, len(parts) + 1)]
+    query = sa.select(locks).where(locks.c.scope.in_(scopes)).order_by(locks.c.scope, locks.c.key)
+    return list(connection.execute(query).mappings())
 
 
 def beneath(connection: sa.Connection, scope: str) -> list[sa.RowMapping]:
@@ -52,26 +64,21 @@ def beneath(connection: sa.Connection, scope: str) -> list[sa.RowMapping]:
 
 def check_delete(connection: sa.Connection, scope: str) -> None:
     """`Conflict` where a lock above, at or beneath this scope forbids to delete it."""
-    for row in [*_above(connection, scope), *beneath(connection, scope)]:
-        raise Conflict(
-            f"The scope '{scope}' cannot perform delete operation because following scope(s) are locked: "
-            f"'{row['scope']}' ('{row['name']}', {row['level']}). Please remove the lock and try again."
-        )
+    for row in [*above(connection, scope), *beneath(connection, scope)]:
+        raise _locked(scope, "delete", row)
 
 
 def check_write(connection: sa.Connection, scope: str) -> None:
     """`Conflict` where a ReadOnly lock at or above this scope forbids to change it."""
-    for row in _above(connection, scope):
+    for row in above(connection, scope):
         if row["level"] == "ReadOnly":
-            raise Conflict(
-                f"The scope '{scope}' cannot perform write operation because following scope(s) are locked: "
-                f"'{row['scope']}' ('{row['name']}', ReadOnly). Please remove the lock and try again."
-            )
+            raise _locked(scope, "write", row)
 
 
-def _above(connection: sa.Connection, scope: str) -> list[sa.RowMapping]:
-    """The locks at this scope and above it."""
-    parts = folded(scope).strip("/").split("/")
-    scopes = ["/" + "/".join(parts[:end]) for end in range(1, len(parts) + 1)]
-    query = sa.select(locks).where(locks.c.scope.in_(scopes)).order_by(locks.c.scope, locks.c.key)
-    return list(connection.execute(query).mappings())
+def _locked(scope: str, what: str, row: sa.RowMapping) -> Conflict:
+    error = Conflict(
+        f"The scope '{scope}' cannot perform {what} operation because following scope(s) are locked: "
+        f"'{row['scope']}' ('{row['name']}', {row['level']}). Please remove the lock and try again."
+    )
+    error.code = "ScopeLocked"
+    return error

@@ -91,13 +91,13 @@ def create(
         properties=wanted,
         sku=dict(sku) or {"name": "Standard"},
         tags=dict(tags),
-        identity=dict(identity) if identity else None,
     )
     plane.stores.create(vault.id, f"vault {vault.path}")
     try:
         with plane.change() as change:
             _check_free(lookup(change.connection, subscription, group, name))  # somebody else may have been faster
             groups.find(change.connection, subscription, group)
+            vault = replace(vault, identity=_identity(change, vault, identity))
             change.insert(vault)
             for title, document in default_policies(now).items():
                 change.insert(
@@ -210,16 +210,19 @@ def _check_free(vault: Vault | None) -> None:
         )
 
 
+_IDENTITIES = ("SystemAssigned", "UserAssigned")
+
+
 def _identity(change: Change, vault: Vault, wanted: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The managed identity after a change: its ids are the vault's own and stay the same."""
     if wanted is None:
         return vault.identity
-    kind = str(wanted.get("type", "None"))
-    if kind.casefold() == "none":
+    kinds = [kind for kind in _IDENTITIES if folded(kind) in folded(str(wanted.get("type", "None")))]
+    if not kinds:
         return None
     before = vault.identity or {}
-    made: dict[str, Any] = {"type": kind}
-    if "systemassigned" in kind.casefold().replace(" ", ""):
+    made: dict[str, Any] = {"type": ", ".join(kinds)}
+    if "SystemAssigned" in kinds:
         made["principalId"] = before.get("principalId") or str(change.plane.new_id())
         made["tenantId"] = change.plane.place.tenant
     chosen = dict(before.get("userAssignedIdentities") or {})
@@ -228,6 +231,6 @@ def _identity(change: Change, vault: Vault, wanted: Mapping[str, Any] | None) ->
             chosen.pop(path, None)
         else:
             chosen.setdefault(path, {"principalId": str(change.plane.new_id()), "clientId": str(change.plane.new_id())})
-    if "userassigned" in kind.casefold().replace(" ", ""):
+    if "UserAssigned" in kinds:
         made["userAssignedIdentities"] = chosen
     return made

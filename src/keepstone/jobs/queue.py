@@ -110,11 +110,34 @@ class JobQueue:
         )
         return identity
 
+    def record(
+        self,
+        connection: sa.Connection,
+        operation: str,
+        arguments: dict[str, Any],
+        *,
+        vault: UUID,
+        item: UUID | None = None,
+        activity: str | None = None,
+    ) -> UUID:
+        """A job that the request itself has done, for those who look at jobs; its id."""
+        now = self._env.utc()
+        identity = self.enqueue(connection, operation, arguments, vault=vault, item=item, activity=activity)
+        over = {"status": Status.COMPLETED, "started": now, "ended": now}
+        connection.execute(jobs.update().where(jobs.c.id == identity).values(**over))
+        return identity
+
     def is_open(self, connection: sa.Connection, item: UUID, operation: str, part: str) -> bool:
         """Whether a job of this kind waits or goes on for this item and part of its policy."""
         mine = jobs.c.item == item, jobs.c.operation == operation, jobs.c.status.in_((Status.QUEUED, *_HELD))
         rows = connection.execute(sa.select(jobs.c.arguments).where(*mine)).scalars()
         return any(arguments.get("part") == part for arguments in rows)
+
+    def waiting(self, operations: Collection[str]) -> bool:
+        """Whether `claim` would find one: only a read, for those who look often."""
+        wanted = sa.select(jobs.c.id).where(*_claimable(operations, self._env.utc())).limit(1)
+        with self._database.look() as connection:
+            return connection.execute(wanted).first() is not None
 
     def claim(self, owner: str, operations: Collection[str]) -> Claim | None:
         """The next of these that may run, or that a dead worker held; None while there is none."""
@@ -137,12 +160,9 @@ class JobQueue:
     def _take(self, connection: sa.Connection, owner: str, operations: Collection[str]) -> sa.RowMapping | None:
         """Give the next job a new owner and a new token; its row then."""
         now = self._env.utc()
-        mine = jobs.c.operation.in_(operations)
-        ready = sa.and_(jobs.c.status == Status.QUEUED, jobs.c.due <= now)
-        orphaned = sa.and_(jobs.c.status.in_(_HELD), jobs.c.lease_until < now)
         next_one = (
             sa.select(jobs.c.id)
-            .where(mine, sa.or_(ready, orphaned))
+            .where(*_claimable(operations, now))
             .order_by(jobs.c.priority.desc(), jobs.c.due, jobs.c.id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -176,12 +196,40 @@ class JobQueue:
         with self._database.change() as connection:
             return self._write(connection, claim, values) == Status.CANCELLING
 
-    @contextmanager
-    def ending(self, claim: Claim, status: Status, error: dict[str, Any] | None = None) -> Iterator[sa.Connection]:
-        """The transaction in which the job ends, with whatever else the block changes; nothing of it where the block
-        fails. `JobLost`."""
+    def hand_back(self, claim: Claim) -> None:
+        """Leave the job to whoever claims it next, as if this claim had not been, but for what `checkpoint` took. Of one
+        that is to be cancelled the next claim makes an end. `JobLost`."""
+        now = self._env.utc()
+        running = jobs.c.status == Status.RUNNING
+        values: dict[str, Any] = {
+            "status": sa.case((running, Status.QUEUED), else_=jobs.c.status),
+            "owner": None,
+            "lease_until": sa.case((running, sa.null()), else_=sa.literal(now, jobs.c.lease_until.type)),
+            "token": jobs.c.token + 1,  # whoever handed it back writes nothing any more
+            "attempt": jobs.c.attempt - 1,
+        }
         with self._database.change() as connection:
-            self._end(connection, claim, status, error)  # first: who lost the job changes nothing else either
+            self._write(connection, claim, values)
+
+    def bury(self, owner: str) -> int:
+        """The worker of this name is dead, says who saw it end: its jobs need not wait for their leases; how many."""
+        mine = jobs.c.owner == owner, jobs.c.status.in_(_HELD)
+        with self._database.change() as connection:
+            return connection.execute(jobs.update().where(*mine).values(lease_until=self._env.utc())).rowcount
+
+    @contextmanager
+    def ending(
+        self,
+        claim: Claim,
+        status: Status,
+        error: dict[str, Any] | None = None,
+        *,
+        progress: dict[str, Any] | None = None,
+    ) -> Iterator[sa.Connection]:
+        """The transaction in which the job ends, with whatever else the block changes; nothing of it where the block
+        fails. `progress`: how far it came in the end. `JobLost`."""
+        with self._database.change() as connection:
+            self._end(connection, claim, status, error, progress)  # first: who lost the job changes nothing else either
             yield connection
 
     def cancel(self, connection: sa.Connection, identity: UUID) -> Status:
@@ -197,8 +245,18 @@ class JobQueue:
             raise JobNotFound(f"there is no job {identity}; `keepstone job list` shows those that there are")
         return Status(status)
 
-    def _end(self, connection: sa.Connection, claim: Claim, status: Status, error: dict[str, Any] | None) -> None:
-        values = {"status": status, "ended": self._env.utc(), "owner": None, "lease_until": None, "error": error}
+    def _end(
+        self,
+        connection: sa.Connection,
+        claim: Claim,
+        status: Status,
+        error: dict[str, Any] | None,
+        progress: dict[str, Any] | None = None,
+    ) -> None:
+        values: dict[str, Any] = {"status": status, "ended": self._env.utc(), "owner": None, "lease_until": None}
+        values["error"] = error
+        if progress is not None:
+            values["progress"] = progress
         self._write(connection, claim, values)
 
     def _write(self, connection: sa.Connection, claim: Claim, values: dict[str, Any]) -> Status:
@@ -207,3 +265,10 @@ class JobQueue:
         if row is None:
             raise JobLost(f"job {claim.id} was taken over by another worker, or is over; this one stops")
         return Status(row[0])
+
+
+def _claimable(operations: Collection[str], now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    """What is true of a job that may run, or that a dead worker held."""
+    ready = sa.and_(jobs.c.status == Status.QUEUED, jobs.c.due <= now)
+    orphaned = sa.and_(jobs.c.status.in_(_HELD), jobs.c.lease_until < now)
+    return jobs.c.operation.in_(operations), sa.or_(ready, orphaned)

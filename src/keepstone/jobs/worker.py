@@ -37,6 +37,7 @@ class Context:
         self._cancelled = threading.Event()
         self._lost: JobLost | None = None
         self._progress: dict[str, Any] | None = None
+        self._facts: dict[str, Any] = {}
 
     @property
     def state(self) -> dict[str, Any] | None:
@@ -60,10 +61,19 @@ class Context:
         """How far it is, in bytes, and what it is at; people see it at the next sign of life."""
         self._progress = {"done": done, "expected": expected, "line": line}
 
+    def result(self, facts: dict[str, Any]) -> None:
+        """What came of it, for those who look at the job when it is over."""
+        self._facts = facts
+
+    @property
+    def final(self) -> dict[str, Any]:
+        """How far it came, and what came of it."""
+        return {**(self._progress or {}), "result": self._facts}
+
     @contextmanager
     def ending(self, status: Status = Status.COMPLETED) -> Iterator[sa.Connection]:
         """The job's last transaction: what the block writes is there if and only if the job has ended so."""
-        with self._queue.ending(self.claim, status) as connection:
+        with self._queue.ending(self.claim, status, progress=self.final) as connection:
             yield connection
         self.ended = True
 
@@ -108,7 +118,7 @@ class Worker:
         try:
             self._handlers[claim.operation](context)
             if not context.ended:
-                with queue.ending(claim, Status.COMPLETED):
+                with queue.ending(claim, Status.COMPLETED, progress=context.final):
                     pass
         except JobLost:
             raise

@@ -17,9 +17,9 @@ __all__ = ["Statistics", "statistics"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
     """Bytes: `logical` what restores of all points would write, `unique` of distinct chunks before compression,
-    `stored` on the storage in packs, `dead` of `unique` that no point needs. `journal_entries`: of a service
-    that keeps its journal here. `damage`: what could not be counted, a sentence each; what only damaged points need
-    counts as dead."""
+    `stored` on the storage in packs, `dead` of `unique` that no point needs. `journal`: entries of a service that
+    keeps its journal here. `damage`: what could not be counted, a sentence each; what only damaged points need counts
+    as dead."""
 
     points: int
     deleted_points: int
@@ -30,7 +30,7 @@ class Statistics:
     unique_bytes: int
     stored_bytes: int
     dead_bytes: int
-    journal_entries: int
+    journal: int
     damage: list[str]
 
     @property
@@ -69,6 +69,6 @@ def statistics(store: Store) -> Statistics:
         unique_bytes=unique,
         stored_bytes=sum(survey.sizes.values()),
         dead_bytes=dead,
-        journal_entries=store.journal.count(),
+        journal=store.journal.count(),
         damage=list(damage),
     )

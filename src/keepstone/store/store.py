@@ -19,7 +19,7 @@ from keepstone.errors import KeepstoneError, ObjectExists, ObjectMissing, StoreE
 from keepstone.objects import ObjectStorage
 from keepstone.store.chain import Chain
 from keepstone.store.chunking import DISK_CHUNK, FILE_CHUNKS
-from keepstone.store.commits import Commits
+from keepstone.store.commits import Commits, PointRecord
 from keepstone.store.context import Context
 from keepstone.store.descriptor import Descriptor, check_descriptor, decode_descriptor, encode_descriptor
 from keepstone.store.frame import DEFAULT_LEVEL
@@ -36,6 +36,7 @@ from keepstone.store.writer import LocalWriter
 if TYPE_CHECKING:
     from keepstone.store.reclaim import Reclaimed
     from keepstone.store.statistics import Statistics
+    from keepstone.store.usage import Usage
     from keepstone.store.verify import Verified
 
 __all__ = ["DEFAULT_LEVEL", "Store"]
@@ -232,6 +233,17 @@ class Store:
         from keepstone.store.statistics import statistics
 
         return statistics(self)
+
+    def usage(
+        self,
+        group: Callable[[PointRecord], str] = lambda record: record.item,
+        family: Callable[[str], str | None] = lambda _: None,
+        tick: Callable[[int, int], None] = lambda _done, _expected: None,
+    ) -> Usage:
+        """How much of it each group of points needs, by default those of an item; see `usage.py`."""
+        from keepstone.store.usage import usage
+
+        return usage(self, group, family, tick)
 
     def rebuild_index(self) -> int:
         """Throw the cached chunk index away and read it out of the packs again; the number of chunks in it."""

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from keepstone.vault.defaults import default_policies
+from keepstone.vault.health import Health, health
 from keepstone.vault.policy import BackupType, Management, Part, Policy
+from keepstone.vault.policy_document import read_policy
 from keepstone.vault.records import (
     Container,
     Group,
@@ -31,6 +33,7 @@ __all__ = [
     "Days",
     "Duration",
     "Group",
+    "Health",
     "Hourly",
     "Identity",
     "Interval",
@@ -55,7 +58,9 @@ __all__ = [
     "WhatIf",
     "default_policies",
     "folded",
+    "health",
     "judge",
+    "read_policy",
     "what_if",
     "zone",
 ]

@@ -10,15 +10,17 @@ A store is opened once a process and shared by its threads.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
-from keepstone.crypto import Keyring, PlatformKeyProvider, make_kit
+from keepstone.crypto import Keyring, Kit, PlatformKeyProvider, make_kit
 from keepstone.env import Env
-from keepstone.objects import FolderStorage, write_private
+from keepstone.errors import Conflict, StorageError, UsageError
+from keepstone.objects import FolderStorage, replace_private, write_private
 from keepstone.store import Store
 
 __all__ = ["Stores"]
@@ -53,6 +55,28 @@ class Stores:
             self._open[vault] = store
         return store
 
+    def adopt(self, vault: UUID, name: str, place: Path, kit: Kit) -> None:
+        """Take over the store in the folder `place`: it moves to where this vault's belongs, and gets a new key and a
+        new kit. Nothing else opens it from then on, but for kits that were made before.
+
+        `Conflict` where something else is there, `UsageError` where it would have to be copied. One that was
+        interrupted is done again.
+        """
+        own = self.place(vault)
+        if place.resolve() != own.resolve():
+            self._move(place, own)
+        store = Store.open_by_kit(self._env, FolderStorage(self._env, own), kit, cache=self._cache)
+        key, made = self._key(vault), self._key(vault).with_suffix(".new")
+        made.unlink(missing_ok=True)
+        store.rekey([PlatformKeyProvider.create(self._env, made)])
+        replace_private(self._env, made, key)
+        made = self._kit(vault).with_suffix(".new")
+        made.unlink(missing_ok=True)
+        write_private(self._env, made, make_kit(self._env, store.keyring, name, recipients=self._recipients))
+        replace_private(self._env, made, self._kit(vault))
+        with self._lock:
+            self._open[vault] = store
+
     def open(self, vault: UUID) -> Store:
         """The store of a vault. Raises what `Store.open` raises."""
         with self._lock:
@@ -70,6 +94,20 @@ class Stores:
         self._key(vault).unlink(missing_ok=True)
         self._kit(vault).unlink(missing_ok=True)
         shutil.rmtree(self.place(vault), ignore_errors=True)
+
+    def _move(self, place: Path, own: Path) -> None:
+        """Give the folder of a store its name here."""
+        if own.exists():
+            raise Conflict(f"there is another store in {own}; move it away first, or rebuild from that one")
+        try:
+            replace_private(self._env, place.resolve(), own)
+        except StorageError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EXDEV:
+                raise UsageError(
+                    f"{place} is on another file system than {own.parent}, and a store is not copied unasked; move it "
+                    f"to {own} yourself, and rebuild from there"
+                ) from error
+            raise
 
     @property
     def _cache(self) -> Path:

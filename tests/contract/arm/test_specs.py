@@ -57,7 +57,7 @@ OLD = {
 NEW: dict[str, Any] = {
     "info": {"version": "2031-01-01"},
     "responses": {"Animal": {"description": "it", "schema": ANIMAL}},
-    "parameters": {"Animal": {"name": "body", "in": "body", "required": True, "schema": ANIMAL}},
+    "parameters": {"Animal": {"name": "animal", "in": "body", "required": True, "schema": ANIMAL}},
     "paths": {
         "/zoos/{zoo}/animals/{name}": {
             "parameters": [NAME, {"$ref": "#/parameters/Animal"}],

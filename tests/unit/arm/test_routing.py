@@ -57,6 +57,7 @@ def test_two_slashes_are_one_but_the_last_one_counts(routes: Routes[str]) -> Non
     assert routes.find("GET", storage)[1]["account"] == "sa1"
     assert routes.find("GET", f"{V}//backupProtectedItems")[0] == f"GET {VAULT}/backupProtectedItems"
     assert routes.find("GET", f"{V}/backupProtectedItems/")[0] == f"GET {VAULT}/backupProtectedItems/"
+    assert routes.find("GET", f"{V}/")[0] == f"GET {VAULT}"  # where there is none with a slash
 
 
 def test_names_may_have_anything_in_them(routes: Routes[str]) -> None:
@@ -76,7 +77,7 @@ def test_what_nothing_answers(routes: Routes[str]) -> None:
     with pytest.raises(NoOperation, match="does not take POST, but GET, PUT") as raised:
         routes.find("POST", S)
     assert (raised.value.status, raised.value.code, raised.value.verbs) == (405, "MethodNotAllowed", ["GET", "PUT"])
-    for path in (f"{V}/nothing", f"{S}/", "", "x", "/a" * 5000, f"{V}/backupJobs/"):
+    for path in (f"{V}/nothing", f"{V}/nothing/", f"{V}/backupJobs/", "", "x", "/a" * 5000):
         with pytest.raises(NoOperation, match="nothing answers") as raised:
             routes.find("GET", path)
         assert (raised.value.status, raised.value.code) == (404, "InvalidResourceType")

@@ -115,7 +115,7 @@ def test_points_come_and_go_beside_it(store: Store) -> None:
     assert list(store.journal.entries()) == entries
     assert load(store, kept) == items("wxyz")
     assert store.verify(deep=True).ok
-    assert store.stat().journal_entries == 3
+    assert store.stat().journal == 3
 
 
 def test_other_things_in_its_folder_are_none_of_it(store: Store, memory: MemoryStorage) -> None:

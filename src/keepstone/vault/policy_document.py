@@ -17,25 +17,11 @@ from datetime import date, datetime, time, timedelta
 from typing import Any, NoReturn, TypeVar
 
 from keepstone.errors import InvalidPolicy
-from keepstone.vault import (
-    BackupType,
-    Daily,
-    Days,
-    Duration,
-    Hourly,
-    Interval,
-    Management,
-    Part,
-    Policy,
-    Retention,
-    Rule,
-    Schedule,
-    Unit,
-    WeekDays,
-    Weekly,
-)
+from keepstone.vault.policy import BackupType, Management, Part, Policy
+from keepstone.vault.retention import Days, Duration, Retention, Rule, Unit, WeekDays
+from keepstone.vault.schedule import Daily, Hourly, Interval, Schedule, Weekly
 
-__all__ = ["parse_policy"]
+__all__ = ["read_policy"]
 
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _WEEKS = ("Last", "First", "Second", "Third", "Fourth")  # by the numbers of `WeekDays`
@@ -45,7 +31,7 @@ _MONTHS = ("", "January", "February", "March", "April", "May", "June", "July", "
 T = TypeVar("T")
 
 
-def parse_policy(name: str, properties: Mapping[str, Any]) -> Policy:
+def read_policy(name: str, properties: Mapping[str, Any]) -> Policy:
     """The policy that these `properties` of an ARM resource say. `InvalidPolicy` names the part that does not do, as a
     path from `properties`."""
     with _within("properties"):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keepstone.arm import parse_policy
+from keepstone.vault import read_policy
 from keepstone.errors import InvalidPolicy
 from keepstone.vault import (
     BackupType,
@@ -102,12 +102,12 @@ def only(policy: Policy) -> tuple[Any, Any]:
 
 
 def test_what_is_in_a_new_vault() -> None:
-    policy = parse_policy("DefaultPolicy", DEFAULT)
+    policy = read_policy("DefaultPolicy", DEFAULT)
 
     assert only(policy) == (Daily((time(16),)), KEPT)
     assert (policy.management, policy.zone, policy.snapshot_days) == (Management.VM, "UTC", 2)
-    assert only(parse_policy("EnhancedPolicy", ENHANCED))[0] == Hourly(time(8), timedelta(hours=4), timedelta(hours=12))
-    logs = parse_policy("HourlyLogBackup", LOGS)
+    assert only(read_policy("EnhancedPolicy", ENHANCED))[0] == Hourly(time(8), timedelta(hours=4), timedelta(hours=12))
+    logs = read_policy("HourlyLogBackup", LOGS)
     assert logs.zone == "W. Europe Standard Time"
     assert [(part.type, part.schedule, part.retention) for part in logs.parts] == [
         (BackupType.FULL, Daily((time(16),)), KEPT),
@@ -123,7 +123,7 @@ def test_weeks() -> None:
         "scheduleRunTimes": ["2026-11-26T22:30:00+00:00"],
         "scheduleWeeklyFrequency": 2,
     }
-    policy = parse_policy("p", changed(DEFAULT, "schedulePolicy", weekly))
+    policy = read_policy("p", changed(DEFAULT, "schedulePolicy", weekly))
 
     assert only(policy)[0] == Weekly(frozenset({6, 2}), (time(22, 30),), 2, date(2026, 11, 26))
 
@@ -136,8 +136,8 @@ def test_the_second_kind_of_schedule() -> None:
         "weeklySchedule": {"scheduleRunDays": ["Friday"], "scheduleRunTimes": [AT]},
     }
 
-    assert only(parse_policy("p", changed(ENHANCED, "schedulePolicy", daily)))[0] == Daily((time(16),))
-    assert only(parse_policy("p", changed(ENHANCED, "schedulePolicy", weekly)))[0] == Weekly(
+    assert only(read_policy("p", changed(ENHANCED, "schedulePolicy", daily)))[0] == Daily((time(16),))
+    assert only(read_policy("p", changed(ENHANCED, "schedulePolicy", weekly)))[0] == Weekly(
         frozenset({4}), (time(16),), 1, date(2022, 5, 13)
     )
 
@@ -164,7 +164,7 @@ def test_every_kind_of_retention() -> None:
         },
     }
 
-    assert only(parse_policy("p", changed(DEFAULT, "retentionPolicy", retention)))[1] == Retention(
+    assert only(read_policy("p", changed(DEFAULT, "retentionPolicy", retention)))[1] == Retention(
         weekly=Rule(Duration(12, Unit.WEEKS), weekdays=frozenset({6}), at=time(16)),
         monthly=Rule(Duration(60, Unit.MONTHS), days=WeekDays(frozenset({6}), frozenset({0, 1}))),
         yearly=Rule(Duration(10, Unit.YEARS), days=Days(frozenset({0, 1})), months=frozenset({1, 7})),
@@ -226,7 +226,7 @@ def test_every_kind_of_retention() -> None:
 )
 def test_what_is_wrong_is_named(document: dict[str, Any], path: str, value: Any, target: str) -> None:
     with pytest.raises(InvalidPolicy) as raised:
-        parse_policy("p", changed(document, path, value))
+        read_policy("p", changed(document, path, value))
     assert raised.value.target == target
 
 
@@ -254,7 +254,7 @@ def mangled(draw: st.DrawFn) -> dict[str, Any]:
 @given(mangled())
 def test_any_document_is_a_policy_or_says_what_is_wrong(document: dict[str, Any]) -> None:
     try:
-        policy = parse_policy("p", document)
+        policy = read_policy("p", document)
     except InvalidPolicy as error:
         assert error.target.startswith("properties")
         assert str(error)

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers: what holds items. Source: backup API 2024-04-01, ProtectionContainers, ProtectableContainers,
+BackupProtectionContainers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keepstone.arm.answers import accepted, page
+from keepstone.arm.filters import filter_of
+from keepstone.arm.lro import CONTAINER, FABRIC
+from keepstone.arm.table import VAULT, Answer, Call, Table
+from keepstone.arm.vaults import find
+from keepstone.control import containers, operations
+from keepstone.vault import Container, Vault, folded
+
+__all__ = ["document", "path", "table"]
+
+table = Table()
+_VAULTS = "Microsoft.RecoveryServices/Vaults"
+_CONTAINERS = f"{_VAULTS}/backupFabrics/protectionContainers"
+_KEYS = ("backupManagementType", "status", "friendlyName", "containerType", "backupEngineName", "fabricName")
+
+
+@table("GET", f"{VAULT}/backupProtectionContainers", "backup_protection_containers.list",
+       action=f"{_VAULTS}/backupProtectionContainers/read",
+       az=("backup container list", "backup container show"))  # fmt: skip
+def listing(call: Call) -> Answer:
+    """Those that all of the filter is true of; all of them are registered."""
+    wanted = filter_of(call, _KEYS)
+    with call.plane.look() as connection:
+        vault = find(call, connection)
+        found = containers.listing(
+            connection,
+            vault,
+            management=wanted.get("backupManagementType"),
+            friendly=wanted.get("friendlyName"),
+            kind=wanted.get("containerType"),
+        )
+        counts = containers.counts(connection, vault)
+    if folded(wanted.get("status", "Registered")) != "registered" or "backupEngineName" in wanted:
+        found = []
+    return page([document(vault, container, counts.get(container.id, 0)) for container in found])
+
+
+@table("GET", f"{VAULT}/backupDeletedProtectionContainers", "deleted_protection_containers.list",
+       action=f"{_VAULTS}/backupDeletedProtectionContainers/read",
+       az=("backup vault list-soft-deleted-containers",))  # fmt: skip
+def deleted(call: Call) -> Answer:
+    """None: a container stays while it holds something, also something that is soft-deleted, and goes at once then."""
+    filter_of(call, _KEYS)
+    with call.plane.look() as connection:
+        find(call, connection)
+    return page([])
+
+
+@table("GET", CONTAINER, "protection_containers.get", action=f"{_CONTAINERS}/read")
+def get(call: Call) -> Answer:
+    """`NotFound`."""
+    with call.plane.look() as connection:
+        vault = find(call, connection)
+        container = containers.find(connection, vault, call.names["container"])
+        count = containers.counts(connection, vault).get(container.id, 0)
+    return Answer(body=document(vault, container, count))
+
+
+@table("PUT", CONTAINER, "protection_containers.begin_register", action=f"{_CONTAINERS}/write",
+       az=("backup container register", "backup container re-register"))  # fmt: skip
+def register(call: Call) -> Answer:
+    """202 with the container as its body: a client reads it."""
+    with call.plane.change() as change:
+        vault = find(call, change.connection)
+        container = containers.register(change, vault, call.names["container"], call.part("properties"))
+        operation = operations.record(change, vault.id)
+    return accepted(
+        call,
+        operation,
+        status=f"{path(vault, container)}/operationsStatus/{operation.id}",
+        location=f"{path(vault, container)}/operationResults/{operation.id}",
+        body=document(vault, container, 0),
+    )
+
+
+@table("DELETE", CONTAINER, "protection_containers.unregister", action=f"{_CONTAINERS}/delete",
+       az=("backup container unregister",))  # fmt: skip
+def unregister(call: Call) -> Answer:
+    """204 where there is none."""
+    with call.plane.change() as change:
+        vault = find(call, change.connection)
+        if not containers.unregister(change, vault, call.names["container"]):
+            return Answer(status=204)
+        operation = operations.record(change, vault.id)
+    return accepted(
+        call,
+        operation,
+        status=f"{vault.path}/backupFabrics/Azure/operationsStatus/{operation.id}",
+        location=f"{vault.path}/backupOperationResults/{operation.id}",
+    )
+
+
+@table("POST", f"{CONTAINER}/inquire", "protection_containers.inquire", action=f"{_CONTAINERS}/inquire/action",
+       az=("backup protectable-item initialize",))  # fmt: skip
+def inquire(call: Call) -> Answer:
+    """Look for what could be protected: there is nothing to wait for."""
+    with call.plane.change() as change:
+        vault = find(call, change.connection)
+        container = containers.find(change.connection, vault, call.names["container"])
+        operation = operations.record(change, vault.id)
+    return accepted(
+        call,
+        operation,
+        status=f"{path(vault, container)}/operationsStatus/{operation.id}",
+        location=f"{path(vault, container)}/operationResults/{operation.id}",
+    )
+
+
+@table("POST", f"{FABRIC}/refreshContainers", "protection_containers.refresh",
+       action=f"{_VAULTS}/backupFabrics/refreshContainers/action",
+       az=("backup container register", "backup protection enable-for-vm"))  # fmt: skip
+def refresh(call: Call) -> Answer:
+    """Look for what could be registered: lists are always of now."""
+    with call.plane.change() as change:
+        vault = find(call, change.connection)
+        operation = operations.record(change, vault.id)
+    fabric = f"{vault.path}/backupFabrics/Azure"
+    return accepted(
+        call,
+        operation,
+        status=f"{fabric}/operationsStatus/{operation.id}",
+        location=f"{fabric}/operationResults/{operation.id}",
+    )
+
+
+@table("GET", f"{FABRIC}/protectableContainers", "protectable_containers.list",
+       action=f"{_VAULTS}/backupFabrics/protectableContainers/read", az=("backup container register",))  # fmt: skip
+def protectable(call: Call) -> Answer:
+    """None of the kinds that clients register: those are of later workloads."""
+    filter_of(call, _KEYS)
+    with call.plane.look() as connection:
+        find(call, connection)
+    return page([])
+
+
+def path(vault: Vault, container: Container) -> str:
+    """The resource id of a container."""
+    return f"{vault.path}/backupFabrics/Azure/protectionContainers/{container.name}"
+
+
+def document(vault: Vault, container: Container, count: int) -> dict[str, Any]:
+    """A container as clients see it. `count`: how many items it holds."""
+    properties: dict[str, Any] = {
+        "containerType": container.kind,
+        "friendlyName": container.friendly,
+        "backupManagementType": container.management,
+        "registrationStatus": "Registered",
+        "healthStatus": "Healthy",
+        "protectableObjectType": container.kind,
+    }
+    if container.management == containers.AGENT:
+        properties |= {
+            "canReRegister": False,
+            "containerId": container.id.int & 0x7FFFFFFFFFFFFFFF,
+            "protectedItemCount": count,
+            "agentVersion": "Keepstone",
+            "extendedInfo": None,
+            "mabContainerHealthDetails": [],
+            "containerHealthState": "Healthy",
+        }
+    else:
+        machine = container.properties.get("sourceResourceId", "")
+        properties |= {
+            "virtualMachineId": machine,
+            "virtualMachineVersion": "Compute",
+            "resourceGroup": machine.split("/")[4] if machine.count("/") > 4 else None,
+        }
+    return {
+        "id": path(vault, container),
+        "name": container.name,
+        "type": "Microsoft.RecoveryServices/vaults/backupFabrics/protectionContainers",
+        "properties": properties,
+    }

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs. Source: backup API 2024-04-01, JobDetails, BackupJobs, JobCancellations."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from keepstone.arm.answers import accepted, duration, moment, paged, skip_token
+from keepstone.arm.filters import filter_of
+from keepstone.arm.filters import moment as moment_of
+from keepstone.arm.table import VAULT, Answer, Call, Table
+from keepstone.arm.vaults import find
+from keepstone.control import jobs, operations
+from keepstone.control.jobs import Job
+from keepstone.errors import InvalidFilter, InvalidRequest
+from keepstone.jobs import Status
+from keepstone.vault import Vault, folded
+
+__all__ = ["document", "table"]
+
+table = Table()
+_ACTION = "Microsoft.RecoveryServices/Vaults/backupJobs"
+_KEYS = ("status", "operation", "startTime", "endTime", "backupManagementType", "jobId")
+_PAGE = 200
+_KINDS = {"AzureIaasVM": "AzureIaaSVMJob", "MAB": "MabJob", "AzureWorkload": "AzureWorkloadJob"}
+_OPEN = (Status.QUEUED, Status.RUNNING)
+# Azure's filters name them so.
+_FILTERED = {folded(str(status)): [status] for status in Status} | {"inprogress": list(_OPEN)}
+
+
+@table("GET", f"{VAULT}/backupJobs", "backup_jobs.list", action=f"{_ACTION}/read", az=("backup job list",))
+def listing(call: Call) -> Answer:
+    """The newest first, page by page."""
+    wanted = filter_of(call, _KEYS)
+    statuses = None
+    if "status" in wanted:
+        statuses = _FILTERED.get(folded(wanted["status"]))
+        if statuses is None:
+            raise InvalidFilter(f"$filter has the status {wanted['status']!r}; choose one of {', '.join(Status)}")
+    with call.plane.look() as connection:
+        vault = find(call, connection)
+        if "jobId" in wanted:
+            found = [jobs.find(connection, vault, wanted["jobId"])]
+        else:
+            found = jobs.listing(
+                connection,
+                vault,
+                statuses=statuses,
+                operation=wanted.get("operation"),
+                begin=moment_of(wanted["startTime"], "startTime") if "startTime" in wanted else None,
+                end=moment_of(wanted["endTime"], "endTime") if "endTime" in wanted else None,
+                management=wanted.get("backupManagementType"),
+                limit=_PAGE + 1,
+                before=_before(skip_token(call)),
+            )
+    now = call.plane.env.utc()
+    return paged(
+        call, found, _PAGE, lambda job: f"{job.created.isoformat()} {job.id}", lambda job: document(vault, job, now)
+    )
+
+
+@table("GET", f"{VAULT}/backupJobs/{{job}}", "job_details.get", action=f"{_ACTION}/read",
+       az=("backup job show", "backup job wait"))  # fmt: skip
+def get(call: Call) -> Answer:
+    """With its tasks and how far it is."""
+    with call.plane.look() as connection:
+        vault = find(call, connection)
+        job = jobs.find(connection, vault, call.names["job"])
+    return Answer(body=document(vault, job, call.plane.env.utc()))
+
+
+@table("POST", f"{VAULT}/backupJobs/{{job}}/cancel", "job_cancellations.trigger", action=f"{_ACTION}/cancel/action",
+       az=("backup job stop",))  # fmt: skip
+def cancel(call: Call) -> Answer:
+    """`InvalidRequest` for one that is over."""
+    with call.plane.change() as change:
+        vault = find(call, change.connection)
+        job = jobs.find(change.connection, vault, call.names["job"])
+        if job.status not in (*_OPEN, Status.CANCELLING):
+            raise InvalidRequest(
+                f"job {job.id} is {job.status}; only one that waits or goes on can be cancelled",
+                code="UserErrorJobNotCancellable",
+            )
+        call.plane.queue.cancel(change.connection, job.id)
+        operation = operations.record(change, vault.id, job=job.id)
+    address = f"{vault.path}/backupJobs/{job.id}"
+    return accepted(
+        call,
+        operation,
+        status=f"{address}/operationsStatus/{operation.id}",
+        location=f"{address}/operationResults/{operation.id}",
+    )
+
+
+def document(vault: Vault, job: Job, now: datetime) -> dict[str, Any]:
+    """A job as clients see it."""
+    arguments = job.arguments
+    management = arguments.get("management", "DefaultBackup")
+    # Of the vault's own jobs, too: `az backup job show` looks for the tasks of every job, and a VaultJob has none.
+    kind = _KINDS.get(management, "MabJob")
+    shown = Status.RUNNING if job.status in _OPEN else job.status
+    begun = job.started or job.created
+    took = (job.ended or now) - begun
+    is_open = shown in (Status.RUNNING, Status.CANCELLING)
+    errors = [] if job.error is None else [_error(kind, job.error)]
+    properties: dict[str, Any] = {
+        "jobType": kind,
+        "entityFriendlyName": arguments.get("entity", vault.name),
+        "backupManagementType": management,
+        "operation": job.operation,
+        "status": str(shown),
+        "startTime": moment(begun),
+        "endTime": moment(job.ended),
+        "activityId": job.activity or str(job.id),
+        "duration": duration(took),
+        "actionsInfo": ["Cancellable"] if shown is Status.RUNNING else [],
+        "errorDetails": errors or None,
+    }
+    bag = {key: str(value) for key, value in (arguments.get("properties") or {}).items()} | _progress(job)
+    task = {
+        "taskId": job.operation,
+        "startTime": moment(begun),
+        "endTime": moment(job.ended),
+        "duration": duration(took),
+        "status": str(shown),
+    }
+    properties["extendedInfo"] = {
+        "tasksList": [task],
+        "propertyBag": bag,
+        "dynamicErrorMessage": job.error["message"] if job.error else None,
+    }
+    if kind == "AzureIaaSVMJob":
+        bag["VM Name"] = arguments.get("machine", "")
+        task["instanceId"] = None
+        properties |= {
+            "virtualMachineVersion": "Compute",
+            "containerName": arguments.get("container"),
+            "isUserTriggered": bool(arguments.get("user")),
+        }
+        properties["extendedInfo"]["progressPercentage"] = _percent(job) if is_open else 100.0
+    elif kind == "MabJob":
+        properties |= {
+            "mabServerName": arguments.get("machine"),
+            "mabServerType": "Windows",
+            "workloadType": arguments.get("workload"),
+        }
+    return {
+        "id": f"{vault.path}/backupJobs/{job.id}",
+        "name": str(job.id),
+        "type": "Microsoft.RecoveryServices/vaults/backupJobs",
+        "properties": properties,
+    }
+
+
+def _error(kind: str, error: dict[str, Any]) -> dict[str, Any]:
+    """What went wrong; the message says what to do next."""
+    shared: dict[str, Any] = {"errorString": f"{error['code']}: {error['message']}", "recommendations": []}
+    if kind == "AzureIaaSVMJob":
+        return {"errorCode": 0, "errorTitle": error["code"], **shared}
+    return shared if kind == "MabJob" else {"errorCode": 0, **shared}
+
+
+def _progress(job: Job) -> dict[str, str]:
+    """For people: how far it is, and what came of it."""
+    progress = job.progress or {}
+    bag = {}
+    if "done" in progress:
+        bag["Bytes Done"], bag["Bytes Expected"] = str(progress["done"]), str(progress.get("expected", 0))
+    result = progress.get("result") or {}
+    names = {
+        "fresh": "New Bytes",
+        "files": "Files",
+        "point": "Recovery Point",
+        "target": "Target",
+        "freed": "Bytes Freed",
+    }
+    for key, title in names.items():
+        if result.get(key) is not None:
+            bag[title] = str(result[key])
+    for number, warning in enumerate(result.get("warnings") or (), 1):
+        bag[f"Warning {number}"] = warning
+    return bag
+
+
+def _percent(job: Job) -> float:
+    progress = job.progress or {}
+    expected = progress.get("expected") or 0
+    return round(min(100.0, 100.0 * progress.get("done", 0) / expected), 1) if expected else 0.0
+
+
+def _before(token: str) -> tuple[datetime, UUID] | None:
+    if not token:
+        return None
+    created, _, identity = token.partition(" ")
+    try:
+        return datetime.fromisoformat(created).astimezone(UTC), UUID(identity)
+    except ValueError as error:
+        raise InvalidRequest("$skipToken is none that this list gave", target="$skipToken") from error

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recovery points and restores. Source: backup API 2024-04-01, RecoveryPoints, Restores.
+
+Restoring files is Keepstone's own kind of request, for which Azure has none: `FilesRestoreRequest` with `recoveryType`
+(OriginalLocation, AlternateLocation), `targetPath`, `paths`, `conflict` and `delete`. A disk image takes
+`ImageRestoreRequest` with the first two.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from typing import Any
+
+from keepstone.arm.answers import accepted, moment, paged, skip_token
+from keepstone.arm.filters import filter_of
+from keepstone.arm.filters import moment as moment_of
+from keepstone.arm.items import path as item_path
+from keepstone.arm.lro import ITEM, POINT
+from keepstone.arm.table import Answer, Call, Table
+from keepstone.arm.vaults import find
+from keepstone.control import items, operations, points, restores
+from keepstone.errors import InvalidRequest, Unsupported
+from keepstone.vault import Item, RecoveryPoint, folded
+
+__all__ = ["document", "table"]
+
+table = Table()
+_ACTION = "Microsoft.RecoveryServices/Vaults/backupFabrics/protectionContainers/protectedItems/recoveryPoints"
+_KEYS = ("startDate", "endDate", "restorePointQueryType", "extendedInfo", "moveReadyRPOnly", "includeSoftDeletedRP")
+_PAGE = 200
+_FILES, _IMAGE = "FilesRestoreRequest", "ImageRestoreRequest"
+
+
+@table("GET", f"{ITEM}/recoveryPoints", "recovery_points.list", action=f"{_ACTION}/read",
+       az=("backup recoverypoint list",))  # fmt: skip
+def listing(call: Call) -> Answer:
+    """The newest first, page by page."""
+    wanted = filter_of(call, _KEYS)
+    kind = folded(wanted.get("restorePointQueryType", "All"))
+    with call.plane.look() as connection:
+        vault = find(call, connection)
+        held, item = items.find(connection, vault, call.names["container"], call.names["item"])
+        found = points.listing(
+            connection,
+            item,
+            begin=moment_of(wanted["startDate"], "startDate") if "startDate" in wanted else None,
+            end=moment_of(wanted["endDate"], "endDate") if "endDate" in wanted else None,
+            limit=_PAGE + 1,
+            before=_before(skip_token(call)),
+        )
+    if (
+        kind not in ("all", "full", "fullanddifferential", "fulllog", "")
+        or folded(wanted.get("moveReadyRPOnly", "False")) == "true"
+    ):
+        found = []  # nothing here is of another type, or can move to an archive
+    base = item_path(vault, held, item)
+    return paged(
+        call,
+        found,
+        _PAGE,
+        lambda point: f"{point.made.isoformat()} {point.name}",
+        lambda point: document(base, item, point),
+    )
+
+
+@table("GET", POINT, "recovery_points.get", action=f"{_ACTION}/read", az=("backup recoverypoint show",))
+def get(call: Call) -> Answer:
+    """`NotFound`."""
+    with call.plane.look() as connection:
+        vault = find(call, connection)
+        held, item = items.find(connection, vault, call.names["container"], call.names["item"])
+        point = points.find(connection, item, call.names["point"])
+    return Answer(body=document(item_path(vault, held, item), item, point))
+
+
+@table("POST", f"{POINT}/restore", "restores.begin_trigger", action=f"{_ACTION}/restore/action")
+def restore(call: Call) -> Answer:
+    """A job restores."""
+    properties = call.part("properties")
+    kind = str(properties.get("objectType", ""))
+    with call.plane.change() as change:
+        vault = find(call, change.connection)
+        held, item = items.find(change.connection, vault, call.names["container"], call.names["item"])
+        point = points.find(change.connection, item, call.names["point"])
+        expected = _FILES if item.workload == "FileFolder" else _IMAGE
+        if folded(kind) != folded(expected):
+            raise Unsupported(
+                f"restore requests of type {kind!r} are not part of this version; '{item.friendly}' is restored by a "
+                f"{expected}, which `keepstone restore` sends"
+            )
+        job = restores.restore(change, vault, held, item, point, _wanted(properties), call.correlation)
+        operation = operations.record(change, vault.id, job=job)
+    base = item_path(vault, held, item)
+    return accepted(
+        call,
+        operation,
+        status=f"{base}/operationsStatus/{operation.id}",
+        location=f"{base}/operationResults/{operation.id}",
+    )
+
+
+def document(base: str, item: Item, point: RecoveryPoint) -> dict[str, Any]:
+    """A point as clients see it. `base`: the id of its item."""
+    expiry = {
+        "expiryTime": moment(point.until),
+        "ruleName": point.rule,
+        "isSoftDeleted": point.deleted is not None,
+    }
+    properties: dict[str, Any] = {
+        "recoveryPointType": point.consistency,
+        "recoveryPointTime": moment(point.made),
+        "recoveryPointAdditionalInfo": "",
+        "recoveryPointProperties": expiry,
+    }
+    sizes = {"logicalBytes": point.logical, "newBytes": point.fresh, "storedBytes": point.stored}
+    if item.management == "AzureIaasVM":
+        properties |= {
+            "objectType": "IaasVMRecoveryPoint",
+            "sourceVMStorageType": "NormalStorage",
+            "isSourceVMEncrypted": False,
+            "isInstantIlrSessionActive": False,
+            "isManagedVirtualMachine": False,
+            "originalStorageAccountOption": False,
+            "virtualMachineSize": None,
+            "keyAndSecret": None,
+            "osType": None,
+            "zones": None,
+            "recoveryPointTierDetails": [{"type": "HardenedRP", "status": "Valid"}],
+            "isPrivateAccessEnabledOnAnyDisk": False,
+            "extendedLocation": None,
+        }
+    else:
+        properties |= {"objectType": "GenericRecoveryPoint", "friendlyName": item.friendly}
+    return {
+        "id": f"{base}/recoveryPoints/{point.name}",
+        "name": point.name,
+        "type": "Microsoft.RecoveryServices/vaults/backupFabrics/protectionContainers/protectedItems/recoveryPoints",
+        "properties": properties | {"keepstone": sizes | {"warnings": point.warnings, "point": point.commit_id}},
+    }
+
+
+def _wanted(properties: dict[str, Any]) -> restores.Wanted:
+    kinds = {"originallocation": False, "alternatelocation": True}
+    kind = folded(str(properties.get("recoveryType", "")))
+    if kind not in kinds:
+        raise InvalidRequest(
+            "properties.recoveryType is OriginalLocation or AlternateLocation", target="properties.recoveryType"
+        )
+    target = properties.get("targetPath")
+    if kinds[kind] and (not isinstance(target, str) or not os.path.isabs(target) or "\0" in target):
+        raise InvalidRequest(
+            f"properties.targetPath is {target!r}; name an absolute path of this machine",
+            target="properties.targetPath",
+        )
+    paths = properties.get("paths") or []
+    if not isinstance(paths, list) or not all(isinstance(one, str) and one for one in paths):
+        raise InvalidRequest("properties.paths has to be a list of paths", target="properties.paths")
+    conflict = properties.get("conflict")
+    words = ("overwrite", "skip", "keep-both")
+    if conflict is not None and conflict not in words:
+        raise InvalidRequest(
+            f"properties.conflict is {conflict!r}; choose one of {', '.join(words)}", target="properties.conflict"
+        )
+    delete = properties.get("delete", False)
+    if not isinstance(delete, bool):
+        raise InvalidRequest("properties.delete has to be true or false", target="properties.delete")
+    return restores.Wanted(
+        target=str(target) if kinds[kind] else None, paths=tuple(paths), conflict=conflict, delete=delete
+    )
+
+
+def _before(token: str) -> tuple[datetime, str] | None:
+    if not token:
+        return None
+    made, _, name = token.partition(" ")
+    try:
+        return datetime.fromisoformat(made), name
+    except ValueError as error:
+        raise InvalidRequest("$skipToken is none that this list gave", target="$skipToken") from error

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`keepstone container …`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keepstone.cli.client.machine import MACHINE, machine_name
+from keepstone.cli.client.output import Column, at, count
+from keepstone.cli.client.session import vault_command, yes_option
+
+if TYPE_CHECKING:
+    from keepstone.cli.client.session import Session
+
+__all__ = ["container"]
+
+Document = dict[str, Any]
+_NAME = click.option(
+    "--name",
+    "-n",
+    "--container-name",
+    "-c",
+    "name",
+    required=True,
+    metavar="NAME",
+    help="The container, or its machine.",
+)
+_COLUMNS = (
+    Column("name", "name"),
+    Column("friendly name", "properties.friendlyName"),
+    Column("type", "properties.backupManagementType"),
+    Column("status", "properties.registrationStatus"),
+    Column("items", "properties.protectedItemCount", count),
+)
+
+
+@click.group()
+def container() -> None:
+    """Containers: machines, and whatever else holds items."""
+
+
+@vault_command(name="list")
+@click.option("--backup-management-type", "management", metavar="TYPE", help="Only those of MAB, AzureIaasVM.")
+def list_containers(session: Session, vault: str, management: str | None) -> None:
+    """List the containers that are registered with a vault."""
+    found = list(session.arm.every(f"{vault}/backupProtectionContainers", {"backupManagementType": management}))
+    session.show(found, _COLUMNS, "no containers; one registers with its first item")
+
+
+@vault_command(name="show")
+@_NAME
+def show(session: Session, vault: str, name: str) -> None:
+    """Show a container."""
+    from keepstone.cli.client.finding import find_container
+
+    session.show(find_container(session, vault, name), _COLUMNS)
+
+
+@vault_command(name="register")
+@click.option(
+    "--name", "-n", "--container-name", "-c", "name", metavar="NAME", help="The machine [default: the service's own]."
+)
+def register(session: Session, vault: str, name: str | None) -> None:
+    """Register a machine with a vault. Its first item does so as well."""
+    from keepstone.cli.client.finding import named
+
+    name = machine_name(session, vault, name)
+    path = named(f"{vault}/backupFabrics/Azure", "protectionContainers", name)
+    properties = {"containerType": MACHINE, "backupManagementType": "MAB", "friendlyName": name.partition(";")[2]}
+    session.arm.finish(session.arm.ask("PUT", path, {"properties": properties}))
+    session.show(session.arm.get(path), _COLUMNS)
+
+
+@vault_command(name="unregister")
+@_NAME
+@yes_option
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+def unregister(session: Session, vault: str, name: str, yes: bool, dry_run: bool) -> None:
+    """Remove a container that holds no items."""
+    from keepstone.cli.client.finding import find_container
+    from keepstone.cli.client.radius import COLUMNS, locks
+
+    found = find_container(session, vault, name)
+    title = at(found, "properties.friendlyName")
+    if dry_run:
+        items = list(session.arm.every(f"{vault}/backupProtectedItems", {"containerName": found["name"]}))
+        refused = locks(session, vault) + [f"the item {at(one, 'properties.friendlyName')}" for one in items]
+        what = {"would": "unregister", "what": f"container {title}", "undo": "by `keepstone container register`"}
+        session.show(what | {"refused": refused}, COLUMNS)
+        return
+    session.console.confirm(f"Unregister {title}?", yes)
+    session.arm.finish(session.arm.ask("DELETE", found["id"]))
+    session.tell(f"{title} is unregistered")
+
+
+for _command in (list_containers, show, register, unregister):
+    container.add_command(_command)

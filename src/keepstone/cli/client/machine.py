@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the container of the service's machine is called, and an item of files in it.
+
+Both follow from what they are of, and the service refuses other names, so that the same folder is the same item whoever
+asks for its protection. They are made here as in the server (`control/containers.py`, `control/sources.py`).
+"""
+
+from __future__ import annotations
+
+import os
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keepstone.cli.client.session import Session
+
+__all__ = ["MACHINE", "files_name", "machine_name"]
+
+MACHINE = "Windows"
+"""containerType of a machine, whatever its system: Azure knows no other."""
+
+
+def machine_name(session: Session, vault: str, given: str | None) -> str:
+    """The name of a machine's container; of the service's own where none is given. `UsageError` where nobody knows
+    what that is called."""
+    import socket
+
+    from keepstone.errors import UsageError
+
+    if given is not None:
+        return given if ";" in given else f"{MACHINE};{given}"
+    if session.place.root is not None:
+        return f"{MACHINE};{socket.gethostname()}"
+    where = {"backupManagementType": "MAB"}
+    known = [str(one["name"]) for one in session.arm.every(f"{vault}/backupProtectionContainers", where)]
+    if len(known) == 1:
+        return known[0]
+    raise UsageError("which machine? give the host name of the service's by --container-name")
+
+
+def files_name(path: str) -> str:
+    """The name of the item of a folder or a file."""
+    digest = blake2b(os.fsencode(os.path.normpath(path)), digest_size=12)
+    return f"FileFolder;{digest.hexdigest()}"

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`keepstone restore …`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keepstone.cli.client.output import Column, at, moment, octets
+from keepstone.cli.client.session import item_command, yes_option
+
+if TYPE_CHECKING:
+    from keepstone.cli.client.session import Session
+
+__all__ = ["restore"]
+
+Document = dict[str, Any]
+_POINT = click.argument("point")
+_TARGET = click.option(
+    "--target", metavar="PATH", help="Where to, on the service's machine: a folder for files, a new file for a disk."
+)
+_IN_PLACE = click.option("--in-place", is_flag=True, help="Over the source: only what differs is written.")
+_NO_WAIT = click.option("--no-wait", is_flag=True, help="Do not wait for the end of the job.")
+_DRY_RUN = click.option("--dry-run", is_flag=True, help="Only say what would be restored, and where to.")
+_COLUMNS = (
+    Column("would", "would"),
+    Column("item", "item"),
+    Column("point", "point"),
+    Column("made", "made", moment),
+    Column("bytes at most", "bytes", octets),
+    Column("to", "target"),
+    Column("what is there", "conflict"),
+    Column("only", "paths"),
+)
+
+
+@click.group()
+def restore() -> None:
+    """Restore items. POINT is a recovery point's name, the beginning of one, or `latest`."""
+
+
+@item_command(name="files")
+@_POINT
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@_TARGET
+@_IN_PLACE
+@click.option(
+    "--conflict", type=click.Choice(("overwrite", "skip", "keep-both")),
+    help="What to do about what is there and differs [default in place: overwrite; otherwise nothing may be there].",
+)  # fmt: skip
+@click.option("--delete", is_flag=True, help="Remove what is in restored folders and not in the point.")
+@yes_option
+@_DRY_RUN
+@_NO_WAIT
+def files(
+    session: Session,
+    vault: str,
+    item: Document,
+    point: str,
+    paths: tuple[str, ...],
+    target: str | None,
+    in_place: bool,
+    conflict: str | None,
+    delete: bool,
+    yes: bool,
+    dry_run: bool,
+    no_wait: bool,
+) -> int | None:
+    """Restore a folder or a file, or with PATH... only these parts of it. Exit code 4 where some could not be had."""
+    from keepstone.errors import UsageError
+
+    if delete and not in_place and conflict is None:
+        raise UsageError("--delete removes from what is there; give --in-place, or --conflict with --target")
+    wanted = _wanted(session, "FilesRestoreRequest", target, in_place)
+    source = str(at(item, "properties.sourcePath") or "").rstrip("/") + "/"
+    within = [path[len(source) :] if path.startswith(source) else path for path in paths]
+    wanted |= {"paths": within, "conflict": conflict, "delete": delete}
+    question = "" if not (in_place and delete) else "Remove what the point does not have?"
+    return _restore(session, vault, item, point, wanted, question, yes=yes, dry_run=dry_run, no_wait=no_wait)
+
+
+@item_command(name="disk")
+@_POINT
+@_TARGET
+@_IN_PLACE
+@yes_option
+@_DRY_RUN
+@_NO_WAIT
+def disk(
+    session: Session,
+    vault: str,
+    item: Document,
+    point: str,
+    target: str | None,
+    in_place: bool,
+    yes: bool,
+    dry_run: bool,
+    no_wait: bool,
+) -> int | None:
+    """Restore the disk of a virtual machine: to a new file, or over its own, which nobody may use meanwhile."""
+    wanted = _wanted(session, "ImageRestoreRequest", target, in_place)
+    question = "Overwrite the disk that is there?" if in_place else ""
+    return _restore(session, vault, item, point, wanted, question, yes=yes, dry_run=dry_run, no_wait=no_wait)
+
+
+def _wanted(session: Session, kind: str, target: str | None, in_place: bool) -> Document:
+    """What of a request every kind of restore has. `UsageError`."""
+    from keepstone.errors import UsageError
+
+    if in_place == (target is not None):
+        raise UsageError("where to? give either --target or --in-place")
+    if target is None:
+        return {"objectType": kind, "recoveryType": "OriginalLocation"}
+    return {"objectType": kind, "recoveryType": "AlternateLocation", "targetPath": session.path(target)}
+
+
+def _restore(
+    session: Session,
+    vault: str,
+    item: Document,
+    name: str,
+    wanted: Document,
+    question: str,
+    *,
+    yes: bool,
+    dry_run: bool,
+    no_wait: bool,
+) -> int | None:
+    """`question`: asked first, where there is one."""
+    from keepstone.cli.client.finding import find_point
+    from keepstone.cli.client.waiting import ended
+
+    point = find_point(session, item, name)
+    made = moment(at(point, "properties.recoveryPointTime"))
+    if dry_run:
+        found = {
+            "would": "restore",
+            "item": at(item, "properties.friendlyName"),
+            "point": point["name"],
+            "made": at(point, "properties.recoveryPointTime"),
+            "bytes": at(point, "properties.keepstone.logicalBytes"),
+            "target": wanted.get("targetPath") or f"in place, {at(item, 'properties.friendlyName')}",
+            "conflict": _fate(wanted),
+            "paths": wanted.get("paths") or None,
+        }
+        session.show(found, _COLUMNS)
+        return None
+    if question:
+        title = at(item, "properties.friendlyName")
+        session.console.confirm(f"Restore {title} in place, as it was at {made}. {question}", yes)
+    answer = session.arm.ask("POST", f"{point['id']}/restore", {"properties": wanted})
+    return ended(session, vault, answer, wait=not no_wait)
+
+
+def _fate(wanted: Document) -> str:
+    """What becomes of what is at the target."""
+    conflict = wanted.get("conflict") or ("overwrite" if "targetPath" not in wanted else "")
+    if not conflict:
+        return "nothing may be there"
+    what = {"overwrite": "is overwritten where it differs", "skip": "stays", "keep-both": "stays beside it"}[conflict]
+    return f"{what}, and what the point does not have is removed" if wanted.get("delete") else what
+
+
+for _command in (files, disk):
+    restore.add_command(_command)

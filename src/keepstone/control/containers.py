@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers: what holds items. The machine that the service runs on is one, of the kind that Azure has for machines
+with an agent; a virtual machine is one by itself."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from keepstone.catalogue import containers, every, first, items
+from keepstone.control import locks
+from keepstone.control.plane import Change
+from keepstone.errors import InvalidRequest, NotEmpty, NotFound, Unsupported
+from keepstone.vault import Container, Item, Vault, folded
+
+__all__ = [
+    "AGENT",
+    "MACHINE",
+    "VIRTUAL_MACHINE",
+    "counts",
+    "ensure",
+    "find",
+    "listing",
+    "local_name",
+    "register",
+    "unregister",
+]
+
+AGENT = "MAB"
+MACHINE = "Windows"
+"""containerType of a machine with an agent, whatever its system: clients know no other."""
+VIRTUAL_MACHINE = "Microsoft.Compute/virtualMachines"
+
+
+def local_name() -> str:
+    """What the container of this machine is called."""
+    return f"{MACHINE};{socket.gethostname()}"
+
+
+def find(connection: sa.Connection, vault: Vault, name: str) -> Container:
+    """`NotFound`."""
+    container = first(connection, Container, containers.c.vault == vault.id, containers.c.key == folded(name))
+    if container is None:
+        error = NotFound(
+            f"There is no container '{name}' in vault '{vault.name}'; `az backup container list` shows those that "
+            "there are"
+        )
+        error.code = "BMSUserErrorContainerNotFound"
+        raise error
+    return container
+
+
+def listing(
+    connection: sa.Connection,
+    vault: Vault,
+    *,
+    management: str | None = None,
+    friendly: str | None = None,
+    kind: str | None = None,
+) -> list[Container]:
+    """The containers of a vault by name; those that all of this is true of."""
+    found = every(connection, Container, containers.c.vault == vault.id, order=containers.c.key)
+    wanted = ((management, "management"), (friendly, "friendly"), (kind, "kind"))
+    return [
+        container
+        for container in found
+        if all(value is None or folded(getattr(container, name)) == folded(value) for value, name in wanted)
+    ]
+
+
+def counts(connection: sa.Connection, vault: Vault) -> dict[Any, int]:
+    """How many items each container holds, by its id."""
+    query = sa.select(items.c.container, sa.func.count()).where(items.c.vault == vault.id).group_by(items.c.container)
+    return dict(connection.execute(query).all())
+
+
+def register(change: Change, vault: Vault, name: str, properties: Mapping[str, Any]) -> Container:
+    """Register a machine with the vault. For now that is the one that the service runs on; the same again changes
+    nothing. `Unsupported` for others."""
+    locks.check_write(change.connection, vault.path)
+    kind = str(properties.get("containerType") or "")
+    if folded(kind) != folded(MACHINE):
+        raise Unsupported(
+            f"a container of type {kind or 'none'!r} cannot be registered by itself in this version; containers of "
+            f"virtual machines appear with their items, and this machine registers as {MACHINE}"
+        )
+    if folded(name) != folded(local_name()):
+        raise Unsupported(
+            f"'{name}' is another machine than the one that the service runs on, '{local_name()}'; agents on other "
+            "machines are not part of this version"
+        )
+    return ensure(change, vault, local_name(), socket.gethostname(), AGENT, MACHINE, properties)
+
+
+def ensure(
+    change: Change, vault: Vault, name: str, friendly: str, management: str, kind: str, properties: Mapping[str, Any]
+) -> Container:
+    """The container of this name, made where it is missing."""
+    there = first(change.connection, Container, containers.c.vault == vault.id, containers.c.key == folded(name))
+    if there is not None:
+        return there
+    container = Container(
+        id=change.plane.new_id(),
+        vault=vault.id,
+        name=name,
+        friendly=friendly,
+        management=management,
+        kind=kind,
+        registered=change.now,
+        properties={key: value for key, value in properties.items() if key in ("sourceResourceId", "friendlyName")},
+    )
+    change.insert(container)
+    return container
+
+
+def unregister(change: Change, vault: Vault, name: str) -> bool:
+    """Remove a container that holds nothing; whether there was one. `NotEmpty`."""
+    if not name.strip():
+        raise InvalidRequest("a container is named by its name", target="containerName")
+    try:
+        container = find(change.connection, vault, name)
+    except NotFound:
+        return False
+    locks.check_delete(change.connection, f"{vault.path}/backupFabrics/Azure/protectionContainers/{container.name}")
+    held = every(change.connection, Item, items.c.container == container.id, order=items.c.key, limit=1)
+    if held:
+        soft = "; it is soft-deleted, and goes when its time has passed" if held[0].deleted else ""
+        raise NotEmpty(
+            f"Container '{container.name}' still has '{held[0].friendly}'{soft}. Stop its protection and delete "
+            "its data first"
+        )
+    change.remove(replace(container))
+    return True

@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Protected items, and what becomes of them.
+
+    nothing      --protect-->     IRPending --its first point--> Protected
+    Protected    --stop-->        ProtectionStopped or BackupsSuspended --resume--> Protected
+    any of them  --delete-->      soft-deleted --undelete--> ProtectionStopped
+    soft-deleted --time passes--> gone, with its points
+
+IRPending and Protected are one state, told by whether there are points (`shown_state`). Each step leaves a job that
+people see, and that is over with the request: only backups, restores and the removal of points are work for a worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from keepstone.catalogue import containers, every, first, items, points, vaults
+from keepstone.control import containers as machines
+from keepstone.control import locks, policies, schedules, sources
+from keepstone.control.plane import Change, Plane
+from keepstone.errors import Conflict, GuardRefused, InvalidRequest, NotFound, Unsupported
+from keepstone.jobs import BACKUP
+from keepstone.vault import Container, Item, StoredPolicy, Vault, folded
+from keepstone.vault.properties import soft_delete
+
+__all__ = [
+    "PROTECTED",
+    "PURGE",
+    "STOPPED",
+    "SUSPENDED",
+    "back_up",
+    "delete",
+    "find",
+    "get",
+    "listing",
+    "protect",
+    "purge_due",
+    "resume",
+    "shown_state",
+    "stop",
+    "undelete",
+    "work",
+]
+
+PROTECTED, STOPPED, SUSPENDED = "Protected", "ProtectionStopped", "BackupsSuspended"
+PURGE = "PurgeBackupData"
+"""The operation that removes the points of a deleted item, and the item."""
+_PENDING = "IRPending"
+_BATCH = 500
+
+
+def get(connection: sa.Connection, identity: UUID) -> Item:
+    """An item by its own id. `NotFound`."""
+    item = first(connection, Item, items.c.id == identity)
+    if item is None:
+        raise NotFound(f"there is no item {identity}; it was removed meanwhile")
+    return item
+
+
+def find(connection: sa.Connection, vault: Vault, container: str, name: str) -> tuple[Container, Item]:
+    """An item and what it is in. `NotFound`."""
+    held = machines.find(connection, vault, container)
+    item = first(connection, Item, items.c.container == held.id, items.c.key == folded(name))
+    if item is None:
+        error = NotFound(
+            f"There is no protected item '{name}' in '{held.name}' of vault '{vault.name}'; `az backup item list` "
+            "shows those "
+            "that there are"
+        )
+        error.code = "BMSUserErrorProtectedItemNotFound"
+        raise error
+    return held, item
+
+
+def listing(
+    connection: sa.Connection, vault: Vault, where: list[sa.ColumnElement[bool]], limit: int, after: str = ""
+) -> list[tuple[Item, Container, StoredPolicy | None]]:
+    """Items of a vault with what they are in and the policies they have, by name; `after`: the place of the last one
+    that was seen, `<key> <id>`."""
+    from keepstone.catalogue import policies as stored
+
+    query = sa.select(items).where(items.c.vault == vault.id, *where).order_by(items.c.key, items.c.id).limit(limit)
+    key, _, identity = after.rpartition(" ")
+    if identity:
+        query = query.where(sa.tuple_(items.c.key, items.c.id) > sa.tuple_(sa.literal(key), sa.literal(UUID(identity))))
+    found = [Item(**row) for row in connection.execute(query).mappings()]
+    held = {one.id: one for one in every(connection, Container, containers.c.vault == vault.id)}
+    known = {one.id: one for one in every(connection, StoredPolicy, stored.c.vault == vault.id)}
+    return [(item, held[item.container], known.get(item.policy) if item.policy else None) for item in found]
+
+
+def shown_state(item: Item) -> str:
+    """The state as clients see it: one without points waits for its first."""
+    return _PENDING if item.state == PROTECTED and item.newest is None else item.state
+
+
+def protect(
+    change: Change, vault: Vault, container: str, name: str, properties: Mapping[str, Any], activity: str
+) -> tuple[Item, UUID]:
+    """Put something under a policy, or give it another policy; and the job that says so. `InvalidRequest`,
+    `Unsupported`, `Conflict` for what is soft-deleted."""
+    connection = change.connection
+    locks.check_write(connection, vault.path)
+    policy = policies.by_id(connection, vault, str(properties.get("policyId")))
+    try:
+        held, there = find(connection, vault, container, name)
+    except NotFound:
+        return _enable(change, vault, container, name, properties, policy, activity)
+    if there.deleted is not None:
+        raise Conflict(
+            f"'{there.friendly}' is soft-deleted; take it back with `az backup protection undelete` and resume it then"
+        )
+    _check_kind(there.management, policy)
+    source = there.source
+    if any(key in properties for key in ("sourcePath", "exclude", "include", "oneFileSystem", "excludeCaches")):
+        wanted = sources.of_files({"sourcePath": source["path"], **properties})
+        if wanted.document["path"] != source["path"]:
+            raise InvalidRequest(
+                f"this item is {source['path']}; protect another path as another item", target="properties.sourcePath"
+            )
+        source = wanted.document
+    item = replace(there, policy=policy.id, state=PROTECTED, source=source)
+    change.save(item)
+    schedules.plan(change, item, policies.parsed(policy))
+    return item, _done(change, held, item, "ConfigureBackup", activity, {"Policy Name": policy.name})
+
+
+def resume(
+    change: Change, vault: Vault, held: Container, item: Item, policy_id: str, activity: str
+) -> tuple[Item, UUID]:
+    """Protect an item again that was stopped."""
+    return protect(change, vault, held.name, item.name, {"policyId": policy_id}, activity)
+
+
+def stop(change: Change, vault: Vault, held: Container, item: Item, state: str, activity: str) -> tuple[Item, UUID]:
+    """Make no new points. `ProtectionStopped` keeps those that there are for ever, `BackupsSuspended` as long as the
+    policy says, which so stays the item's."""
+    locks.check_write(change.connection, vault.path)
+    if item.deleted is not None:
+        raise Conflict(f"'{item.friendly}' is soft-deleted; there is nothing to stop")
+    stopped = replace(item, state=state, policy=item.policy if state == SUSPENDED else None)
+    change.save(stopped)
+    schedules.drop(change, stopped)
+    return stopped, _done(change, held, stopped, "DisableBackup", activity, {})
+
+
+def delete(change: Change, vault: Vault, held: Container, item: Item, activity: str) -> tuple[Item, UUID]:
+    """Stop protection and delete the points: with soft delete they can be taken back for its days, and are removed
+    then. `GuardRefused` where the vault is immutable and points have not reached their end."""
+    path = f"{vault.path}/backupFabrics/Azure/protectionContainers/{held.name}/protectedItems/{item.name}"
+    locks.check_delete(change.connection, path)
+    if item.deleted is not None:
+        raise Conflict(
+            f"'{item.friendly}' is soft-deleted already; it goes for good on {item.purge:%Y-%m-%d %H:%M} UTC"
+        )
+    _check_removable(change, vault, item)
+    now = change.now
+    purge = now + timedelta(days=soft_delete(vault.properties).days)
+    gone = replace(item, state=STOPPED, policy=None, deleted=now, purge=purge)
+    change.save(gone)
+    schedules.drop(change, gone)
+    job = _done(change, held, gone, "DeleteBackupData", activity, {})
+    if purge <= now:  # without soft delete
+        work(change, vault, held, gone, PURGE, activity, {"part": ""})
+    return gone, job
+
+
+def undelete(change: Change, vault: Vault, held: Container, item: Item, activity: str) -> tuple[Item, UUID]:
+    """Take a deletion back; the item is stopped then. `Conflict` where it is not deleted, or gone already."""
+    locks.check_write(change.connection, vault.path)
+    if item.deleted is None:
+        raise Conflict(f"'{item.friendly}' is not deleted")
+    if item.purge is not None and item.purge <= change.now:
+        raise Conflict(f"the time in which '{item.friendly}' could be taken back is over")
+    back = replace(item, state=STOPPED, deleted=None, purge=None)
+    change.save(back)
+    return back, _done(change, held, back, "Undelete", activity, {})
+
+
+def back_up(change: Change, vault: Vault, held: Container, item: Item, until: datetime | None, activity: str) -> UUID:
+    """Ask for a backup now; its job. `until`: how long its point is kept, where that is not the policy's to say.
+    `Conflict` where the item is not protected, or a backup of it goes on."""
+    if item.deleted is not None or item.state != PROTECTED:
+        raise Conflict(
+            f"'{item.friendly}' is not protected: it is {'soft-deleted' if item.deleted else item.state}; resume "
+            "it with "
+            "`az backup protection resume`"
+        )
+    if until is not None and until <= change.now:
+        raise InvalidRequest(
+            f"the point would be over on {until:%Y-%m-%d}, before it is made; choose a later date",
+            target="properties.recoveryPointExpiryTimeInUTC",
+        )
+    queue = change.plane.queue
+    if queue.is_open(change.connection, item.id, BACKUP, "Full"):
+        raise _in_progress(item)
+    about = {"part": "Full", "until": until.isoformat() if until else None, "user": True}
+    return work(change, vault, held, item, BACKUP, activity, about)
+
+
+def work(
+    change: Change, vault: Vault, held: Container, item: Item, operation: str, activity: str, about: dict[str, Any]
+) -> UUID:
+    """Ask a worker for something; the job."""
+    arguments = _facts(held, item) | about
+    return change.plane.queue.enqueue(
+        change.connection, operation, arguments, vault=vault.id, item=item.id, activity=activity
+    )
+
+
+def purge_due(plane: Plane) -> int:
+    """Ask for the removal of soft-deleted items whose time has passed; of how many."""
+    asked = 0
+    with plane.change() as change:
+        connection = change.connection
+        for item in every(connection, Item, items.c.purge <= change.now, limit=_BATCH):
+            if plane.queue.is_open(connection, item.id, PURGE, ""):
+                continue
+            held = first(connection, Container, containers.c.id == item.container)
+            vault = first(connection, Vault, vaults.c.id == item.vault)
+            assert held is not None
+            assert vault is not None
+            work(change, vault, held, item, PURGE, "", {"part": ""})
+            asked += 1
+    return asked
+
+
+def _enable(
+    change: Change,
+    vault: Vault,
+    container: str,
+    name: str,
+    properties: Mapping[str, Any],
+    policy: StoredPolicy,
+    activity: str,
+) -> tuple[Item, UUID]:
+    kind = folded(str(properties.get("protectedItemType", "")))
+    if kind == "mabfilefolderprotecteditem":
+        source = sources.of_files(properties)
+        if folded(container) != folded(machines.local_name()):
+            raise Unsupported(
+                f"'{container}' is another machine than the one that the service runs on, '{machines.local_name()}'"
+            )
+        wanted, management = sources.item_name(source.document["path"]), machines.AGENT
+        held = machines.register(change, vault, machines.local_name(), {"containerType": machines.MACHINE})
+    elif kind == "microsoft.compute/virtualmachines":
+        source = sources.of_machine(change.connection, properties)
+        machine = source.machine
+        assert machine is not None
+        if folded(machine.location) != folded(vault.location):
+            raise InvalidRequest(
+                f"virtual machine '{machine.name}' is in '{machine.location}' and the vault in '{vault.location}'",
+                target="properties.sourceResourceId",
+            )
+        ending = f"iaasvmcontainerv2;{folded(machine.group_name)};{folded(machine.name)}"
+        wanted, management = f"VM;{ending}", "AzureIaasVM"
+        held = machines.ensure(
+            change, vault, f"IaasVMContainer;{ending}", machine.name, management, machines.VIRTUAL_MACHINE,
+            {"sourceResourceId": machine.path},
+        )  # fmt: skip
+        if folded(container) != folded(held.name):
+            raise InvalidRequest(
+                f"the container of this machine is '{held.name}', not '{container}'", target="container"
+            )
+    else:
+        raise Unsupported(
+            f"items of type {properties.get('protectedItemType')!r} are not part of this version; it protects "
+            "folders and "
+            "files (MabFileFolderProtectedItem) and disk images (Microsoft.Compute/virtualMachines)"
+        )
+    if folded(name) != folded(wanted):
+        raise InvalidRequest(
+            f"the item is called '{wanted}', not '{name}'; its name follows from its source", target="name"
+        )
+    _check_kind(management, policy)
+    item = Item(
+        id=change.plane.new_id(),
+        vault=vault.id,
+        container=held.id,
+        name=wanted,
+        friendly=source.friendly,
+        management=management,
+        workload=source.workload,
+        state=PROTECTED,
+        source=source.document,
+        created=change.now,
+        policy=policy.id,
+        properties={} if source.machine is None else {"sourceResourceId": source.machine.path},
+    )
+    change.insert(item)
+    schedules.plan(change, item, policies.parsed(policy))
+    return item, _done(change, held, item, "ConfigureBackup", activity, {"Policy Name": policy.name})
+
+
+def _check_kind(management: str, policy: StoredPolicy) -> None:
+    if policy.management != management:
+        raise InvalidRequest(
+            f"policy '{policy.name}' is for {policy.management}, and this item is {management}; choose another policy",
+            target="properties.policyId",
+            code="BMSUserErrorInvalidPolicyId",
+        )
+
+
+def _check_removable(change: Change, vault: Vault, item: Item) -> None:
+    """`GuardRefused` while points may not go."""
+    now = change.now
+    mine = points.c.item == item.id
+    query = sa.select(sa.func.count(), sa.func.max(points.c.locked)).where(mine, points.c.locked > now)
+    locked, latest = change.connection.execute(query).one()
+    if locked:
+        raise GuardRefused(f"{locked} points of '{item.friendly}' are locked until {latest:%Y-%m-%d %H:%M} UTC at most")
+    if vault.properties["securitySettings"]["immutabilitySettings"]["state"] == "Disabled":
+        return
+    kept = change.connection.execute(
+        sa.select(sa.func.count()).where(mine, sa.or_(points.c.until.is_(None), points.c.until > now))
+    ).scalar_one()
+    if kept:
+        raise GuardRefused(
+            f"vault '{vault.name}' is immutable, and {kept} points of '{item.friendly}' have not reached their "
+            "end; stop its "
+            "protection and retain the data instead"
+        )
+
+
+def _in_progress(item: Item) -> Conflict:
+    error = Conflict(f"a backup of '{item.friendly}' is in progress or waits for its turn; wait for its job")
+    error.code = "UserErrorBackupOperationInProgress"
+    return error
+
+
+def _facts(held: Container, item: Item) -> dict[str, Any]:
+    """What a job says of its item, also when that is gone."""
+    return {
+        "entity": item.friendly,
+        "management": item.management,
+        "workload": item.workload,
+        "container": held.name,
+        "machine": held.friendly,
+    }
+
+
+def _done(change: Change, held: Container, item: Item, operation: str, activity: str, about: dict[str, Any]) -> UUID:
+    """The job of something that the request itself has done."""
+    arguments = _facts(held, item) | {"user": True, "properties": about}
+    return change.plane.queue.record(
+        change.connection, operation, arguments, vault=item.vault, item=item.id, activity=activity
+    )

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recovery points of an item. The store has them; the table is what lists and retention look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from keepstone.catalogue import every, first, points
+from keepstone.errors import NotFound
+from keepstone.store import PointRecord, Store
+from keepstone.vault import Item, RecoveryPoint
+
+__all__ = [
+    "commit_of_job",
+    "counts",
+    "find",
+    "item_of",
+    "job_of",
+    "listing",
+    "name_of",
+    "of_record",
+    "store_name",
+    "summary",
+    "tags",
+]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ITEM, _JOB = "item=", "job="
+
+
+def store_name(machine: str, item: Item) -> str:
+    """What the store calls an item: people find it in `keepstone store list`."""
+    return f"{machine}:{item.source['path']}"
+
+
+def tags(item: UUID, job: UUID) -> tuple[str, str]:
+    """What the store remembers with a point: whose it is, and which job made it."""
+    return f"{_ITEM}{item}", f"{_JOB}{job}"
+
+
+def item_of(record: PointRecord) -> UUID | None:
+    """The item that a point of the store belongs to; None where it says none."""
+    return _tagged(record, _ITEM)
+
+
+def job_of(record: PointRecord) -> UUID | None:
+    """The job that made it."""
+    return _tagged(record, _JOB)
+
+
+def name_of(commit: str) -> str:
+    """What clients call a point: digits, out of the commit's own random part."""
+    return str(int(commit.rpartition("-")[2][:15], 16))
+
+
+def of_record(
+    item: Item, commit: str, record: PointRecord, *, type: str = "Full", own: datetime | None = None
+) -> RecoveryPoint:
+    """The row of a point."""
+    return RecoveryPoint(
+        item=item.id,
+        vault=item.vault,
+        name=name_of(commit),
+        commit_id=commit,
+        made=_moment(record.started),
+        type=type,
+        consistency="FileSystemConsistent" if record.kind == "files" else "CrashConsistent",
+        logical=record.logical,
+        fresh=record.added,
+        stored=record.stored,
+        warnings=record.warnings,
+        own=own,
+        locked=_moment(record.lock_until) if record.lock_until else None,
+    )
+
+
+def find(connection: sa.Connection, item: Item, name: str) -> RecoveryPoint:
+    """`NotFound`."""
+    point = first(connection, RecoveryPoint, points.c.item == item.id, points.c.name == name)
+    if point is None:
+        error = NotFound(
+            f"There is no recovery point '{name}' of '{item.friendly}'; `az backup recoverypoint list` shows those "
+            "that there "
+            "are"
+        )
+        error.code = "BMSUserErrorRecoveryPointNotFound"
+        raise error
+    return point
+
+
+def listing(
+    connection: sa.Connection,
+    item: Item,
+    *,
+    begin: datetime | None = None,
+    end: datetime | None = None,
+    limit: int | None = None,
+    before: tuple[datetime, str] | None = None,
+) -> list[RecoveryPoint]:
+    """The points of an item, newest first; those made in a time; `before`: the last one that was seen."""
+    where = [points.c.item == item.id]
+    if begin is not None:
+        where.append(points.c.made >= begin)
+    if end is not None:
+        where.append(points.c.made <= end)
+    if before is not None:
+        seen = sa.tuple_(sa.literal(before[0], points.c.made.type), sa.literal(before[1]))
+        where.append(sa.tuple_(points.c.made, points.c.name) < seen)
+    return every(connection, RecoveryPoint, *where, order=(points.c.made.desc(), points.c.name.desc()), limit=limit)
+
+
+def summary(connection: sa.Connection, item: Item) -> tuple[int, datetime | None]:
+    """How many points an item has, and when the oldest was made."""
+    query = sa.select(sa.func.count(), sa.func.min(points.c.made)).where(points.c.item == item.id)
+    count, oldest = connection.execute(query).one()
+    return count, oldest
+
+
+def counts(connection: sa.Connection, of: Sequence[UUID]) -> dict[UUID, tuple[int, datetime | None]]:
+    """The same for several items."""
+    query = sa.select(points.c.item, sa.func.count(), sa.func.min(points.c.made))
+    rows = connection.execute(query.where(points.c.item.in_(of)).group_by(points.c.item)).all()
+    return {item: (count, oldest) for item, count, oldest in rows}
+
+
+def commit_of_job(store: Store, job: UUID) -> tuple[str, PointRecord] | None:
+    """The point that a job has made in the store; None where it has not come so far."""
+    for point in store.points.list(deleted=True):
+        if job_of(point.record) == job:
+            return point.id, point.record
+    return None
+
+
+def _tagged(record: PointRecord, prefix: str) -> UUID | None:
+    for tag in record.tags:
+        if tag.startswith(prefix):
+            try:
+                return UUID(tag[len(prefix) :])
+            except ValueError:
+                return None
+    return None
+
+
+def _moment(nanoseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=nanoseconds // 1000)

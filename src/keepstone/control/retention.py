@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Retention: until when each point is kept, and the removal of those whose time is over.
+
+Invariants
+* The newest point of an item stays, however old it is: retention never leaves an item without one.
+* A point goes from the store first, and then from the table: a crash in between leaves a row whose point is gone, which
+  the next run removes.
+* A locked point stays until its lock is over. A soft-deleted item, and one whose protection was stopped to retain its
+  data for ever, keep what they have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from keepstone.catalogue import every, first, items, points, policies, vaults
+from keepstone.control import policies as stored
+from keepstone.control.plane import Plane
+from keepstone.errors import PointNotFound
+from keepstone.vault import Item, Kept, Policy, RecoveryPoint, StoredPolicy, Vault, judge, zone
+
+__all__ = ["apply", "judged", "remove", "sweep"]
+
+
+def judged(policy: Policy, found: Sequence[RecoveryPoint]) -> dict[str, Kept]:
+    """What a policy says of points, by their names. Each type of backup has a retention of its own; a point of a type
+    that the policy does not have any more is judged as a full one."""
+    kept: dict[str, Kept] = {}
+    parts = {str(part.type): part for part in policy.parts}
+    for kind in {point.type if point.type in parts else "Full" for point in found}:
+        mine = [point for point in found if (point.type if point.type in parts else "Full") == kind]
+        made = {point.name: point.made for point in mine}
+        own = {point.name: point.own for point in mine if point.own is not None}
+        kept |= judge(parts[kind].retention, made, zone(policy.zone), own=own)
+    return kept
+
+
+def apply(plane: Plane, vault: Vault, item: UUID) -> list[RecoveryPoint]:
+    """Judge the points of an item anew, and remove those whose time is over; these."""
+    with plane.look() as connection:
+        subject = first(connection, Item, items.c.id == item)
+        if subject is None or subject.policy is None or subject.deleted is not None:
+            return []
+        policy = first(connection, StoredPolicy, policies.c.id == subject.policy)
+        found = every(connection, RecoveryPoint, points.c.item == item)
+    if policy is None or not found:
+        return []
+    immutable = vault.properties["securitySettings"]["immutabilitySettings"]["state"] != "Disabled"
+    over = _settle(plane, judged(stored.parsed(policy), found), found, immutable)
+    remove(plane, vault.id, over)
+    return over
+
+
+def sweep(plane: Plane) -> int:
+    """The same for every item of every vault; how many points went."""
+    gone = 0
+    with plane.look() as connection:
+        living = every(connection, Vault, vaults.c.deleted.is_(None))
+    for vault in living:
+        with plane.look() as connection:
+            query = sa.select(items.c.id).where(items.c.vault == vault.id, items.c.policy.is_not(None))
+            mine = connection.execute(query).scalars().all()
+        for item in mine:
+            gone += len(apply(plane, vault, item))
+    return gone
+
+
+def remove(plane: Plane, vault: UUID, gone: Iterable[RecoveryPoint]) -> None:
+    """Remove points for ever."""
+    for point in gone:
+        store = plane.stores.open(vault)
+        try:
+            there = store.points.find(point.commit_id, deleted=True)
+            store.points.forget(there)
+            store.points.purge(store.points.find(point.commit_id, deleted=True), now=True)
+        except PointNotFound:
+            pass  # a run before this one came so far
+        with plane.database.change() as connection:
+            mine = points.c.item == point.item, points.c.name == point.name
+            connection.execute(points.delete().where(*mine))
+
+
+def _settle(
+    plane: Plane, kept: dict[str, Kept], found: Sequence[RecoveryPoint], immutable: bool
+) -> list[RecoveryPoint]:
+    """Write down what was judged; the points whose time is over. In an immutable vault a changed policy makes no
+    point's time shorter."""
+    now = plane.env.utc()
+    newest = max(found, key=lambda point: (point.made, point.name))
+    changed, over = [], []
+    for point in found:
+        verdict = kept[point.name]
+        until = verdict.until or point.made  # one for which no rule speaks may go
+        if immutable and point.until is not None and until < point.until:
+            until = point.until
+        if until <= now and point is not newest and (point.locked is None or point.locked <= now):
+            over.append(point)
+        reason = max(verdict.reasons, key=lambda one: verdict.reasons[one], default=None)
+        rule = str(reason) if reason is not None else None
+        if until != point.until or rule != point.rule:
+            changed.append({"item_": point.item, "name_": point.name, "until_": until, "rule_": rule})
+    if changed:
+        mine = points.c.item == sa.bindparam("item_"), points.c.name == sa.bindparam("name_")
+        with plane.database.change() as connection:
+            connection.execute(
+                points.update().where(*mine).values(until=sa.bindparam("until_"), rule=sa.bindparam("rule_")), changed
+            )
+    return over

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an item is made of: from what a client sends to what a workload reads, for each kind of datasource.
+
+A folder or a file of this machine is an item of kind FileFolder, whose `sourcePath` Azure does not have (there the
+machine's own console chooses). A virtual machine is a resource with a disk image of this machine as its unmanaged disk
+(`storageProfile.osDisk.vhd.uri`, a file: address); it is backed up as it lies on the disk, so crash-consistent.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import sqlalchemy as sa
+
+from keepstone.control import resources
+from keepstone.control.containers import VIRTUAL_MACHINE
+from keepstone.errors import InvalidRequest, NotFound, Unsupported
+from keepstone.vault import Resource, folded
+
+__all__ = ["FILES", "IMAGES", "Source", "item_name", "of_files", "of_machine"]
+
+FILES = "FileFolder"
+IMAGES = "VM"
+_LISTS = ("exclude", "include")
+_SWITCHES = ("oneFileSystem", "excludeCaches")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """`document`: what the item's row keeps, and the handler of its backups reads. `machine`: for a virtual machine."""
+
+    workload: str
+    friendly: str
+    document: dict[str, Any]
+    machine: Resource | None = field(default=None)
+
+
+def item_name(path: str) -> str:
+    """What the item of a path is called: a name of ARM has no slashes."""
+    return f"{FILES};{blake2b(path.encode('utf-8', 'surrogateescape'), digest_size=12).hexdigest()}"
+
+
+def of_files(properties: Mapping[str, Any]) -> Source:
+    """A folder or a file of this machine. `InvalidRequest`."""
+    path = properties.get("sourcePath") or properties.get("friendlyName")
+    if not isinstance(path, str) or not os.path.isabs(path) or "\0" in path:
+        raise InvalidRequest(
+            f"properties.sourcePath is {path!r}; name the absolute path of a folder or file of this machine",
+            target="properties.sourcePath",
+        )
+    document: dict[str, Any] = {"path": os.path.normpath(path)}
+    for key in _LISTS:
+        patterns = properties.get(key) or []
+        if not isinstance(patterns, list) or not all(isinstance(one, str) for one in patterns):
+            raise InvalidRequest(f"properties.{key} has to be a list of patterns", target=f"properties.{key}")
+        document[key] = patterns
+    for key in _SWITCHES:
+        value = properties.get(key, False)
+        if not isinstance(value, bool):
+            raise InvalidRequest(f"properties.{key} has to be true or false", target=f"properties.{key}")
+        document[key] = value
+    return Source(workload=FILES, friendly=document["path"], document=document)
+
+
+def of_machine(connection: sa.Connection, properties: Mapping[str, Any]) -> Source:
+    """A virtual machine. `InvalidRequest` where there is none, `Unsupported` where its disk is not here."""
+    path = properties.get("sourceResourceId") or properties.get("virtualMachineId")
+    if not isinstance(path, str) or folded(VIRTUAL_MACHINE) not in folded(path):
+        raise InvalidRequest(
+            f"properties.sourceResourceId is {path!r}; it has to be the id of a virtual machine",
+            target="properties.sourceResourceId",
+        )
+    try:
+        machine = resources.find(connection, path)
+    except NotFound as error:
+        raise InvalidRequest(str(error), target="properties.sourceResourceId", code="BMSUserErrorVMNotFound") from error
+    profile = machine.properties.get("storageProfile")
+    disks = [] if not isinstance(profile, dict) else [profile.get("osDisk"), *(profile.get("dataDisks") or [])]
+    images = [_image(disk) for disk in disks if isinstance(disk, dict)]
+    if len(images) != 1 or not images[0]:
+        raise Unsupported(
+            f"virtual machine '{machine.name}' has no disk image of this machine as its only disk; give it one with "
+            "properties.storageProfile.osDisk.vhd.uri = file:///path/of/disk.img. Machines of a hypervisor, and of "
+            "several disks, are not part of this version"
+        )
+    return Source(workload=IMAGES, friendly=machine.name, document={"path": images[0]}, machine=machine)
+
+
+def _image(disk: Mapping[str, Any]) -> str:
+    """The path of a disk that is a file here; empty for another one."""
+    vhd = disk.get("vhd")
+    parts = urlsplit(str(vhd.get("uri", ""))) if isinstance(vhd, dict) else None
+    path = unquote(parts.path) if parts is not None and parts.scheme == "file" and not parts.netloc else ""
+    return path if os.path.isabs(path) and "\0" not in path else ""

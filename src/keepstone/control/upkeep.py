@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a service does for its vaults again and again, without anybody asking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from keepstone.catalogue import every, jobs, vaults
+from keepstone.control import items, operations, retention
+from keepstone.control import vaults as control
+from keepstone.control.plane import Plane
+from keepstone.control.reconcile import reconcile
+from keepstone.control.work.reclaim import RECLAIM
+from keepstone.jobs import Status
+from keepstone.vault import Vault
+
+__all__ = ["chores"]
+
+_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
+_OPEN = (Status.QUEUED, Status.RUNNING, Status.CANCELLING)
+
+
+def chores(plane: Plane) -> list[tuple[str, float, Callable[[], object]]]:
+    """(what, every how many seconds, the work), in no order."""
+    return [
+        ("putting what is left of the journals into their stores", _MINUTE, plane.journal.ship_all),
+        ("asking for the removal of soft-deleted items", _MINUTE, lambda: items.purge_due(plane)),
+        ("destroying deleted vaults", _MINUTE, lambda: control.purge(plane)),
+        ("forgetting old operations", _HOUR, lambda: _forget(plane)),
+        ("retention", _HOUR, lambda: retention.sweep(plane)),
+        ("asking for reclaims", _HOUR, lambda: ask_for_reclaims(plane)),
+        ("comparing the catalogue with the stores", _DAY, lambda: _reconcile(plane)),
+    ]
+
+
+def ask_for_reclaims(plane: Plane) -> int:
+    """A reclaim a day for each vault whose last one is over; how many were asked for."""
+    asked = 0
+    with plane.database.change() as connection:
+        since = plane.env.utc() - timedelta(seconds=_DAY)
+        recent = sa.select(jobs.c.vault).where(
+            jobs.c.operation == RECLAIM, sa.or_(jobs.c.created > since, jobs.c.status.in_(_OPEN))
+        )
+        due = vaults.c.deleted.is_(None), vaults.c.created <= since, vaults.c.id.not_in(recent)
+        for vault in every(connection, Vault, *due):
+            plane.queue.enqueue(connection, RECLAIM, {"entity": vault.name}, vault=vault.id, priority=-1)
+            asked += 1
+    return asked
+
+
+def _forget(plane: Plane) -> None:
+    with plane.change() as change:
+        operations.forget(change)
+
+
+def _reconcile(plane: Plane) -> None:
+    with plane.look() as connection:
+        living = every(connection, Vault, vaults.c.deleted.is_(None))
+    for vault in living:
+        reconcile(plane, vault)

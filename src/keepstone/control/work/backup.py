@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A backup: the item's workload writes a point into the vault's store, and the catalogue learns of it.
+
+The point exists from its commit in the store on, and carries the id of its job. A worker that takes the job over looks
+for such a point first, so a job makes one point however many workers it takes. What a dead worker had stored is found
+by its ids, and is not stored again.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from keepstone.catalogue import first, insert, items, points
+from keepstone.control import points as made
+from keepstone.control import retention
+from keepstone.control.plane import Plane
+from keepstone.control.sources import FILES
+from keepstone.control.work.loading import Subject, ending, subject
+from keepstone.control.work.reporter import Reporter
+from keepstone.errors import GuardRefused, KeepstoneError
+from keepstone.jobs import Context, Status
+from keepstone.store import PointRecord, Store
+from keepstone.vault import RecoveryPoint
+from keepstone.workloads.files import Selection, backup_files
+
+__all__ = ["backup"]
+
+
+def backup(plane: Plane, context: Context) -> None:
+    """The handler. Its arguments: `part`, a type of backup; `until`, when the point's own time is over."""
+    about = subject(plane, context)
+    try:
+        _check(plane, about)
+        store = plane.stores.open(about.vault.id)
+        found = made.commit_of_job(store, context.claim.id) if context.claim.attempt > 1 else None
+        reporter = Reporter(context)
+        commit, record = found or _make(plane, context, about, store, reporter)
+    except KeepstoneError:
+        _failed(plane, about)
+        raise
+    _remember(plane, context, about, commit, record, reporter)
+    retention.apply(plane, about.vault, about.item.id)
+
+
+def _check(plane: Plane, about: Subject) -> None:
+    """`GuardRefused` where the source would take in the vaults' keys."""
+    source, root = Path(about.item.source["path"]).resolve(), plane.root.resolve()
+    if source.is_relative_to(root):
+        raise GuardRefused(f"{source} is in the service's own folder, with the keys of all vaults; it is not backed up")
+
+
+def _make(plane: Plane, context: Context, about: Subject, store: Store, reporter: Reporter) -> tuple[str, PointRecord]:
+    env, source = plane.env, about.item.source
+    is_files = about.item.workload == FILES
+    name = made.store_name(about.container.friendly, about.item)
+    tags = made.tags(about.item.id, context.claim.id)
+    with store.writer(name, "files" if is_files else "images", tags=tags) as writer:
+        if is_files:
+            report = backup_files(env, writer, os.fsencode(source["path"]), _selection(plane, source), reporter)
+            commit = report.commit
+        else:
+            from keepstone.disks import RawSource
+            from keepstone.workloads.images import backup_image
+
+            path = Path(source["path"])
+            with RawSource(env, path) as disk:
+                commit = backup_image(env, writer, disk, reporter, name=os.fsencode(path)).commit
+    record = store.commits.get(commit)
+    assert isinstance(record, PointRecord)
+    return commit, record
+
+
+def _selection(plane: Plane, source: dict[str, object]) -> Selection:
+    """What of the tree is taken; never the service's own folder, which has the keys."""
+    exclude = list(source.get("exclude") or ())  # type: ignore[call-overload]
+    root, top = plane.root.resolve(), Path(str(source["path"])).resolve()
+    if root.is_relative_to(top):
+        exclude.append("/" + _literal(str(root.relative_to(top))))
+    return Selection(
+        exclude=tuple(exclude),
+        include=tuple(source.get("include") or ()),  # type: ignore[arg-type]
+        one_file_system=bool(source.get("oneFileSystem")),
+        skip_caches=bool(source.get("excludeCaches")),
+    )
+
+
+def _literal(path: str) -> str:
+    """A pattern that matches this path alone."""
+    return "".join(f"\\{one}" if one in "\\*?[] " else one for one in path)
+
+
+def _remember(
+    plane: Plane, context: Context, about: Subject, commit: str, record: PointRecord, reporter: Reporter
+) -> None:
+    """The point and the end of the job, as one fact."""
+    given = context.claim.arguments.get("until")
+    own = datetime.fromisoformat(given) if given else None
+    point = made.of_record(about.item, commit, record, type=context.claim.arguments.get("part", "Full"), own=own)
+    warned = record.warnings or reporter.count
+    context.result({"files": record.files, "warnings": reporter.warnings, "fresh": record.added, "point": point.name})
+    with ending(plane, context, Status.WARNED if warned else Status.COMPLETED) as change:
+        connection = change.connection
+        mine = points.c.item == point.item, points.c.name == point.name
+        if first(connection, RecoveryPoint, *mine) is None:
+            insert(connection, point)
+        newest = sa.case(
+            (items.c.newest > point.made, items.c.newest), else_=sa.literal(point.made, items.c.newest.type)
+        )
+        values = {"backed_up": change.now, "outcome": "Completed", "newest": newest}
+        connection.execute(items.update().where(items.c.id == point.item).values(**values))
+
+
+def _failed(plane: Plane, about: Subject) -> None:
+    with plane.database.change() as connection:
+        values = {"backed_up": plane.env.utc(), "outcome": "Failed"}
+        connection.execute(items.update().where(items.c.id == about.item.id).values(**values))

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker of an installation in a process of its own, to be killed.
+
+    python worker_process.py ROOT [STEP]
+
+Its lease lasts a second. With STEP it kills itself there: `begun`, when the handler begins; `committed`, when the point
+is in the store and the catalogue does not know of it yet; `recorded`, when the job is over.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from keepstone.control.installation import Installation
+from keepstone.control.work import handlers
+from keepstone.env import Env
+from keepstone.jobs import JobQueue, Worker
+
+LEASE = timedelta(seconds=1)
+
+
+def _die(*_: Any, **__: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main() -> None:
+    root, step = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else ""
+    plane = Installation(Env(), root).plane()
+    module: Any = sys.modules["keepstone.control.work.backup"]
+    if step == "begun":
+        module._make = _die
+    elif step == "committed":
+        module._remember = _die
+    elif step == "recorded":
+        module.retention.apply = _die
+    queue = JobQueue(plane.database, plane.env, lease=LEASE)
+    print("ready", flush=True)
+    Worker(queue, handlers(plane), plane.env, f"worker {os.getpid()}").run_one()
+
+
+if __name__ == "__main__":
+    main()

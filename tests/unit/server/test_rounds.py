@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chores: each when it is due, whatever becomes of the others."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+
+import pytest
+
+from keepstone.env import Env
+from keepstone.errors import StorageFull
+from keepstone.server.rounds import Chore, Rounds
+
+pytestmark = pytest.mark.service
+
+
+def test_chores_are_done_again_and_again(caplog: pytest.LogCaptureFixture) -> None:
+    done: queue.Queue[str] = queue.Queue()
+
+    def often() -> None:
+        done.put("often")
+
+    def fails() -> None:
+        done.put("fails")
+        raise StorageFull("no room") if done.qsize() % 2 else ValueError("a stone")
+
+    chores = [Chore("once", 3600, lambda: done.put("once")), Chore("often", 0.001, often), Chore("fails", 0.001, fails)]
+    rounds = Rounds(Env(), "test", chores)
+    with caplog.at_level(logging.ERROR):
+        rounds.start()
+        seen = [done.get(timeout=30) for _ in range(40)]
+        rounds.stop()
+        rounds.join(30)
+
+    assert not rounds.is_alive()
+    assert seen.count("once") == 1
+    assert seen.count("often") > 5
+    assert seen.count("fails") > 5
+    assert "fails: " in caplog.text
+
+
+def test_a_stop_does_not_wait_for_what_is_due_later() -> None:
+    done = threading.Event()
+    rounds = Rounds(Env(), "test", [Chore("seldom", 3600, done.set)])
+    rounds.start()
+    assert done.wait(30)
+
+    rounds.stop()
+    rounds.join(30)
+
+    assert not rounds.is_alive()
