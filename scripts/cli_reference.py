@@ -16,33 +16,51 @@ from pathlib import Path
 import click
 from marked import ROOT, settle
 
-from keepstone.cli.store import store
+from keepstone.cli.program import keepstone
 
 __all__ = ["main", "reference"]
 
 PAGE = ROOT / "docs" / "OPERATIONS.md"
-ALONE = "store init"  # makes what the others open
+ALONE = "store init"  # makes what the others on a store open
+# What commands have that belong together, and what they are.
+FAMILIES = {
+    "--endpoint URL": "Options of every command that asks a service",
+    "--store DIR": f"Options of every command on a store, but `{ALONE}`",
+    "--data DIR": "Options of every command on a service of this machine",
+}
 
 Row = tuple[str, str]  # how an option is written, what it does
+Found = tuple[str, click.Command, click.Context]
 
 
 def reference() -> str:
-    """Every command of `keepstone store`; the options that they share stand once, before them."""
-    context = click.Context(
-        store, info_name="store", parent=click.Context(click.Group("keepstone"), info_name="keepstone")
-    )
-    commands = list(_commands(store, context))
-    others = [_options(command) for name, command, _ in commands if name != ALONE]
-    everywhere = [row for row in others[0] if all(row in rows for rows in others[1:])]
-    lines = [f"### Options of every command but `{ALONE}`", "", *_table(everywhere)]
-    for name, command, below in commands:
-        own = [row for row in _options(command) if name == ALONE or row not in everywhere]
-        lines += ["", f"### `keepstone {name}`", "", f"    {_usage(command, below)}", "", _help(command)]
-        lines += ["", *_table(own)] if own else []
-    return "\n".join(lines)
+    """Every command. The options that all of a family have stand once, before the first of them."""
+    families: dict[str, list[Found]] = {}
+    for found in _commands(keepstone, click.Context(keepstone, info_name="keepstone")):
+        families.setdefault(_family(found[1]), []).append(found)
+    lines: list[str] = []
+    for family, commands in families.items():
+        shared = _shared([command for name, command, _ in commands if name != ALONE]) if family else []
+        lines += ["", f"### {family}", "", *_table(shared)] if family else []
+        for name, command, below in commands:
+            own = [row for row in _options(command) if name == ALONE or row not in shared]
+            lines += ["", f"### `keepstone {name}`", "", f"    {_usage(command, below)}", "", _help(command)]
+            lines += ["", *_table(own)] if own else []
+    return "\n".join(lines[1:])
 
 
-def _commands(group: click.Group, context: click.Context) -> Iterator[tuple[str, click.Command, click.Context]]:
+def _family(command: click.Command) -> str:
+    names = {name for name, _ in _options(command)}
+    return next((heading for mark, heading in FAMILIES.items() if mark in names), "")
+
+
+def _shared(commands: list[click.Command]) -> list[Row]:
+    """The options that all of several commands have."""
+    first, *others = [_options(command) for command in commands]
+    return [row for row in first if all(row in rows for rows in others)]
+
+
+def _commands(group: click.Group, context: click.Context) -> Iterator[Found]:
     """(name without the program's, command, its context), in the order of the help."""
     for name in group.list_commands(context):
         command = group.get_command(context, name)

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keepstone at work: a store, two backups of a real folder and of a real disk image, and restores that are compared.
+"""Keepstone at work: a service with a vault that protects a real folder and a real disk image by policies, backs both
+up twice, and restores what is compared.
 
-    python scripts/quickstart.py [--folder MB] [--image MB]
+    python scripts/quickstart.py [--folder MB] [--image MB] [--port PORT]
 
 Everything happens in one folder, `quickstart` in the checkout or `$KEEPSTONE_QUICKSTART`, which is made anew by each
-run and left with the store, its key and its recovery kit, so that one can go on from there. Ends with 1 where a
-restored byte, mode, time, owner, link or attribute is not what was backed up, or a command fails.
+run. The service goes on when it ends, with the vault and its policies, so that one can go on from there; `keepstone
+down` stops it, and so does the next run. Ends with 1 where a restored byte, mode, time, owner, link or attribute is not
+what was backed up, or a command fails.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -35,6 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MARK = "made by make quickstart.txt"
 MARK_TEXT = "`make quickstart` made this folder. The next run removes it and makes it anew; nothing else needs it.\n"
 MB = 1_000_000
+GROUP, VAULT, MACHINE = "quickstart", "vault1", "quickstart-machine"
 COPIES = 5  # of the material that are on the disk at the end: before, after, two restores, and the store
 
 
@@ -54,16 +58,23 @@ class Row:
 
 
 class Quickstart:
-    """One run in `place`, whose environment names keys and caches of its own."""
+    """One run in `place`, whose environment names a service of its own."""
 
-    def __init__(self, place: Path, console: Console) -> None:
+    def __init__(self, place: Path, console: Console, port: int) -> None:
         self.place = place
-        self.store = place / "store"
+        self.service = place / "service"
         self.rows: list[Row] = []
         self._console = console
+        self._port = port
         beside = Path(sys.executable).with_name("keepstone")
         self._program = str(beside) if beside.exists() else shutil.which("keepstone") or "keepstone"
-        self._environment = {**os.environ, "KEEPSTONE_HOME": str(place / "home")}
+        self._environment = {
+            **os.environ,
+            "KEEPSTONE_HOME": str(place / "home"),
+            "KEEPSTONE_DATA": str(self.service),
+            "KEEPSTONE_GROUP": GROUP,
+            "KEEPSTONE_VAULT": VAULT,
+        }
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
@@ -73,31 +84,46 @@ class Quickstart:
         yield
         self._console.print(f"  [dim]{time.monotonic() - begin:.1f} s[/dim]")
 
-    def keepstone(self, *arguments: str | Path, **environment: str) -> dict[str, Any]:
-        """Run `keepstone store …`; its result. Its progress and its errors go to the terminal. `Failed`."""
-        command = [self._program, "store", *map(str, arguments), "--store", str(self.store), "--json"]
+    def keepstone(self, *arguments: str | Path) -> Any:
+        """Run a command; its result. Its progress and its errors go to the terminal. `Failed`."""
+        command = [self._program, *map(str, arguments), "--json"]
         self._console.print(f"  [dim]$ {shlex.join([Path(command[0]).name, *command[1:-1]])}[/dim]", soft_wrap=True)
-        done = subprocess.run(
-            command, env={**self._environment, **environment}, stdout=subprocess.PIPE, text=True, check=False
-        )
+        done = subprocess.run(command, env=self._environment, stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode:
-            raise Failed(f"`keepstone store {arguments[0]}` ended with {done.returncode}")
-        result: dict[str, Any] = json.loads(done.stdout)
-        return result
+            raise Failed(f"`keepstone {' '.join(map(str, arguments[:2]))}` ended with {done.returncode}")
+        return json.loads(done.stdout) if done.stdout.strip() else None
 
-    def back_up(self, job: str, source: Path) -> str:
-        """Make a point; its id."""
+    def up(self) -> dict[str, Any]:
+        """Start the service; what it says of itself."""
+        told: dict[str, Any] = self.keepstone("up", "--port", str(self._port), "--detach")
+        return told
+
+    def down(self) -> None:
+        """Stop the service of an earlier run, if there is one."""
+        if self.service.is_dir() and (self.place / MARK).exists():
+            command = [self._program, "down", "--data", str(self.service)]
+            subprocess.run(command, env=self._environment, capture_output=True, check=False)
+
+    def back_up(self, job: str, item: str) -> str:
+        """Make a point; its name."""
         begin = time.monotonic()
-        point = self.keepstone("backup", source)["points"][0]
+        self.keepstone("protection", "backup-now", "-i", item)
         seconds = time.monotonic() - begin
-        self.rows.append(Row(job, seconds, point["logical_bytes"], point["new_bytes"], point["stored_bytes"]))
-        return str(point["id"])
+        point = self.keepstone("recoverypoint", "list", "-i", item)[0]
+        sizes = point["properties"]["keepstone"]
+        self.rows.append(Row(job, seconds, sizes["logicalBytes"], sizes["newBytes"], sizes["storedBytes"]))
+        return str(point["name"])
 
-    def restore(self, job: str, point: str, target: Path, logical: int) -> None:
+    def restore(self, job: str, kind: str, item: str, point: str, target: Path, logical: int) -> None:
         """Restore a point to a new place."""
         begin = time.monotonic()
-        self.keepstone("restore", point, "--target", target)
+        self.keepstone("restore", kind, point, "-i", item, "--target", target)
         self.rows.append(Row(job, time.monotonic() - begin, logical))
+
+    def store(self) -> list[str]:
+        """The options that open the vault's store itself."""
+        (store,) = (self.service / "vaults").iterdir()
+        return ["--store", str(store), "--key-file", str(self.service / "keys" / f"{store.name}.key")]
 
     def summary(self, total: dict[str, Any]) -> Table:
         """What every job did and what it cost."""
@@ -146,24 +172,39 @@ def run(quickstart: Quickstart, console: Console, folder_size: int, image_size: 
         make_folder(folder, folder_size)
         make_image(image, stage, image_size)
         subprocess.run(["cp", "-a", str(folder), str(image), str(before)], check=True)
-    with quickstart.step("A store, its key and its recovery kit"):
-        made = quickstart.keepstone("init")
+    with quickstart.step("The service, and a vault in it"):
+        service = quickstart.up()
+        quickstart.keepstone("group", "create", "-n", GROUP)
+        quickstart.keepstone("vault", "create", "-g", GROUP, "-n", VAULT)
+    with quickstart.step("Policies: both every hour, kept for 30 days"):
+        for name, management in (("HourlyFiles", "MAB"), ("HourlyMachines", "AzureIaasVM")):
+            document = place / f"{name}.json"
+            document.write_text(json.dumps(_policy(management), indent=2) + "\n")
+            quickstart.keepstone("policy", "create", "-n", name, "--policy", f"@{document}")
+    with quickstart.step("Protect the folder, and the disk image as a virtual machine"):
+        quickstart.keepstone("protection", "enable", "--path", folder, "-p", "HourlyFiles")
+        quickstart.keepstone("vm", "create", "-g", GROUP, "-n", MACHINE, "--disk", image)
+        quickstart.keepstone("protection", "enable-for-vm", "--vm", MACHINE, "-p", "HourlyMachines")
     with quickstart.step("First backup"):
-        first = quickstart.back_up("folder: first backup", folder)
-        first_image = quickstart.back_up("disk image: first backup", image)
+        first = quickstart.back_up("folder: first backup", str(folder))
+        first_image = quickstart.back_up("disk image: first backup", MACHINE)
     with quickstart.step("A day goes by: about two per cent of both change"):
         change_folder(folder)
         change_image(image, stage)
         shutil.rmtree(stage)
     with quickstart.step("Second backup"):
-        second = quickstart.back_up("folder: second backup", folder)
-        second_image = quickstart.back_up("disk image: second backup", image)
+        second = quickstart.back_up("folder: second backup", str(folder))
+        second_image = quickstart.back_up("disk image: second backup", MACHINE)
     with quickstart.step("Restore all four recovery points"):
         logical = [row.logical for row in quickstart.rows]
-        quickstart.restore("folder: second restored", second, restored / "folder", logical[2])
-        quickstart.restore("disk image: second restored", second_image, restored / "disk.img", logical[3])
-        quickstart.restore("folder: first restored", first, restored / "first", logical[0])
-        quickstart.restore("disk image: first restored", first_image, restored / "first.img", logical[1])
+        for row, kind, item, point, name in (
+            (2, "files", str(folder), second, "folder"),
+            (3, "disk", MACHINE, second_image, "disk.img"),
+            (0, "files", str(folder), first, "first"),
+            (1, "disk", MACHINE, first_image, "first.img"),
+        ):
+            job = quickstart.rows[row].job.replace("backup", "restored")
+            quickstart.restore(job, kind, item, point, restored / name, logical[row])
     with quickstart.step("Compare them byte by byte, and modes, owners, times, links, attributes"):
         pairs = (
             (folder, "folder"),
@@ -174,19 +215,35 @@ def run(quickstart: Quickstart, console: Console, folder_size: int, image_size: 
         for source, name in pairs:
             compare(source, restored / name)
         console.print("  all four are what was backed up")
-    with quickstart.step("Verify every byte in the store"):
+    with quickstart.step("Verify every byte in the vault's store"):
         begin = time.monotonic()
-        verified = quickstart.keepstone("verify", "--deep")
+        verified = quickstart.keepstone("store", "verify", "--deep", *quickstart.store())
         quickstart.rows.append(Row("verify every byte", time.monotonic() - begin, verified["bytes_read"]))
     with quickstart.step("Open the store with its recovery kit alone"):
-        kit = made["kit"]
-        listed = quickstart.keepstone("list", "--kit", kit["file"], KEEPSTONE_PASSPHRASE=kit["passphrase"])
+        (kit,) = (quickstart.service / "kits").iterdir()
+        opening = ["--kit", str(kit), "--kit-identity", str(quickstart.service / "recovery-key.txt")]
+        listed = quickstart.keepstone("store", "list", *quickstart.store()[:2], *opening)
         if len(listed["points"]) != 4:
             raise Failed(f"the store shows {len(listed['points'])} recovery points, not 4")
-    console.print(quickstart.summary(quickstart.keepstone("stat")))
+    console.print(quickstart.summary(quickstart.keepstone("store", "stat", *quickstart.store())))
     shutil.rmtree(before)
     shutil.rmtree(restored)
-    _tell(console, place, made)
+    _tell(console, quickstart, service)
+
+
+def _policy(management: str) -> dict[str, Any]:
+    """Every hour, each point for 30 days."""
+    return {
+        "properties": {
+            "backupManagementType": management,
+            "timeZone": "UTC",
+            "schedulePolicy": {"schedulePolicyType": "LogSchedulePolicy", "scheduleFrequencyInMins": 60},
+            "retentionPolicy": {
+                "retentionPolicyType": "SimpleRetentionPolicy",
+                "retentionDuration": {"count": 30, "durationType": "Days"},
+            },
+        }
+    }
 
 
 def compare(source: Path, restored: Path) -> None:
@@ -201,19 +258,32 @@ def compare(source: Path, restored: Path) -> None:
         raise Failed(f"{restored} is not what was backed up from {source}:\n{shown}{more}")
 
 
-def _tell(console: Console, place: Path, made: dict[str, Any]) -> None:
-    console.print(f"store         {place / 'store'}", soft_wrap=True)
-    console.print(f"key           {made['key_file']}", soft_wrap=True)
-    console.print(f"recovery kit  {made['kit']['file']}", soft_wrap=True)
-    if console.is_terminal:  # never into a log
-        console.print(f"  its passphrase, shown only now:  {made['kit']['passphrase']}", soft_wrap=True)
-    console.print("\nGo on from here:")
-    home = shlex.quote(str(place / "home"))
-    store = shlex.quote(str(place / "store"))
+def _tell(console: Console, quickstart: Quickstart, service: dict[str, Any]) -> None:
+    data = shlex.quote(str(quickstart.service))
+    for what, where in (("service", service["endpoint"]), ("data", data), ("authority", service["ca"])):
+        console.print(f"{what:<13} {where}", soft_wrap=True)
+    console.print("It goes on, and backs both up every hour. Go on from here:")
     programs = shlex.quote(str(Path(sys.executable).parent))
-    console.print(f"  export PATH={programs}:$PATH KEEPSTONE_HOME={home} KEEPSTONE_STORE={store}", soft_wrap=True)
-    for example in ("list", "find '*.py'", "restore latest --target FILE", "--help"):
-        console.print(f"  keepstone store {example}")
+    console.print(f"  export PATH={programs}:$PATH KEEPSTONE_DATA={data}", soft_wrap=True)
+    for example in (
+        "item list",
+        "recoverypoint list -i quickstart-machine",
+        "az-setup      # how az logs in here",
+        "doctor",
+        "down          # stop the service",
+    ):
+        console.print(f"  keepstone {example}")
+
+
+def free_port() -> int:
+    """8443, or another one where somebody has that."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", 8443))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def prepare(place: Path) -> None:
@@ -232,14 +302,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=int, default=300, metavar="MB", help="size of the folder (300)")
     parser.add_argument("--image", type=int, default=330, metavar="MB", help="what is in the disk image (330)")
+    parser.add_argument("--port", type=int, default=0, metavar="PORT", help="of the service (8443, if it is free)")
     given = parser.parse_args(arguments)
     console = Console(highlight=False)
     place = Path(os.environ.get("KEEPSTONE_QUICKSTART") or ROOT / "quickstart").absolute()
     begin = time.monotonic()
     try:
+        Quickstart(place, console, 0).down()
         prepare(place)
         fits = min(1.0, shutil.disk_usage(place).free / (COPIES * (given.folder + given.image) * MB))
-        run(Quickstart(place, console), console, int(given.folder * MB * fits), int(given.image * MB * fits))
+        run(
+            Quickstart(place, console, given.port or free_port()),
+            console,
+            int(given.folder * MB * fits),
+            int(given.image * MB * fits),
+        )
     except (Failed, OSError, RuntimeError, subprocess.CalledProcessError) as reason:
         console.print(f"[bold red]quickstart failed:[/bold red] {reason}", soft_wrap=True)
         return 1

@@ -32,6 +32,7 @@ __all__ = ["LOCATION", "Credentials", "Server", "serving"]
 LOCATION = "onprem1"
 _PROGRAM = (sys.executable, "-c", "import sys; from keepstone.cli import main; sys.exit(main())")
 _PATIENCE = 60.0
+_OPEN = (Status.QUEUED, Status.RUNNING, Status.CANCELLING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +73,23 @@ class Server:
 
     def settle(self, job: str) -> None:
         """Until a job is over: az would ask every 30 seconds."""
+        self._until_none(jobs.c.id == UUID(job))
+
+    def settle_all(self, group: str, vault: str) -> None:
+        """Until all jobs of a vault are over."""
+        with self.plane.look() as connection:
+            found = vaults.find(connection, self.subscription, group, vault)
+        self._until_none(jobs.c.vault == found.id)
+
+    def _until_none(self, which: sa.ColumnElement[bool]) -> None:
         end = time.monotonic() + _PATIENCE
-        query = sa.select(jobs.c.status).where(jobs.c.id == UUID(job))
+        query = sa.select(jobs.c.id, jobs.c.operation, jobs.c.status).where(which, jobs.c.status.in_(_OPEN))
         while True:
             with self.plane.look() as connection:
-                status = connection.execute(query).scalar_one()
-            if status not in (Status.QUEUED, Status.RUNNING, Status.CANCELLING):
+                waiting = connection.execute(query).all()
+            if not waiting:
                 return
-            assert time.monotonic() < end, f"job {job} is still {status}"
+            assert time.monotonic() < end, f"not over yet: {waiting}"
             time.sleep(0.05)
 
     def waiting_job(self, group: str, vault: str) -> str:

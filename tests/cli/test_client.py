@@ -18,7 +18,7 @@ from keepstone.cli.console import Console
 from keepstone.control import locks, resources
 from keepstone.control.sources import item_name
 from keepstone.env import FileSystem
-from keepstone.errors import JobCancelled
+from keepstone.errors import JobCancelled, NotEmpty
 from tests.cli.answering import Answering
 from tests.cli.running import Cli, Ended, noise
 from tests.cli.services import Service
@@ -102,9 +102,7 @@ def test_a_vault_comes_and_goes(cli: Cli, group: str) -> None:
                       "--json", code=2)  # fmt: skip
     assert refused.error == "UserErrorNotSupported"
     assert "the vault v1" in cli.run("group", "delete", "-n", group, "--dry-run").out
-    assert (
-        cli.run("group", "delete", "-n", group, "--json", code=1).error == "ServiceResourceNotEmptyWithBackendMessage"
-    )
+    assert cli.run("group", "delete", "-n", group, "--json", code=1).error == NotEmpty.code
     cli.run("vault", "delete", "-g", group, "-n", "v1", "--dry-run")
     cli.run("vault", "delete", "-g", group, "-n", "v1")
     assert cli.run("vault", "show", "-g", group, "-n", "v1", "--json", code=3).error == "ResourceNotFound"
@@ -182,10 +180,7 @@ def test_a_disk_of_a_machine(service: Answering, cli: Cli, vault: str, group: st
     image.write_bytes(noise(1 << 20) + bytes(3 << 20))
     with service.plane.change() as change:
         disk = {"storageProfile": {"osDisk": {"vhd": {"uri": image.as_uri()}}}}
-        place = service.plane.place
-        resources.put(
-            change, place.subscription, group, "Microsoft.Compute/virtualMachines", "Web", "onprem1", disk, {}
-        )
+        resources.put(change, service.plane.place.subscription, group, resources.MACHINE, "Web", "onprem1", disk, {})
     cli.run("protection", "enable-for-vm", "--vm", "web")
     assert "perhaps it is already" in cli.run("protection", "enable-for-vm", "--vm", "web", code=3).err
     cli.run("protection", "backup-now", "-c", "Web", "-i", "web", "--backup-management-type", "AzureIaasVM")
@@ -231,9 +226,7 @@ def test_what_stands_in_the_way_is_said_before(service: Answering, cli: Cli, ite
     cli.run("vault", "update", "-n", "v1", "--immutability-state", "Unlocked")
     dry = found(cli.run("protection", "disable", "-i", item, "--delete-backup-data", "--dry-run", "--json"))
     assert dry["refused"] == ["the vault is immutable, and 1 of its points have not reached their end"]
-    assert (
-        cli.run("protection", "disable", "-i", item, "--delete-backup-data", "--json", code=6).error == "GuardRefused"
-    )
+    cli.run("protection", "disable", "-i", item, "--delete-backup-data", code=6)
     cli.run("vault", "update", "-n", "v1", "--immutability-state", "Disabled")
     with service.plane.change() as change:
         locks.put(change, f"/subscriptions/{service.plane.place.subscription}/resourceGroups/{group}", "keep",

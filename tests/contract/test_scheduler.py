@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
@@ -12,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from keepstone.catalogue import Database, jobs, schedules
-from keepstone.jobs import BACKUP, JobQueue, Scheduler, Status
+from keepstone.jobs import BACKUP, JobQueue, Plan, Scheduler, Status
 from keepstone.vault import Interval, Schedule
 
 from .conftest import Clock
@@ -26,11 +27,12 @@ class Fixed:
     """Every item has one schedule, until it is taken away."""
 
     def __init__(self, schedule: Schedule) -> None:
-        self.schedule_ = schedule
+        self.schedule = schedule
         self.gone: set[UUID] = set()
 
-    def schedule(self, connection: sa.Connection, item: UUID, part: str) -> tuple[Schedule, ZoneInfo] | None:
-        return None if item in self.gone else (self.schedule_, ZoneInfo("UTC"))
+    def of(self, connection: sa.Connection, parts: Sequence[tuple[UUID, str]]) -> Mapping[tuple[UUID, str], Plan]:
+        plan = Plan(self.schedule, ZoneInfo("UTC"), {"entity": "one"})
+        return {(item, part): plan for item, part in parts if item not in self.gone}
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def test_of_runs_that_were_missed_one_is_made_up_for(
     assert scheduler.tick() == 1
     claim = queue.claim("w", [BACKUP])
     assert claim is not None
-    assert claim.arguments == {"part": "Full"}
+    assert claim.arguments == {"part": "Full", "entity": "one"}
     with queue.ending(claim, Status.COMPLETED):
         pass
     clock.now += timedelta(minutes=8)
@@ -116,7 +118,7 @@ def test_a_policy_that_was_taken_away_runs_no_more(
 
 def test_a_changed_policy_counts_from_now(database: Database, scheduler: Scheduler, plans: Fixed, clock: Clock) -> None:
     (item,) = taken_up(database, scheduler, 1)
-    plans.schedule_ = Interval(timedelta(hours=2))
+    plans.schedule = Interval(timedelta(hours=2))
     with database.change() as connection:
         assert scheduler.plan(connection, VAULT, item, "Full") == datetime(2026, 11, 26, 14, tzinfo=UTC)
 

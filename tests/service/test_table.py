@@ -51,8 +51,8 @@ class Scene:
         client.group(group)
         self.vault = client.vault(group, "vault1")
         client.vault(group, "empty")
-        for name in ("gone", "back"):
-            client.arm("DELETE", client.vault(group, name), status=202)
+        for name in ("back", "gone"):
+            self.ended = self.taken_on("DELETE", client.vault(group, name), None)
         self.protect(folder.parent / "other")
         item = self.protect(folder)
         self.taken_on("POST", f"{item}/backup", self.body("backups.trigger"))
@@ -101,8 +101,10 @@ class Scene:
         match operation.name:
             case "deleted_vaults.begin_undelete":
                 over = {"vault": "back"}
-            case "deleted_vaults.get" | "deleted_vaults.get_operation_status":
+            case "deleted_vaults.get":
                 over = {"vault": "gone"}
+            case "deleted_vaults.get_operation_status":
+                over = {"vault": "gone", "operation": self.ended}
             case "vaults.begin_delete":
                 over = {"vault": "empty"}
             case "protected_items.delete":
@@ -164,9 +166,11 @@ def scene(client: Client, plane: Plane, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="module")
-def specs() -> Specs | None:
-    """Microsoft's documents; None where they are not at hand."""
-    return Specs.load() if location().is_dir() else None
+def specs() -> Specs:
+    """Microsoft's documents. Without them a test that wants them is skipped."""
+    if not location().is_dir():
+        pytest.skip(f"Microsoft's API documents are not at {location()}: set KEEPSTONE_SPECS to their folder")
+    return Specs.load()
 
 
 # --- what there is
@@ -362,7 +366,7 @@ def sound(answered: Answered) -> None:
 
 
 @pytest.mark.parametrize("operation", ARM, ids=_id)
-def test_every_operation_answers(operation: Operation, specs: Specs | None, scene: Scene) -> None:
+def test_every_operation_answers(operation: Operation, scene: Scene) -> None:
     path = scene.path(operation)
     answered = scene.client.ask(operation.verb, path, scene.body(operation.name))
 
@@ -378,10 +382,29 @@ def test_every_operation_answers(operation: Operation, specs: Specs | None, scen
     if answered.status == 202:
         assert {"azure-asyncoperation", "location"} <= set(answered.headers)
         assert answered.headers["retry-after"] == "1"
-    if specs is not None and answered.status < 300 and "/deletedVaults" not in operation.template:
-        allow = ["unknown"] if operation.name in WIDER else []
-        about = operation.verb, path, answered.status, answered.body, answered.headers
-        assert specs.check_response(*about, allow=allow) == []
+
+
+ONCE = {"backups.trigger", "job_cancellations.trigger"}
+PUBLISHED = [
+    one
+    for one in ARM
+    if (one.verb, one.template) in ACCEPTED
+    and one.verb != "DELETE"
+    and wanted(one) is None
+    and "/deletedVaults" not in one.template  # of a later version
+    and one.name not in ONCE
+]
+
+
+@pytest.mark.parametrize("operation", PUBLISHED, ids=_id)
+def test_an_answer_is_as_published(operation: Operation, scene: Scene, specs: Specs) -> None:
+    path = scene.path(operation)
+    answered = scene.client.ask(operation.verb, path, scene.body(operation.name))
+
+    allow = ["unknown"] if operation.name in WIDER else []
+    about = operation.verb, path, answered.status, answered.body, answered.headers
+    assert answered.status < 300
+    assert specs.check_response(*about, allow=allow) == []
 
 
 @pytest.mark.parametrize("operation", [one for one in ARM if one.template.startswith(VAULT)], ids=_id)
@@ -448,8 +471,9 @@ def test_a_body_that_is_no_json(scene: Scene, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", [[], "text", 7, {"properties": []}, {"properties": "text"}, {"properties": 7}])
-@pytest.mark.parametrize("operation", WRITING, ids=_id)
+@pytest.mark.parametrize("operation", [one for one in WRITING if one.name != "job_cancellations.trigger"], ids=_id)
 def test_a_body_of_another_kind(operation: Operation, body: Any, scene: Scene) -> None:
+    """Which no operation falls over; the one that is left out looks at no body, and has one job to cancel."""
     answered = scene.client.ask(operation.verb, scene.path(operation), body)
     sound(answered)
 

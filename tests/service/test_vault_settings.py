@@ -495,6 +495,20 @@ def test_the_other_region_says_that_it_is_not_there(client: Client, vault: str, 
     assert client.arm("GET", f"{vault}/backupProtectedItems", version="2021-11-15")["value"]
 
 
+@exercises("resource_guards.get_resources_in_resource_group", "resource_guards.get", "resource_guards.delete",
+           "resource_guards.get_disable_soft_delete_requests_objects")  # fmt: skip
+def test_there_are_no_resource_guards(client: Client, group: str) -> None:
+    guards = f"{client.path(group)}/providers/Microsoft.DataProtection/resourceGuards"
+    assert client.arm("GET", guards) == {"value": []}
+    for rest in ("one", "one/disableSoftDeleteRequests", "one/disableSoftDeleteRequests/default"):
+        refused = client.refused("GET", f"{guards}/{rest}", status=404)
+        assert refused.code == "ResourceNotFound"
+        assert "resource guard 'one'" in refused.message
+    client.arm("DELETE", f"{guards}/one", status=204)
+    elsewhere = client.refused("GET", guards.replace(group, "nowhere"), status=404)
+    assert elsewhere.code == "ResourceGroupNotFound"
+
+
 @exercises("security_pins.get", "vault_certificates.create", "jobs.export", "resource_guards.put")
 def test_what_comes_later_says_what_to_do_instead(client: Client, vault: str, group: str) -> None:
     for verb, path, hint in (

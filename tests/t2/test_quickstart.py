@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import shutil
 import stat
@@ -31,29 +32,44 @@ def _script(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module(name)
 
 
-def test_it_runs_again_and_leaves_a_store_to_go_on_with(tmp_path: Path) -> None:
-    place = tmp_path / "here"
-    stores = set()
-    for _ in range(2):
-        done = _run(place)
+def _keepstone(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "import sys; from keepstone.cli import main; sys.exit(main())", *arguments]
+    environment = {
+        **os.environ,
+        "KEEPSTONE_HOME": str(place / "home"),
+        "KEEPSTONE_DATA": str(place / "service"),
+        "KEEPSTONE_GROUP": "quickstart",
+        "KEEPSTONE_VAULT": "vault1",
+    }
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "Everything came back as it was" in done.stdout
-        assert "disk image: second backup" in done.stdout
-        assert "passphrase" not in done.stdout
-        (key,) = (place / "home" / "keys").iterdir()
-        assert stat.S_IMODE(key.stat().st_mode) == 0o600
-        stores.add(key.stem)
-    assert len(stores) == 2
-    assert sorted(path.name for path in place.iterdir()) == [
-        ".gitignore", "disk.img", "folder", "home", "made by make quickstart.txt", "store",
-    ]  # fmt: skip
-    listing = subprocess.run(
-        [sys.executable, "-c", "import sys; from keepstone.cli import main; sys.exit(main())", "store", "list", "-q"],
-        env={**os.environ, "KEEPSTONE_HOME": str(place / "home"), "KEEPSTONE_STORE": str(place / "store")},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert listing.stdout.count(str(place / "disk.img")) == 2
+
+def test_it_runs_again_and_leaves_a_vault_to_go_on_with(tmp_path: Path) -> None:
+    place = tmp_path / "here"
+    vaults = set()
+    try:
+        for _ in range(2):
+            done = _run(place)
+
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "Everything came back as it was" in done.stdout
+            assert "disk image: second backup" in done.stdout
+            assert "password" not in done.stdout
+            (key,) = (place / "service" / "keys").iterdir()
+            assert stat.S_IMODE(key.stat().st_mode) == 0o600
+            vaults.add(key.stem)
+        assert len(vaults) == 2
+        assert (place / "folder").is_dir()
+        assert (place / "disk.img").is_file()
+        assert not (place / "restored").exists()
+        listing = _keepstone(place, "item", "list", "--json")
+        assert listing.returncode == 0, listing.stderr
+        items = {item["properties"]["friendlyName"]: item["properties"] for item in json.loads(listing.stdout)}
+        assert items[str(place / "folder")]["extendedInfo"]["recoveryPointCount"] == 2
+        assert items["quickstart-machine"]["policyName"] == "HourlyMachines"
+    finally:
+        stopped = _keepstone(place, "down")
+    assert stopped.returncode == 0, stopped.stderr
 
 
 def test_it_spares_a_folder_that_it_did_not_make(tmp_path: Path) -> None:

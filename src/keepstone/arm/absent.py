@@ -27,14 +27,15 @@ _PROXY = f"{VAULT}/backupResourceGuardProxies/{{proxy}}"
 _LINK = f"{VAULT}/privateLinkResources/{{link}}"
 _CONNECTION = f"{VAULT}/privateEndpointConnections/{{connection}}"
 _STORAGE = f"{VAULT}/backupstorageconfig/vaultstorageconfig"
-_REQUESTS = (
-    "deleteResourceGuardProxyRequests",
-    "disableSoftDeleteRequests",
-    "updateProtectedItemRequests",
-    "updateProtectionPolicyRequests",
-    "deleteProtectedItemRequests",
-    "getBackupSecurityPINRequests",
-)
+# what a second person agrees to: the segment of the path, and within the names of the SDK's methods
+_REQUESTS = {
+    "deleteResourceGuardProxyRequests": "delete_resource_guard_proxy",
+    "disableSoftDeleteRequests": "disable_soft_delete",
+    "updateProtectedItemRequests": "update_protected_item",
+    "updateProtectionPolicyRequests": "update_protection_policy",
+    "deleteProtectedItemRequests": "delete_protected_item",
+    "getBackupSecurityPINRequests": "backup_security_pin",
+}
 # the commands of az that ask first whether a second person has to agree
 _GUARDED = (
     "backup vault create", "backup vault update", "backup vault delete", "backup vault backup-properties set",
@@ -82,8 +83,10 @@ _ONES: tuple[tuple[str, ...], ...] = (
      "calculation about recovery points"),
     ("GET", GUARD, "resource_guards.get", "resource guard", "dataprotection resource-guard show"),
     ("DELETE", GUARD, "resource_guards.delete", "resource guard", "dataprotection resource-guard delete"),
-    *(("GET", f"{GUARD}/{kind}", f"resource_guards.{kind}.list", "resource guard") for kind in _REQUESTS),
-    *(("GET", f"{GUARD}/{kind}/{{request}}", f"resource_guards.{kind}.get", "resource guard") for kind in _REQUESTS),
+    *(("GET", f"{GUARD}/{kind}", f"resource_guards.get_{name}_requests_objects", "resource guard")
+      for kind, name in _REQUESTS.items()),
+    *(("GET", f"{GUARD}/{kind}/{{request}}", f"resource_guards.get_default_{name}_requests_object", "resource guard")
+      for kind, name in _REQUESTS.items()),
 )  # fmt: skip
 
 

@@ -8,16 +8,19 @@ import sqlalchemy as sa
 from keepstone.arm.cloud import known_subscription
 from keepstone.arm.table import Call
 from keepstone.arm.vaults import find
-from keepstone.control import containers, items, points
+from keepstone.control import containers, groups, items, points
 
 __all__ = ["check_named"]
 
 
 def check_named(call: Call, connection: sa.Connection) -> None:
-    """`NotFound` where the subscription, the vault, the container, the item or the point of the path is not there."""
+    """`NotFound` where the subscription, the group, the vault, the container, the item or the point of the path is not
+    there."""
     names = call.names
     if "vault" not in names:
-        known_subscription(call)
+        subscription = known_subscription(call)
+        if "group" in names:
+            groups.find(connection, subscription, names["group"])
         return
     vault = find(call, connection)
     if "item" in names:

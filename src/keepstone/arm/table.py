@@ -94,7 +94,7 @@ class Operation:
     run: Callable[[Call], Answer]
     action: str = ""
     az: tuple[str, ...] = ()
-    since: str = "0.3"
+    since: str = "0.2"
     filtered: bool = False
 
 

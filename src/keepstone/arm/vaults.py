@@ -133,15 +133,18 @@ def delete(call: Call) -> Answer:
 def operation_status(call: Call) -> Answer:
     """Also for a vault that the operation deleted."""
     with call.plane.look() as connection:
-        return Answer(body=status_document(operations.find(connection, call.names["operation"], None), with_job=False))
+        there = _there(call, connection)
+        mine = None if there is None else there.id
+        found = operations.find(connection, call.names["operation"], mine)
+    return Answer(body=status_document(found, with_job=False))
 
 
 @table("GET", f"{VAULT}/operationResults/{{operation}}", "client.get_operation_result", action=_READ)
 def operation_result(call: Call) -> Answer:
     """The vault as it is now; nothing where the operation deleted it."""
     with call.plane.look() as connection:
-        operations.find(connection, call.names["operation"], None)
-        there = vaults.lookup(connection, call.names["subscription"], call.names["group"], call.names["vault"])
+        there = _there(call, connection)
+        operations.find(connection, call.names["operation"], None if there is None else there.id)
     return Answer(body=None if there is None else document(there))
 
 
@@ -177,7 +180,7 @@ def undelete(call: Call) -> Answer:
     with call.plane.change() as change:
         vault = vaults.find_deleted(change.connection, subscription, call.names["location"], call.names["vault"])
         back = vaults.undelete(change, vault, group.rstrip("/").rpartition("/")[2])
-        operations.record(change, back.id)
+        operations.record(change, None)
     return Answer(body=_deleted(vault))
 
 
@@ -187,6 +190,10 @@ def deleted_status(call: Call) -> Answer:
     """Of an undelete."""
     with call.plane.look() as connection:
         return Answer(body=status_document(operations.find(connection, call.names["operation"], None), with_job=False))
+
+
+def _there(call: Call, connection: Any) -> Vault | None:
+    return vaults.lookup(connection, call.names["subscription"], call.names["group"], call.names["vault"])
 
 
 def etag(changed: Any) -> str:

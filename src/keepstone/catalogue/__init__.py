@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from keepstone.catalogue.database import Database
-from keepstone.catalogue.rows import RECORDS, every, first, insert, save
+from keepstone.catalogue.rows import RECORDS, every, first, insert, one, save
 from keepstone.catalogue.tables import (
+    alerts,
     assignments,
     containers,
     facts,
@@ -14,6 +15,7 @@ from keepstone.catalogue.tables import (
     jobs,
     locks,
     metadata,
+    notices,
     operations,
     outbox,
     points,
@@ -21,12 +23,14 @@ from keepstone.catalogue.tables import (
     principals,
     resources,
     schedules,
+    targets,
     vaults,
 )
 
 __all__ = [
     "RECORDS",
     "Database",
+    "alerts",
     "assignments",
     "containers",
     "every",
@@ -38,6 +42,8 @@ __all__ = [
     "jobs",
     "locks",
     "metadata",
+    "notices",
+    "one",
     "operations",
     "outbox",
     "points",
@@ -46,5 +52,6 @@ __all__ = [
     "resources",
     "save",
     "schedules",
+    "targets",
     "vaults",
 ]

@@ -35,6 +35,7 @@ class Database:
         if self.is_sqlite:
             sa.event.listen(self.engine, "connect", _prepare)
             sa.event.listen(self.engine, "begin", _begin)
+        self._reading = self.engine.execution_options(**_READING)  # the same connections
 
     @contextmanager
     def change(self) -> Iterator[sa.Connection]:
@@ -45,7 +46,7 @@ class Database:
     @contextmanager
     def look(self) -> Iterator[sa.Connection]:
         """A transaction that only reads."""
-        with self.engine.connect().execution_options(**_READING) as connection:
+        with self._reading.connect() as connection:
             yield connection
 
     def close(self) -> None:
@@ -60,5 +61,7 @@ def _prepare(connection: Any, _: Any) -> None:
 
 
 def _begin(connection: sa.Connection) -> None:
-    reading = connection.get_execution_options().get("keepstone_reading")
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+    if connection.get_execution_options().get("keepstone_reading"):
+        connection.connection.dbapi_connection.execute("BEGIN")  # waits for nothing, and cannot fail
+    else:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

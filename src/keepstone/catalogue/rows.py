@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -32,7 +33,7 @@ from keepstone.vault import (
     folded,
 )
 
-__all__ = ["RECORDS", "every", "first", "insert", "read", "save", "values"]
+__all__ = ["RECORDS", "every", "first", "insert", "one", "read", "save", "values"]
 
 Record = TypeVar("Record")
 
@@ -68,6 +69,22 @@ def first(connection: sa.Connection, kind: type[Record], *where: sa.ColumnElemen
     """A record that all this is true of."""
     row = connection.execute(sa.select(RECORDS[kind]).where(*where).limit(1)).mappings().first()
     return None if row is None else kind(**row)
+
+
+def one(connection: sa.Connection, kind: type[Record], **values: Any) -> Record | None:
+    """The record whose columns have these values; None stands for no value. What `first` finds in four times the time,
+    for what every request asks."""
+    given = {name: value for name, value in values.items() if value is not None}
+    row = connection.execute(_statement(kind, frozenset(given), frozenset(values)), given).first()
+    return None if row is None else kind(**row._mapping)
+
+
+@cache
+def _statement(kind: type[Any], given: frozenset[str], asked: frozenset[str]) -> sa.Select[Any]:
+    """Made once: putting a statement together takes longer than carrying it out."""
+    table = RECORDS[kind]
+    where = [table.c[name] == sa.bindparam(name) if name in given else table.c[name].is_(None) for name in asked]
+    return sa.select(table).where(*where).limit(1)
 
 
 def every(

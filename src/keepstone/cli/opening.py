@@ -77,7 +77,7 @@ class Opening:
         env, cache = self.env(), self.settings().cache
         storage = FolderStorage(env, self.place)
         if self.kit is not None:
-            return Store.open_by_kit(env, storage, self._open_kit(self.kit), cache=cache)
+            return Store.open_by_kit(env, storage, self.opened_kit(), cache=cache)
         return Store.open(env, storage, self._providers(env, storage), cache=cache)
 
     def _providers(self, env: Env, storage: FolderStorage) -> list[KeyProvider]:
@@ -102,13 +102,15 @@ class Opening:
                 f"there is no Keepstone store in {self.place}; check the path, or make one with `keepstone store init`"
             ) from error
 
-    def _open_kit(self, path: Path) -> Kit:
+    def opened_kit(self) -> Kit:
+        """The recovery kit, which is given. `WrongKey`, `CorruptObject`, and what else `open_kit` raises."""
         from keepstone.errors import CorruptObject, UnsupportedFormat, WrongKey
 
+        assert self.kit is not None
         try:
-            return self._read_kit(path)
+            return self._read_kit(self.kit)
         except (CorruptObject, UnsupportedFormat, WrongKey) as error:
-            raise type(error)(f"{path}: {error}") from error
+            raise type(error)(f"{self.kit}: {error}") from error
 
     def _read_kit(self, path: Path) -> Kit:
         from keepstone.crypto import open_kit

@@ -41,6 +41,7 @@ INTERRUPTED = 130
         "vault": ("keepstone.cli.client.vault:vault", "Vaults."),
         "policy": ("keepstone.cli.client.policy:policy", "When items are backed up, and how long points are kept."),
         "container": ("keepstone.cli.client.container:container", "Machines, and whatever else holds items."),
+        "vm": ("keepstone.cli.client.vm:vm", "Virtual machines that are disk images of the service's machine."),
         "item": ("keepstone.cli.client.item:item", "Protected items."),
         "protection": ("keepstone.cli.client.protection:protection", "Protect items, back them up, and stop it again."),
         "recoverypoint": ("keepstone.cli.client.recoverypoint:recoverypoint", "Recovery points of an item."),

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from keepstone.catalogue import containers, every, first, items, points, vaults
 from keepstone.control import containers as machines
-from keepstone.control import locks, policies, schedules, sources
+from keepstone.control import jobs, locks, policies, schedules, sources
 from keepstone.control.plane import Change, Plane
 from keepstone.errors import Conflict, GuardRefused, InvalidRequest, NotFound, Unsupported
 from keepstone.jobs import BACKUP
@@ -90,8 +90,9 @@ def listing(
     if identity:
         query = query.where(sa.tuple_(items.c.key, items.c.id) > sa.tuple_(sa.literal(key), sa.literal(UUID(identity))))
     found = [Item(**row) for row in connection.execute(query).mappings()]
-    held = {one.id: one for one in every(connection, Container, containers.c.vault == vault.id)}
-    known = {one.id: one for one in every(connection, StoredPolicy, stored.c.vault == vault.id)}
+    # of this page alone: a vault may have ten thousand
+    held = {one.id: one for one in every(connection, Container, containers.c.id.in_({item.container for item in found}))}
+    known = {one.id: one for one in every(connection, StoredPolicy, stored.c.id.in_({item.policy for item in found}))}
     return [(item, held[item.container], known.get(item.policy) if item.policy else None) for item in found]
 
 
@@ -208,7 +209,7 @@ def work(
     change: Change, vault: Vault, held: Container, item: Item, operation: str, activity: str, about: dict[str, Any]
 ) -> UUID:
     """Ask a worker for something; the job."""
-    arguments = _facts(held, item) | about
+    arguments = jobs.about(held, item) | about
     return change.plane.queue.enqueue(
         change.connection, operation, arguments, vault=vault.id, item=item.id, activity=activity
     )
@@ -334,20 +335,9 @@ def _in_progress(item: Item) -> Conflict:
     return error
 
 
-def _facts(held: Container, item: Item) -> dict[str, Any]:
-    """What a job says of its item, also when that is gone."""
-    return {
-        "entity": item.friendly,
-        "management": item.management,
-        "workload": item.workload,
-        "container": held.name,
-        "machine": held.friendly,
-    }
-
-
 def _done(change: Change, held: Container, item: Item, operation: str, activity: str, about: dict[str, Any]) -> UUID:
     """The job of something that the request itself has done."""
-    arguments = _facts(held, item) | {"user": True, "properties": about}
+    arguments = jobs.about(held, item) | {"user": True, "properties": about}
     return change.plane.queue.record(
         change.connection, operation, arguments, vault=item.vault, item=item.id, activity=activity
     )

@@ -58,13 +58,13 @@ def record(
 
 
 def find(connection: sa.Connection, name: str, vault: UUID | None) -> Operation:
-    """An operation of this vault by its name. `NotFound`."""
+    """An operation by its name: of this vault, or of none, as those are that made an end of theirs. `NotFound`."""
     try:
         mine = operations.c.id == UUID(name)
     except ValueError:
         mine = sa.false()
     row = connection.execute(sa.select(operations).where(mine)).mappings().first()
-    if row is None or (vault is not None and row["vault"] not in (vault, None)):
+    if row is None or row["vault"] not in (vault, None):
         raise NotFound(f"There is no operation '{name}'; it is kept for {_KEPT.days} days")
     return Operation(**row)
 

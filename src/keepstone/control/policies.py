@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from keepstone.catalogue import every, first, items, policies
@@ -61,7 +63,8 @@ def listing(
 
 def counts(connection: sa.Connection, vault: Vault) -> dict[Any, int]:
     """How many items each policy has, by its id."""
-    query = sa.select(items.c.policy, sa.func.count()).where(items.c.vault == vault.id).group_by(items.c.policy)
+    mine = items.c.policy.in_(sa.select(policies.c.id).where(policies.c.vault == vault.id))
+    query = sa.select(items.c.policy, sa.func.count()).where(mine).group_by(items.c.policy)
     return dict(connection.execute(query).all())
 
 
@@ -72,7 +75,13 @@ def items_of(connection: sa.Connection, policy: StoredPolicy) -> list[Item]:
 
 def parsed(policy: StoredPolicy) -> Policy:
     """What it says."""
-    return read_policy(policy.name, policy.properties)
+    return _parsed(policy.name, msgspec.json.encode(policy.properties))
+
+
+@lru_cache(maxsize=256)
+def _parsed(name: str, properties: bytes) -> Policy:
+    """The same policy is read for each of its items."""
+    return read_policy(name, msgspec.json.decode(properties))
 
 
 def put(change: Change, vault: Vault, name: str, properties: Mapping[str, Any]) -> tuple[StoredPolicy, bool]:

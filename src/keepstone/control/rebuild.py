@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -32,7 +33,7 @@ from keepstone.control.installation import Installation
 from keepstone.control.items import PROTECTED
 from keepstone.control.plane import Change, Place
 from keepstone.crypto import Kit
-from keepstone.errors import Conflict, KeepstoneError, StoreMissing, UsageError
+from keepstone.errors import Conflict, CorruptObject, KeepstoneError, ObjectMissing, StoreMissing, UsageError
 from keepstone.objects import FolderStorage
 from keepstone.store import Point, Store
 from keepstone.vault import (
@@ -77,9 +78,14 @@ def rebuild(installation: Installation, place: Path, kit: Kit) -> Rebuilt:
     env = installation.env
     _check_place(installation.root, place)
     store = Store.open_by_kit(env, FolderStorage(env, place), kit)
-    state = read_state(store.journal)
+    state = _state(store)
     vault = _vault(state, store, env.utc())
     found, warnings = _points(state, store)
+    if vault.purge is not None:
+        warnings.append(
+            f"the vault was deleted; take it back until {vault.purge:%Y-%m-%d %H:%M} UTC with "
+            f"`az backup deleted-vault undelete`, or it is destroyed then"
+        )
     with closing(installation.prepare()) as database:
         is_new = _check(database, vault)
         installation.stores.adopt(vault.id, f"vault {vault.path}", place, kit)
@@ -110,6 +116,16 @@ def _check_place(root: Path, place: Path) -> None:
         )
 
 
+def _state(store: Store) -> State:
+    try:
+        return read_state(store.journal)
+    except (CorruptObject, ObjectMissing) as error:
+        raise type(error)(
+            f"{error}. Without it there is no vault, but its points are there: `keepstone store restore --kit` "
+            "restores them"
+        ) from error
+
+
 def _vault(state: State, store: Store, now: datetime) -> Vault:
     """The vault of the store. One that was deleted can be taken back for a while, whatever its time was."""
     mine = [one for one in state.records[Vault] if one.id.hex == store.descriptor.store]
@@ -138,10 +154,11 @@ def _points(state: State, store: Store) -> tuple[list[tuple[RecoveryPoint, Point
     warnings = [f"the recovery point {commit} is damaged, and left out: {error}" for commit, error in damaged]
     if strange:
         names = sorted({point.record.item for point in strange})
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         warnings.append(
-            f"{len(strange)} recovery points are of items that the journal does not know ({', '.join(names[:5])}{more}):"
-            " its last entries are lost. They stay in the store; `keepstone store list` shows them"
+            f"{len(strange)} recovery points are of items that the journal does not know ({some}): they were made "
+            "without the service, or its last entries are lost. They stay in the store, where `keepstone store list` "
+            "shows them"
         )
     return found, warnings
 
@@ -181,8 +198,11 @@ def _write(change: Change, vault: Vault, state: State, found: Sequence[tuple[Rec
     for one in (vault, *records[StoredPolicy], *records[Container]):
         insert(connection, one)
     stored = {policy.id: policy for policy in records[StoredPolicy]}
+    by_item: dict[UUID, list[tuple[RecoveryPoint, Point]]] = {}
+    for row, point in found:
+        by_item.setdefault(row.item, []).append((row, point))
     for item in records[Item]:
-        insert(connection, _backed_up(item, [(row, point) for row, point in found if row.item == item.id]))
+        insert(connection, _backed_up(item, by_item.get(item.id, [])))
         if item.state == PROTECTED and item.deleted is None and item.policy is not None:
             schedules.plan(change, item, policies.parsed(stored[item.policy]))
     for row, _ in found:

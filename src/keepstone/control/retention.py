@@ -11,21 +11,41 @@ Invariants
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
 
-from keepstone.catalogue import every, first, items, points, policies, vaults
+from keepstone.catalogue import every, items, points, policies, vaults
 from keepstone.control import policies as stored
 from keepstone.control.plane import Plane
 from keepstone.errors import PointNotFound
-from keepstone.vault import Item, Kept, Policy, RecoveryPoint, StoredPolicy, Vault, judge, zone
+from keepstone.vault import Kept, Policy, RecoveryPoint, StoredPolicy, Vault, judge, zone
 
-__all__ = ["apply", "judged", "remove", "sweep"]
+__all__ = ["Judged", "apply", "judged", "remove", "sweep"]
+
+_TOGETHER = 25
+"""Items that one transaction reads, and whose dates one transaction writes: it has the lock for some milliseconds."""
 
 
-def judged(policy: Policy, found: Sequence[RecoveryPoint]) -> dict[str, Kept]:
+class Judged(NamedTuple):
+    """What is read of a point to judge it, for there may be a million; the columns of the same names."""
+
+    item: UUID
+    name: str
+    commit_id: str
+    type: str
+    made: datetime
+    own: datetime | None
+    until: datetime | None
+    rule: str | None
+    locked: datetime | None
+
+
+def judged(policy: Policy, found: Sequence[RecoveryPoint] | Sequence[Judged]) -> dict[str, Kept]:
     """What a policy says of points, by their names. Each type of backup has a retention of its own; a point of a type
     that the policy does not have any more is judged as a full one."""
     kept: dict[str, Kept] = {}
@@ -38,20 +58,9 @@ def judged(policy: Policy, found: Sequence[RecoveryPoint]) -> dict[str, Kept]:
     return kept
 
 
-def apply(plane: Plane, vault: Vault, item: UUID) -> list[RecoveryPoint]:
+def apply(plane: Plane, vault: Vault, item: UUID) -> list[Judged]:
     """Judge the points of an item anew, and remove those whose time is over; these."""
-    with plane.look() as connection:
-        subject = first(connection, Item, items.c.id == item)
-        if subject is None or subject.policy is None or subject.deleted is not None:
-            return []
-        policy = first(connection, StoredPolicy, policies.c.id == subject.policy)
-        found = every(connection, RecoveryPoint, points.c.item == item)
-    if policy is None or not found:
-        return []
-    immutable = vault.properties["securitySettings"]["immutabilitySettings"]["state"] != "Disabled"
-    over = _settle(plane, judged(stored.parsed(policy), found), found, immutable)
-    remove(plane, vault.id, over)
-    return over
+    return _apply(plane, vault, [item])
 
 
 def sweep(plane: Plane) -> int:
@@ -63,12 +72,12 @@ def sweep(plane: Plane) -> int:
         with plane.look() as connection:
             query = sa.select(items.c.id).where(items.c.vault == vault.id, items.c.policy.is_not(None))
             mine = connection.execute(query).scalars().all()
-        for item in mine:
-            gone += len(apply(plane, vault, item))
+        for at in range(0, len(mine), _TOGETHER):
+            gone += len(_apply(plane, vault, mine[at : at + _TOGETHER]))
     return gone
 
 
-def remove(plane: Plane, vault: UUID, gone: Iterable[RecoveryPoint]) -> None:
+def remove(plane: Plane, vault: UUID, gone: Iterable[RecoveryPoint | Judged]) -> None:
     """Remove points for ever."""
     for point in gone:
         store = plane.stores.open(vault)
@@ -83,14 +92,38 @@ def remove(plane: Plane, vault: UUID, gone: Iterable[RecoveryPoint]) -> None:
             connection.execute(points.delete().where(*mine))
 
 
+def _apply(plane: Plane, vault: Vault, subjects: Sequence[UUID]) -> list[Judged]:
+    with plane.look() as connection:
+        wanted = items.c.id.in_(subjects), items.c.policy.is_not(None), items.c.deleted.is_(None)
+        chosen: dict[UUID, UUID] = dict(connection.execute(sa.select(items.c.id, items.c.policy).where(*wanted)).all())
+        known = {one.id: one for one in every(connection, StoredPolicy, policies.c.id.in_(set(chosen.values())))}
+        columns = [points.c[name] for name in Judged._fields]
+        found: dict[UUID, list[Judged]] = defaultdict(list)
+        for row in connection.execute(sa.select(*columns).where(points.c.item.in_(chosen))):
+            found[row[0]].append(Judged(*row))
+    immutable = vault.properties["securitySettings"]["immutabilitySettings"]["state"] != "Disabled"
+    over: list[Judged] = []
+    changed: list[dict[str, Any]] = []
+    for item, mine in found.items():
+        _settle(plane, judged(stored.parsed(known[chosen[item]]), mine), mine, immutable, over, changed)
+    if changed:
+        _write(plane, changed)
+    remove(plane, vault.id, over)
+    return over
+
+
 def _settle(
-    plane: Plane, kept: dict[str, Kept], found: Sequence[RecoveryPoint], immutable: bool
-) -> list[RecoveryPoint]:
-    """Write down what was judged; the points whose time is over. In an immutable vault a changed policy makes no
-    point's time shorter."""
+    plane: Plane,
+    kept: dict[str, Kept],
+    found: Sequence[Judged],
+    immutable: bool,
+    over: list[Judged],
+    changed: list[dict[str, Any]],
+) -> None:
+    """Gathers the points of an item whose time is over, and what is to be written down. In an immutable vault a changed
+    policy makes no point's time shorter."""
     now = plane.env.utc()
     newest = max(found, key=lambda point: (point.made, point.name))
-    changed, over = [], []
     for point in found:
         verdict = kept[point.name]
         until = verdict.until or point.made  # one for which no rule speaks may go
@@ -102,10 +135,10 @@ def _settle(
         rule = str(reason) if reason is not None else None
         if until != point.until or rule != point.rule:
             changed.append({"item_": point.item, "name_": point.name, "until_": until, "rule_": rule})
-    if changed:
-        mine = points.c.item == sa.bindparam("item_"), points.c.name == sa.bindparam("name_")
-        with plane.database.change() as connection:
-            connection.execute(
-                points.update().where(*mine).values(until=sa.bindparam("until_"), rule=sa.bindparam("rule_")), changed
-            )
-    return over
+
+
+def _write(plane: Plane, changed: list[dict[str, Any]]) -> None:
+    mine = points.c.item == sa.bindparam("item_"), points.c.name == sa.bindparam("name_")
+    dates: dict[str, Any] = {"until": sa.bindparam("until_"), "rule": sa.bindparam("rule_")}
+    with plane.database.change() as connection:
+        connection.execute(points.update().where(*mine).values(**dates), changed)

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
-from keepstone.catalogue import first, items, policies, schedules
+from keepstone.catalogue import containers, every, items, policies, schedules
+from keepstone.control.jobs import about
 from keepstone.control.plane import Change
-from keepstone.jobs import Plans
-from keepstone.vault import BackupType, Item, Policy, Schedule, StoredPolicy, read_policy, zone
+from keepstone.jobs import Plan, Plans
+from keepstone.vault import Container, Item, Policy, StoredPolicy, read_policy, zone
 
 __all__ = ["ItemPlans", "drop", "plan"]
 
@@ -33,14 +34,19 @@ def drop(change: Change, item: Item) -> None:
 
 
 class ItemPlans(Plans):
-    """What the scheduler asks: the schedule of an item's policy as it is now."""
+    """What the scheduler asks: the schedules of items' policies as they are now."""
 
-    def schedule(self, connection: sa.Connection, item: UUID, part: str) -> tuple[Schedule, ZoneInfo] | None:
-        query = sa.select(items.c.policy).where(items.c.id == item, items.c.deleted.is_(None))
-        identity = connection.execute(query).scalar()
-        stored = first(connection, StoredPolicy, policies.c.id == identity) if identity is not None else None
-        if stored is None:
-            return None
-        policy = read_policy(stored.name, stored.properties)
-        found = policy.part(BackupType(part))
-        return None if found is None else (found.schedule, zone(policy.zone))
+    def of(self, connection: sa.Connection, parts: Sequence[tuple[UUID, str]]) -> Mapping[tuple[UUID, str], Plan]:
+        wanted = items.c.id.in_({item for item, _ in parts}), items.c.policy.is_not(None), items.c.deleted.is_(None)
+        found = every(connection, Item, *wanted)
+        stored = every(connection, StoredPolicy, policies.c.id.in_({item.policy for item in found}))
+        known = {policy.id: read_policy(policy.name, policy.properties) for policy in stored}
+        held = every(connection, Container, containers.c.id.in_({item.container for item in found}))
+        machines = {container.id: container for container in held}
+        return {
+            (item.id, str(part.type)): Plan(part.schedule, zone(policy.zone), about(machines[item.container], item))
+            for item in found
+            if item.policy is not None
+            for policy in [known[item.policy]]
+            for part in policy.parts
+        }

@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from keepstone.catalogue import every, first, items, outbox, vaults
+from keepstone.catalogue import every, first, items, one, outbox, vaults
 from keepstone.control import groups, locks
 from keepstone.control.plane import Change, Plane
 from keepstone.errors import Conflict, InvalidRequest, NotEmpty, NotFound
@@ -25,14 +25,8 @@ __all__ = ["create", "delete", "deleted", "find", "find_deleted", "listing", "lo
 
 def lookup(connection: sa.Connection, subscription: str, group: str, name: str) -> Vault | None:
     """The vault of this name; None where there is none."""
-    return first(
-        connection,
-        Vault,
-        vaults.c.subscription == folded(subscription),
-        vaults.c.group_key == folded(group),
-        vaults.c.key == folded(name),
-        vaults.c.deleted.is_(None),
-    )
+    keys = {"subscription": folded(subscription), "group_key": folded(group), "key": folded(name)}
+    return one(connection, Vault, **keys, deleted=None)
 
 
 def find(connection: sa.Connection, subscription: str, group: str, name: str) -> Vault:

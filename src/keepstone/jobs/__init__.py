@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from keepstone.jobs.queue import ATTEMPTS, LEASE, Claim, JobQueue, Status
-from keepstone.jobs.scheduler import BACKUP, Plans, Scheduler
+from keepstone.jobs.queue import ATTEMPTS, LEASE, Claim, JobQueue, Status, Wanted
+from keepstone.jobs.scheduler import BACKUP, Plan, Plans, Scheduler
 from keepstone.jobs.worker import Context, Handler, Worker
 
 __all__ = [
@@ -15,8 +15,10 @@ __all__ = [
     "Context",
     "Handler",
     "JobQueue",
+    "Plan",
     "Plans",
     "Scheduler",
     "Status",
+    "Wanted",
     "Worker",
 ]

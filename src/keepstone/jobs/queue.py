@@ -32,7 +32,7 @@ from keepstone.catalogue import Database, jobs
 from keepstone.env import Env
 from keepstone.errors import JobLost, JobNotFound
 
-__all__ = ["ATTEMPTS", "LEASE", "Claim", "JobQueue", "Status"]
+__all__ = ["ATTEMPTS", "LEASE", "Claim", "JobQueue", "Status", "Wanted"]
 
 ATTEMPTS = 5
 """How many workers may die on one job."""
@@ -69,6 +69,16 @@ class Claim:
     state: dict[str, Any] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A job that is asked for. `due`: from when on it may run; None: at once."""
+
+    vault: UUID
+    item: UUID | None
+    arguments: dict[str, Any]
+    due: datetime | None = None
+
+
 class JobQueue:
     """Safe for several threads and processes."""
 
@@ -90,25 +100,33 @@ class JobQueue:
         activity: str | None = None,
     ) -> UUID:
         """Ask for a job, within the caller's transaction; its id."""
-        now = self._env.utc()
-        identity = UUID(bytes=self._env.random(16), version=4)
-        connection.execute(
-            jobs.insert().values(
-                id=identity,
-                vault=vault,
-                item=item,
-                operation=operation,
-                arguments=arguments,
-                status=Status.QUEUED,
-                priority=priority,
-                created=now,
-                due=due or now,
-                token=0,
-                attempt=0,
-                activity=activity,
-            )
-        )
+        wanted = Wanted(vault, item, arguments, due)
+        row = self._row(operation, wanted) | {"priority": priority, "activity": activity}
+        connection.execute(jobs.insert(), row)
+        identity: UUID = row["id"]
         return identity
+
+    def enqueue_all(self, connection: sa.Connection, operation: str, wanted: Collection[Wanted]) -> None:
+        """Ask for many jobs, within the caller's transaction."""
+        if wanted:
+            connection.execute(jobs.insert(), [self._row(operation, one) for one in wanted])
+
+    def _row(self, operation: str, wanted: Wanted) -> dict[str, Any]:
+        now = self._env.utc()
+        return {
+            "id": UUID(bytes=self._env.random(16), version=4),
+            "vault": wanted.vault,
+            "item": wanted.item,
+            "operation": operation,
+            "arguments": wanted.arguments,
+            "management": wanted.arguments.get("management"),
+            "status": Status.QUEUED,
+            "priority": 0,
+            "created": now,
+            "due": wanted.due or now,
+            "token": 0,
+            "attempt": 0,
+        }
 
     def record(
         self,
@@ -132,6 +150,12 @@ class JobQueue:
         mine = jobs.c.item == item, jobs.c.operation == operation, jobs.c.status.in_((Status.QUEUED, *_HELD))
         rows = connection.execute(sa.select(jobs.c.arguments).where(*mine)).scalars()
         return any(arguments.get("part") == part for arguments in rows)
+
+    def open_parts(self, connection: sa.Connection, operation: str) -> set[tuple[UUID | None, str]]:
+        """All items, and the parts of their policies, for which a job of this kind waits or goes on."""
+        mine = jobs.c.operation == operation, jobs.c.status.in_((Status.QUEUED, *_HELD))
+        rows = connection.execute(sa.select(jobs.c.item, jobs.c.arguments).where(*mine))
+        return {(item, arguments.get("part", "")) for item, arguments in rows}
 
     def waiting(self, operations: Collection[str]) -> bool:
         """Whether `claim` would find one: only a read, for those who look often."""

@@ -9,8 +9,10 @@ all that can be had. An item whose last run still waits or goes on gets no secon
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -18,21 +20,30 @@ import sqlalchemy as sa
 
 from keepstone.catalogue import Database, schedules
 from keepstone.env import Env
-from keepstone.jobs.queue import JobQueue
+from keepstone.jobs.queue import JobQueue, Wanted
 from keepstone.vault import Schedule
 
-__all__ = ["BACKUP", "Plans", "Scheduler"]
+__all__ = ["BACKUP", "Plan", "Plans", "Scheduler"]
 
 BACKUP = "Backup"
 """The operation that it asks for; its arguments name the `part` of the policy."""
 _BATCH = 500
 
 
-class Plans(Protocol):
-    """Where the scheduler learns when an item is to be backed up."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """When an item is backed up: a schedule and the time zone of its times. `about`: what the job says of the item."""
 
-    def schedule(self, connection: sa.Connection, item: UUID, part: str) -> tuple[Schedule, ZoneInfo] | None:
-        """The schedule of this part of the item's policy, and its time zone; None where there is none any more."""
+    schedule: Schedule
+    rules: ZoneInfo
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Plans(Protocol):
+    """Where the scheduler learns when items are to be backed up."""
+
+    def of(self, connection: sa.Connection, parts: Sequence[tuple[UUID, str]]) -> Mapping[tuple[UUID, str], Plan]:
+        """The plans of these items, each for a part of its policy; without those that there are none for any more."""
 
 
 class Scheduler:
@@ -49,11 +60,8 @@ class Scheduler:
         row, where the policy has no such part."""
         mine = schedules.c.item == item, schedules.c.part == part
         connection.execute(schedules.delete().where(*mine))
-        found = self._plans.schedule(connection, item, part)
-        if found is None:
-            return None
-        schedule, rules = found
-        due = next(schedule.runs(self._env.utc(), rules), None)
+        found = self._plans.of(connection, [(item, part)]).get((item, part))
+        due = None if found is None else next(found.schedule.runs(self._env.utc(), found.rules), None)
         if due is not None:
             connection.execute(schedules.insert().values(vault=vault, item=item, part=part, due=due))
         return due
@@ -69,20 +77,41 @@ class Scheduler:
                 return made
 
     def _batch(self, connection: sa.Connection) -> tuple[int, int]:
+        now = self._env.utc()
         due = (
             sa.select(schedules)
-            .where(schedules.c.due <= self._env.utc())
+            .where(schedules.c.due <= now)
             .order_by(schedules.c.due)
             .limit(_BATCH)
             .with_for_update(skip_locked=True)
         )
-        rows = connection.execute(due).mappings().all()
-        asked = 0
-        for row in rows:
-            vault, item, part = row["vault"], row["item"], row["part"]
-            if self.plan(connection, vault, item, part) is None:
+        rows = {(row["item"], row["part"]): row for row in connection.execute(due).mappings()}
+        if not rows:
+            return 0, 0
+        plans = self._plans.of(connection, list(rows))
+        following = _following({(plan.schedule, plan.rules) for plan in plans.values()}, now)
+        busy = self._queue.open_parts(connection, BACKUP)
+        moved, over, wanted = [], [], []
+        for (item, part), row in rows.items():
+            plan = plans.get((item, part))
+            run = None if plan is None else following[plan.schedule, plan.rules]
+            if plan is None or run is None:
+                over.append({"item_": item, "part_": part})
                 continue
-            if not self._queue.is_open(connection, item, BACKUP, part):
-                self._queue.enqueue(connection, BACKUP, {"part": part}, vault=vault, item=item, due=row["due"])
-                asked += 1
-        return asked, len(rows)
+            moved.append({"item_": item, "part_": part, "due_": run})
+            if (item, part) not in busy:
+                wanted.append(Wanted(row["vault"], item, {"part": part, **plan.about}, row["due"]))
+        mine = schedules.c.item == sa.bindparam("item_"), schedules.c.part == sa.bindparam("part_")
+        if moved:
+            connection.execute(schedules.update().where(*mine).values(due=sa.bindparam("due_")), moved)
+        if over:
+            connection.execute(schedules.delete().where(*mine), over)
+        self._queue.enqueue_all(connection, BACKUP, wanted)
+        return len(wanted), len(rows)
+
+
+def _following(
+    schedules: set[tuple[Schedule, ZoneInfo]], now: datetime
+) -> dict[tuple[Schedule, ZoneInfo], datetime | None]:
+    """The next run of each; a thousand items have few policies."""
+    return {(schedule, rules): next(schedule.runs(now, rules), None) for schedule, rules in schedules}

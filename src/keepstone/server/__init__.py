@@ -6,12 +6,12 @@ Who holds the folder's lock is the server (`instance.py`). It starts the workers
 
 from __future__ import annotations
 
-from pathlib import Path
+import pathlib
 
 __all__ = ["serve"]
 
 
-def serve(root: Path, host: str, port: int, *, workers: int = 1) -> None:
+def serve(root: pathlib.Path, host: str, port: int, *, workers: int = 1) -> None:
     """Serve the installation in `root`, which has begun, in this process until a signal says to stop."""
     from keepstone.server.starting import Start
 

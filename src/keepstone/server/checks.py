@@ -162,11 +162,14 @@ def _newest() -> str | None:
 
 
 def _intact(database: Database) -> None:
-    with database.look() as connection:
-        found = connection.exec_driver_sql("pragma quick_check(5)").scalars().all()
-    if found != ["ok"]:
+    try:
+        with database.look() as connection:
+            found = "; ".join(map(str, connection.exec_driver_sql("pragma quick_check(5)").scalars()))
+    except sa.exc.DatabaseError as error:
+        found = _sentence(error)
+    if found != "ok":
         raise _Wrong(
-            f"the database is damaged: {'; '.join(map(str, found))}",
+            f"the database is damaged: {found}",
             "stop the service and put back a copy of keepstone.db from before; the vaults' stores are whole without it",
         )
 

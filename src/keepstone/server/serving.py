@@ -20,10 +20,10 @@ from types import FrameType
 import uvicorn
 
 from keepstone.arm.service import Service
-from keepstone.control import operations, vaults
 from keepstone.control.installation import Installation
 from keepstone.control.plane import Plane
 from keepstone.control.schedules import ItemPlans
+from keepstone.control.upkeep import chores
 from keepstone.jobs import Scheduler
 from keepstone.server.address import Address
 from keepstone.server.front import Front
@@ -36,6 +36,7 @@ __all__ = ["Serving"]
 _log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PATIENCE = 10  # seconds that requests in flight have
+_OFTEN = 60.0  # seconds: a chore of this pace has to be short
 _IDLE = 75  # seconds that a connection stays open without a request: longer than clients pause between two polls
 
 
@@ -71,38 +72,40 @@ class Serving:
             timeout_graceful_shutdown=_PATIENCE,
         )
         self._server = _Server(config, self._workers.tell)
-        self._rounds = [
-            Rounds(env, "scheduler", [Chore("asking for what is due", 1, _scheduler(plane).tick)]),
-            Rounds(env, "housekeeping", [*_chores(plane), Chore("renewing the certificate", 3600, self._renew)]),
-        ]
+        self._rounds = _rounds(plane, [Chore("renewing the certificate", 3600, self.renew)])
 
     def run(self, listener: socket.socket, ready: Callable[[], None]) -> None:
-        """Until a signal says to stop."""
-        with self._signals():
+        """Until a signal says to stop, or `stop`. `ready` is called when it answers."""
+
+        def begin() -> None:
+            _log.info("answers at %s", self._address.url)
             self._workers.start()
             for rounds in self._rounds:
                 rounds.start()
-            self._server.ready = self._tell(ready)
+            ready()
+
+        self._server.ready = begin
+        with self._signals():
             try:
                 self._server.run(sockets=[listener])
             finally:
                 for rounds in self._rounds:
                     rounds.stop()
                 self._workers.stop()
+                for rounds in self._rounds:
+                    rounds.finish(_PATIENCE)
                 self._plane.database.close()
         _log.info("stopped")
 
-    def _tell(self, ready: Callable[[], None]) -> Callable[[], None]:
-        def tell() -> None:
-            _log.info("answers at %s", self._address.url)
-            ready()
-
-        return tell
+    def stop(self) -> None:
+        """Ask it to stop; asked again, it does not wait for requests."""
+        self._server.force_exit = self._server.should_exit
+        self._server.should_exit = True
 
     def _restarted(self) -> None:
         self._metrics.restarted()
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
         """Where the certificate does not do much longer, connections from now on get a new one."""
         certificate, _ = self._certificate
         before = certificate.read_bytes()
@@ -116,8 +119,7 @@ class Serving:
         """Signals that stop the server, from here on."""
 
         def stop(number: int, frame: FrameType | None) -> None:
-            self._server.force_exit = self._server.should_exit
-            self._server.should_exit = True
+            self.stop()
 
         before = {}
         if threading.current_thread() is threading.main_thread():
@@ -160,19 +162,12 @@ class _Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(context.load_cert_chain, str(certificate), str(key))
 
 
-def _scheduler(plane: Plane) -> Scheduler:
-    return Scheduler(plane.database, plane.queue, plane.env, ItemPlans())
-
-
-def _chores(plane: Plane) -> list[Chore]:
-    """What keeps the installation tidy."""
-
-    def forget() -> None:
-        with plane.change() as change:
-            operations.forget(change)
-
+def _rounds(plane: Plane, own: Sequence[Chore]) -> list[Rounds]:
+    """Threads for what has to be done again and again: what takes long is in nobody else's way."""
+    scheduler = Scheduler(plane.database, plane.queue, plane.env, ItemPlans())
+    every = [Chore(*chore) for chore in chores(plane)]
     return [
-        Chore("writing the journals of vaults", 60, plane.journal.ship_all),
-        Chore("forgetting old operations", 60, forget),
-        Chore("destroying deleted vaults whose time has passed", 60, lambda: vaults.purge(plane)),
+        Rounds(plane.env, "scheduler", [Chore("asking for what is due", 1, scheduler.tick)]),
+        Rounds(plane.env, "housekeeping", [chore for chore in every if chore.every <= _OFTEN]),
+        Rounds(plane.env, "upkeep", [*own, *(chore for chore in every if chore.every > _OFTEN)]),
     ]

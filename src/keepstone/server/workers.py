@@ -86,14 +86,15 @@ class Workers:
         """Tell them to stop, wait until they have, and end those that have not after `PATIENCE` seconds."""
         self.tell()
         until = self._env.boot_time() + int(PATIENCE * 1e9)
-        for thread in self._threads:
+        begun = [thread for thread in self._threads if thread.ident is not None]
+        for thread in begun:
             thread.join(max(0.0, (until - self._env.boot_time()) / 1e9))
         with self._lock:
             for name, process in self._processes.items():
                 if process.poll() is None:
                     _log.error("%s has not stopped within %.0f seconds and is killed", name, PATIENCE)
                     process.kill()
-        for thread in self._threads:
+        for thread in begun:
             thread.join()
 
     def _look_after(self, name: str) -> None:

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from keepstone.errors import InvalidPolicy
@@ -78,7 +79,8 @@ class Duration:
                 return moment + timedelta(weeks=self.count)
             months = self.count * (12 if self.unit is Unit.YEARS else 1) + moment.month - 1
             year, month = moment.year + months // 12, months % 12 + 1
-            return moment.replace(year=year, month=month, day=min(moment.day, monthrange(year, month)[1]))
+            day = moment.day if moment.day <= 28 else min(moment.day, monthrange(year, month)[1])
+            return moment.replace(year=year, month=month, day=day)
         except (OverflowError, ValueError):
             return datetime.max.replace(tzinfo=UTC)
 
@@ -208,17 +210,20 @@ def _month_of(day: date) -> date:
 
 
 def _week_days(rule: Rule) -> Callable[[date], list[date]]:
-    def days(sunday: date) -> list[date]:
-        week = (sunday + timedelta(days=number) for number in range(7))
-        return [day for day in week if day.weekday() in rule.weekdays]
-
-    return days
+    after = [timedelta(days=(day + 1) % 7) for day in rule.weekdays]  # Sunday is 6
+    return lambda sunday: sorted(sunday + days for days in after)
 
 
 def _month_days(rule: Rule) -> Callable[[date], list[date]]:
     days = rule.days
     assert days is not None
-    return lambda first: days.of(first.year, first.month)
+    return lambda first: _days_of(days, first.year, first.month)
+
+
+@lru_cache(maxsize=4096)
+def _days_of(days: Days | WeekDays, year: int, month: int) -> list[date]:
+    """The same for all items of a policy."""
+    return days.of(year, month)
 
 
 def _picked(

@@ -58,7 +58,9 @@ def test_who_is_heard(capsys: Said) -> None:
         warnings.warn("and this", stacklevel=1)
     logging.captureWarnings(False)
 
-    assert [line["message"].rpartition("Warning: ")[2].partition("\n")[0] for line in lines(capsys.readouterr().err)] == [
+    assert [
+        line["message"].rpartition("Warning: ")[2].partition("\n")[0] for line in lines(capsys.readouterr().err)
+    ] == [
         "this",
         "and this",
     ]

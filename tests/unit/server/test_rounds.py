@@ -36,8 +36,7 @@ def test_chores_are_done_again_and_again(caplog: pytest.LogCaptureFixture) -> No
 
     assert not rounds.is_alive()
     assert seen.count("once") == 1
-    assert seen.count("often") > 5
-    assert seen.count("fails") > 5
+    assert 3 <= seen.count("fails") < seen.count("often")  # ever later
     assert "fails: " in caplog.text
 
 

@@ -24,7 +24,7 @@ from keepstone.store.ordinals import Ordinals
 from keepstone.store.packs import Packs
 from keepstone.store.refs import ZERO_REF, PackNumbers
 from keepstone.store.usage import Usage
-from tests.unit.store.known import Failing, Machine, items, new_store, outcome, save, submit
+from tests.unit.store.known import Failing, Machine, finish, items, new_store, outcome, save, submit
 
 pytestmark = pytest.mark.store
 
@@ -155,13 +155,14 @@ def test_what_two_items_of_a_family_share_is_unique_to_the_family(store: Store) 
         save(store, items("0123"), item)
 
     def pair(item: str) -> str | None:
-        return "pair" if item in "ab" else None
+        return "pair" if item in "ac" else "b is alone"
 
     with_third = store.usage(family=pair)
-    purge(store, store.points.find("latest", item="c").id)
+    purge(store, store.points.find("latest", item="b").id)
     alone = store.usage(family=pair)
 
-    assert with_third.families["pair"].shared > 400
+    assert with_third.families["pair"].shared == with_third.families["b is alone"].shared > 400
+    assert with_third.families["pair"].referenced < 2 * with_third.families["pair"].shared
     assert alone.families["pair"].shared == 0
     assert alone.families["pair"].unique == alone.referenced
     assert alone.groups["a"].shared > 400
@@ -240,6 +241,37 @@ def test_a_chunk_of_a_pack_that_was_compacted_and_is_still_there_counts_where_it
 
         Model(store).compare(found, {"b": None})
         assert found.dead > 10 * 100  # the whole old pack
+
+
+def test_what_was_moved_again_and_again(store: Store) -> None:
+    text = "".join(chr(0x100 + number) for number in range(40))
+    commits = [save(store, items(text[:count])) for count in (40, 20, 10, 5)]
+    save(store, items(text[:3]), "other")
+    for commit in commits[:-1]:
+        purge(store, commit)
+        store.reclaim(compact_below=0.9)
+        store.reclaim(compact_below=0.9)
+
+    model = Model(store)
+    assert any(first >> 32 in model.moves.old for _, _, runs in model.moves.old.values() for _, first in runs)
+    model.compare(store.usage(), {"item": None, "other": None})
+
+
+def test_a_chunk_that_was_not_moved_and_is_needed_after_all(store: Store) -> None:
+    """A backup that began before the compaction refers to it where it was, and the old pack stays for it."""
+    gone = save(store, items("01234567"), "gone")
+    save(store, items("0123"), "kept")
+    purge(store, gone)
+    with store.writer("late", "known", level=1) as writer:
+        places = submit(writer, items("7"))
+        writer.drain()
+        assert store.reclaim(compact_below=1.0).packs_compacted
+        finish(writer, [places], 100)
+        pack = writer.numbers.ids[places[0] >> 32]
+
+    model = Model(store)
+    assert pack in {model.numbers.ids[number] for number in model.moves.old}
+    model.compare(store.usage(), {"kept": None, "late": None})
 
 
 def test_a_node_is_read_once_for_each_group_that_has_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

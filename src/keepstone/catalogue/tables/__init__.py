@@ -7,6 +7,7 @@ to case. Documents (`properties`) are kept as they were sent, so that what Keeps
 
 from __future__ import annotations
 
+from keepstone.catalogue.tables.alerts import alerts, notices, targets
 from keepstone.catalogue.tables.base import metadata
 from keepstone.catalogue.tables.people import assignments, principals
 from keepstone.catalogue.tables.protection import containers, items, points, policies
@@ -14,6 +15,7 @@ from keepstone.catalogue.tables.resources import facts, groups, locks, outbox, r
 from keepstone.catalogue.tables.work import jobs, operations, schedules
 
 __all__ = [
+    "alerts",
     "assignments",
     "containers",
     "facts",
@@ -22,6 +24,7 @@ __all__ = [
     "jobs",
     "locks",
     "metadata",
+    "notices",
     "operations",
     "outbox",
     "points",
@@ -29,5 +32,6 @@ __all__ = [
     "principals",
     "resources",
     "schedules",
+    "targets",
     "vaults",
 ]

@@ -21,6 +21,8 @@ LOGIN = "local"
 
 def local_token(root: Path, url: str) -> Token:
     """A token for the service in `root`, which answers at `url`. `AccessDenied` for who may not read its key."""
+    import sqlalchemy as sa
+
     from keepstone.catalogue import first, principals
     from keepstone.control import people
     from keepstone.env import Env
@@ -47,7 +49,7 @@ def local_token(root: Path, url: str) -> Token:
                 with plane.change() as change:
                     who = people.add(change, "app", LOGIN, "Administrator of this machine")
                     people.assign(change, "/", who.id, "Owner")
-            except AlreadyExists:  # another command was faster
+            except (AlreadyExists, sa.exc.IntegrityError):  # another command was faster
                 return local_token(root, url)
         principal = Principal(who.id, who.login, "app", who.name)
         end = int(time.time()) + LIFETIME

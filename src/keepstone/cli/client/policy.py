@@ -126,8 +126,8 @@ def set_policy(session: Session, vault: str, name: str, text: str, yes: bool, dr
     lost, shortened = at(found, "properties.lost"), at(found, "properties.shortened")
     if lost or shortened:
         session.console.confirm(
-            f"Of its recovery points {lost} would go and {shortened} end earlier; `keepstone policy what-if` shows which. "
-            f"Change policy {name}?",
+            f"Of its recovery points {lost} would go and {shortened} end earlier; `keepstone policy what-if` shows "
+            f"which. Change policy {name}?",
             yes,
         )
     session.show(session.arm.ask("PUT", path, {"properties": properties}).body, _COLUMNS)

@@ -17,7 +17,9 @@ __all__ = ["az_setup"]
 
 
 @service_command(name="az-setup")
-@click.option("--role", default="Owner", show_default=True, help="The role that it gets, by its name or id.")
+@click.option(
+    "--role", default="Owner", show_default=True, metavar="ROLE", help="The role that it gets, by its name or id."
+)
 @click.option("--scope", default="/", show_default=True, metavar="ID", help="The resource that it has the role for.")
 def az_setup(console: Console, root: Path, *, role: str, scope: str) -> None:
     """Make a service principal, and show how `az` logs in as it.

@@ -27,6 +27,7 @@ _LEVELS = ("debug", "info", "warning", "error")
     type=click.IntRange(0, 65535),
     default=8443,
     show_default=True,
+    metavar="NUMBER",
     help="The port that it listens at; 0 takes a free one.",
 )
 @click.option(
@@ -36,8 +37,18 @@ _LEVELS = ("debug", "info", "warning", "error")
     metavar="ADDRESS",
     help="The address that it listens at; 0.0.0.0 or :: for all.",
 )
-@click.option("--name", "names", multiple=True, help="Another name by which clients find this machine; again for more.")
-@click.option("--location", help="The region that its vaults are in, chosen at the first start [default: onprem1].")
+@click.option(
+    "--name",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Another name by which clients find this machine; again for more.",
+)
+@click.option(
+    "--location",
+    metavar="NAME",
+    help="The region that its vaults are in, chosen at the first start [default: onprem1].",
+)
 @click.option(
     "--database",
     metavar="URL",
@@ -45,7 +56,12 @@ _LEVELS = ("debug", "info", "warning", "error")
     help="PostgreSQL in place of a file, chosen at the first start [also: KEEPSTONE_DATABASE].",
 )
 @click.option(
-    "--workers", type=click.IntRange(0, 64), default=1, show_default=True, help="How many jobs may run at once."
+    "--workers",
+    type=click.IntRange(0, 64),
+    default=1,
+    show_default=True,
+    metavar="NUMBER",
+    help="How many jobs may run at once.",
 )
 @click.option("--detach", is_flag=True, help="Go into the background, and return when the service answers.")
 @click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True, help="What it logs.")
@@ -68,8 +84,10 @@ def up(
     JSON object a line, and Ctrl-C stops the service; with --detach it is in `log/keepstone.log` in the data folder, and
     `keepstone down` stops the service.
     """
+    from keepstone.cli.process import tune
     from keepstone.server.starting import Start
 
+    tune()
     with Start.prepare(root, host, port, database=database, names=names) as start:
         welcome = start.begin(location)
         result = _result(root, start, welcome)

@@ -15,6 +15,39 @@ down_revision = None
 def upgrade() -> None:
     """An empty database gets its tables."""
     op.create_table(
+        "alerts",
+        sa.Column("id", sa.Uuid, nullable=False),
+        sa.Column("vault", sa.Uuid),
+        sa.Column("item", sa.Uuid),
+        sa.Column("kind", sa.String(32), nullable=False),
+        sa.Column("subject", sa.String(160), nullable=False),
+        sa.Column("resource", sa.String(2048), nullable=False),
+        sa.Column("entity", sa.String(1024), nullable=False),
+        sa.Column("message", sa.Text, nullable=False),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("condition", sa.String(16), nullable=False),
+        sa.Column("count", sa.Integer, nullable=False),
+        sa.Column("raised", sa.BigInteger, nullable=False),
+        sa.Column("last", sa.BigInteger, nullable=False),
+        sa.Column("changed", sa.BigInteger, nullable=False),
+        sa.Column("job", sa.Uuid),
+        sa.Column("resolved", sa.BigInteger),
+        sa.Column("ended", sa.BigInteger),
+        sa.Column("by", sa.String(255)),
+        sa.PrimaryKeyConstraint("id", name="pk_alerts"),
+    )
+    op.create_index(
+        "uq_alerts_going_on",
+        "alerts",
+        ["subject"],
+        unique=True,
+        sqlite_where=sa.text("ended IS NULL"),
+        postgresql_where=sa.text("ended IS NULL"),
+    )
+    op.create_index("ix_alerts_vault_changed", "alerts", ["vault", "changed"])
+    op.create_index("ix_alerts_item", "alerts", ["item"])
+    op.create_index("ix_alerts_changed_id", "alerts", ["changed", "id"])
+    op.create_table(
         "assignments",
         sa.Column("id", sa.String(36), nullable=False),
         sa.Column("principal", sa.String(36), nullable=False),
@@ -48,6 +81,7 @@ def upgrade() -> None:
         sa.Column("item", sa.Uuid),
         sa.Column("operation", sa.String(64), nullable=False),
         sa.Column("arguments", sa.JSON, nullable=False),
+        sa.Column("management", sa.String(32)),
         sa.Column("status", sa.String(32), nullable=False),
         sa.Column("priority", sa.Integer, nullable=False),
         sa.Column("created", sa.BigInteger, nullable=False),
@@ -66,7 +100,19 @@ def upgrade() -> None:
     )
     op.create_index("ix_jobs_item_created", "jobs", ["item", "created"])
     op.create_index("ix_jobs_status_due", "jobs", ["status", "due"])
-    op.create_index("ix_jobs_vault_created_id", "jobs", ["vault", "created", "id"])
+    op.create_index("ix_jobs_vault_created", "jobs", ["vault", "created"])
+    op.create_index("ix_jobs_vault_management_created", "jobs", ["vault", "management", "created"])
+    for column, where in (
+        ("operation", sa.text("operation <> 'Backup'")),
+        ("status", sa.text("status <> 'Completed'")),
+    ):
+        op.create_index(
+            f"ix_jobs_vault_{column}_created",
+            "jobs",
+            ["vault", column, "created"],
+            sqlite_where=where,
+            postgresql_where=where,
+        )
     op.create_table(
         "locks",
         sa.Column("scope", sa.String(2048), nullable=False),
@@ -76,6 +122,16 @@ def upgrade() -> None:
         sa.Column("notes", sa.String(512)),
         sa.PrimaryKeyConstraint("scope", "key", name="pk_locks"),
     )
+    op.create_table(
+        "notices",
+        sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer, "sqlite"), nullable=False, autoincrement=True),
+        sa.Column("target", sa.Uuid, nullable=False),
+        sa.Column("alert", sa.Uuid, nullable=False),
+        sa.Column("event", sa.String(16), nullable=False),
+        sa.Column("made", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("sequence", name="pk_notices"),
+    )
+    op.create_index("ix_notices_target_sequence", "notices", ["target", "sequence"])
     op.create_table(
         "operations",
         sa.Column("id", sa.Uuid, nullable=False),
@@ -133,6 +189,23 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("item", "part", name="pk_schedules"),
     )
     op.create_index("ix_schedules_due", "schedules", ["due"])
+    op.create_table(
+        "targets",
+        sa.Column("id", sa.Uuid, nullable=False),
+        sa.Column("vault", sa.Uuid, nullable=False),
+        sa.Column("key", sa.String(255), nullable=False),
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("sealed", sa.LargeBinary, nullable=False),
+        sa.Column("shown", sa.String(255), nullable=False),
+        sa.Column("created", sa.BigInteger, nullable=False),
+        sa.Column("failures", sa.Integer, nullable=False),
+        sa.Column("error", sa.String(512)),
+        sa.Column("failed", sa.BigInteger),
+        sa.Column("delivered", sa.BigInteger),
+        sa.Column("due", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_targets"),
+        sa.UniqueConstraint("vault", "key", name="uq_targets_vault_key"),
+    )
     op.create_table(
         "vaults",
         sa.Column("id", sa.Uuid, nullable=False),

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All handlers, by the operations that they carry out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from keepstone.control.plane import Plane
+from keepstone.control.work.backup import backup
+from keepstone.control.work.purge import PURGE, purge
+from keepstone.control.work.reclaim import RECLAIM, reclaim
+from keepstone.control.work.restore import RESTORE, restore
+from keepstone.jobs import BACKUP, Handler
+
+__all__ = ["handlers"]
+
+
+def handlers(plane: Plane) -> Mapping[str, Handler]:
+    """The handlers by their operations."""
+    return {
+        BACKUP: lambda context: backup(plane, context),
+        RESTORE: lambda context: restore(plane, context),
+        PURGE: lambda context: purge(plane, context),
+        RECLAIM: lambda context: reclaim(plane, context),
+    }
