@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from keepstone.control.containers import local_name
+
 from .machines import make_machine
 from .running import Az, isolated
 from .serving import LOCATION, Server
@@ -40,7 +42,7 @@ def run(azure: Path, server: Server, program: str, **more: Any) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
 
@@ -56,4 +58,4 @@ def test_protection(az: Az, azure: Path, server: Server, tmp_path: Path) -> None
     az(f"backup vault create -g sdk-items -n items -l {LOCATION}")
     machine = make_machine(az, server, "sdk-items", "app", tmp_path)
 
-    run(azure, server, "protection", group="sdk-items", vault="items", machine=machine)
+    run(azure, server, "protection", group="sdk-items", vault="items", machine=machine, container=local_name())

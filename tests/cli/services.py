@@ -72,7 +72,7 @@ class Service:
         self.log = root / "log" / "keepstone.log"
         self.environment = {
             key: value for key, value in os.environ.items() if not key.startswith(("KEEPSTONE_", "PYTHON"))
-        } | {"PYTHONPATH": str(ROOT)}
+        } | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
 
     def __call__(self, verb: str, *arguments: object, code: int = 0) -> dict[str, Any]:
         """Run `keepstone <verb> --json` in this process; its result."""

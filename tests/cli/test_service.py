@@ -65,19 +65,19 @@ def is_alive(pid: int) -> bool:
 
 def test_a_first_start_tells_all_once_and_a_restart_keeps_everything(tmp_path: Path) -> None:
     service = Service(tmp_path / "deep" / "service")
-    first = service.up("--location", "berlin")
-    password = first["first_start"]["password"]
-    assert first["location"] == "berlin"
-    assert service.ask("GET", "/healthz").body["status"] == "ok"
-    setup = service("az-setup")
-    assert setup == setup | {name: first[name] for name in ("endpoint", "tenant", "subscription", "ca")}
-    token = service.log_in(setup)
-    until(lambda: [1 for line in service.lines() if line["process"] == "worker-1"], "the worker begins")
-    listed = service.ask("GET", "/subscriptions?api-version=2022-12-01", token=token).body["value"]
-    assert [one["subscriptionId"] for one in listed] == [first["subscription"]]
-    authority = Path(first["ca"]).read_bytes()
-    assert service("down") == {"stopped": True, "pid": first["pid"]}
-    assert not is_alive(first["pid"])
+    with service.running("--location", "berlin") as first:
+        password = first["first_start"]["password"]
+        assert first["location"] == "berlin"
+        assert service.ask("GET", "/healthz").body["status"] == "ok"
+        setup = service("az-setup")
+        assert setup == setup | {name: first[name] for name in ("endpoint", "tenant", "subscription", "ca")}
+        token = service.log_in(setup)
+        until(lambda: [1 for line in service.lines() if line["process"] == "worker-1"], "the worker begins")
+        listed = service.ask("GET", "/subscriptions?api-version=2022-12-01", token=token).body["value"]
+        assert [one["subscriptionId"] for one in listed] == [first["subscription"]]
+        authority = Path(first["ca"]).read_bytes()
+        assert service("down") == {"stopped": True, "pid": first["pid"]}
+        assert not is_alive(first["pid"])
 
     with service.running() as again:
         kept = ("tenant", "subscription", "location", "ca", "data")
@@ -165,6 +165,8 @@ def test_a_request_in_flight_is_answered_before_the_end(service: Service) -> Non
             until(lambda: service.ask("GET", "/healthz").status == 200, "the first half is with the service by now")
             process.terminate()
             until(lambda: _refuses(url.port or 0), "it takes no connection any more")
+            log = service.root.with_name("service.stderr")
+            until(lambda: "Waiting for connections to close" in log.read_text(), "it waits for this one")
 
             connection.sendall(b"_type=xyz1")
 

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -55,7 +55,7 @@ pytestmark = pytest.mark.service
 
 SECRET = "the secret of a client"
 # What a store does not have, and what is found anew.
-GONE = ("jobs", "operations", "outbox", "schedules")
+GONE = ("alerts", "jobs", "notices", "operations", "outbox", "schedules", "targets")
 ANEW = (("points", "until"), ("points", "rule"), ("items", "backed_up"))
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -351,11 +351,15 @@ def test_a_damaged_point_is_left_out(site: Site) -> None:
     assert f"the recovery point {commit.name} is damaged, and left out" in warning
 
 
+GROUP = {"subscription": "s", "key": "g", "name": "g", "location": "l", "tags": {}, "created": datetime.now(UTC)}
+
+
 @pytest.mark.parametrize(
     "note",
     [
         Note("dreams", {"id": "1"}, True),
-        Note("groups", {"subscription": "s", "key": "k", "colour": "red"}, True),
+        Note("groups", {"subscription": "s", "key": "k"}, True),
+        Note("groups", GROUP | {"colour": "red"}, True),
         Note("groups", {"name": "g"}, False),
     ],
 )
@@ -395,11 +399,17 @@ def test_a_vault_that_is_known(site: Site) -> None:
 
 
 def test_an_installation_that_was_begun_anew_takes_the_vault_s_names(site: Site) -> None:
-    """As somebody leaves it who starts the service before he knows of `rebuild`."""
+    """As somebody leaves it who starts a service anew, with the stores out of its way."""
     with site.plane() as plane:
         place = plane.place
     site.lose_database()
+    with pytest.raises(Conflict, match="has the stores of 2 vaults that nobody knows"):
+        site.installation.begin("elsewhere")
+    stores = site.installation.root / "vaults"
+    stores.rename(stores.with_name("away"))
     site.installation.begin("elsewhere")
+    stores.rmdir()
+    stores.with_name("away").rename(stores)
     with site.plane() as plane:
         (new,) = rows(plane)["principals"]
 

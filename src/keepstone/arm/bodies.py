@@ -104,7 +104,7 @@ _SCHEDULE: Schema = {
         ),
     ]
 }
-_FORMAT = {
+_FORMAT: dict[str, Schema] = {
     "retentionScheduleFormatType": _one_of("Daily", "Weekly"),
     "retentionScheduleDaily": _object(daysOfTheMonth=_list(_object(date={"type": "integer"}, isLast=_FLAG))),
     "retentionScheduleWeekly": _object(
@@ -130,8 +130,8 @@ _RETENTION: Schema = {
                 retentionTimes=_TIMES,
                 retentionDuration=_DURATION,
             ),
-            monthlySchedule=_object(**_FORMAT),
-            yearlySchedule=_object(monthsOfYear=_list(_TEXT), **_FORMAT),
+            monthlySchedule=_object((), **_FORMAT),
+            yearlySchedule=_object((), monthsOfYear=_list(_TEXT), **_FORMAT),
         ),
     ]
 }
@@ -197,7 +197,7 @@ BODIES: dict[str, Schema] = {
     "vaults.begin_update": _object(tags=_TAGS, identity=_IDENTITY, properties=_VAULT),
     "deleted_vaults.begin_undelete": _properties(_object(("recoveryResourceGroupId",), recoveryResourceGroupId=_TEXT)),
     "protection_policies.create_or_update": _properties(_POLICY),
-    "keepstone.policy_what_if": _properties(_POLICY),
+    "protection_policies.what_if": _properties(_POLICY),
     "protection_containers.begin_register": _properties(
         _object(("containerType",), containerType=_one_of("Windows"), friendlyName=_TEXT)
     ),
@@ -210,6 +210,9 @@ BODIES: dict[str, Schema] = {
             softDeleteRetentionPeriodInDays={"type": "integer", "minimum": 14, "maximum": 180},
             enhancedSecurityState=_SWITCH,
         )
+    ),
+    "keepstone.notification_targets_put": _properties(
+        _object(("url",), url={"type": "string", "minLength": 1, "maxLength": 4096, "writeOnly": True})
     ),
     "role_assignments.create": _properties(
         _object(("roleDefinitionId", "principalId"), roleDefinitionId=_TEXT, principalId=_TEXT, principalType=_TEXT)

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from keepstone.arm.answers import accepted, page
+from keepstone.arm.answers import accepted, moment, page
 from keepstone.arm.filters import filter_of
 from keepstone.arm.lro import CONTAINER, FABRIC
 from keepstone.arm.table import VAULT, Answer, Call, Table
 from keepstone.arm.vaults import find
-from keepstone.control import containers, operations
-from keepstone.vault import Container, Vault, folded
+from keepstone.control import containers, operations, resources
+from keepstone.vault import Container, Resource, Vault, folded
 
 __all__ = ["document", "path", "table"]
 
@@ -134,16 +134,37 @@ def refresh(call: Call) -> Answer:
 @table("GET", f"{FABRIC}/protectableContainers", "protectable_containers.list",
        action=f"{_VAULTS}/backupFabrics/protectableContainers/read", az=("backup container register",))  # fmt: skip
 def protectable(call: Call) -> Answer:
-    """None of the kinds that clients register: those are of later workloads."""
-    filter_of(call, _KEYS)
+    """Virtual machines that could be registered for the databases in them."""
+    wanted = filter_of(call, _KEYS)
+    if folded(wanted.get("backupManagementType", containers.WORKLOAD)) != folded(containers.WORKLOAD):
+        return page([])
     with call.plane.look() as connection:
-        find(call, connection)
-    return page([])
+        vault = find(call, connection)
+        machines = resources.listing(connection, vault.subscription, kind=containers.VIRTUAL_MACHINE)
+        registered = containers.listing(connection, vault, management=containers.WORKLOAD)
+    taken = {folded(container.name) for container in registered}
+    names = {containers.workload_name(machine): machine for machine in machines}
+    return page([_protectable(vault, name, machine) for name, machine in names.items() if folded(name) not in taken])
 
 
 def path(vault: Vault, container: Container) -> str:
     """The resource id of a container."""
     return f"{vault.path}/backupFabrics/Azure/protectionContainers/{container.name}"
+
+
+def _protectable(vault: Vault, name: str, machine: Resource) -> dict[str, Any]:
+    return {
+        "id": f"{vault.path}/backupFabrics/Azure/protectableContainers/{name}",
+        "name": name,
+        "type": "Microsoft.RecoveryServices/vaults/backupFabrics/protectableContainers",
+        "properties": {
+            "protectableContainerType": containers.WORKLOADS,
+            "friendlyName": machine.name,
+            "backupManagementType": containers.WORKLOAD,
+            "healthStatus": "Healthy",
+            "containerId": machine.path,
+        },
+    }
 
 
 def document(vault: Vault, container: Container, count: int) -> dict[str, Any]:
@@ -165,6 +186,18 @@ def document(vault: Vault, container: Container, count: int) -> dict[str, Any]:
             "extendedInfo": None,
             "mabContainerHealthDetails": [],
             "containerHealthState": "Healthy",
+        }
+    elif container.management == containers.WORKLOAD:
+        properties |= {
+            "sourceResourceId": container.properties.get("sourceResourceId"),
+            "workloadType": container.properties.get("workloadType"),
+            "lastUpdatedTime": moment(container.registered),
+            "operationType": "Register",
+            "extendedInfo": {
+                "hostServerName": container.friendly,
+                "inquiryInfo": {"status": "Success", "inquiryDetails": []},
+                "nodesList": [],
+            },
         }
     else:
         machine = container.properties.get("sourceResourceId", "")

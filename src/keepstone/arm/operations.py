@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from keepstone.arm import (
     absent,
+    alerts,
     authorization,
     cloud,
     containers,
@@ -23,6 +24,7 @@ from keepstone.arm import (
     resource_graph,
     resources,
     statuses,
+    targets,
     usage,
     vault_settings,
     vaults,
@@ -45,6 +47,8 @@ _MODULES = (
     items,
     points,
     jobs,
+    alerts,
+    targets,
     lro,
     vault_settings,
     usage,

@@ -59,6 +59,7 @@ class Service:
             self._routes.add(operation.verb, operation.template, operation)
         self._limiter: CapacityLimiter | None = None
         self._verify = lru_cache(maxsize=1024)(self._verified)
+        self._known: dict[str, tuple[int | None, list[Assignment]]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -79,7 +80,6 @@ class Service:
                 "x-ms-correlation-request-id": correlation,
                 "Cache-Control": "no-store",
                 "X-Content-Type-Options": "nosniff",
-                "Strict-Transport-Security": "max-age=31536000",
             }
         )
         seconds = round(time.perf_counter() - began, 6)
@@ -107,6 +107,7 @@ class Service:
         query = dict(parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True))
         if operation.action and path.casefold().startswith(("/subscriptions", "/providers", "/tenants")):
             _check_version(query)
+        path = re.sub("/{2,}", "/", path)  # clients write two slashes and mean one
         body = _decoded(await _body(request), request.headers.get("content-type", ""))
         base = f"{request.url.scheme}://{request.headers.get('host', '')}"
         if self._limiter is None:
@@ -131,8 +132,7 @@ class Service:
         held: list[Assignment] = []
         if operation.action:
             who = self._who(headers.get("authorization", ""), base)
-            with self._plane.look() as connection:
-                held = people.assignments_of(connection, who.id)
+            held = self._held(who)
             if not operation.filtered:
                 people.authorize(held, who, operation.action, path)
         return operation.run(
@@ -156,6 +156,16 @@ class Service:
         if kind.casefold() != "bearer" or not token:
             raise Unauthenticated("Authentication failed. The Authorization header is missing; log in with `az login`")
         return self._verify(token.strip(), base, self._plane.env.wall_time() // (30 * 10**9))
+
+    def _held(self, who: Principal) -> list[Assignment]:
+        """What he may do: read again when anything has changed since."""
+        version = self._plane.database.version()
+        before, held = self._known.get(who.id, (None, []))
+        if version is None or version != before:
+            with self._plane.look() as connection:
+                held = people.assignments_of(connection, who.id)
+            self._known[who.id] = version, held
+        return held
 
     def _verified(self, token: str, base: str, _: int) -> Principal:
         """The same for half a minute: clients poll with one token."""

@@ -179,7 +179,7 @@ def undelete(call: Call) -> Answer:
     subscription = known_subscription(call)
     with call.plane.change() as change:
         vault = vaults.find_deleted(change.connection, subscription, call.names["location"], call.names["vault"])
-        back = vaults.undelete(change, vault, group.rstrip("/").rpartition("/")[2])
+        vaults.undelete(change, vault, group.rstrip("/").rpartition("/")[2])
         operations.record(change, None)
     return Answer(body=_deleted(vault))
 

@@ -9,11 +9,13 @@ acknowledged survives a power failure.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.pool import PoolProxiedConnection
 
 from keepstone.errors import UsageError
 
@@ -35,7 +37,8 @@ class Database:
         if self.is_sqlite:
             sa.event.listen(self.engine, "connect", _prepare)
             sa.event.listen(self.engine, "begin", _begin)
-        self._reading = self.engine.execution_options(**_READING)  # the same connections
+        self._lock = threading.Lock()
+        self._watch: PoolProxiedConnection | None = None
 
     @contextmanager
     def change(self) -> Iterator[sa.Connection]:
@@ -46,11 +49,28 @@ class Database:
     @contextmanager
     def look(self) -> Iterator[sa.Connection]:
         """A transaction that only reads."""
-        with self._reading.connect() as connection:
+        with self.engine.connect().execution_options(**_READING) as connection:
             yield connection
+
+    def version(self) -> int | None:
+        """What is another number after any commit of anybody: as long as it is the same, what was read is still true.
+        None where the database does not tell; numbers of two processes say nothing of one another."""
+        if not self.is_sqlite:
+            return None
+        with self._lock:
+            if self._watch is None:
+                self._watch = self.engine.raw_connection()  # its own, which commits nothing
+            cursor = self._watch.cursor()
+            cursor.execute("pragma data_version")
+            number: int = cursor.fetchone()[0]
+            return number
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
+        with self._lock:
+            if self._watch is not None:
+                self._watch.close()
+                self._watch = None
         self.engine.dispose()
 
 

@@ -24,6 +24,7 @@ from keepstone.vault import (
     Group,
     Identity,
     Item,
+    Lock,
     RecoveryPoint,
     Resource,
     RoleAssignment,
@@ -79,7 +80,7 @@ class Journalist:
                 key = folded(record.name if isinstance(record, Group) else record.group_name)
                 mine = vaults.c.subscription == record.subscription, vaults.c.group_key == key
                 yield from connection.execute(sa.select(vaults.c.id).where(*mine)).scalars()
-            case RoleAssignment():
+            case RoleAssignment() | Lock():
                 scope = folded(record.scope).rstrip("/") + "/"
                 for vault in every(connection, Vault):
                     path = folded(vault.path) + "/"

@@ -19,7 +19,7 @@ from keepstone.errors import UnsupportedFormat
 if TYPE_CHECKING:
     from alembic.config import Config
 
-__all__ = ["migrate", "version"]
+__all__ = ["check", "migrate", "version"]
 
 _LOCK = 0x6B656570  # of PostgreSQL; whoever else brings this database to a version takes the same one
 
@@ -39,6 +39,19 @@ def migrate(database: Database) -> None:
         known = {step.revision for step in ScriptDirectory.from_config(config).walk_revisions()}
         _check(connection, known)
         command.upgrade(config, "head")
+
+
+def check(database: Database) -> None:
+    """`UnsupportedFormat` where a database is not at the newest step. Cheap: whoever opens a database looks."""
+    newest = max(path.name.partition("_")[0] for path in Path(__file__).with_name("migrations").glob("versions/*.py"))
+    with database.look() as connection:
+        has = sa.inspect(connection).has_table("alembic_version")
+        current = connection.execute(sa.text("select version_num from alembic_version")).scalar() if has else None
+    if current != newest:
+        raise UnsupportedFormat(
+            f"the database is at step {current or 'none'}, and this Keepstone works with step {newest}; `keepstone up` "
+            "takes the steps that are missing, and for a newer one install the Keepstone that it belongs to"
+        )
 
 
 def version(database: Database) -> str | None:

@@ -46,6 +46,7 @@ INTERRUPTED = 130
         "protection": ("keepstone.cli.client.protection:protection", "Protect items, back them up, and stop it again."),
         "recoverypoint": ("keepstone.cli.client.recoverypoint:recoverypoint", "Recovery points of an item."),
         "restore": ("keepstone.cli.client.restore:restore", "Restore files and disks."),
+        "alert": ("keepstone.cli.client.alert:alert", "Alerts, and whom to tell of them."),
         "job": ("keepstone.cli.client.job:job", "Jobs: backups, restores, and whatever else was done."),
         "store": ("keepstone.cli.store.group:store", "Back up to a store and restore from it."),
     },

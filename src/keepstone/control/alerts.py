@@ -74,7 +74,8 @@ def fire(
         "changed": now,
         "job": job,
     }
-    new = _INSERT[connection.dialect.name](alerts).values(**row).returning(alerts.c.id, alerts.c.count)
+    number = alerts.c.count.label("number")
+    new = _INSERT[connection.dialect.name](alerts).values(**row).returning(alerts.c.id, number)
     mine: dict[str, Any] = {"index_elements": [alerts.c.subject], "index_where": alerts.c.ended.is_(None)}
     if RULES[subject.kind].lasting:
         raised = connection.execute(new.on_conflict_do_nothing(**mine)).first()
@@ -82,7 +83,7 @@ def fire(
         latest = {name: new.excluded[name] for name in ("message", "last", "changed", "job")}
         again = {**latest, "count": alerts.c.count + 1}
         raised = connection.execute(new.on_conflict_do_update(**mine, set_=again)).first()
-    if raised is not None and raised.count == 1:
+    if raised is not None and raised.number == 1:
         _tell(connection, subject.vault, [raised.id], Condition.FIRED, now, tell)
 
 
@@ -158,8 +159,8 @@ def listing(
     limit: int,
     after: tuple[datetime, UUID] | None = None,
 ) -> list[Alert]:
-    """The alerts that all of this is true of, in order of the moments that `by` names; `after`: the moment and the id of
-    the last one that was seen."""
+    """The alerts that all of this is true of, in order of the moments that `by` names; `after`: the moment and the id
+    of the last one that was seen."""
     order = alerts.c[by], alerts.c.id
     query = sa.select(alerts).where(*where).limit(limit)
     query = query.order_by(*(column.desc() for column in order) if descending else order)

@@ -11,16 +11,18 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from keepstone.catalogue import containers, every, first, items
-from keepstone.control import locks
+from keepstone.catalogue import containers, every, first, items, one
+from keepstone.control import locks, resources
 from keepstone.control.plane import Change
 from keepstone.errors import InvalidRequest, NotEmpty, NotFound, Unsupported
-from keepstone.vault import Container, Item, Vault, folded
+from keepstone.vault import Container, Item, Resource, Vault, folded
 
 __all__ = [
     "AGENT",
     "MACHINE",
     "VIRTUAL_MACHINE",
+    "WORKLOAD",
+    "WORKLOADS",
     "counts",
     "ensure",
     "find",
@@ -28,12 +30,19 @@ __all__ = [
     "local_name",
     "register",
     "unregister",
+    "workload_name",
 ]
 
 AGENT = "MAB"
 MACHINE = "Windows"
 """containerType of a machine with an agent, whatever its system: clients know no other."""
 VIRTUAL_MACHINE = "Microsoft.Compute/virtualMachines"
+WORKLOAD = "AzureWorkload"
+WORKLOADS = "VMAppContainer"
+"""containerType of a virtual machine with databases in it."""
+
+
+_KEPT = ("sourceResourceId", "friendlyName", "workloadType")
 
 
 def local_name() -> str:
@@ -43,7 +52,7 @@ def local_name() -> str:
 
 def find(connection: sa.Connection, vault: Vault, name: str) -> Container:
     """`NotFound`."""
-    container = first(connection, Container, containers.c.vault == vault.id, containers.c.key == folded(name))
+    container = one(connection, Container, vault=vault.id, key=folded(name))
     if container is None:
         error = NotFound(
             f"There is no container '{name}' in vault '{vault.name}'; `az backup container list` shows those that "
@@ -79,14 +88,16 @@ def counts(connection: sa.Connection, vault: Vault) -> dict[Any, int]:
 
 
 def register(change: Change, vault: Vault, name: str, properties: Mapping[str, Any]) -> Container:
-    """Register a machine with the vault. For now that is the one that the service runs on; the same again changes
-    nothing. `Unsupported` for others."""
+    """Register a machine with the vault: the one that the service runs on, or a virtual machine for the databases in
+    it. The same again changes nothing. `Unsupported` for others."""
     locks.check_write(change.connection, vault.path)
     kind = str(properties.get("containerType") or "")
+    if folded(kind) == folded(WORKLOADS):
+        return _register_workloads(change, vault, name, properties)
     if folded(kind) != folded(MACHINE):
         raise Unsupported(
-            f"a container of type {kind or 'none'!r} cannot be registered by itself in this version; containers of "
-            f"virtual machines appear with their items, and this machine registers as {MACHINE}"
+            f"a container of type {kind or 'none'!r} cannot be registered in this version; this machine registers as "
+            f"{MACHINE}, and a virtual machine with databases as {WORKLOADS}"
         )
     if folded(name) != folded(local_name()):
         raise Unsupported(
@@ -94,6 +105,27 @@ def register(change: Change, vault: Vault, name: str, properties: Mapping[str, A
             "machines are not part of this version"
         )
     return ensure(change, vault, local_name(), socket.gethostname(), AGENT, MACHINE, properties)
+
+
+def workload_name(machine: Resource) -> str:
+    """What the container of the databases in a virtual machine is called."""
+    return f"{WORKLOADS};Compute;{machine.group_name};{machine.name}"
+
+
+def _register_workloads(change: Change, vault: Vault, name: str, properties: Mapping[str, Any]) -> Container:
+    """A virtual machine for the databases in it. `InvalidRequest` where there is no such machine."""
+    path = str(properties.get("sourceResourceId") or "")
+    try:
+        machine = resources.find(change.connection, path)
+    except NotFound as error:
+        raise InvalidRequest(str(error), target="properties.sourceResourceId", code="BMSUserErrorVMNotFound") from error
+    if folded(machine.type) != folded(VIRTUAL_MACHINE) or folded(name) != folded(workload_name(machine)):
+        raise InvalidRequest(
+            f"the container of '{path}' is '{workload_name(machine)}', not '{name}'",
+            target="properties.sourceResourceId",
+        )
+    kept = {"sourceResourceId": machine.path, "workloadType": properties.get("workloadType")}
+    return ensure(change, vault, workload_name(machine), machine.name, WORKLOAD, WORKLOADS, kept)
 
 
 def ensure(
@@ -111,7 +143,7 @@ def ensure(
         management=management,
         kind=kind,
         registered=change.now,
-        properties={key: value for key, value in properties.items() if key in ("sourceResourceId", "friendlyName")},
+        properties={key: value for key, value in properties.items() if key in _KEPT},
     )
     change.insert(container)
     return container

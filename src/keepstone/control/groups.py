@@ -9,11 +9,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from keepstone.catalogue import every, first, groups, resources, vaults
+from keepstone.catalogue import assignments, every, first, groups, resources, vaults
 from keepstone.control import locks
 from keepstone.control.plane import Change
 from keepstone.errors import GroupNotFound, InvalidRequest, NotEmpty
-from keepstone.vault import Group, Resource, Vault, folded
+from keepstone.vault import Group, Resource, RoleAssignment, Vault, folded
 
 __all__ = ["delete", "find", "listing", "put"]
 
@@ -68,4 +68,10 @@ def delete(change: Change, group: Group) -> None:
         change.connection, Resource, resources.c.subscription == group.subscription, resources.c.group_key == key
     ):
         change.remove(resource)
+    scopes = sa.or_(
+        sa.func.lower(assignments.c.scope) == folded(group.path),
+        sa.func.lower(assignments.c.scope).startswith(f"{folded(group.path)}/", autoescape=True),
+    )
+    for given in every(change.connection, RoleAssignment, scopes):  # else they would hold for the next of this name
+        change.remove(given)
     change.remove(group)

@@ -4,6 +4,7 @@
     keepstone.db          the database, unless it is elsewhere
     tls/                  the certificate authority (ca.pem, ca.key) and the server's certificate
     issuer.key            what tokens are signed with
+    secrets.key           what secrets in the database are sealed with
     recovery-key.txt      an age identity: it opens the recovery kits of all vaults
     vaults/ keys/ kits/   see `vault/stores.py`
     cache/                what can be rebuilt
@@ -15,6 +16,7 @@ and subscription) is written last.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -23,12 +25,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from keepstone.catalogue import Database, facts
-from keepstone.catalogue.migrate import migrate
-from keepstone.control import people
+from keepstone.catalogue.migrate import check, migrate
+from keepstone.control import people, targets
 from keepstone.control.plane import Place, Plane
+from keepstone.control.verdicts import judge
 from keepstone.crypto import generate_identity, recipient_of
 from keepstone.env import Env
-from keepstone.errors import StoreMissing, UsageError
+from keepstone.errors import Conflict, StoreMissing, UsageError
 from keepstone.identity import Authority, Issued, Issuer, new_secret
 from keepstone.jobs import JobQueue
 from keepstone.objects import write_private
@@ -73,6 +76,7 @@ class Installation:
         for name in ("tls", "keys", "kits", "vaults", "cache"):
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
         self._make("issuer.key", _new_key)
+        self._make(targets.KEY, lambda: targets.new_key(self.env))
         self._make("recovery-key.txt", _new_recovery_key)
         self._authority()
         database = Database(self._url)
@@ -96,12 +100,14 @@ class Installation:
         if self._url.startswith("sqlite:///") and not (self.root / DATABASE).exists():
             raise StoreMissing(f"there is no Keepstone service in {self.root}; start one with `keepstone up`")
         database = Database(self._url)
+        check(database)
         with database.look() as connection:
             known = dict(connection.execute(sa.select(facts.c.name, facts.c.value)).all())
         if "subscription" not in known:
             raise StoreMissing(f"the first start of {self.root} did not come to its end; run `keepstone up` again")
         place = Place(known["tenant"], known["subscription"], known["location"])
-        return Plane(self.env, database, JobQueue(database, self.env), self.stores, place, self.root)
+        queue = JobQueue(database, self.env, ended=partial(judge, self.env))
+        return Plane(self.env, database, queue, self.stores, place, self.root)
 
     def issuer(self, tenant: str) -> Issuer:
         """Gives tokens."""
@@ -139,6 +145,17 @@ class Installation:
             assert callable(content)
             write_private(self.env, path, content())
 
+    def _check_lost(self) -> None:
+        """`Conflict` where there are stores of vaults that no database knows."""
+        stores = [path.name for path in (self.root / "vaults").iterdir()]
+        if stores:
+            raise Conflict(
+                f"the database of this service is lost: {self.root / 'vaults'} has the stores of {len(stores)} "
+                "vaults that "
+                "nobody knows any more. Bring back a copy of the database, or make the vaults anew out of their stores "
+                "with `keepstone vault rebuild`"
+            )
+
     def _introduce(self, database: Database, location: str) -> Welcome | None:
         """Name the installation and make its administrator, in one transaction."""
         env = self.env
@@ -151,6 +168,7 @@ class Installation:
                 if location and known["location"] != location:
                     raise UsageError(f"this installation is in '{known['location']}'; leave --location out")
                 return None
+            self._check_lost()
             for name in ("tenant", "subscription", "location"):
                 change.connection.execute(facts.insert().values(name=name, value=getattr(place, name)))
             password = new_secret(env)

@@ -20,13 +20,14 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from keepstone.catalogue import containers, every, first, items, points, vaults
+from keepstone.catalogue import containers, every, first, items, one, points, vaults
+from keepstone.control import alerts, jobs, locks, policies, schedules, sources
 from keepstone.control import containers as machines
-from keepstone.control import jobs, locks, policies, schedules, sources
 from keepstone.control.plane import Change, Plane
 from keepstone.errors import Conflict, GuardRefused, InvalidRequest, NotFound, Unsupported
 from keepstone.jobs import BACKUP
 from keepstone.vault import Container, Item, StoredPolicy, Vault, folded
+from keepstone.vault.alerts import Kind
 from keepstone.vault.properties import soft_delete
 
 __all__ = [
@@ -66,7 +67,7 @@ def get(connection: sa.Connection, identity: UUID) -> Item:
 def find(connection: sa.Connection, vault: Vault, container: str, name: str) -> tuple[Container, Item]:
     """An item and what it is in. `NotFound`."""
     held = machines.find(connection, vault, container)
-    item = first(connection, Item, items.c.container == held.id, items.c.key == folded(name))
+    item = one(connection, Item, container=held.id, key=folded(name))
     if item is None:
         error = NotFound(
             f"There is no protected item '{name}' in '{held.name}' of vault '{vault.name}'; `az backup item list` "
@@ -91,7 +92,9 @@ def listing(
         query = query.where(sa.tuple_(items.c.key, items.c.id) > sa.tuple_(sa.literal(key), sa.literal(UUID(identity))))
     found = [Item(**row) for row in connection.execute(query).mappings()]
     # of this page alone: a vault may have ten thousand
-    held = {one.id: one for one in every(connection, Container, containers.c.id.in_({item.container for item in found}))}
+    held = {
+        one.id: one for one in every(connection, Container, containers.c.id.in_({item.container for item in found}))
+    }
     known = {one.id: one for one in every(connection, StoredPolicy, stored.c.id.in_({item.policy for item in found}))}
     return [(item, held[item.container], known.get(item.policy) if item.policy else None) for item in found]
 
@@ -148,6 +151,7 @@ def stop(change: Change, vault: Vault, held: Container, item: Item, state: str, 
     stopped = replace(item, state=state, policy=item.policy if state == SUSPENDED else None)
     change.save(stopped)
     schedules.drop(change, stopped)
+    alerts.settle(change, item, Kind.BACKUP_FAILURE, Kind.ITEM_UNHEALTHY)
     return stopped, _done(change, held, stopped, "DisableBackup", activity, {})
 
 
@@ -166,6 +170,11 @@ def delete(change: Change, vault: Vault, held: Container, item: Item, activity: 
     gone = replace(item, state=STOPPED, policy=None, deleted=now, purge=purge)
     change.save(gone)
     schedules.drop(change, gone)
+    alerts.settle(change, item, Kind.BACKUP_FAILURE, Kind.ITEM_UNHEALTHY)
+    until = f"it can be taken back until {purge:%Y-%m-%d %H:%M} UTC" if purge > now else "it is gone for good"
+    alerts.security(
+        change, vault, Kind.DATA_DELETED, f"the backup data of '{item.friendly}' was deleted; {until}", item
+    )
     job = _done(change, held, gone, "DeleteBackupData", activity, {})
     if purge <= now:  # without soft delete
         work(change, vault, held, gone, PURGE, activity, {"part": ""})
@@ -181,6 +190,8 @@ def undelete(change: Change, vault: Vault, held: Container, item: Item, activity
         raise Conflict(f"the time in which '{item.friendly}' could be taken back is over")
     back = replace(item, state=STOPPED, deleted=None, purge=None)
     change.save(back)
+    alerts.settle(change, item, Kind.DATA_DELETED, Kind.PURGE_UPCOMING)
+    alerts.security(change, vault, Kind.DATA_UNDELETED, f"the deletion of '{item.friendly}' was taken back", item)
     return back, _done(change, held, back, "Undelete", activity, {})
 
 

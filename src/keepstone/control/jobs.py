@@ -37,6 +37,10 @@ class Job:
     attempt: int
 
 
+_ALL = sa.select(*(jobs.c[name] for name in Job.__slots__))
+_BY_ID = _ALL.where(jobs.c.vault == sa.bindparam("vault"), jobs.c.id == sa.bindparam("id"))
+
+
 def about(held: Container, item: Item) -> dict[str, Any]:
     """What a job says of its item, also when that is gone."""
     return {
@@ -51,13 +55,9 @@ def about(held: Container, item: Item) -> dict[str, Any]:
 def find(connection: sa.Connection, vault: Vault, name: str) -> Job:
     """`JobNotFound`."""
     try:
-        identity = UUID(name)
+        row = connection.execute(_BY_ID, {"vault": vault.id, "id": UUID(name)}).mappings().first()
     except ValueError:
-        identity = None
-    row = None
-    if identity is not None:
-        query = _select().where(jobs.c.vault == vault.id, jobs.c.id == identity)
-        row = connection.execute(query).mappings().first()
+        row = None
     if row is None:
         raise JobNotFound(
             f"There is no job '{name}' in vault '{vault.name}'; `az backup job list` shows those that there are"
@@ -99,7 +99,7 @@ def listing(
     if before is not None:
         seen = sa.tuple_(sa.literal(before[0], jobs.c.created.type), sa.literal(before[1], jobs.c.id.type))
         where.append(sa.tuple_(jobs.c.created, jobs.c.id) < seen)
-    query = _select().where(*where).order_by(jobs.c.created.desc(), jobs.c.id.desc()).limit(limit)
+    query = _ALL.where(*where).order_by(jobs.c.created.desc(), jobs.c.id.desc()).limit(limit)
     if statuses is None:
         return [_job(row) for row in connection.execute(query).mappings()]
     found: list[Job] = []
@@ -125,10 +125,6 @@ def _spelled(
     words = words.union_all(sa.select(following).where(words.c.word.is_not(None)))
     known = connection.execute(sa.select(words.c.word).where(words.c.word.is_not(None))).scalars()
     return next((one for one in known if folded(one) == folded(word)), None)
-
-
-def _select() -> sa.Select[Any]:
-    return sa.select(*(jobs.c[name] for name in Job.__slots__))
 
 
 def _job(row: sa.RowMapping) -> Job:

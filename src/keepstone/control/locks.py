@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from keepstone.catalogue import locks
+from keepstone.catalogue import first, locks
 from keepstone.control.naming import check_name
 from keepstone.control.plane import Change
 from keepstone.errors import Conflict, InvalidRequest, NotFound
-from keepstone.vault import folded
+from keepstone.vault import Lock, folded
 
 __all__ = ["LEVELS", "above", "beneath", "check_delete", "check_write", "find", "put", "remove"]
 
@@ -28,8 +28,8 @@ def put(change: Change, scope: str, name: str, level: str, notes: str | None) ->
         raise InvalidRequest(f"properties.notes has at most {_NOTES} characters", target="properties.notes")
     check_name(name)
     new = not remove(change, scope, name)
-    row = {"scope": folded(scope), "key": folded(name), "name": name, "level": known[folded(level)], "notes": notes}
-    return change.connection.execute(locks.insert().values(**row).returning(locks)).mappings().one(), new
+    change.insert(Lock(scope=folded(scope), name=name, level=known[folded(level)], notes=notes))
+    return find(change.connection, scope, name), new
 
 
 def find(connection: sa.Connection, scope: str, name: str) -> sa.RowMapping:
@@ -43,8 +43,11 @@ def find(connection: sa.Connection, scope: str, name: str) -> sa.RowMapping:
 
 def remove(change: Change, scope: str, name: str) -> bool:
     """Remove a lock; whether there was one."""
-    mine = locks.c.scope == folded(scope), locks.c.key == folded(name)
-    return change.connection.execute(locks.delete().where(*mine)).rowcount > 0
+    lock = first(change.connection, Lock, locks.c.scope == folded(scope), locks.c.key == folded(name))
+    if lock is None:
+        return False
+    change.remove(lock)
+    return True
 
 
 def above(connection: sa.Connection, scope: str) -> list[sa.RowMapping]:

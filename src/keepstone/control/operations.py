@@ -21,6 +21,7 @@ from keepstone.errors import NotFound
 __all__ = ["Operation", "find", "forget", "record"]
 
 _KEPT = timedelta(days=7)
+_BY_ID = sa.select(operations).where(operations.c.id == sa.bindparam("id"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +61,9 @@ def record(
 def find(connection: sa.Connection, name: str, vault: UUID | None) -> Operation:
     """An operation by its name: of this vault, or of none, as those are that made an end of theirs. `NotFound`."""
     try:
-        mine = operations.c.id == UUID(name)
+        row = connection.execute(_BY_ID, {"id": UUID(name)}).mappings().first()
     except ValueError:
-        mine = sa.false()
-    row = connection.execute(sa.select(operations).where(mine)).mappings().first()
+        row = None
     if row is None or row["vault"] not in (vault, None):
         raise NotFound(f"There is no operation '{name}'; it is kept for {_KEPT.days} days")
     return Operation(**row)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from keepstone.catalogue import every, first, points
+from keepstone.catalogue import every, one, points
 from keepstone.errors import NotFound
 from keepstone.store import PointRecord, Store
 from keepstone.vault import Item, RecoveryPoint
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ITEM, _JOB = "item=", "job="
+_ITEM, _JOB, _TYPE, _OWN = "item=", "job=", "type=", "own="
 
 
 def store_name(machine: str, item: Item) -> str:
@@ -37,9 +37,11 @@ def store_name(machine: str, item: Item) -> str:
     return f"{machine}:{item.source['path']}"
 
 
-def tags(item: UUID, job: UUID) -> tuple[str, str]:
-    """What the store remembers with a point: whose it is, and which job made it."""
-    return f"{_ITEM}{item}", f"{_JOB}{job}"
+def tags(item: UUID, job: UUID, type: str, own: datetime | None) -> tuple[str, ...]:
+    """What the store remembers with a point, so that a lost catalogue can be made anew: whose it is, which job made it,
+    its type of backup, and until when it is kept where that is not its policy's to say."""
+    known = f"{_ITEM}{item}", f"{_JOB}{job}", f"{_TYPE}{type}"
+    return known if own is None else (*known, f"{_OWN}{own.isoformat()}")
 
 
 def item_of(record: PointRecord) -> UUID | None:
@@ -57,9 +59,7 @@ def name_of(commit: str) -> str:
     return str(int(commit.rpartition("-")[2][:15], 16))
 
 
-def of_record(
-    item: Item, commit: str, record: PointRecord, *, type: str = "Full", own: datetime | None = None
-) -> RecoveryPoint:
+def of_record(item: Item, commit: str, record: PointRecord) -> RecoveryPoint:
     """The row of a point."""
     return RecoveryPoint(
         item=item.id,
@@ -67,20 +67,20 @@ def of_record(
         name=name_of(commit),
         commit_id=commit,
         made=_moment(record.started),
-        type=type,
+        type=_text(record, _TYPE) or "Full",
         consistency="FileSystemConsistent" if record.kind == "files" else "CrashConsistent",
         logical=record.logical,
         fresh=record.added,
         stored=record.stored,
         warnings=record.warnings,
-        own=own,
+        own=_own(record),
         locked=_moment(record.lock_until) if record.lock_until else None,
     )
 
 
 def find(connection: sa.Connection, item: Item, name: str) -> RecoveryPoint:
     """`NotFound`."""
-    point = first(connection, RecoveryPoint, points.c.item == item.id, points.c.name == name)
+    point = one(connection, RecoveryPoint, item=item.id, name=name)
     if point is None:
         error = NotFound(
             f"There is no recovery point '{name}' of '{item.friendly}'; `az backup recoverypoint list` shows those "
@@ -135,14 +135,22 @@ def commit_of_job(store: Store, job: UUID) -> tuple[str, PointRecord] | None:
     return None
 
 
+def _text(record: PointRecord, prefix: str) -> str | None:
+    return next((tag[len(prefix) :] for tag in record.tags if tag.startswith(prefix)), None)
+
+
 def _tagged(record: PointRecord, prefix: str) -> UUID | None:
-    for tag in record.tags:
-        if tag.startswith(prefix):
-            try:
-                return UUID(tag[len(prefix) :])
-            except ValueError:
-                return None
-    return None
+    try:
+        return UUID(_text(record, prefix) or "")
+    except ValueError:
+        return None
+
+
+def _own(record: PointRecord) -> datetime | None:
+    try:
+        return datetime.fromisoformat(_text(record, _OWN) or "")
+    except ValueError:
+        return None
 
 
 def _moment(nanoseconds: int) -> datetime:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from keepstone.catalogue import every, first, items, policies
+from keepstone.catalogue import every, first, items, one, policies
 from keepstone.control import locks, schedules
 from keepstone.control.plane import Change
 from keepstone.errors import Conflict, InvalidPolicy, InvalidRequest, NotFound
@@ -26,7 +26,7 @@ __all__ = ["by_id", "counts", "delete", "find", "items_of", "listing", "parsed",
 
 def find(connection: sa.Connection, vault: Vault, name: str) -> StoredPolicy:
     """`NotFound`."""
-    policy = first(connection, StoredPolicy, policies.c.vault == vault.id, policies.c.key == folded(name))
+    policy = one(connection, StoredPolicy, vault=vault.id, key=folded(name))
     if policy is None:
         raise _missing(vault, name)
     return policy

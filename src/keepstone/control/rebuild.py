@@ -2,7 +2,7 @@
 """A vault made anew out of its store, where the database that knew it is lost.
 
 The store has the points, and in its journal everything else that was configured. What it does not have is what went by,
-jobs and operations, and the locks, which are set again by hand.
+jobs, operations and alerts; and the targets of alerts, which are set again by hand.
 
 Invariants
 * Everything is read and checked before anything is changed, and the rows of the vault are one transaction, the last
@@ -41,6 +41,7 @@ from keepstone.vault import (
     Group,
     Identity,
     Item,
+    Lock,
     RecoveryPoint,
     Resource,
     RoleAssignment,
@@ -207,8 +208,8 @@ def _write(change: Change, vault: Vault, state: State, found: Sequence[tuple[Rec
             schedules.plan(change, item, policies.parsed(stored[item.policy]))
     for row, _ in found:
         insert(connection, row)
-    for resource in records[Resource]:
-        _add(connection, resource)
+    for one in (*records[Resource], *records[Lock]):
+        _add(connection, one)
 
 
 def _backed_up(item: Item, found: Sequence[tuple[RecoveryPoint, Point]]) -> Item:

@@ -14,10 +14,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from keepstone.catalogue import every, first, items, one, outbox, vaults
-from keepstone.control import groups, locks
+from keepstone.control import alerts, groups, locks
 from keepstone.control.plane import Change, Plane
 from keepstone.errors import Conflict, InvalidRequest, NotEmpty, NotFound
 from keepstone.vault import Item, StoredPolicy, Vault, default_policies, folded
+from keepstone.vault.alerts import Kind
 from keepstone.vault.properties import check_name, merged, new_properties, soft_delete
 
 __all__ = ["create", "delete", "deleted", "find", "find_deleted", "listing", "lookup", "purge", "undelete", "update"]
@@ -132,13 +133,15 @@ def update(
         changed=change.now,
     )
     change.save(changed)
+    alerts.of_change(change, current, changed)
     return changed
 
 
 def delete(change: Change, vault: Vault) -> Vault:
     """Delete an empty vault; it can be taken back for a while. `NotEmpty` names what is in it."""
     locks.check_delete(change.connection, vault.path)
-    mine = items.c.vault == vault.id
+    on_the_way_out = items.c.purge <= change.now  # a worker removes them, whether the vault lives or not
+    mine = sa.and_(items.c.vault == vault.id, sa.or_(items.c.purge.is_(None), sa.not_(on_the_way_out)))
     count = change.connection.execute(sa.select(sa.func.count()).where(mine)).scalar_one()
     if count:
         some = every(change.connection, Item, mine, order=items.c.key, limit=5)
@@ -151,6 +154,10 @@ def delete(change: Change, vault: Vault) -> Vault:
     now = change.now
     gone = replace(vault, deleted=now, purge=now + timedelta(days=soft_delete(vault.properties).days), changed=now)
     change.save(gone)
+    until = (
+        f"it can be taken back until {gone.purge:%Y-%m-%d %H:%M} UTC" if gone.purge != now else "it is gone for good"
+    )
+    alerts.security(change, gone, Kind.VAULT_DELETED, f"vault '{vault.name}' was deleted; {until}")
     return gone
 
 
@@ -179,6 +186,7 @@ def undelete(change: Change, vault: Vault, group: str) -> Vault:
     _check_free(lookup(change.connection, vault.subscription, group, vault.name))
     back = replace(vault, group_name=home.name, deleted=None, purge=None, changed=change.now)
     change.save(back)
+    alerts.undeleted(change, back)
     return back
 
 
@@ -188,7 +196,7 @@ def purge(plane: Plane) -> int:
         over = every(connection, Vault, vaults.c.purge <= plane.env.utc())
     for vault in over:
         with plane.database.change() as connection:
-            for kind in ("policies", "containers", "schedules", "jobs"):
+            for kind in ("points", "items", "policies", "containers", "schedules", "jobs"):
                 table = vaults.metadata.tables[kind]
                 connection.execute(table.delete().where(table.c.vault == vault.id))
             connection.execute(outbox.delete().where(outbox.c.vault == vault.id))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the end of a job means for the alerts of its vault. The queue asks for it in the transaction in which a job ends:
-so neither is there without the other.
+"""What the end of a job means for the alerts of its vault. The queue asks for it in the transaction in which a job
+ends: so neither is there without the other.
 
 One that was cancelled means nothing. Failures of a kind count as one alert for each item and part of its policy, and
 the next success ends it.
@@ -27,6 +27,8 @@ __all__ = ["judge"]
 
 _FAILURES = {BACKUP: Kind.BACKUP_FAILURE, RESTORE: Kind.RESTORE_FAILURE}
 _DAMAGE = {kind.code for kind in (CorruptObject, FormatError, HostileName, ObjectMissing, RollbackDetected)}
+# What cannot be so any more when the item is gone. That it is gone is told once, and that it was deleted stays true.
+_OF_ITEMS = (Kind.BACKUP_FAILURE, Kind.RESTORE_FAILURE, Kind.ITEM_UNHEALTHY, Kind.PURGE_UPCOMING)
 _WELL = (Status.COMPLETED, Status.WARNED)
 
 
@@ -60,8 +62,11 @@ def _succeeded(env: Env, connection: sa.Connection, vault: Vault, claim: Claim) 
     elif claim.operation == VERIFY:
         resolve(connection, env, *whose, alerts.c.kind == Kind.STORE_DAMAGED)
     elif claim.operation == PURGE:
-        resolve(connection, env, *whose)  # whatever was wrong with the item, it is gone
-        subject, entity = Subject(kind=Kind.PURGE_COMPLETE, vault=vault.id, item=claim.item), _entity(connection, vault, claim)
+        resolve(connection, env, *whose, alerts.c.kind.in_(_OF_ITEMS), tell=())
+        subject, entity = (
+            Subject(kind=Kind.PURGE_COMPLETE, vault=vault.id, item=claim.item),
+            _entity(connection, vault, claim),
+        )
         if wanted(subject.kind, vault.properties):
             message = f"the backup data of '{entity}' was removed for good"
             fire(connection, env, subject, message, resource=vault.path, entity=entity, job=claim.id)

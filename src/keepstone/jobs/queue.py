@@ -18,7 +18,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -79,13 +79,20 @@ class Wanted:
     due: datetime | None = None
 
 
-class JobQueue:
-    """Safe for several threads and processes."""
+Ended = Callable[[sa.Connection, Claim, Status, "dict[str, Any] | None"], None]
+"""Told of a job's end in the transaction of it: the job, how it ended, and its error."""
 
-    def __init__(self, database: Database, env: Env, *, lease: timedelta = LEASE) -> None:
+
+class JobQueue:
+    """Safe for several threads and processes. `ended` is told of every end that a worker makes of a job."""
+
+    def __init__(
+        self, database: Database, env: Env, *, lease: timedelta = LEASE, ended: Ended = lambda *_: None
+    ) -> None:
         self._database = database
         self._env = env
         self.lease = lease
+        self._ended = ended
 
     def enqueue(
         self,
@@ -282,6 +289,7 @@ class JobQueue:
         if progress is not None:
             values["progress"] = progress
         self._write(connection, claim, values)
+        self._ended(connection, claim, status, error)
 
     def _write(self, connection: sa.Connection, claim: Claim, values: dict[str, Any]) -> Status:
         held = jobs.c.id == claim.id, jobs.c.token == claim.token, jobs.c.status.in_(_HELD)

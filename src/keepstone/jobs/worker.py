@@ -23,6 +23,7 @@ from keepstone.jobs.queue import Claim, JobQueue, Status
 __all__ = ["Context", "Handler", "Worker"]
 
 _log = logging.getLogger(__name__)
+_PULSE = 2.0  # seconds between signs of life, with which people see how far a job is
 
 Handler = Callable[["Context"], None]
 
@@ -135,7 +136,7 @@ class Worker:
                 pass
 
     def _beat(self, context: Context, over: threading.Event) -> None:
-        while not over.wait(self._queue.lease.total_seconds() / 4):
+        while not over.wait(min(_PULSE, self._queue.lease.total_seconds() / 4)):
             try:
                 context.beat()
             except sa.exc.SQLAlchemyError as error:  # the database is away: the lease says how long that may last

@@ -12,7 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import sqlalchemy as sa
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
@@ -38,6 +45,7 @@ class Metrics:
     """`alive`: how many workers run now, of `workers`."""
 
     def __init__(self, plane: Plane, workers: int = 0, alive: Callable[[], int] = lambda: 0) -> None:
+        disable_created_metrics()  # a second figure for each, which says when it was first counted
         registry = self._registry = CollectorRegistry()
         self._requests = Counter(
             "keepstone_requests", "Requests that were answered", ["operation", "status"], registry=registry

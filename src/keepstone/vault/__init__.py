@@ -12,6 +12,7 @@ from keepstone.vault.records import (
     Group,
     Identity,
     Item,
+    Lock,
     RecoveryPoint,
     Resource,
     RoleAssignment,
@@ -22,12 +23,10 @@ from keepstone.vault.records import (
 from keepstone.vault.retention import Days, Duration, Kept, Reason, Retention, Rule, Unit, WeekDays, judge
 from keepstone.vault.schedule import Daily, Hourly, Interval, Schedule, Weekly
 from keepstone.vault.stores import Stores
-from keepstone.vault.whatif import Change, WhatIf, what_if
 from keepstone.vault.zones import zone
 
 __all__ = [
     "BackupType",
-    "Change",
     "Container",
     "Daily",
     "Days",
@@ -39,6 +38,7 @@ __all__ = [
     "Interval",
     "Item",
     "Kept",
+    "Lock",
     "Management",
     "Part",
     "Policy",
@@ -55,12 +55,10 @@ __all__ = [
     "Vault",
     "WeekDays",
     "Weekly",
-    "WhatIf",
     "default_policies",
     "folded",
     "health",
     "judge",
     "read_policy",
-    "what_if",
     "zone",
 ]

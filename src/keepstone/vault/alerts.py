@@ -22,7 +22,19 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-__all__ = ["RULES", "Alert", "Category", "Condition", "Kind", "Rule", "Severity", "State", "Subject", "changed", "wanted"]
+__all__ = [
+    "RULES",
+    "Alert",
+    "Category",
+    "Condition",
+    "Kind",
+    "Rule",
+    "Severity",
+    "State",
+    "Subject",
+    "changed",
+    "wanted",
+]
 
 
 class Severity(StrEnum):
@@ -108,7 +120,9 @@ RULES = {
         "Upcoming Purge", Category.SECURITY, Severity.CRITICAL,
         "`keepstone protection undelete` takes it back until then", lasting=True,
     ),
-    Kind.PURGE_COMPLETE: Rule("Purge Complete", Category.SECURITY, Severity.CRITICAL, f"{_WHO}; it cannot be taken back"),
+    Kind.PURGE_COMPLETE: Rule(
+        "Purge Complete", Category.SECURITY, Severity.CRITICAL, f"{_WHO}; it cannot be taken back",
+    ),
     Kind.SOFT_DELETE_DISABLED: Rule(
         "Soft Delete Disabled for Vault", Category.SECURITY, Severity.CRITICAL,
         f"{_WHO}; what is deleted now is gone at once. `keepstone vault update` turns it on again",
@@ -214,8 +228,8 @@ def wanted(kind: Kind, properties: Mapping[str, Any]) -> bool:
 
 
 def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[Kind, bool]:
-    """What a change of a vault's properties means for its protection: True for what is wrong now, False for what is well
-    again. Whether anybody is told is for `before` to say: nobody turns alerts off unseen."""
+    """What a change of a vault's properties means for its protection: True for what is wrong now, False for what is
+    well again. Whether anybody is told is for `before` to say: nobody turns alerts off unseen."""
     found: dict[Kind, bool] = {}
     for kind, path in ((Kind.SOFT_DELETE_DISABLED, _SOFT_DELETE), (Kind.ALERTS_DISABLED, _CRITICAL)):
         was, is_ = (_get(one, path) == "Disabled" for one in (before, after))

@@ -14,6 +14,7 @@ __all__ = [
     "Group",
     "Identity",
     "Item",
+    "Lock",
     "RecoveryPoint",
     "Resource",
     "RoleAssignment",
@@ -197,3 +198,14 @@ class RoleAssignment:
     scope: str
     created: datetime
     creator: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lock:
+    """A management lock. `scope` is folded. `level`: CanNotDelete or ReadOnly."""
+
+    scope: str
+    name: str
+    level: str
+    notes: str | None = None
+    key: str = ""

@@ -26,18 +26,15 @@ _OPERATION = re.compile(r"/(operations?|backupOperation)(Status|Results?|s)/", r
 
 
 class Watch(SansIOHTTPPolicy):  # type: ignore[misc]
-    """Sees every request of a client, those for an operation too."""
+    """Counts how often a client asks for each operation."""
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
-        self.operations: list[str] = []
 
     def on_request(self, request: Any) -> None:
         path = urlsplit(request.http_request.url).path
         if _OPERATION.search(path):
             self.asked[path] += 1
-        operation = request.http_request.headers.get("x-ms-client-request-id", "")
-        self.operations.append(f"{request.http_request.method} {path} {operation}")
 
     def check(self) -> None:
         """No operation was asked for twice: what is over at once need not be waited for."""

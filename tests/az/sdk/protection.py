@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An item by the Azure SDK for Python, through everything that can become of it, and what is asked about it."""
+"""Containers and an item by the Azure SDK for Python: what can become of them, and what is asked about them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.az.sdk.connecting import FABRIC, Told, told
 __all__ = ["main"]
 
 
-def main(given: Told) -> None:
+def machines(given: Told) -> None:
     """Protect a machine, back it up, stop, delete and take it back; the machine and the vault are there."""
     group, vault, machine = given.more["group"], given.more["vault"], given.more["machine"]
     _, backups, watch = given.clients("secret")
@@ -61,6 +61,8 @@ def main(given: Told) -> None:
     assert status.status == "Succeeded", status
     job = status.properties.job_id
     assert backups.protected_item_operation_statuses.get(*where, operation).status == "Succeeded"
+    backups.protected_item_operation_results.get(*where, operation)
+    backups.backup_operation_results.get(vault, group, operation)
     ended = _settled(backups, vault, group, job)
     assert ended.properties.status == "Completed", ended
     assert isinstance(ended.properties, models.AzureIaaSVMJob), ended
@@ -88,6 +90,40 @@ def main(given: Told) -> None:
     watch.check()
 
 
+def registration(given: Told) -> None:
+    """Register the machine that the service runs on, and take it out again."""
+    group, vault, name = given.more["group"], given.more["vault"], given.more["container"]
+    _, backups, watch = given.clients("static")
+    mine = (vault, group, FABRIC, name)
+    body = models.MabContainer(friendly_name=name.partition(";")[2], backup_management_type="MAB")
+
+    made = backups.protection_containers.begin_register(*mine, models.ProtectionContainerResource(properties=body))
+    assert made.result().properties.registration_status == "Registered", made.result()
+    operation = _operation(backups.protection_containers.inquire(*mine, cls=_answer), "Location")
+    backups.protection_container_operation_results.get(*mine, operation)
+    operation = _operation(backups.protection_containers.refresh(vault, group, FABRIC, cls=_answer), "Location")
+    backups.protection_container_refresh_operation_results.get(vault, group, FABRIC, operation)
+    listed = list(backups.backup_protection_containers.list(vault, group, filter="backupManagementType eq 'MAB'"))
+    assert [one.name for one in listed] == [name], listed
+    assert list(backups.protectable_containers.list(vault, group, FABRIC)) == []
+    assert list(backups.deleted_protection_containers.list(group, vault)) == []
+    counts = backups.backup_usage_summaries.list(vault, group, filter="type eq 'BackupProtectionContainerCountSummary'")
+    assert sum(one.current_value for one in counts) == 1
+
+    backups.protection_containers.unregister(*mine)
+    assert list(backups.backup_protection_containers.list(vault, group, filter="backupManagementType eq 'MAB'")) == []
+    watch.check()
+
+
+def _answer(response: Any, _body: Any, _headers: Any) -> Any:
+    return response.http_response
+
+
+def _operation(answer: Any, header: str) -> str:
+    """The operation that an answer of 202 names."""
+    return str(answer.headers[header]).split("?")[0].rpartition("/")[2]
+
+
 def _settled(backups: Any, vault: str, group: str, job: str) -> Any:
     """The job, when it is over."""
     end = time.monotonic() + 60
@@ -97,6 +133,12 @@ def _settled(backups: Any, vault: str, group: str, job: str) -> Any:
             return found
         assert time.monotonic() < end, found
         time.sleep(0.1)
+
+
+def main(given: Told) -> None:
+    """See the module."""
+    registration(given)
+    machines(given)
 
 
 if __name__ == "__main__":

@@ -151,6 +151,7 @@ def test_requests_are_counted_by_operation_and_status(ask: Ask, plane: Plane) ->
     assert (found["keepstone_workers_wanted"], found["keepstone_workers_alive"]) == (3, 2)
     assert found[f'keepstone_build{{version="{__version__}"}}'] == 1
     assert found["process_resident_memory_bytes"] > 0
+    assert not any("_created" in name for name in found)
 
 
 def test_faults_of_stores_are_counted(plane: Plane) -> None:

@@ -103,11 +103,11 @@ def test_who_only_looks_is_in_nobodys_way(tmp_path: Path) -> None:
         while not over.is_set():
             instance.running(tmp_path)
 
-    watchers = [threading.Thread(target=look) for _ in range(2)]
+    watchers = [threading.Thread(target=look) for _ in range(4)]
     for watcher in watchers:
         watcher.start()
     try:
-        for _ in range(50):
+        for _ in range(300):
             instance.take(tmp_path).release()
     finally:
         over.set()

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
-from zoneinfo import ZoneInfo
+from datetime import time, timedelta
 
 import pytest
 
@@ -18,11 +17,9 @@ from keepstone.vault import (
     Part,
     Policy,
     Retention,
-    Rule,
     Schedule,
     Unit,
     Weekly,
-    what_if,
 )
 
 pytestmark = pytest.mark.service
@@ -97,37 +94,3 @@ def test_zone_and_snapshots_are_checked() -> None:
         Policy(name="p", management=Management.VM, parts=full, zone="Nowhere")
     with pytest.raises(InvalidPolicy, match="snapshots cannot stay for 31 days"):
         Policy(name="p", management=Management.VM, parts=full, snapshot_days=31)
-
-
-def test_what_a_change_would_do() -> None:
-    now = datetime(2026, 11, 26, 12, tzinfo=UTC)
-    points = {f"{age} days": now - timedelta(days=age) for age in (1, 4, 20, 40)}
-    old = Retention(daily=Duration(30, Unit.DAYS))
-    new = Retention(daily=Duration(7, Unit.DAYS), weekly=Rule(Duration(52, Unit.WEEKS), weekdays=frozenset({6})))
-
-    outcome = what_if(old, new, points, ZoneInfo("UTC"), now)
-
-    # each is alone in its week, but for the first two: those of Wednesday and Sunday of one
-    assert [change.point for change in outcome.changes] == ["40 days", "20 days", "4 days", "1 days"]
-    assert outcome.lost == []
-    assert outcome.lengthened == ["40 days", "20 days", "4 days"]
-    assert outcome.shortened == ["1 days"]
-
-
-def test_a_lock_outlasts_a_shorter_policy() -> None:
-    now = datetime(2026, 11, 26, tzinfo=UTC)
-    points = {"locked": now - timedelta(days=10), "free": now - timedelta(days=11)}
-    lock = now + timedelta(days=5)
-
-    outcome = what_if(
-        Retention(daily=Duration(30, Unit.DAYS)),
-        Retention(daily=Duration(7, Unit.DAYS)),
-        points,
-        ZoneInfo("UTC"),
-        now,
-        locks={"locked": lock},
-    )
-
-    assert outcome.lost == ["free"]
-    assert outcome.shortened == ["locked"]
-    assert outcome.changes[1].until_after == lock

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keepstone.vault import read_policy
 from keepstone.errors import InvalidPolicy
 from keepstone.vault import (
     BackupType,
@@ -27,6 +26,7 @@ from keepstone.vault import (
     Unit,
     WeekDays,
     Weekly,
+    read_policy,
 )
 
 pytestmark = pytest.mark.service

@@ -83,9 +83,7 @@ notices = sa.Table(
     "notices",
     metadata,
     # What a target was not told yet, in order: of which alert, and whether it was fired or resolved.
-    sa.Column(
-        "sequence", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True
-    ),
+    sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
     sa.Column("target", sa.Uuid, nullable=False),
     sa.Column("alert", sa.Uuid, nullable=False),
     sa.Column("event", sa.String(16), nullable=False),

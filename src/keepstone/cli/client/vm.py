@@ -7,7 +7,6 @@ disk; it is backed up as it lies there, so while the machine does not run, or fr
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +41,7 @@ def vm() -> None:
 @click.option("--disk", required=True, metavar="FILE", help="The disk image, a file or block device of that machine.")
 def create(session: Session, group: str, name: str, disk: str) -> None:
     """Make a virtual machine of a disk image, or give one another image."""
-    uri = Path(os.path.abspath(disk)).as_uri()
+    uri = Path(session.path(disk)).as_uri()
     body = {
         "location": session.location,
         "properties": {"storageProfile": {"osDisk": {"name": Path(disk).name, "vhd": {"uri": uri}}}},

@@ -15,8 +15,7 @@ from keepstone.cli.service.data import service_command
 __all__ = ["rebuild"]
 
 _FILE = click.Path(path_type=Path, dir_okay=False, readable=False)
-# What a data folder may hold before there is a database in it.
-_OURS = {"cache", "issuer.key", "keys", "kits", "log", "recovery-key.txt", "run", "tls", "vaults"}
+_OURS = {"log", "run", "tls", "vaults"}  # what may be there before anything was made
 
 
 @service_command(name="rebuild")
@@ -40,8 +39,8 @@ def rebuild(
     """Make a vault anew out of its store, where the database that knew it is lost.
 
     In a data folder that has no vaults yet, everybody who could log in can do so again, and the service keeps its
-    tenant and subscription. The store gets a new key and a new recovery kit; earlier kits stay good. Jobs of the past
-    are not in a store, and neither are locks. The service must not run.
+    tenant and subscription. The store gets a new key and a new recovery kit; earlier kits stay good. Not in a store are
+    the jobs and alerts of the past, and who is told of alerts. The service must not run.
     """
     from keepstone.control.installation import Installation
     from keepstone.control.rebuild import rebuild
@@ -75,7 +74,7 @@ def rebuild(
     }
     lines = [
         f"vault {made.vault.name} is back, with {made.items} items and {made.points} recovery points",
-        f"it is as entry {made.entry} of its journal left it; set its locks again, if it had any",
+        f"it is as entry {made.entry} of its journal left it; say again who is told of its alerts",
         "start the service with `keepstone up`",
     ]
     console.result(result, lines)
@@ -86,6 +85,6 @@ def _check_empty(root: Path) -> None:
     """`UsageError` where a new service would lie among other things."""
     from keepstone.errors import UsageError
 
-    found = {path.name for path in root.iterdir()} - _OURS if root.is_dir() else set()
-    if found:
-        raise UsageError(f"{root} holds other things ({min(found)} …); choose an empty folder as --data")
+    found = {path.name for path in root.iterdir()} if root.is_dir() else set()
+    if found - _OURS and "issuer.key" not in found:
+        raise UsageError(f"{root} holds other things ({min(found - _OURS)} …); choose an empty folder as --data")

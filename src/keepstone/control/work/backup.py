@@ -57,7 +57,9 @@ def _make(plane: Plane, context: Context, about: Subject, store: Store, reporter
     env, source = plane.env, about.item.source
     is_files = about.item.workload == FILES
     name = made.store_name(about.container.friendly, about.item)
-    tags = made.tags(about.item.id, context.claim.id)
+    given = context.claim.arguments.get("until")
+    own = datetime.fromisoformat(given) if given else None
+    tags = made.tags(about.item.id, context.claim.id, context.claim.arguments.get("part", "Full"), own)
     with store.writer(name, "files" if is_files else "images", tags=tags) as writer:
         if is_files:
             report = backup_files(env, writer, os.fsencode(source["path"]), _selection(plane, source), reporter)
@@ -97,9 +99,7 @@ def _remember(
     plane: Plane, context: Context, about: Subject, commit: str, record: PointRecord, reporter: Reporter
 ) -> None:
     """The point and the end of the job, as one fact."""
-    given = context.claim.arguments.get("until")
-    own = datetime.fromisoformat(given) if given else None
-    point = made.of_record(about.item, commit, record, type=context.claim.arguments.get("part", "Full"), own=own)
+    point = made.of_record(about.item, commit, record)
     warned = record.warnings or reporter.count
     context.result({"files": record.files, "warnings": reporter.warnings, "fresh": record.added, "point": point.name})
     with ending(plane, context, Status.WARNED if warned else Status.COMPLETED) as change:

@@ -10,6 +10,7 @@ from keepstone.control.work.backup import backup
 from keepstone.control.work.purge import PURGE, purge
 from keepstone.control.work.reclaim import RECLAIM, reclaim
 from keepstone.control.work.restore import RESTORE, restore
+from keepstone.control.work.verify import VERIFY, verify
 from keepstone.jobs import BACKUP, Handler
 
 __all__ = ["handlers"]
@@ -22,4 +23,5 @@ def handlers(plane: Plane) -> Mapping[str, Handler]:
         RESTORE: lambda context: restore(plane, context),
         PURGE: lambda context: purge(plane, context),
         RECLAIM: lambda context: reclaim(plane, context),
+        VERIFY: lambda context: verify(plane, context),
     }
