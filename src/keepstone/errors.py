@@ -33,6 +33,7 @@
     ├── UnsupportedFormat              a foreign or newer store; upgrade Keepstone
     ├── StorageError                   the storage below failed
     │   └── StorageFull
+    ├── ServiceUnavailable             the service does not answer, or cannot now
     ├── RestoreIncomplete              a part of the point was left out; everything else is restored
     ├── LeaseLost                      this writer was aborted; nothing of it is visible, start again
     ├── JobLost                        another worker has this job by now; this one stops
@@ -71,6 +72,7 @@ __all__ = [
     "PointNotFound",
     "RestoreIncomplete",
     "RollbackDetected",
+    "ServiceUnavailable",
     "SourceFailed",
     "SourceMissing",
     "StorageError",
@@ -278,6 +280,13 @@ class StorageFull(StorageError):
 
     code = "StorageFull"
     status = 507
+
+
+class ServiceUnavailable(KeepstoneError):
+    """The service does not answer, or cannot for now."""
+
+    code = "ServiceUnavailable"
+    status = 503
 
 
 class RestoreIncomplete(KeepstoneError):

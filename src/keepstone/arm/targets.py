@@ -11,7 +11,7 @@ from typing import Any
 from keepstone.arm.answers import moment, page
 from keepstone.arm.table import VAULT, Answer, Call, Table
 from keepstone.arm.vaults import find
-from keepstone.control import targets
+from keepstone.control import courier, targets
 from keepstone.control.postman import try_out
 from keepstone.control.targets import Target
 from keepstone.errors import InvalidRequest
@@ -53,9 +53,10 @@ def put(call: Call) -> Answer:
     url = call.part("properties").get("url")
     if not isinstance(url, str) or not url:
         raise InvalidRequest("properties.url is missing; it says where to send messages", target="properties.url")
+    shown = courier.shown(url)
     with call.plane.change() as change:
         vault = find(call, change.connection)
-        made, new = targets.put(change, vault, call.names["target"], url)
+        made, new = targets.put(change, vault, call.names["target"], url, shown)
         waiting = targets.waiting(change.connection, [made.id])
     return Answer(status=201 if new else 200, body=_document(vault, made, waiting.get(made.id, 0)))
 

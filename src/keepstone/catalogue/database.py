@@ -30,7 +30,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         try:
-            self.engine = sa.create_engine(url)
+            self.engine = sa.create_engine(url, hide_parameters=True)
         except (sa.exc.ArgumentError, ImportError) as error:
             raise UsageError(f"{url.partition('://')[0]}://… is no database ({error})") from error
         self.is_sqlite = self.engine.dialect.name == "sqlite"

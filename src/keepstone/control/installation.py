@@ -100,11 +100,15 @@ class Installation:
         if self._url.startswith("sqlite:///") and not (self.root / DATABASE).exists():
             raise StoreMissing(f"there is no Keepstone service in {self.root}; start one with `keepstone up`")
         database = Database(self._url)
-        check(database)
-        with database.look() as connection:
-            known = dict(connection.execute(sa.select(facts.c.name, facts.c.value)).all())
-        if "subscription" not in known:
-            raise StoreMissing(f"the first start of {self.root} did not come to its end; run `keepstone up` again")
+        try:
+            check(database)
+            with database.look() as connection:
+                known = dict(connection.execute(sa.select(facts.c.name, facts.c.value)).all())
+            if "subscription" not in known:
+                raise StoreMissing(f"the first start of {self.root} did not come to its end; run `keepstone up` again")
+        except BaseException:
+            database.close()
+            raise
         place = Place(known["tenant"], known["subscription"], known["location"])
         queue = JobQueue(database, self.env, ended=partial(judge, self.env))
         return Plane(self.env, database, queue, self.stores, place, self.root)

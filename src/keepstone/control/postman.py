@@ -35,6 +35,7 @@ __all__ = ["Postman", "try_out"]
 
 _log = logging.getLogger(__name__)
 _LIMIT = 30.0  # seconds after which a target hangs
+_TRIAL = 10.0  # the same while somebody waits for the answer
 _PATIENCE = 2.0  # seconds that a round waits for those that it sent to
 _MOST = 16  # targets that are sent to at once, without those that hang
 _BATCH = 10  # notices in a message
@@ -149,8 +150,8 @@ class Postman:
                 self._failed(errand, _HANGS.format(self._limit))
 
 
-def try_out(plane: Plane, target: Target, vault: str, limit: float = _LIMIT) -> str | None:
-    """Send a message at once; why it did not arrive, None where it did."""
+def try_out(plane: Plane, target: Target, vault: str, limit: float = _TRIAL) -> str | None:
+    """Send a message at once; why it did not arrive within `limit` seconds, None where it did."""
     message = Message(
         f"Test of target '{target.name}' of vault '{vault}'", "Alerts of this vault are told to this target.", "info"
     )

@@ -17,7 +17,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from keepstone.catalogue import notices, targets
-from keepstone.control import courier, locks
+from keepstone.control import locks
 from keepstone.control.plane import Change, Plane
 from keepstone.crypto import Blake3Hashing, DomainKeys, open_object, seal_object
 from keepstone.env import Env
@@ -76,9 +76,10 @@ def waiting(connection: sa.Connection, of: Sequence[UUID]) -> dict[UUID, int]:
     return dict(connection.execute(query).all())
 
 
-def put(change: Change, vault: Vault, name: str, given: str) -> tuple[Target, bool]:
+def put(change: Change, vault: Vault, name: str, given: str, shown: str) -> tuple[Target, bool]:
     """A target with this address, or another address for the one that there is; and whether it is new. What it was not
-    sent yet goes to the new address. `InvalidRequest`, `Conflict` under a lock."""
+    sent yet goes to the new address. `shown`: what `courier.shown` says of it, which takes too long for a transaction.
+    `InvalidRequest`, `Conflict` under a lock."""
     locks.check_write(change.connection, vault.path)
     if not 1 <= len(name) <= 80 or not name.isascii() or not all(one.isalnum() or one in "-_." for one in name):
         raise InvalidRequest(
@@ -86,7 +87,6 @@ def put(change: Change, vault: Vault, name: str, given: str) -> tuple[Target, bo
             target="name",
             code="InvalidResourceName",
         )
-    shown = courier.shown(given)
     there = _lookup(change.connection, vault, name)
     identity = there.id if there is not None else change.plane.new_id()
     sealed = seal_object(

@@ -83,8 +83,14 @@ class Authority:
         return _issued(certificate, key)
 
     def serves(self, issued: Issued, names: list[str]) -> bool:
-        """Whether this certificate is one of ours, has all these names, and will be good for a month yet."""
-        certificate = x509.load_pem_x509_certificate(issued.certificate)
+        """Whether this certificate is one of ours, has these names and this key, and is good for a month yet."""
+        try:
+            certificate = x509.load_pem_x509_certificate(issued.certificate)
+            key = serialization.load_pem_private_key(issued.key, None)
+        except ValueError:
+            return False
+        if key.public_key() != certificate.public_key():
+            return False
         has = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         fresh = certificate.not_valid_after_utc - self._env.utc() > _RENEW
         ours = certificate.issuer == self.certificate.subject

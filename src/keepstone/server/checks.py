@@ -19,7 +19,8 @@ import msgspec
 import sqlalchemy as sa
 from cryptography import x509
 
-from keepstone.catalogue import Database, every, jobs, migrate, operations, outbox, vaults
+from keepstone.catalogue import Database, every, jobs, operations, outbox, vaults
+from keepstone.catalogue.migrate import version
 from keepstone.control.installation import Installation
 from keepstone.control.plane import Plane
 from keepstone.env import Env
@@ -79,7 +80,7 @@ def examine(env: Env, root: Path) -> Iterator[Finding]:
     try:
         plane = installation.plane()
     except (KeepstoneError, sa.exc.SQLAlchemyError) as error:
-        yield Finding("database", False, _sentence(error), "bring the database back, then look again")
+        yield Finding("database", False, _sentence(error), "bring it back, or do as this says; then look again")
         return
     try:
         patient = _Patient(env, root, installation, plane, instance.running(root))
@@ -142,23 +143,11 @@ def _space(root: Path) -> str:
 
 def _database(patient: _Patient) -> str:
     database = patient.plane.database
-    current, wanted = migrate.version(database), _newest()
-    if current != wanted:
-        raise _Wrong(
-            f"the database is at step {current} of its migrations, and this Keepstone needs {wanted}",
-            "`keepstone down` and `keepstone up` bring it there; one that is newer needs the newer Keepstone",
-        )
+    current = version(database)  # the newest: otherwise it would not have opened
     if database.is_sqlite:
         _intact(database)
         return f"it is intact, and at the newest step ({current})"
     return f"it answers, and is at the newest step ({current})"
-
-
-def _newest() -> str | None:
-    """The last step that this Keepstone knows."""
-    from alembic.script import ScriptDirectory
-
-    return ScriptDirectory(str(Path(migrate.__file__).with_name("migrations"))).get_current_head()
 
 
 def _intact(database: Database) -> None:

@@ -4,8 +4,9 @@
 An ordinal is the base of a chunk's pack and its position there. Packs that were compacted have theirs first, and where
 their chunks are now is looked up at once: what is given out names each chunk by the place where it lies.
 
-A chunk's stored bytes are its share of its frame: the bytes of the frame in proportion to raw lengths, rounded such
-that the shares of a frame add up to it. What is around the frames (headers, footers, trailers) is nobody's.
+A chunk's stored bytes are its share of its frame and its row in the footer, 36 bytes. The share is in proportion to raw
+lengths, rounded such that the shares of a frame add up to it. What else is in a pack (its header, its trailer, and in
+the footer what there is of frames) is nobody's.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ Array = npt.NDArray[np.int64]
 
 _BLOCK = 1 << 20  # chunks that are given out together, and at most a pack's more
 _ID, _RUN = 32, 12
+_ROW = 4 + 32  # length and id in the footer
 _GONE = -1
 
 
@@ -160,7 +162,7 @@ class Ordinals:
             return ordinals
         now = ordinals.copy()
         now[old] = self._now[ordinals[old]]
-        for gone in ordinals[now == _GONE][:1].tolist():
+        for gone in ordinals[now == _GONE].tolist()[:1]:  # one says enough
             at = bisect_right(self._bases, gone) - 1
             name = pack_name(self._names[at])
             self._problem(CorruptObject(f"chunk {gone - self._bases[at]} of {name} is gone, and a manifest needs it"))
@@ -177,4 +179,4 @@ def _shares(footer: Footer) -> npt.NDArray[np.uint32]:
     counts = first[1:] - first[:-1]
     end = np.cumsum(lengths) - np.repeat(np.cumsum(raw) - raw, counts)  # within the frame
     stored, raw = np.repeat(stored, counts), np.repeat(np.maximum(raw, 1), counts)
-    return (stored * end // raw - stored * (end - lengths) // raw).astype(np.uint32)
+    return (stored * end // raw - stored * (end - lengths) // raw + _ROW).astype(np.uint32)

@@ -2,7 +2,7 @@
 """What the bytes of a store are there for: how many of them a group of points needs, and how many it needs alone.
 
 Points are counted in groups, such as those of one item, and groups in families, such as the items of one policy. The
-chunks of manifests count like those of data; a chunk's stored bytes are its share of its frame (`ordinals.py`).
+chunks of manifests count like those of data. What a chunk's stored bytes are is said in `ordinals.py`.
 
 One pass over the manifests, family by family and group by group. Of every chunk two things are remembered: which group
 needed it last, and whether others did. With its bytes that is 9 bytes of memory a chunk, however many groups there are.
@@ -31,6 +31,7 @@ __all__ = ["Footprint", "Usage", "usage"]
 
 _LOOKS = 3
 _ASIDE = 1 << 20  # bytes of runs
+_LOT = 4096  # nodes whose children are looked at together
 _BLOCK = 1 << 20  # chunks that are looked at together
 _NOBODY = -1
 _OTHER_GROUP, _OTHER_FAMILY = 1, 2
@@ -56,8 +57,8 @@ class Footprint:
 class Usage:
     """`groups`, `families`: by name. Of the whole store, in bytes: `logical` of all `points`; `referenced`, stored
     bytes of the chunks that any point needs; `shared`, of those that several groups need; `dead`, of those that no
-    point needs, among them what running backups have written so far; `overhead`, what is around the frames, and packs
-    that cannot be read. `damage`: what could not be counted, a sentence each."""
+    point needs, among them what running backups have written so far; `overhead`, what is in packs beside chunks, and
+    packs that cannot be read. `damage`: what could not be counted, a sentence each."""
 
     groups: dict[str, Footprint]
     families: dict[str, Footprint]
@@ -158,7 +159,9 @@ class _Look:
         """Take the nodes of a point that its group has not taken yet, and put aside what they name."""
         pending = [(record.packs, record.root)]
         while pending:
-            for fresh in self._take(group, [pending.pop()]):
+            parts = pending[-_LOT:]
+            del pending[-_LOT:]
+            for fresh in self._take(group, parts):
                 for ordinal in fresh.tolist():
                     try:
                         node = self.chunks.node(ordinal)

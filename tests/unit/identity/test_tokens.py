@@ -18,7 +18,7 @@ from joserfc.jwk import OctKey, RSAKey
 
 from keepstone.env import Env
 from keepstone.errors import Unauthenticated
-from keepstone.identity import Authority, Issuer, Principal, hash_secret, is_secret, new_secret
+from keepstone.identity import Authority, Issued, Issuer, Principal, hash_secret, is_secret, new_secret
 
 pytestmark = pytest.mark.service
 
@@ -107,6 +107,9 @@ def test_when_a_certificate_is_made_anew(clock: Clock) -> None:
 
     assert authority.serves(issued, ["localhost"])
     assert not authority.serves(issued, ["localhost", "vault.example"])
+    other = authority.server(["localhost"])  # a crash between the two files leaves such a pair
+    assert not authority.serves(Issued(issued.certificate, other.key), ["localhost"])
+    assert not authority.serves(Issued(b"", issued.key), ["localhost"])
     assert not Authority.create(clock, "another").serves(issued, ["localhost"])
     clock.now += timedelta(days=380)
     assert not authority.serves(issued, ["localhost"])

@@ -107,7 +107,7 @@ Fault = Callable[[Plane], object]
 FAULTS: dict[str, tuple[Fault, str, str, str]] = {
     "folder": (lambda plane: plane.root.chmod(0o755), "data folder", "others may read", "chmod -R go="),
     "secret": (lambda plane: (plane.root / "tls" / "ca.key").chmod(0o640), "data folder", "tls/ca.key", "chmod -R go="),
-    "older": (_older, "database", "at step 0000", "keepstone up"),
+    "older": (_older, "database", "at step 0000", "do as this says"),
     "no certificate": (
         lambda plane: (plane.root / "tls" / "server.pem").unlink(), "certificate", "server.pem", "remove",
     ),

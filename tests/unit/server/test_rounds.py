@@ -34,7 +34,7 @@ def test_chores_are_done_again_and_again(caplog: pytest.LogCaptureFixture) -> No
     rounds = Rounds(Env(), "test", chores)
     with caplog.at_level(logging.ERROR):
         rounds.start()
-        seen = []
+        seen: list[str] = []
         while seen.count("fails") < 8:
             seen.append(done.get(timeout=30))
         rounds.stop()

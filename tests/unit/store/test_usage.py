@@ -68,7 +68,7 @@ class Model:
                 stored, raw, before = footer.frame_lengths[frame], footer.frame_raw[frame], 0
                 for position in range(first, last):
                     after = before + footer.chunk_lengths[position]
-                    self.bytes[pack, position] = stored * after // raw - stored * before // raw
+                    self.bytes[pack, position] = stored * after // raw - stored * before // raw + 36
                     before = after
         for record in records:
             if isinstance(record, PointRecord):
@@ -377,6 +377,7 @@ def test_against_a_simple_count(seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         if chance.random() < 0.5:  # blocks and heaps so small that there are many
             patch.setattr(module, "_ASIDE", 24)
+            patch.setattr(module, "_LOT", 2)
             patch.setattr(module, "_BLOCK", 3)
             patch.setattr(ordinals_module, "_BLOCK", 3)
         found = store.usage(family=families.__getitem__)

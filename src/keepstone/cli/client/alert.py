@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -157,11 +158,8 @@ def add(session: Session, vault: str, name: str, url_file: str | None, url_comma
     at most.
     """
     from keepstone.cli.client.finding import named
-    from keepstone.cli.secret import Secret
 
-    file = "/dev/stdin" if url_file == "-" else url_file
-    secret = Secret(what="address", file=file, command=url_command, variable="KEEPSTONE_ALERT_URL", option="--url")
-    body = {"properties": {"url": os.fsdecode(secret.read())}}
+    body = {"properties": {"url": _given(url_file, url_command)}}
     session.show(session.arm.ask("PUT", named(vault, "notificationTargets", name), body).body, _TARGETS)
 
 
@@ -200,6 +198,22 @@ def test(session: Session, vault: str, name: str) -> None:
             f"target {name} could not be told: {said['error']}; check its address, and who answers there"
         )
     session.tell(f"target {name} was told")
+
+
+def _given(file: str | None, command: str | None) -> str:
+    """The address, from wherever it comes. `UsageError`."""
+    from keepstone.cli.secret import Secret
+    from keepstone.errors import UsageError
+
+    secret = Secret(what="address", file=file, command=command, variable="KEEPSTONE_ALERT_URL", option="--url")
+    if file != "-" and (secret.given or sys.stdin.isatty()):
+        return os.fsdecode(secret.read())
+    if file is None:
+        raise UsageError("the address is needed; give it by --url-file, --url-command or KEEPSTONE_ALERT_URL")
+    line, _, rest = sys.stdin.read().partition("\n")
+    if command is not None or not line.strip() or rest.strip():
+        raise UsageError("the standard input has to hold the address, in one line, and nothing else may give it")
+    return line.strip()
 
 
 def _all(session: Session, scope: str, **wanted: str | None) -> list[Document]:

@@ -13,6 +13,7 @@ from keepstone.errors import (
     AlreadyExists,
     KeepstoneError,
     NotFound,
+    ServiceUnavailable,
     Unauthenticated,
     Unauthorized,
     UsageError,
@@ -20,7 +21,7 @@ from keepstone.errors import (
 
 __all__ = ["UNREACHABLE", "refused", "unreachable"]
 
-UNREACHABLE = "ServiceUnavailable"
+UNREACHABLE = ServiceUnavailable.code
 """The code where the service does not answer, or answers that it cannot now."""
 _BY_STATUS = {400: UsageError, 401: Unauthenticated, 403: Unauthorized, 404: NotFound, 409: AlreadyExists}
 
@@ -29,7 +30,8 @@ def refused(status: int, body: Any) -> KeepstoneError:
     """What to raise for an answer that is an error. `body`: ARM's, or whatever else came."""
     error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict):
-        return _as(KeepstoneError, f"the service answers {status} without saying why; see its log", UNREACHABLE, status)
+        message = f"the service answers {status} without saying why; see its log"
+        return _as(ServiceUnavailable, message, UNREACHABLE, status)
     code, message = str(error.get("code") or "Failed"), str(error.get("message") or f"the service answers {status}")
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status, KeepstoneError)
     return _as(kind, message, code, status)
@@ -37,7 +39,7 @@ def refused(status: int, body: Any) -> KeepstoneError:
 
 def unreachable(message: str) -> KeepstoneError:
     """What to raise where the service does not answer."""
-    return _as(KeepstoneError, message, UNREACHABLE, 503)
+    return ServiceUnavailable(message)
 
 
 def _as(kind: type[KeepstoneError], message: str, code: str, status: int) -> KeepstoneError:

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One alert of a subject goes on at a time, over every database, whoever raises it at once."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+import sqlalchemy as sa
+
+from keepstone.catalogue import Database, alerts, notices, targets
+from keepstone.control.alerts import fire, listing, resolve
+from keepstone.vault.alerts import Condition, Kind, State, Subject
+
+from .conftest import Clock
+
+pytestmark = pytest.mark.service
+
+VAULT, ITEM = UUID(int=1), UUID(int=2)
+FAILURE = Subject(kind=Kind.BACKUP_FAILURE, vault=VAULT, item=ITEM, part="Full")
+UNHEALTHY = Subject(kind=Kind.ITEM_UNHEALTHY, vault=VAULT, item=ITEM)
+
+
+def raise_it(database: Database, clock: Clock, subject: Subject = FAILURE, message: str = "it failed") -> None:
+    with database.change() as connection:
+        fire(connection, clock, subject, message, resource="/v", entity="data")
+
+
+def target(database: Database, clock: Clock, vault: UUID = VAULT) -> UUID:
+    identity = uuid4()
+    row = {"id": identity, "vault": vault, "key": identity.hex, "name": identity.hex, "sealed": b"", "shown": ""}
+    with database.change() as connection:
+        connection.execute(targets.insert().values(**row, created=clock.now, due=clock.now, failures=0))
+    return identity
+
+
+def waiting(database: Database, whom: UUID) -> list[str]:
+    with database.look() as connection:
+        query = sa.select(notices.c.event).where(notices.c.target == whom).order_by(notices.c.sequence)
+        return list(connection.execute(query).scalars())
+
+
+def test_it_is_counted_until_it_is_resolved(database: Database, clock: Clock) -> None:
+    whom, other = target(database, clock), target(database, clock, UUID(int=9))
+    raise_it(database, clock, message="first")
+    clock.now += timedelta(minutes=1)
+    raise_it(database, clock, message="second")
+
+    with database.look() as connection:
+        (alert,) = listing(connection, limit=9)
+    assert (alert.count, alert.message, alert.condition, alert.state) == (2, "second", Condition.FIRED, State.NEW)
+    assert alert.last - alert.raised == timedelta(minutes=1)
+    assert (alert.ended, alert.resolved) == (None, None)
+
+    clock.now += timedelta(minutes=1)
+    with database.change() as connection:
+        assert resolve(connection, clock, alerts.c.item == ITEM) == 1
+        assert resolve(connection, clock, alerts.c.item == ITEM) == 0
+    raise_it(database, clock, message="third")
+
+    with database.look() as connection:
+        new, old = listing(connection, limit=9, by="raised")
+    assert (new.count, new.message, new.condition) == (1, "third", Condition.FIRED)
+    assert (old.id, old.count, old.condition, old.resolved) == (alert.id, 2, Condition.RESOLVED, clock.now)
+    assert waiting(database, whom) == ["Fired", "Resolved", "Fired"]
+    assert waiting(database, other) == []
+
+
+def test_what_is_found_by_looking_is_not_counted(database: Database, clock: Clock) -> None:
+    whom = target(database, clock)
+    for _ in range(3):
+        raise_it(database, clock, UNHEALTHY)
+    with database.look() as connection:
+        (alert,) = listing(connection, limit=9)
+    assert alert.count == 1
+    assert waiting(database, whom) == ["Fired"]
+
+
+def test_what_was_rolled_back_did_not_happen(database: Database, clock: Clock) -> None:
+    whom = target(database, clock)
+    with pytest.raises(LookupError), database.change() as connection:
+        fire(connection, clock, FAILURE, "it failed", resource="/v", entity="data")
+        raise LookupError
+    assert waiting(database, whom) == []
+    with database.look() as connection:
+        assert listing(connection, limit=9) == []
+
+
+@pytest.mark.parametrize("subject", [FAILURE, UNHEALTHY], ids=lambda subject: str(subject.kind))
+def test_many_at_once(database: Database, clock: Clock, subject: Subject) -> None:
+    whom = target(database, clock)
+    barrier = threading.Barrier(8)
+    failed: list[Exception] = []
+
+    def run() -> None:
+        barrier.wait(30)
+        try:
+            raise_it(database, clock, subject)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert failed == []
+    with database.look() as connection:
+        (alert,) = listing(connection, limit=9)
+    assert alert.count == (8 if subject is FAILURE else 1)
+    assert waiting(database, whom) == ["Fired"]
+
+
+def test_pages(database: Database, clock: Clock) -> None:
+    for number in range(5):
+        raise_it(database, clock, Subject(kind=Kind.BACKUP_FAILURE, vault=VAULT, item=UUID(int=number + 10)))
+    with database.look() as connection:
+        for descending in (True, False):
+            whole = [one.id for one in listing(connection, limit=9, descending=descending)]
+            seen: list[UUID] = []
+            last = None
+            while page := listing(connection, limit=2, descending=descending, after=last):
+                seen += [one.id for one in page]
+                last = page[-1].changed, page[-1].id
+            assert seen == whole
+            assert len(whole) == 5
