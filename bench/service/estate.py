@@ -11,6 +11,7 @@ It is made once for each size and recipe, and kept; what measures takes a copy.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shutil
@@ -23,9 +24,11 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from bench.setup import bench_dir
-from keepstone.catalogue import containers, items, jobs, operations, points
+from keepstone.catalogue import containers, items, jobs, metadata, operations, points
 from keepstone.control import groups, people, policies, vaults
 from keepstone.control.installation import Installation
 from keepstone.control.plane import Plane
@@ -78,12 +81,25 @@ class Estate:
 
 def copied(size: Size, target: Path) -> Estate:
     """A copy in a folder that is not there yet; made first, where there is none of this size."""
-    made = bench_dir() / f"service-{size.name}-{RECIPE}"
+    made = bench_dir() / f"service-{size.name}-{_shape()}"
     if not (made / "estate.json").exists():
-        shutil.rmtree(made, ignore_errors=True)
+        for older in made.parent.glob(f"service-{size.name}-*"):
+            shutil.rmtree(older)
         _make(size, made)
     shutil.copytree(made, target)
     return Estate(**json.loads((target / "estate.json").read_text()))
+
+
+def _shape() -> str:
+    """Another one for other tables and another recipe."""
+    dialect = sqlite.dialect()
+    parts = [str(CreateTable(table).compile(dialect=dialect)) for table in metadata.sorted_tables]
+    parts += [
+        str(CreateIndex(index).compile(dialect=dialect))
+        for table in metadata.sorted_tables
+        for index in sorted(table.indexes, key=lambda index: str(index.name))
+    ]
+    return hashlib.sha256("\n".join([str(RECIPE), *parts]).encode()).hexdigest()[:12]
 
 
 def _make(size: Size, root: Path) -> None:
@@ -127,8 +143,12 @@ def fill(plane: Plane, size: Size, who: tuple[str, str]) -> Estate:
     }
     for table, each in rows.items():
         with plane.database.change() as connection:
+            for index in table.indexes:
+                index.drop(connection)
             while some := list(islice(each, _ROWS)):
                 connection.execute(table.insert(), some)
+            for index in table.indexes:  # at the end, which is faster
+                index.create(connection)
     return Estate(
         plane.place.subscription,
         plane.place.tenant,
@@ -274,7 +294,8 @@ def _jobs(size: Size, made: list[_Item], chance: random.Random, now: datetime) -
             "vault": item.vault.id,
             "item": item.id,
             "operation": chance.choices(kinds, (970, 20, 5, 5))[0],
-            "arguments": {"part": "Full", "until": None, "user": False} | item.about,
+            "arguments": {"part": "Full"} | item.about,
+            "management": item.management,
             "status": status,
             "created": created,
             "due": created,

@@ -78,6 +78,24 @@ def test_what_is_found_by_looking_is_not_counted(database: Database, clock: Cloc
     assert waiting(database, whom) == ["Fired"]
 
 
+def test_what_people_closed_is_over_without_a_word(database: Database, clock: Clock) -> None:
+    """By itself it is still so, and a new one of it is another alert: the success ends both."""
+    whom = target(database, clock)
+    raise_it(database, clock)
+    with database.change() as connection:
+        connection.execute(alerts.update().values(state=State.CLOSED, ended=clock.now))
+    raise_it(database, clock)
+    clock.now += timedelta(minutes=1)
+    with database.change() as connection:
+        assert resolve(connection, clock, alerts.c.item == ITEM) == 2
+
+    with database.look() as connection:
+        found = {(one.state, one.condition, one.ended) for one in listing(connection, limit=9)}
+    before = clock.now - timedelta(minutes=1)
+    assert found == {(State.CLOSED, Condition.RESOLVED, before), (State.NEW, Condition.RESOLVED, clock.now)}
+    assert waiting(database, whom) == ["Fired", "Fired", "Resolved"]
+
+
 def test_what_was_rolled_back_did_not_happen(database: Database, clock: Clock) -> None:
     whom = target(database, clock)
     with pytest.raises(LookupError), database.change() as connection:

@@ -978,6 +978,40 @@ def test_what_fails_on_the_way_is_told_without_secrets(caplog: pytest.LogCapture
     assert "secret" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("address", "text", "told"),
+    [
+        ("json://user:pass-word@host:80/a-token?x=a%20b1", "user pass-word a-token a b1 host", "… … … … host"),
+        ("slack://tokenA/tokenB/tokenCtokenCtokenCtokenCt/#chat", "at tokenA of chat: tokenB", "at … of …: …"),
+        ("json://host/ab", "ab is too short to be one", "ab is too short to be one"),
+        ("json://host", "host does not answer", "host does not answer"),
+    ],
+)
+def test_what_services_say_is_shown_without_the_address(address: str, text: str, told: str) -> None:
+    assert courier._without_secrets(text, address) == told
+
+
+def test_alerts_are_forgotten_when_they_are_over(vault: Vault, folder: Path, clock: Clock, plane: Plane) -> None:
+    def forget() -> None:
+        with plane.change() as change:
+            alerts.forget(change)
+
+    item = vault.protect(folder)
+    fail(vault, folder, item)
+    off = {"softDeleteSettings": {"softDeleteState": "Disabled"}}
+    vault.client.arm("PATCH", vault.path, {"properties": {"securitySettings": off}})
+    with clock.later(days=29):
+        forget()
+    assert len(seen(vault)) == 2
+    with clock.later(days=31):
+        forget()
+    assert [one[0] for one in told(vault)] == ["Backup Failure"]  # which goes on
+    vault.back_up(item)
+    with clock.later(days=31):
+        forget()
+    assert seen(vault) == []
+
+
 def test_the_service_does_all_of_this_by_itself(plane: Plane) -> None:
     paces = {what: every for what, every, _ in chores(plane)}
     assert paces["telling people of alerts"] <= 10

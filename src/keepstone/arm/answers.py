@@ -23,7 +23,7 @@ RETRY_AFTER = "1"
 
 def moment(value: datetime | None) -> str | None:
     """As Azure writes it: UTC, seven digits after the point."""
-    return None if value is None else f"{value:%Y-%m-%dT%H:%M:%S.%f}0Z"
+    return None if value is None else f"{value.replace(tzinfo=None).isoformat(timespec='microseconds')}0Z"
 
 
 def duration(value: timedelta) -> str:

@@ -114,8 +114,9 @@ def security(change: Change, vault: Vault, kind: Kind, message: str, item: Item 
 
 def settle(change: Change, about: Vault | Item, *kinds: Kind) -> None:
     """What these kinds say of a vault or an item is not so any more."""
-    mine = alerts.c.item == about.id if isinstance(about, Item) else alerts.c.vault == about.id
-    resolve(change.connection, change.plane.env, mine, alerts.c.kind.in_(kinds))
+    vault, item = (about.vault, about.id) if isinstance(about, Item) else (about.id, None)
+    mine = alerts.c.vault == vault, alerts.c.item == item, alerts.c.kind.in_(kinds)
+    resolve(change.connection, change.plane.env, *mine)
 
 
 def of_change(change: Change, before: Vault, after: Vault) -> None:

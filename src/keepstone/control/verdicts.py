@@ -27,6 +27,7 @@ __all__ = ["judge"]
 
 _FAILURES = {BACKUP: Kind.BACKUP_FAILURE, RESTORE: Kind.RESTORE_FAILURE}
 _DAMAGE = {kind.code for kind in (CorruptObject, FormatError, HostileName, ObjectMissing, RollbackDetected)}
+_MENDS = {BACKUP: Kind.ITEM_UNHEALTHY, VERIFY: Kind.STORE_DAMAGED}
 # What cannot be so any more when the item is gone. That it is gone is told once, and that it was deleted stays true.
 _OF_ITEMS = (Kind.BACKUP_FAILURE, Kind.RESTORE_FAILURE, Kind.ITEM_UNHEALTHY, Kind.PURGE_UPCOMING)
 _WELL = (Status.COMPLETED, Status.WARNED)
@@ -55,19 +56,16 @@ def _failed(env: Env, connection: sa.Connection, vault: Vault, claim: Claim, err
 
 
 def _succeeded(env: Env, connection: sa.Connection, vault: Vault, claim: Claim) -> None:
-    whose = alerts.c.vault == vault.id, alerts.c.item == claim.item
-    resolve(connection, env, *whose, alerts.c.subject == _subject(claim).key)
-    if claim.operation == BACKUP:
-        resolve(connection, env, *whose, alerts.c.kind == Kind.ITEM_UNHEALTHY)
-    elif claim.operation == VERIFY:
-        resolve(connection, env, *whose, alerts.c.kind == Kind.STORE_DAMAGED)
-    elif claim.operation == PURGE:
-        resolve(connection, env, *whose, alerts.c.kind.in_(_OF_ITEMS), tell=())
-        subject, entity = (
-            Subject(kind=Kind.PURGE_COMPLETE, vault=vault.id, item=claim.item),
-            _entity(connection, vault, claim),
-        )
+    mine = alerts.c.vault == vault.id, alerts.c.item == claim.item
+    well = alerts.c.subject == _subject(claim).key
+    if claim.operation in _MENDS:
+        well |= alerts.c.kind == _MENDS[claim.operation]
+    resolve(connection, env, *mine, well)
+    if claim.operation == PURGE:
+        resolve(connection, env, *mine, alerts.c.kind.in_(_OF_ITEMS), tell=())
+        subject = Subject(kind=Kind.PURGE_COMPLETE, vault=vault.id, item=claim.item)
         if wanted(subject.kind, vault.properties):
+            entity = _entity(connection, vault, claim)
             message = f"the backup data of '{entity}' was removed for good"
             fire(connection, env, subject, message, resource=vault.path, entity=entity, job=claim.id)
 

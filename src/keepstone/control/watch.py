@@ -8,7 +8,7 @@ is resolved. Nothing is counted twice by looking twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -23,7 +23,7 @@ from keepstone.control import targets
 from keepstone.control.alerts import fire, resolve
 from keepstone.control.plane import Plane
 from keepstone.vault import Health, Policy, StoredPolicy, Vault, health, zone
-from keepstone.vault.alerts import Condition, Kind, Subject, wanted
+from keepstone.vault.alerts import RULES, Condition, Kind, Subject, wanted
 
 __all__ = ["Watch"]
 
@@ -32,6 +32,8 @@ _SOON = timedelta(days=2)  # as Azure
 _LAST = timedelta(days=90)  # in which everybody has to learn of a new authority
 _RENEWED = timedelta(days=25)  # the service renews its certificate 30 days before the end
 _CONFIGURED = "ConfigureBackup"
+_PORTION = 100
+_LOOKED_FOR = [kind for kind, rule in RULES.items() if rule.lasting]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,33 +56,35 @@ class Watch:
         """Look at everything."""
         with self._plane.look() as connection:
             living = {vault.id: vault for vault in every(connection, Vault, vaults.c.deleted.is_(None))}
-            found = {
-                Kind.ITEM_UNHEALTHY: dict(self._unhealthy(connection, living)),
-                Kind.PURGE_UPCOMING: dict(self._purges(connection, living)),
-                Kind.JOURNAL_LAGGING: dict(self._lagging(connection, living)),
-            }
-        found[Kind.CERTIFICATE_ENDING] = dict(self._certificates())
-        for kind, wrong in found.items():
-            self._tell(kind, wrong)
+            query = sa.select(alerts.c.subject, alerts.c.id).where(alerts.c.condition == Condition.FIRED)
+            rows = connection.execute(query.where(alerts.c.kind.in_(_LOOKED_FOR))).all()
+            going_on: dict[str, UUID] = {row.subject: row.id for row in rows}
+            found = dict(self._unhealthy(connection, living, going_on))
+            found |= self._purges(connection, living)
+            found |= self._lagging(connection, living)
+            found |= self._certificates()
+            everybody = targets.everybody(self._plane, connection)
+        by_key = {subject.key: subject for subject in found}
+        for keys in _portions(going_on.keys() - by_key.keys()):
+            with self._plane.database.change() as connection:
+                mine = alerts.c.id.in_([going_on[key] for key in keys])
+                of_vaults = alerts.c.vault.is_not(None)
+                resolve(connection, self._plane.env, mine, of_vaults)
+                resolve(connection, self._plane.env, mine, ~of_vaults, tell=everybody)
+        for keys in _portions(by_key.keys() - going_on.keys()):
+            with self._plane.database.change() as connection:
+                for key in keys:
+                    self._raise(connection, by_key[key], found[by_key[key]], everybody)
 
-    def _tell(self, kind: Kind, wrong: Mapping[Subject, _Wrong]) -> None:
-        env = self._plane.env
-        by_key = {subject.key: subject for subject in wrong}
-        with self._plane.database.change() as connection:
-            mine = alerts.c.kind == kind, alerts.c.condition == Condition.FIRED
-            going_on = dict(connection.execute(sa.select(alerts.c.subject, alerts.c.id).where(*mine)).all())
-            everybody = targets.everybody(self._plane, connection) if kind is Kind.CERTIFICATE_ENDING else None
-            for key in going_on.keys() - by_key.keys():
-                resolve(connection, env, alerts.c.id == going_on[key], tell=everybody)
-            for key in by_key.keys() - going_on.keys():
-                subject = by_key[key]
-                one = wrong[subject]
-                resource = (
-                    one.vault.path if one.vault is not None else f"/subscriptions/{self._plane.place.subscription}"
-                )
-                fire(connection, env, subject, one.message, resource=resource, entity=one.entity, tell=everybody)
+    def _raise(self, connection: sa.Connection, subject: Subject, one: _Wrong, everybody: list[UUID]) -> None:
+        place = self._plane.place
+        resource = one.vault.path if one.vault is not None else f"/subscriptions/{place.subscription}"
+        tell = everybody if one.vault is None else None
+        fire(connection, self._plane.env, subject, one.message, resource=resource, entity=one.entity, tell=tell)
 
-    def _unhealthy(self, connection: sa.Connection, living: Mapping[UUID, Vault]) -> Iterator[tuple[Subject, _Wrong]]:
+    def _unhealthy(
+        self, connection: sa.Connection, living: Mapping[UUID, Vault], going_on: Collection[str]
+    ) -> Iterator[tuple[Subject, _Wrong]]:
         """Items whose second run after their newest point has passed. One without a point is judged from its beginning,
         one that was resumed from there."""
         now = self._plane.env.utc()
@@ -95,15 +99,12 @@ class Watch:
             policy, since = known[row.policy], row.newest or row.created
             if row.vault not in living or not _is_late(policy, since, now):
                 continue
-            configured = sa.select(sa.func.max(jobs.c.created)).where(
-                jobs.c.item == row.id, jobs.c.operation == _CONFIGURED
-            )
-            since = max(since, connection.execute(configured).scalar() or since)
-            if _is_late(policy, since, now):
-                subject = Subject(kind=Kind.ITEM_UNHEALTHY, vault=row.vault, item=row.id)
-                last = f"since {row.newest:%Y-%m-%d %H:%M} UTC" if row.newest else "yet"
-                message = f"'{row.friendly}' has no new recovery point {last}, and two runs of its policy have passed"
-                yield subject, _Wrong(living[row.vault], row.friendly, message)
+            subject = Subject(kind=Kind.ITEM_UNHEALTHY, vault=row.vault, item=row.id)
+            if subject.key not in going_on and not _is_late(policy, _configured(connection, row.id, since), now):
+                continue
+            last = f"since {row.newest:%Y-%m-%d %H:%M} UTC" if row.newest else "yet"
+            message = f"'{row.friendly}' has no new recovery point {last}, and two runs of its policy have passed"
+            yield subject, _Wrong(living[row.vault], row.friendly, message)
 
     def _purges(self, connection: sa.Connection, living: Mapping[UUID, Vault]) -> Iterator[tuple[Subject, _Wrong]]:
         """Deleted items that can be taken back for two days at most."""
@@ -151,3 +152,17 @@ class Watch:
 
 def _is_late(policy: Policy, since: datetime, now: datetime) -> bool:
     return health(since, policy.parts[0].schedule, zone(policy.zone), now) is Health.UNHEALTHY
+
+
+def _configured(connection: sa.Connection, item: UUID, since: datetime) -> datetime:
+    """When somebody said last how the item is protected, where that was later."""
+    newest = sa.func.max(jobs.c.created)
+    query = sa.select(newest).where(jobs.c.item == item, jobs.c.operation == _CONFIGURED)
+    return max(since, connection.execute(query).scalar() or since)
+
+
+def _portions(keys: Collection[str]) -> Iterator[list[str]]:
+    """So many at a time that others can write between two."""
+    rest = sorted(keys)
+    for at in range(0, len(rest), _PORTION):
+        yield rest[at : at + _PORTION]

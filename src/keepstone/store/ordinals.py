@@ -31,7 +31,7 @@ __all__ = ["Array", "Ordinals"]
 
 Array = npt.NDArray[np.int64]
 
-_BLOCK = 1 << 20  # chunks that are given out together, and at most a pack's more
+_BLOCK = 1 << 18  # chunks that are given out together, and at most a pack's more
 _ID, _RUN = 32, 12
 _ROW = 4 + 32  # length and id in the footer
 _GONE = -1

@@ -32,7 +32,7 @@ __all__ = ["Footprint", "Usage", "usage"]
 _LOOKS = 3
 _ASIDE = 1 << 20  # bytes of runs
 _LOT = 4096  # nodes whose children are looked at together
-_BLOCK = 1 << 20  # chunks that are looked at together
+_BLOCK = 1 << 18  # chunks that are looked at together
 _NOBODY = -1
 _OTHER_GROUP, _OTHER_FAMILY = 1, 2
 
@@ -83,8 +83,8 @@ def usage(
     tick: Callable[[int, int], None] = lambda _done, _expected: None,
 ) -> Usage:
     """Count all points of a store, also those that are soft-deleted. `group`: which one a point is in; `family`: which
-    one a group is in, None for none. `tick` hears of the points that are done and of all; what it raises ends the
-    count.
+    one a group is in, None for none. `tick` hears often of the points that are done and of all; what it raises ends
+    the count.
 
     Others may compact and sweep meanwhile: only what two looks agree on is called damaged.
     """
@@ -102,7 +102,7 @@ class _Look:
 
     def __init__(self, store: Store, group: Callable[[PointRecord], str], family: Callable[[str], str | None]) -> None:
         self.damage: dict[str, None] = {}  # each sentence once
-        self._aside: list[tuple[bytes, bytes]] = []  # what many nodes name is taken at once
+        self._aside: list[tuple[bytes, bytes]] = []
         self._aside_bytes = 0
         cells: list[tuple[str, KeepstoneError]] = []
         records = [record for _, record in store.commits.records(damaged=cells)]  # before the packs that they need
@@ -129,11 +129,10 @@ class _Look:
         """What the look finds."""
         done = 0
         for number, name in enumerate(self.order):
-            for record in self.members[name]:
-                self._walk(number, record)
-                done += 1
+            for _ in self._walk(number, self.members[name]):
                 tick(done, len(self.points))
-            self._take_aside(number)
+            done += len(self.members[name])
+        tick(done, len(self.points))
         groups, families, shared = self.owners.alone()
         everything, referenced = int(self.chunks.shares.sum(dtype=np.int64)), sum(groups) + shared
         return Usage(
@@ -155,9 +154,10 @@ class _Look:
             damage=list(self.damage),
         )
 
-    def _walk(self, group: int, record: PointRecord) -> None:
-        """Take the nodes of a point that its group has not taken yet, and put aside what they name."""
-        pending = [(record.packs, record.root)]
+    def _walk(self, group: int, points: list[PointRecord]) -> Iterator[None]:
+        """Take all that these points need, in steps. What their nodes name is put aside, so that many are taken at
+        once."""
+        pending = [(record.packs, record.root) for record in points]
         while pending:
             parts = pending[-_LOT:]
             del pending[-_LOT:]
@@ -175,6 +175,8 @@ class _Look:
                         self._aside_bytes += len(node.chunks)
                         if self._aside_bytes >= _ASIDE:
                             self._take_aside(group)
+            yield
+        self._take_aside(group)
 
     def _take_aside(self, group: int) -> None:
         parts, self._aside, self._aside_bytes = self._aside, [], 0

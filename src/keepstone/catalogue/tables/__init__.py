@@ -10,7 +10,7 @@ from __future__ import annotations
 from keepstone.catalogue.tables.alerts import alerts, notices, targets
 from keepstone.catalogue.tables.base import metadata
 from keepstone.catalogue.tables.people import assignments, principals
-from keepstone.catalogue.tables.protection import containers, items, points, policies
+from keepstone.catalogue.tables.protection import containers, footprints, items, points, policies
 from keepstone.catalogue.tables.resources import facts, groups, locks, outbox, resources, vaults
 from keepstone.catalogue.tables.work import jobs, operations, schedules
 
@@ -19,6 +19,7 @@ __all__ = [
     "assignments",
     "containers",
     "facts",
+    "footprints",
     "groups",
     "items",
     "jobs",

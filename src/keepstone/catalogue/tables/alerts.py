@@ -53,7 +53,7 @@ alerts = sa.Table(
         postgresql_where=_GOES_ON,
     ),
     sa.Index(None, "vault", "changed"),
-    sa.Index(None, "item"),
+    sa.Index(None, "vault", "item"),
     sa.Index(None, "changed", "id"),
 )
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from keepstone.catalogue.columns import Moment
 from keepstone.catalogue.tables.base import metadata
 
-__all__ = ["containers", "items", "points", "policies"]
+__all__ = ["containers", "footprints", "items", "points", "policies"]
 
 
 def _vault() -> sa.Column[object]:
@@ -110,4 +110,15 @@ points = sa.Table(
     sa.Column("stored", sa.BigInteger, nullable=False),
     sa.Column("warnings", sa.Integer, nullable=False, default=0),
     sa.Index(None, "item", "made"),
+)
+
+footprints = sa.Table(
+    "footprints",
+    metadata,
+    # What the items of a vault cost, as it was last counted. A count is one row: its parts belong together.
+    sa.Column("vault", sa.Uuid, sa.ForeignKey("vaults.id", ondelete="CASCADE"), primary_key=True),
+    # From when on it is worth while to count again.
+    sa.Column("due", Moment, nullable=False),
+    # A document; see `control/footprint.py`.
+    sa.Column("found", sa.JSON, nullable=False),
 )

@@ -45,7 +45,7 @@ def upgrade() -> None:
         postgresql_where=sa.text("ended IS NULL"),
     )
     op.create_index("ix_alerts_vault_changed", "alerts", ["vault", "changed"])
-    op.create_index("ix_alerts_item", "alerts", ["item"])
+    op.create_index("ix_alerts_vault_item", "alerts", ["vault", "item"])
     op.create_index("ix_alerts_changed_id", "alerts", ["changed", "id"])
     op.create_table(
         "assignments",
@@ -249,6 +249,14 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["vault"], ["vaults.id"], name="fk_containers_vault"),
         sa.PrimaryKeyConstraint("id", name="pk_containers"),
         sa.UniqueConstraint("vault", "key", name="uq_containers_vault_key"),
+    )
+    op.create_table(
+        "footprints",
+        sa.Column("vault", sa.Uuid, nullable=False),
+        sa.Column("due", sa.BigInteger, nullable=False),
+        sa.Column("found", sa.JSON, nullable=False),
+        sa.ForeignKeyConstraint(["vault"], ["vaults.id"], name="fk_footprints_vault", ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("vault", name="pk_footprints"),
     )
     op.create_table(
         "policies",
