@@ -18,7 +18,7 @@ import ssl
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import cast
@@ -106,8 +106,10 @@ class _Run:
         """Until all is answered. RuntimeError for an answer that is an error."""
         loop = asyncio.get_running_loop()
         context = ssl.create_default_context(cafile=self._order.ca)
-        place = {"host": "localhost", "port": self._order.port, "ssl": context}
-        askers = [(await loop.create_connection(lambda: _Asker(self), **place))[1] for _ in range(self._order.connections)]
+        askers = []
+        for _ in range(self._order.connections):
+            made = loop.create_connection(lambda: _Asker(self), "localhost", self._order.port, ssl=context)
+            askers.append((await made)[1])
         self._begin = time.perf_counter()
         self._end = self._begin + self._order.seconds if self._order.seconds else float("inf")
         for asker in askers:

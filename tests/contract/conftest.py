@@ -38,7 +38,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 def database(url: str) -> Iterator[Database]:
     found = Database(url)
-    metadata.create_all(found.engine)
+    with found.change() as connection:
+        metadata.create_all(connection)
     yield found
     found.close()
 

@@ -5,14 +5,25 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
 
 from keepstone.catalogue import Database, alerts, notices, targets
-from keepstone.control.alerts import fire, listing, resolve
+from keepstone.control import groups, vaults
+from keepstone.control.alerts import fire, forget, listing, resolve
+from keepstone.control.courier import shown
+from keepstone.control.installation import Installation
+from keepstone.control.plane import Plane
+from keepstone.control.postman import Postman
+from keepstone.control.targets import put
+from keepstone.control.watch import Watch
+from keepstone.env import Env
+from keepstone.jobs import Status
 from keepstone.vault.alerts import Condition, Kind, State, Subject
+from tests.service.mailbox import Mailbox
 
 from .conftest import Clock
 
@@ -145,3 +156,46 @@ def test_pages(database: Database, clock: Clock) -> None:
                 last = page[-1].changed, page[-1].id
             assert seen == whole
             assert len(whole) == 5
+
+
+def test_the_whole_way(url: str, tmp_path: Path) -> None:
+    """From what happened to the target, with the installation's own parts."""
+    installation = Installation(Env(), tmp_path / "service", None if url.startswith("sqlite") else url)
+    installation.begin("onprem1")
+    plane = installation.plane()
+    mailbox = Mailbox()
+    try:
+        subscription = plane.place.subscription
+        with plane.change() as change:
+            groups.put(change, subscription, "group", "onprem1", {})
+        vault = vaults.create(plane, subscription, "group", "vault1", "onprem1", {}, sku={}, tags={})
+        with plane.change() as change:
+            put(change, vault, "hook", mailbox.url(), shown(mailbox.url()))
+        off = {"securitySettings": {"softDeleteSettings": {"softDeleteState": "Disabled"}}}
+        with plane.change() as change:
+            vaults.update(change, vault, properties=off)
+        job = ask(plane, vault.id)
+        claim = plane.queue.claim("test", ["Verify"])
+        assert claim is not None
+        assert claim.id == job
+        with plane.queue.ending(claim, Status.FAILED, {"code": "CorruptObject", "message": "damage"}):
+            pass
+        Watch(plane).look()
+        assert Postman(plane).run() == 1
+        with plane.change() as change:
+            forget(change)
+    finally:
+        mailbox.close()
+        plane.database.close()
+    assert mailbox.titles == ["3 alerts of vault 'vault1'"]
+    lines = [line for line in mailbox.messages[0]["message"].splitlines() if line.startswith("[")]
+    assert lines == [
+        "[Sev0] Soft Delete Disabled for Vault: vault1",
+        "[Sev1] Job Failure: vault1",
+        "[Sev0] Store Damaged: vault1",
+    ]
+
+
+def ask(plane: Plane, vault: UUID) -> UUID:
+    with plane.database.change() as connection:
+        return plane.queue.enqueue(connection, "Verify", {}, vault=vault)

@@ -56,3 +56,24 @@ def test_what_is_committed_is_on_the_disk(database: Database) -> None:
 def test_what_is_no_database(url: str) -> None:
     with pytest.raises(UsageError, match="is no database"):
         Database(url)
+
+
+def test_a_version_is_another_one_after_a_commit_of_anybody(database: Database, url: str) -> None:
+    before = database.version()
+    if not database.is_sqlite:
+        assert before is None
+        return
+    assert count(database) == 0
+    assert database.version() == before
+
+    other = Database(url)
+    with other.change() as connection:
+        insert(connection)
+        assert database.version() == before
+    other.close()
+
+    after = database.version()
+    assert after not in (before, None)
+    with database.change() as connection:
+        connection.execute(sa.delete(schedules))
+    assert database.version() not in (before, after)

@@ -201,8 +201,10 @@ def test_a_restore_that_fails(vault: Vault, folder: Path) -> None:
 
 def test_a_job_that_was_cancelled_is_nothing_to_tell(vault: Vault, folder: Path) -> None:
     item = vault.protect(folder)
+    fail(vault, folder, item)
     vault.client.ask("POST", f"{item}/backup", {"properties": {}})
-    (job,) = vault.client.arm("GET", f"{vault.path}/backupJobs", params={"$filter": "operation eq 'Backup'"})["value"]
+    asked = {"$filter": "operation eq 'Backup' and status eq 'InProgress'"}
+    (job,) = vault.client.arm("GET", f"{vault.path}/backupJobs", params=asked)["value"]
     claim = vault.plane.queue.claim("test", ["Backup"])
     assert claim is not None
     vault.client.arm("POST", f"{job['id']}/cancel", status=202)
@@ -210,7 +212,7 @@ def test_a_job_that_was_cancelled_is_nothing_to_tell(vault: Vault, folder: Path)
     with vault.plane.env.later(seconds=1):  # type: ignore[attr-defined]
         assert vault.plane.queue.claim("test", ["Backup"]) is None
     assert vault.client.arm("GET", job["id"])["properties"]["status"] == "Cancelled"
-    assert seen(vault) == []
+    assert told(vault) == [("Backup Failure", "Fired", "New", 1)]  # nor is it well again
 
 
 def test_who_does_not_want_alerts_of_jobs_has_none(vault: Vault, folder: Path) -> None:
@@ -976,6 +978,22 @@ def test_what_fails_on_the_way_is_told_without_secrets(caplog: pytest.LogCapture
     assert "127.0.0.1" in error
     assert "secret" not in error
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("json://user:word@host.example/path?x=y", "json://host.example/…"),
+        ("JSONS://host.example:8443", "jsons://host.example:8443/…"),
+        ("mailto://user:word@example.com", "mailto://example.com:25/…"),
+        ("ntfy://a-topic", "ntfy://…"),
+        ("ntfys://host.example/a-topic", "ntfys://…"),  # of which one does not know for sure that it is a host
+        ("tgram://123456789:ABCdefghijkABCdefghijkABCdefghijk12/12315544/", "tgram://…"),
+        ("syslog://", "syslog://…"),
+    ],
+)
+def test_what_is_shown_of_an_address(address: str, shown: str) -> None:
+    assert courier.shown(address) == shown
 
 
 @pytest.mark.parametrize(

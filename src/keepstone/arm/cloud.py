@@ -27,6 +27,7 @@ _PROVIDERS: dict[str, tuple[str, ...]] = {
     "Microsoft.Network": ("virtualNetworks",),
     "Microsoft.ManagedIdentity": ("userAssignedIdentities",),
     "Microsoft.DataProtection": ("resourceGuards",),
+    "Microsoft.AlertsManagement": ("alerts",),
 }
 _VERSIONS = ["2026-08-01", "2026-07-01", "2025-08-01", "2024-10-01", "2024-04-01", "2023-04-01"]
 

@@ -16,7 +16,7 @@ from keepstone.arm.filters import filter_of
 from keepstone.arm.lro import ITEM
 from keepstone.arm.table import VAULT, Answer, Call, Table
 from keepstone.arm.vaults import find
-from keepstone.catalogue import containers, items, policies
+from keepstone.catalogue import containers, items, one, policies
 from keepstone.control import items as control
 from keepstone.control import operations, points, resources
 from keepstone.control import policies as stored
@@ -241,9 +241,7 @@ def document(
 def _one(call: Call, connection: sa.Connection) -> dict[str, Any]:
     vault = find(call, connection)
     held, item = control.find(connection, vault, call.names["container"], call.names["item"])
-    from keepstone.catalogue import first
-
-    policy = first(connection, StoredPolicy, policies.c.id == item.policy) if item.policy is not None else None
+    policy = one(connection, StoredPolicy, id=item.policy) if item.policy is not None else None
     return document(vault, held, item, policy, call.plane.env.utc(), points.summary(connection, item))
 
 

@@ -22,7 +22,7 @@ from keepstone.errors import UsageError
 __all__ = ["Database"]
 
 _PATIENCE = 30_000  # ms that a writer waits for another one
-_READING = {"keepstone_reading": True}
+_CONNECTIONS = 16  # that are kept open, as many as threads use at once
 
 
 class Database:
@@ -30,13 +30,12 @@ class Database:
 
     def __init__(self, url: str) -> None:
         try:
-            self.engine = sa.create_engine(url, hide_parameters=True)
+            self.engine = sa.create_engine(url, hide_parameters=True, pool_size=_CONNECTIONS)
         except (sa.exc.ArgumentError, ImportError) as error:
             raise UsageError(f"{url.partition('://')[0]}://… is no database ({error})") from error
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         if self.is_sqlite:
             sa.event.listen(self.engine, "connect", _prepare)
-            sa.event.listen(self.engine, "begin", _begin)
         self._lock = threading.Lock()
         self._watch: PoolProxiedConnection | None = None
 
@@ -44,12 +43,16 @@ class Database:
     def change(self) -> Iterator[sa.Connection]:
         """A transaction that writes; rolled back where the block fails."""
         with self.engine.begin() as connection:
+            if self.is_sqlite:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
 
     @contextmanager
     def look(self) -> Iterator[sa.Connection]:
         """A transaction that only reads."""
-        with self.engine.connect().execution_options(**_READING) as connection:
+        with self.engine.connect() as connection:
+            if self.is_sqlite:
+                connection.connection.cursor().execute("BEGIN")  # the driver's own: it waits for nothing
             yield connection
 
     def version(self) -> int | None:
@@ -60,10 +63,8 @@ class Database:
         with self._lock:
             if self._watch is None:
                 self._watch = self.engine.raw_connection()  # its own, which commits nothing
-            cursor = self._watch.cursor()
-            cursor.execute("pragma data_version")
-            number: int = cursor.fetchone()[0]
-            return number
+            row = self._watch.cursor().execute("pragma data_version").fetchone()
+            return int(row[0])
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
@@ -75,13 +76,6 @@ class Database:
 
 
 def _prepare(connection: Any, _: Any) -> None:
-    connection.isolation_level = None  # transactions begin as `_begin` says, and not as the driver thinks
+    connection.isolation_level = None  # transactions begin as `Database` says, and not as the driver thinks
     for pragma in ("journal_mode=wal", "synchronous=full", f"busy_timeout={_PATIENCE}", "foreign_keys=on"):
         connection.execute(f"pragma {pragma}")
-
-
-def _begin(connection: sa.Connection) -> None:
-    if connection.get_execution_options().get("keepstone_reading"):
-        connection.connection.dbapi_connection.execute("BEGIN")  # waits for nothing, and cannot fail
-    else:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -178,10 +178,10 @@ def resources(connection: sa.Connection) -> list[str]:
 
 
 def set_state(change: Change, alert: Alert, state: State, by: str) -> Alert:
-    """What people did about it. One that they close takes in nothing more, but for what is found by looking: that is
-    one until it is found no more."""
+    """What people did about it. One that they close takes in nothing more: the same again is another alert. What is
+    found by looking is known until it is found no more, closed or not (`control/watch.py`)."""
     values: dict[str, Any] = {"state": state, "changed": change.now, "by": by}
-    if state is State.CLOSED and not alert.rule.lasting and alert.ended is None:
+    if state is State.CLOSED and alert.ended is None:
         values["ended"] = change.now
     mine = alerts.c.id == alert.id
     row = change.connection.execute(alerts.update().where(mine).values(**values).returning(alerts)).mappings().one()

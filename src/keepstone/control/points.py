@@ -115,9 +115,11 @@ def listing(
 
 def summary(connection: sa.Connection, item: Item) -> tuple[int, datetime | None]:
     """How many points an item has, and when the oldest was made."""
-    query = sa.select(sa.func.count(), sa.func.min(points.c.made)).where(points.c.item == item.id)
-    count, oldest = connection.execute(query).one()
+    count, oldest = connection.execute(_SUMMARY, {"item": item.id}).one()
     return count, oldest
+
+
+_SUMMARY = sa.select(sa.func.count(), sa.func.min(points.c.made)).where(points.c.item == sa.bindparam("item"))
 
 
 def counts(connection: sa.Connection, of: Sequence[UUID]) -> dict[UUID, tuple[int, datetime | None]]:

@@ -3,7 +3,7 @@
 longer, journals that lag, certificates that end.
 
 Each look finds all that is wrong of its kind. What is new becomes an alert; an alert whose cause is not found any more
-is resolved. Nothing is counted twice by looking twice.
+is resolved. Nothing is counted twice by looking twice, and what people have closed is not raised again while it lasts.
 """
 
 from __future__ import annotations

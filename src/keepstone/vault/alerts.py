@@ -5,8 +5,8 @@
     Fired ------------- its cause is gone -------------> Resolved      whether it is still so
 
 The two do not depend on one another. Nothing is told twice: while an alert goes on, the same again (`Subject.key`) only
-counts it up. What is found by looking (`Rule.lasting`) goes on until one who looks finds it no more; anything else also
-ends when people close it, and is a new alert when it happens again.
+counts it up. One that was resolved or closed is over, and the same again is another alert; but what is found by looking
+(`Rule.lasting`) is one alert for as long as it is found.
 
 Names, severities and what raises them are Azure's (Microsoft Learn, "Azure Monitor based alerts for Azure Backup",
 azure-docs 05c577bd), where Azure has them: security is critical, a job that failed is an error. Azure raises no alert

@@ -7,7 +7,7 @@ The mapping is that of Unicode CLDR, windowsZones, as tzlocal ships it.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from keepstone.errors import InvalidPolicy
@@ -36,6 +36,7 @@ def _windows(table: dict[str, str]) -> dict[str, str]:
     return {name.casefold(): iana for name, iana in table.items()}
 
 
+@lru_cache(maxsize=4096)
 def instant(local: datetime, rules: ZoneInfo) -> datetime:
     """The moment, in UTC, at which clocks of this zone show `local`, which has no zone itself.
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -328,6 +329,27 @@ def test_damage_is_told_and_the_rest_is_counted(store: Store) -> None:
     assert found.groups["b"] == sound.groups["b"]
     assert found.groups["a"].referenced < 400
     assert found.stored == pack_bytes(store)
+
+
+def test_a_manifest_that_names_what_never_was_is_told(store: Store) -> None:
+    save(store, items("0123"), "sound")
+    before = store.usage()
+    with store.writer("past the end", "known", level=1) as writer:
+        places = submit(writer, items("4"))
+        writer.drain()
+        finish(writer, [[*places, places[0] + 1000]])
+    record = store.points.find("latest", item="sound").record
+    broken = msgspec.structs.replace(record, item="broken", root=record.root + b"x", logical=7)
+    store.commits.publish(f"{'0' * 16}-{'1' * 32}", broken)
+
+    found = store.usage()
+
+    assert len(found.damage) == 2
+    assert found.groups["sound"] == before.groups["sound"]
+    assert found.groups["broken"].referenced == 0
+    assert found.groups["broken"].logical == 7
+    assert found.groups["past the end"].unique > 100
+    assert found.dead == 0
 
 
 def test_a_cell_that_cannot_be_read_is_told(store: Store) -> None:

@@ -104,8 +104,8 @@ def test_what_a_change_means(before: dict[str, Any], after: dict[str, Any], mean
 def test_an_alert_lies_at_what_it_is_of() -> None:
     now = datetime(2026, 11, 26, tzinfo=UTC)
     alert = Alert(
-        id=ITEM, vault=VAULT, item=None, kind=Kind.VAULT_DELETED, resource="/subscriptions/s/x", entity="v", message="m",
-        state=State.NEW, condition=Condition.FIRED, count=1, raised=now, last=now, changed=now,
+        id=ITEM, vault=VAULT, item=None, kind=Kind.VAULT_DELETED, resource="/subscriptions/s/x", entity="v",
+        message="m", state=State.NEW, condition=Condition.FIRED, count=1, raised=now, last=now, changed=now,
     )  # fmt: skip
     assert alert.path == f"/subscriptions/s/x/providers/Microsoft.AlertsManagement/alerts/{ITEM}"
     assert alert.rule is RULES[Kind.VAULT_DELETED]

@@ -10,6 +10,7 @@ import click
 from keepstone.cli.client.output import Column
 from keepstone.cli.client.session import client_command, yes_option
 from keepstone.cli.client.tags import tags_of, tags_option
+from keepstone.cli.client.usage import usage
 from keepstone.cli.service.rebuild import rebuild
 
 if TYPE_CHECKING:
@@ -273,7 +274,7 @@ def _spelled(state: str) -> str:
     return {"Enable": "Enabled", "Disable": "Disabled"}.get(state, state)
 
 
-for _command in (create, list_vaults, show, update, delete, rebuild):
+for _command in (create, list_vaults, show, usage, update, delete, rebuild):
     vault.add_command(_command)
 for _command in (show_properties, set_properties):
     backup_properties.add_command(_command)

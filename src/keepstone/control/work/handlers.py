@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from keepstone.control.plane import Plane
 from keepstone.control.work.backup import backup
+from keepstone.control.work.footprint import COUNT, count
 from keepstone.control.work.purge import PURGE, purge
 from keepstone.control.work.reclaim import RECLAIM, reclaim
 from keepstone.control.work.restore import RESTORE, restore
@@ -23,5 +24,6 @@ def handlers(plane: Plane) -> Mapping[str, Handler]:
         RESTORE: lambda context: restore(plane, context),
         PURGE: lambda context: purge(plane, context),
         RECLAIM: lambda context: reclaim(plane, context),
+        COUNT: lambda context: count(plane, context),
         VERIFY: lambda context: verify(plane, context),
     }
