@@ -97,6 +97,12 @@ BARS: tuple[Bar, ...] = (
     Bar("index", "lookups_per_cpu_s", "", 500_000, "at least"),
     Bar("mark", "mark_cpu_s", "", 2.0),
     Bar("mark", "rss_bytes", "", 300 * MB),
+    *(Bar("service", f"{what}_page_p95_ms", "", 100) for what in ("item", "job", "point")),
+    *(Bar("service", f"{what}_p95_ms", "", 50) for what in ("vault_list", "policy_create")),
+    Bar("service", "reads_per_s", "", 1000, "at least"),
+    Bar("service", "sweep_first_s", "", 60),
+    Bar("service", "sweep_s", "", 60),
+    Bar("service", "started_s", "", 60),
 )
 
 

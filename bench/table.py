@@ -3,7 +3,7 @@
 
 Between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->` in README.md and docs/PERFORMANCE.md stands the table of that
 name. `python -m bench.table` writes them, `--check` ends with 1 where a document says something else than the results,
-`--show NAME` prints one. Names: machine, data, summary, jobs, bars, parts.
+`--show NAME` prints one. Names: machine, data, summary, jobs, bars, parts, answers, scale.
 """
 
 from __future__ import annotations
@@ -40,6 +40,39 @@ WORDS = {
     "million-unchanged": "a million files, unchanged",
     "index": "index of 100 million chunks",
     "mark": "mark of a reclaim, 20 million chunks, 100 points",
+    "service": "service, 10,000 items, 1 million points and jobs",
+}
+ASKED = {
+    "vault_list": "`az backup vault list`: 20 vaults",
+    "vault_get": "a vault",
+    "policy_list": "the policies of a vault",
+    "policy_create": "`az backup policy create`",
+    "item_page": "a page of 200 of 10,000 items, by several filters",
+    "item_get": "an item",
+    "point_page": "the 100 points of an item",
+    "job_page": "a page of 200 of a million jobs, by the slowest of eight filters",
+    "job_get": "a job",
+    "operation_get": "an operation",
+}
+SCALE = {
+    "reads_per_s": "reads a second, as many as 16 connections get",
+    "read_cpu_ms": "CPU of the server for a read, ms",
+    "asker_cpu_ms": "CPU of whoever asks, ms",
+    "read_p50_ms": "an answer then, median, ms",
+    "read_p95_ms": "95th percentile, ms",
+    "read_p99_ms": "99th percentile, ms",
+    "paced_reads_per_s": "answered of 1,000 reads a second",
+    "paced_p50_ms": "an answer then, median, ms",
+    "paced_p95_ms": "95th percentile, ms",
+    "paced_p99_ms": "99th percentile, ms",
+    "judge_cpu_us": "CPU to judge a point, µs",
+    "sweep_first_s": "retention that finds a new date for every one of a million points, s",
+    "sweep_first_cpu_s": "CPU of it, s",
+    "sweep_s": "retention that finds that nothing has changed, s",
+    "sweep_cpu_s": "CPU of it, s",
+    "asked_s": "1,000 schedules due at once: all asked for after, s",
+    "started_s": "all taken by one of two workers after, s",
+    "ended_s": "all backed up after, s",
 }
 SETS = {
     "image": "ext4 image, first generation",
@@ -59,6 +92,7 @@ def _number(value: float) -> str:
 
 
 PARTS = ("index", "mark")  # jobs with figures of their own
+SERVICE = "service"  # and tables of its own
 FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
     "cpu_s": ("CPU s", _number),
     "wall_s": ("wall s", _number),
@@ -140,7 +174,7 @@ def _all_jobs(results: Results) -> str:
     rows = []
     for job, tools in _jobs(results):
         for tool in results["versions"]:
-            if tool in tools and job not in PARTS:
+            if tool in tools and job not in (*PARTS, SERVICE):
                 figures = tools[tool]
                 cells = [_spread(figures.get(name), shown) for name, (_, shown) in FIGURES.items()]
                 rows.append([WORDS[job], tool, *cells, str(figures["cpu_s"]["n"])])
@@ -156,6 +190,29 @@ def _parts(results: Results) -> str:
         for name, value in tools[OURS].items()
     ]
     return _markdown(["part", "figure", "median (least–greatest)"], rows)
+
+
+def _answers(results: Results) -> str:
+    """What somebody waits who asks alone."""
+    figures = _service(results)
+    rows = [
+        [words, *(_spread(figures.get(f"{what}_{figure}"), _number) for figure in ("p50_ms", "p95_ms", "cpu_ms"))]
+        for what, words in ASKED.items()
+    ]
+    return _markdown(["asked", "median, ms", "95th percentile, ms", "CPU of the server, ms"], rows)
+
+
+def _scale(results: Results) -> str:
+    """What the service does in a time."""
+    figures = _service(results)
+    return _markdown(
+        ["", "median (least–greatest)"], [[words, _spread(figures.get(name), _number)] for name, words in SCALE.items()]
+    )
+
+
+def _service(results: Results) -> dict[str, Spread]:
+    found: dict[str, Spread] = results["jobs"].get(SERVICE, {}).get(OURS, {})
+    return found
 
 
 def _bars(results: Results) -> str:
@@ -179,6 +236,8 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "summary": _summary,
     "jobs": _all_jobs,
     "parts": _parts,
+    "answers": _answers,
+    "scale": _scale,
     "bars": _bars,
 }
 

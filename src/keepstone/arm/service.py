@@ -3,8 +3,8 @@
 
 A request is read here, in full and within bounds, and then answered by a thread: the operations are ordinary functions
 that wait for the database. Only to show one thing out of a database in a file takes less time than a thread to be told
-of it, and waits for nobody; that is most of what clients ask, who wait for jobs. Every answer has its request's id, every error ARM's body; a fault of an operation is a 500
-with that id, and its cause stands in the log alone.
+of it, and waits for nobody; that is most of what clients ask, who wait for jobs. Every answer has its request's id,
+every error ARM's body; a fault of an operation is a 500 with that id, and its cause stands in the log alone.
 """
 
 from __future__ import annotations

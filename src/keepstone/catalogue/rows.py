@@ -102,7 +102,9 @@ def every(
         query = query.order_by(*order) if isinstance(order, tuple) else query.order_by(order)
     if limit is not None:
         query = query.limit(limit)
-    return [kind(**row) for row in connection.execute(query).mappings()]
+    found = connection.execute(query)
+    names = tuple(found.keys())
+    return [kind(**dict(zip(names, row, strict=True))) for row in found]
 
 
 def insert(connection: sa.Connection, record: Any) -> None:

@@ -86,17 +86,17 @@ def listing(
     that was seen, `<key> <id>`."""
     from keepstone.catalogue import policies as stored
 
-    query = sa.select(items).where(items.c.vault == vault.id, *where).order_by(items.c.key, items.c.id).limit(limit)
+    mine = [items.c.vault == vault.id, *where]
     key, _, identity = after.rpartition(" ")
     if identity:
-        query = query.where(sa.tuple_(items.c.key, items.c.id) > sa.tuple_(sa.literal(key), sa.literal(UUID(identity))))
-    found = [Item(**row) for row in connection.execute(query).mappings()]
-    # of this page alone: a vault may have ten thousand
-    held = {
-        one.id: one for one in every(connection, Container, containers.c.id.in_({item.container for item in found}))
-    }
-    known = {one.id: one for one in every(connection, StoredPolicy, stored.c.id.in_({item.policy for item in found}))}
-    return [(item, held[item.container], known.get(item.policy) if item.policy else None) for item in found]
+        mine.append(sa.tuple_(items.c.key, items.c.id) > sa.tuple_(sa.literal(key), sa.literal(UUID(identity))))
+    found = every(connection, Item, *mine, order=(items.c.key, items.c.id), limit=limit)
+    # What this page needs and no more: a vault may have ten thousand containers.
+    held = every(connection, Container, containers.c.id.in_({item.container for item in found}))
+    spoken = every(connection, StoredPolicy, stored.c.id.in_({item.policy for item in found}))
+    holders = {container.id: container for container in held}
+    known = {policy.id: policy for policy in spoken}
+    return [(item, holders[item.container], known.get(item.policy) if item.policy else None) for item in found]
 
 
 def shown_state(item: Item) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -55,7 +56,7 @@ def about(held: Container, item: Item) -> dict[str, Any]:
 def find(connection: sa.Connection, vault: Vault, name: str) -> Job:
     """`JobNotFound`."""
     try:
-        row = connection.execute(_BY_ID, {"vault": vault.id, "id": UUID(name)}).mappings().first()
+        row = connection.execute(_BY_ID, {"vault": vault.id, "id": UUID(name)}).first()
     except ValueError:
         row = None
     if row is None:
@@ -101,11 +102,11 @@ def listing(
         where.append(sa.tuple_(jobs.c.created, jobs.c.id) < seen)
     query = _ALL.where(*where).order_by(jobs.c.created.desc(), jobs.c.id.desc()).limit(limit)
     if statuses is None:
-        return [_job(row) for row in connection.execute(query).mappings()]
+        return [_job(row) for row in connection.execute(query)]
     found: list[Job] = []
     for status in statuses:  # each by itself: the index has those of one status in order
         only = query.where(jobs.c.status == status, *([_UNUSUAL] if status != Status.COMPLETED else []))
-        found += [_job(row) for row in connection.execute(only).mappings()]
+        found += [_job(row) for row in connection.execute(only)]
     return sorted(found, key=lambda job: (job.created, job.id), reverse=True)[:limit]
 
 
@@ -127,5 +128,6 @@ def _spelled(
     return next((one for one in known if folded(one) == folded(word)), None)
 
 
-def _job(row: sa.RowMapping) -> Job:
-    return Job(**{**row, "status": Status(row["status"])})
+def _job(row: Sequence[Any]) -> Job:
+    fields = dict(zip(Job.__slots__, row, strict=True))
+    return Job(**fields | {"status": Status(fields["status"])})

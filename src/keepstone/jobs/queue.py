@@ -228,8 +228,8 @@ class JobQueue:
             return self._write(connection, claim, values) == Status.CANCELLING
 
     def hand_back(self, claim: Claim) -> None:
-        """Leave the job to whoever claims it next, as if this claim had not been, but for what `checkpoint` took. Of one
-        that is to be cancelled the next claim makes an end. `JobLost`."""
+        """Leave the job to whoever claims it next, as if this claim had not been, but for what `checkpoint` took. One
+        that is to be cancelled comes to its end with the next claim. `JobLost`."""
         now = self._env.utc()
         running = jobs.c.status == Status.RUNNING
         values: dict[str, Any] = {

@@ -105,7 +105,8 @@ def registration(given: Told) -> None:
     backups.protection_container_refresh_operation_results.get(vault, group, FABRIC, operation)
     listed = list(backups.backup_protection_containers.list(vault, group, filter="backupManagementType eq 'MAB'"))
     assert [one.name for one in listed] == [name], listed
-    assert list(backups.protectable_containers.list(vault, group, FABRIC)) == []
+    machines = list(backups.protectable_containers.list(vault, group, FABRIC))
+    assert [one.name for one in machines] == [f"VMAppContainer;Compute;{group};app"], machines
     assert list(backups.deleted_protection_containers.list(group, vault)) == []
     counts = backups.backup_usage_summaries.list(vault, group, filter="type eq 'BackupProtectionContainerCountSummary'")
     assert sum(one.current_value for one in counts) == 1
