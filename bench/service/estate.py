@@ -143,11 +143,12 @@ def fill(plane: Plane, size: Size, who: tuple[str, str]) -> Estate:
     }
     for table, each in rows.items():
         with plane.database.change() as connection:
-            for index in table.indexes:
+            indexes = sorted(table.indexes, key=lambda index: str(index.name))
+            for index in indexes:
                 index.drop(connection)
             while some := list(islice(each, _ROWS)):
                 connection.execute(table.insert(), some)
-            for index in table.indexes:  # at the end, which is faster
+            for index in indexes:  # at the end, which is faster
                 index.create(connection)
     return Estate(
         plane.place.subscription,

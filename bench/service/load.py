@@ -25,7 +25,7 @@ from typing import cast
 
 import uvloop
 
-__all__ = ["Order", "main"]
+__all__ = ["Order", "Run", "main"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Order:
 class _Asker(asyncio.Protocol):
     """A connection. It is over when there is nothing to ask any more."""
 
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
         self._got = bytearray()
         self._began = 0.0
@@ -57,13 +57,16 @@ class _Asker(asyncio.Protocol):
         """The next one, when it is due."""
         request, due = self._run.following()
         if request is None:
-            self._transport.close()
             self.over.set_result(None)
         elif due is None:
             self._send(request, time.perf_counter())
         else:  # one that is late has waited since it was due
             pause = max(0.0, due - time.perf_counter())
             asyncio.get_running_loop().call_later(pause, self._send, request, due)
+
+    def leave(self) -> None:
+        """Close the connection."""
+        self._transport.close()
 
     def _send(self, request: bytes, began: float) -> None:
         self._began = began
@@ -91,7 +94,7 @@ class _Asker(asyncio.Protocol):
             self.over.set_exception(exc or ConnectionError("the server has closed the connection"))
 
 
-class _Run:
+class Run:
     """What all connections do together."""
 
     def __init__(self, order: Order) -> None:
@@ -112,9 +115,13 @@ class _Run:
             askers.append((await made)[1])
         self._begin = time.perf_counter()
         self._end = self._begin + self._order.seconds if self._order.seconds else float("inf")
-        for asker in askers:
-            asker.ask()
-        await asyncio.gather(*(asker.over for asker in askers))
+        try:
+            for asker in askers:
+                asker.ask()
+            await asyncio.gather(*(asker.over for asker in askers))
+        finally:
+            for asker in askers:
+                asker.leave()
 
     def following(self) -> tuple[bytes | None, float | None]:
         """The next request, and when it is due, where there is a pace."""
@@ -128,7 +135,7 @@ class _Run:
 def main(arguments: Sequence[str]) -> int:
     """See the module."""
     order = Order(**json.loads(Path(arguments[0]).read_text()))
-    run = _Run(order)
+    run = Run(order)
     before, began = time.process_time(), time.perf_counter()
     uvloop.run(run.run())
     spent, took = time.process_time() - before, time.perf_counter() - began

@@ -16,7 +16,7 @@ from bench.service.served import Served
 
 __all__ = ["MIX", "PROMISED", "measure"]
 
-MIX = {"operation": 40, "job": 30, "vault": 15, "item": 8, "policies": 6, "items": 1}
+MIX = {"operation": 45, "job": 35, "vault": 10, "item": 6, "policies": 3, "items": 1}
 """Per cent."""
 PROMISED = 1000
 """Reads a second."""

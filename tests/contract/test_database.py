@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from uuid import UUID
+
 import pytest
 import sqlalchemy as sa
 
-from keepstone.catalogue import Database, schedules
+from keepstone.catalogue import Database, jobs, schedules
 from keepstone.errors import StoreMissing, UsageError
 
 pytestmark = pytest.mark.service
@@ -77,3 +80,20 @@ def test_a_version_is_another_one_after_a_commit_of_anybody(database: Database, 
     with database.change() as connection:
         connection.execute(sa.delete(schedules))
     assert database.version() not in (before, after)
+
+
+def test_a_document_comes_back_as_it_was(database: Database) -> None:
+    document = {"text": "ä €", "number": 2**63, "real": 1.5, "nothing": None, "list": [True, {}], "path": "\udce4"}
+    now = datetime(2026, 11, 26, tzinfo=UTC)
+    row = {
+        "id": UUID(int=1),
+        "vault": UUID(int=2),
+        "operation": "Backup",
+        "status": "Queued",
+        "created": now,
+        "due": now,
+    }
+    with database.change() as connection:
+        connection.execute(jobs.insert(), row | {"arguments": document})
+    with database.look() as connection:
+        assert connection.execute(sa.select(jobs.c.arguments)).scalar_one() == document

@@ -124,13 +124,13 @@ def test_nothing_goes_through_everything(what: str, estate: Estate, client: Clie
     ("name", "index"),
     {
         "all": "ix_jobs_vault_created",
-        "failed": "ix_jobs_vault_status_created",
-        "in progress": "ix_jobs_vault_status_created",
-        "restores": "ix_jobs_vault_operation_created",
-        "never asked for": "ix_jobs_vault_operation_created",
+        "failed": "ix_jobs_unusual",
+        "in progress": "ix_jobs_unusual",
+        "restores": "ix_jobs_no_backup",
+        "never asked for": "ix_jobs_no_backup",
         "of folders": "ix_jobs_vault_management_created",
         "of databases": "ix_jobs_vault_management_created",
-        "failed restores of machines": "ix_jobs_vault_operation_created",
+        "failed restores of machines": "ix_jobs_no_backup",
     }.items(),
 )
 def test_jobs_are_found_by_what_is_rare_about_them(

@@ -9,11 +9,13 @@ acknowledged survives a power failure.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.pool import PoolProxiedConnection
 
@@ -30,7 +32,9 @@ class Database:
 
     def __init__(self, url: str) -> None:
         try:
-            self.engine = sa.create_engine(url, hide_parameters=True, pool_size=_CONNECTIONS)
+            self.engine = sa.create_engine(
+                url, hide_parameters=True, pool_size=_CONNECTIONS, json_deserializer=_document
+            )
         except (sa.exc.ArgumentError, ImportError) as error:
             raise UsageError(f"{url.partition('://')[0]}://… is no database ({error})") from error
         self.is_sqlite = self.engine.dialect.name == "sqlite"
@@ -73,6 +77,15 @@ class Database:
                 self._watch.close()
                 self._watch = None
         self.engine.dispose()
+
+
+def _document(text: str | bytes) -> Any:
+    """What a column of JSON says. Python's own reader takes five times as long, and is the only one for half of a
+    surrogate pair, which a file's name that is no Unicode leaves in a text."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return json.loads(text)
 
 
 def _prepare(connection: Any, _: Any) -> None:

@@ -81,18 +81,18 @@ def listing(
     """The jobs of a vault, newest first, that all of this is true of; `before`: the last one that was seen."""
     mine = jobs.c.vault == vault.id
     where = [mine]
-    if operation is not None and folded(operation) != folded(BACKUP):
-        word = _spelled(connection, jobs.c.operation, operation, mine, _NO_BACKUP)
+    is_rare = operation is not None and folded(operation) != folded(BACKUP)
+    if operation is not None:
+        word = _spelled(connection, jobs.c.operation, operation, mine, _NO_BACKUP) if is_rare else BACKUP
         if word is None:
             return []
-        where += [jobs.c.operation == word, _NO_BACKUP]
-    elif operation is not None:
-        where.append(jobs.c.operation == BACKUP)
+        where.append(jobs.c.operation == word)
+    kind, kind_beside = [], []
     if management is not None:
         word = _spelled(connection, jobs.c.management, management, mine)
         if word is None:
             return []
-        where.append(jobs.c.management == word)
+        kind, kind_beside = [jobs.c.management == word], [sa.func.coalesce(jobs.c.management, "") == word]
     if begin is not None:
         where.append(jobs.c.created >= begin)
     if end is not None:
@@ -101,17 +101,22 @@ def listing(
         seen = sa.tuple_(sa.literal(before[0], jobs.c.created.type), sa.literal(before[1], jobs.c.id.type))
         where.append(sa.tuple_(jobs.c.created, jobs.c.id) < seen)
     query = _ALL.where(*where).order_by(jobs.c.created.desc(), jobs.c.id.desc()).limit(limit)
-    if statuses is None:
-        return [_job(row) for row in connection.execute(query)]
     found: list[Job] = []
-    for status in statuses:  # each by itself: the index has those of one status in order
-        only = query.where(jobs.c.status == status, *([_UNUSUAL] if status != Status.COMPLETED else []))
+    for status in (None,) if statuses is None else statuses:  # each by itself: an index has those of one in order
+        only = query if status is None else query.where(jobs.c.status == status)
+        if is_rare:
+            only = only.where(_NO_BACKUP, *kind_beside)
+        elif status not in (None, Status.COMPLETED):
+            only = only.where(_UNUSUAL, *kind_beside)
+        else:
+            only = only.where(*kind)
         found += [_job(row) for row in connection.execute(only)]
     return sorted(found, key=lambda job: (job.created, job.id), reverse=True)[:limit]
 
 
-# An index of what is rare is used where a query says that it looks for nothing else, in the words of the index itself
-# (`catalogue/tables/work.py`).
+# The database does not know what is rare, so it is told which index to use: that of rare operations, or that of rare
+# states, by the words of the index itself (`catalogue/tables/work.py`), and then not that of kinds, by a function of
+# the kind.
 _NO_BACKUP = jobs.c.operation != sa.literal_column(f"'{BACKUP}'")
 _UNUSUAL = jobs.c.status != sa.literal_column(f"'{Status.COMPLETED}'")
 

@@ -221,3 +221,17 @@ def test_every_kind_of_difference_between_two_trees_is_seen(tmp_path: Path) -> N
         "d/extra: not in the source",
         "hard links: other names share inodes",
     }
+
+
+def test_the_service_has_tables_of_its_own() -> None:
+    figures = {
+        "reads_per_s": spread([1100.0, 1300.0, 1200.0]),
+        "item_page_p95_ms": spread([20.5]),
+        "item_page_p50_ms": spread([10.0]),
+        "cpu_s": spread([300.0]),
+    }
+    results = results_of({"service": {OURS: figures}})
+    assert "| 1,200 (1,100–1,300) |" in table.TABLES["scale"](results)
+    assert "| 10.0 | 20.5 | – |" in table.TABLES["answers"](results)
+    assert "300" not in table.TABLES["jobs"](results)
+    assert "| item page p95 ms | 20.5 | ≤ 100 | held |" in table.TABLES["bars"](results)

@@ -52,12 +52,30 @@ jobs = sa.Table(
     # The correlation id of the request that asked for it; empty for what a schedule asked for.
     sa.Column("activity", sa.String(64)),
     sa.Index(None, "status", "due"),  # what could run
-    # A vault's jobs, newest first, page by page: all; those of one kind; and what is rare, which nobody finds by going
-    # through all. `control/jobs.py` says which of them it means.
+    # A vault's jobs, newest first, page by page: all; those of one kind; and what is rare, with whatever else is asked
+    # of it. `control/jobs.py` says which of them it means.
     sa.Index(None, "vault", "created"),
     sa.Index(None, "vault", "management", "created"),
-    sa.Index(None, "vault", "status", "created", sqlite_where=_UNUSUAL, postgresql_where=_UNUSUAL),
-    sa.Index(None, "vault", "operation", "created", sqlite_where=_NO_BACKUP, postgresql_where=_NO_BACKUP),
+    sa.Index(
+        "ix_jobs_unusual",
+        "vault",
+        "status",
+        "created",
+        "operation",
+        "management",
+        sqlite_where=_UNUSUAL,
+        postgresql_where=_UNUSUAL,
+    ),
+    sa.Index(
+        "ix_jobs_no_backup",
+        "vault",
+        "operation",
+        "created",
+        "status",
+        "management",
+        sqlite_where=_NO_BACKUP,
+        postgresql_where=_NO_BACKUP,
+    ),
     sa.Index(None, "item", "created"),
 )
 

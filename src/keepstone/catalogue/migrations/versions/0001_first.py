@@ -102,17 +102,11 @@ def upgrade() -> None:
     op.create_index("ix_jobs_status_due", "jobs", ["status", "due"])
     op.create_index("ix_jobs_vault_created", "jobs", ["vault", "created"])
     op.create_index("ix_jobs_vault_management_created", "jobs", ["vault", "management", "created"])
-    for column, where in (
-        ("operation", sa.text("operation <> 'Backup'")),
-        ("status", sa.text("status <> 'Completed'")),
+    for name, columns, where in (
+        ("no_backup", ["operation", "created", "status", "management"], sa.text("operation <> 'Backup'")),
+        ("unusual", ["status", "created", "operation", "management"], sa.text("status <> 'Completed'")),
     ):
-        op.create_index(
-            f"ix_jobs_vault_{column}_created",
-            "jobs",
-            ["vault", column, "created"],
-            sqlite_where=where,
-            postgresql_where=where,
-        )
+        op.create_index(f"ix_jobs_{name}", "jobs", ["vault", *columns], sqlite_where=where, postgresql_where=where)
     op.create_table(
         "locks",
         sa.Column("scope", sa.String(2048), nullable=False),
