@@ -17,6 +17,7 @@ from keepstone.control.schedules import ItemPlans
 from keepstone.env import Env
 from keepstone.identity import Issuer
 from keepstone.jobs import Scheduler
+from keepstone.vault import Stores
 
 from .client import Client
 from .protecting import Vault
@@ -211,3 +212,26 @@ def test_a_schedule_makes_its_points(vault: Vault, clock: Clock, folder: Path, p
     assert vault.show(item)["protectionStatus"] == "Healthy"
     clock.ahead += timedelta(days=3)
     assert vault.show(item)["protectionStatus"] == "Unhealthy"
+
+
+def test_a_store_that_is_away_keeps_no_other_vault_waiting(
+    vault: Vault, clock: Clock, folder: Path, plane: Plane, client_of: Any, principal: Any
+) -> None:
+    away = Vault(client_of(principal("Owner")), plane, "a-store-that-is-away")
+    items = {}
+    for one in (away, vault):
+        put_policy(one, 30)
+        items[one] = one.protect(folder, policyId=one.policy("Short"))
+        days(one, clock, items[one], 3)
+        put_policy(one, 1)
+    place = plane.stores.place(away.uuid)
+    plane.stores = Stores(plane.env, plane.root)  # as after a start
+    place.rename(place.with_name("elsewhere"))
+    try:
+        retention.sweep(plane)
+    finally:
+        place.with_name("elsewhere").rename(place)
+    assert len(away.points(items[away])) == 3
+    assert len(vault.points(items[vault])) == 1
+    retention.sweep(plane)
+    assert len(away.points(items[away])) == 1

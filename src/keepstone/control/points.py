@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -10,13 +11,14 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from keepstone.catalogue import every, one, points
-from keepstone.errors import NotFound
+from keepstone.errors import NotFound, PointNotFound
 from keepstone.store import PointRecord, Store
 from keepstone.vault import Item, RecoveryPoint
 
 __all__ = [
     "commit_of_job",
     "counts",
+    "destroy",
     "find",
     "item_of",
     "job_of",
@@ -127,6 +129,13 @@ def counts(connection: sa.Connection, of: Sequence[UUID]) -> dict[UUID, tuple[in
     query = sa.select(points.c.item, sa.func.count(), sa.func.min(points.c.made))
     rows = connection.execute(query.where(points.c.item.in_(of)).group_by(points.c.item)).all()
     return {item: (count, oldest) for item, count, oldest in rows}
+
+
+def destroy(store: Store, commit: str) -> None:
+    """Remove a point from its store for ever. Nothing where it is gone already."""
+    with contextlib.suppress(PointNotFound):
+        store.points.forget(store.points.find(commit, deleted=True))
+        store.points.purge(store.points.find(commit, deleted=True), now=True)
 
 
 def commit_of_job(store: Store, job: UUID) -> tuple[str, PointRecord] | None:

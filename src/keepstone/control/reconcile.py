@@ -64,8 +64,7 @@ def reconcile(plane: Plane, vault: Vault) -> Found:
         if item is None:
             found.strangers.append(point.id)
         elif job is not None and job in ended:
-            store.points.forget(point)
-            store.points.purge(store.points.find(point.id, deleted=True), now=True)
+            made.destroy(store, point.id)
             found.doubled.append(point.id)
         else:
             _adopt(plane, item, point)

@@ -12,17 +12,18 @@ Invariants
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
 
-from keepstone.catalogue import every, items, points, policies, vaults
+from keepstone.catalogue import every, items, points, policies
+from keepstone.control import points as made
 from keepstone.control import policies as stored
 from keepstone.control.plane import Plane
-from keepstone.errors import PointNotFound
+from keepstone.control.vaults import each
 from keepstone.vault import Kept, Policy, RecoveryPoint, StoredPolicy, Vault, judge, zone
 
 __all__ = ["Judged", "apply", "judged", "remove", "sweep"]
@@ -52,9 +53,9 @@ def judged(policy: Policy, found: Sequence[RecoveryPoint] | Sequence[Judged]) ->
     parts = {str(part.type): part for part in policy.parts}
     for kind in {point.type if point.type in parts else "Full" for point in found}:
         mine = [point for point in found if (point.type if point.type in parts else "Full") == kind]
-        made = {point.name: point.made for point in mine}
+        dates = {point.name: point.made for point in mine}
         own = {point.name: point.own for point in mine if point.own is not None}
-        kept |= judge(parts[kind].retention, made, zone(policy.zone), own=own)
+        kept |= judge(parts[kind].retention, dates, zone(policy.zone), own=own)
     return kept
 
 
@@ -65,28 +66,23 @@ def apply(plane: Plane, vault: Vault, item: UUID) -> list[Judged]:
 
 def sweep(plane: Plane) -> int:
     """The same for every item of every vault; how many points went."""
-    gone = 0
+    gone: list[Judged] = []
+    each(plane, "retention", lambda vault: gone.extend(_sweep(plane, vault)))
+    return len(gone)
+
+
+def _sweep(plane: Plane, vault: Vault) -> Iterator[Judged]:
     with plane.look() as connection:
-        living = every(connection, Vault, vaults.c.deleted.is_(None))
-    for vault in living:
-        with plane.look() as connection:
-            query = sa.select(items.c.id).where(items.c.vault == vault.id, items.c.policy.is_not(None))
-            mine = connection.execute(query).scalars().all()
-        for at in range(0, len(mine), _TOGETHER):
-            gone += len(_apply(plane, vault, mine[at : at + _TOGETHER]))
-    return gone
+        query = sa.select(items.c.id).where(items.c.vault == vault.id, items.c.policy.is_not(None))
+        mine = connection.execute(query).scalars().all()
+    for at in range(0, len(mine), _TOGETHER):
+        yield from _apply(plane, vault, mine[at : at + _TOGETHER])
 
 
 def remove(plane: Plane, vault: UUID, gone: Iterable[RecoveryPoint | Judged]) -> None:
     """Remove points for ever."""
     for point in gone:
-        store = plane.stores.open(vault)
-        try:
-            there = store.points.find(point.commit_id, deleted=True)
-            store.points.forget(there)
-            store.points.purge(store.points.find(point.commit_id, deleted=True), now=True)
-        except PointNotFound:
-            pass  # a run before this one came so far
+        made.destroy(plane.stores.open(vault), point.commit_id)
         with plane.database.change() as connection:
             mine = points.c.item == point.item, points.c.name == point.name
             connection.execute(points.delete().where(*mine))

@@ -38,7 +38,11 @@ def chores(plane: Plane) -> list[tuple[str, float, Callable[[], object]]]:
         ("retention", _HOUR, lambda: retention.sweep(plane)),
         ("asking for reclaims", _HOUR, lambda: ask_for(plane, RECLAIM)),
         ("asking for verifications", _HOUR, lambda: ask_for(plane, VERIFY)),
-        ("comparing the catalogue with the stores", _DAY, lambda: _reconcile(plane)),
+        (
+            "comparing the catalogue with the stores",
+            _DAY,
+            lambda: control.each(plane, "the comparison with its store", lambda vault: reconcile(plane, vault)),
+        ),
     ]
 
 
@@ -61,10 +65,3 @@ def _forget(plane: Plane) -> None:
     with plane.change() as change:
         operations.forget(change)
         alerts.forget(change)
-
-
-def _reconcile(plane: Plane) -> None:
-    with plane.look() as connection:
-        living = every(connection, Vault, vaults.c.deleted.is_(None))
-    for vault in living:
-        reconcile(plane, vault)

@@ -6,7 +6,8 @@ Deleting a vault keeps it for as long as its soft delete says, without a name; i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -16,12 +17,26 @@ import sqlalchemy as sa
 from keepstone.catalogue import every, first, items, one, outbox, vaults
 from keepstone.control import alerts, groups, locks
 from keepstone.control.plane import Change, Plane
-from keepstone.errors import Conflict, InvalidRequest, NotEmpty, NotFound
+from keepstone.errors import Conflict, InvalidRequest, KeepstoneError, NotEmpty, NotFound
 from keepstone.vault import Item, StoredPolicy, Vault, default_policies, folded
 from keepstone.vault.alerts import Kind
 from keepstone.vault.properties import check_name, merged, new_properties, soft_delete
 
-__all__ = ["create", "delete", "deleted", "find", "find_deleted", "listing", "lookup", "purge", "undelete", "update"]
+__all__ = [
+    "create",
+    "delete",
+    "deleted",
+    "each",
+    "find",
+    "find_deleted",
+    "listing",
+    "lookup",
+    "purge",
+    "undelete",
+    "update",
+]
+
+_log = logging.getLogger(__name__)
 
 
 def lookup(connection: sa.Connection, subscription: str, group: str, name: str) -> Vault | None:
@@ -188,6 +203,18 @@ def undelete(change: Change, vault: Vault, group: str) -> Vault:
     change.save(back)
     alerts.undeleted(change, back)
     return back
+
+
+def each(plane: Plane, what: str, work: Callable[[Vault], object]) -> None:
+    """Do something for every living vault. Where it fails for one, `what` that was goes into the log, and it is the next
+    one's turn: a store that is away is no reason to neglect the others."""
+    with plane.look() as connection:
+        living = every(connection, Vault, vaults.c.deleted.is_(None))
+    for vault in living:
+        try:
+            work(vault)
+        except KeepstoneError as error:
+            _log.error("vault '%s': %s is left for the next time: %s", vault.name, what, error)
 
 
 def purge(plane: Plane) -> int:
