@@ -38,11 +38,7 @@ def chores(plane: Plane) -> list[tuple[str, float, Callable[[], object]]]:
         ("retention", _HOUR, lambda: retention.sweep(plane)),
         ("asking for reclaims", _HOUR, lambda: ask_for(plane, RECLAIM)),
         ("asking for verifications", _HOUR, lambda: ask_for(plane, VERIFY)),
-        (
-            "comparing the catalogue with the stores",
-            _DAY,
-            lambda: control.each(plane, "the comparison with its store", lambda vault: reconcile(plane, vault)),
-        ),
+        ("comparing the catalogue with the stores", _DAY, lambda: _reconcile(plane)),
     ]
 
 
@@ -65,3 +61,7 @@ def _forget(plane: Plane) -> None:
     with plane.change() as change:
         operations.forget(change)
         alerts.forget(change)
+
+
+def _reconcile(plane: Plane) -> None:
+    control.each(plane, "the comparison with its store", lambda vault: reconcile(plane, vault))

@@ -206,7 +206,7 @@ def undelete(change: Change, vault: Vault, group: str) -> Vault:
 
 
 def each(plane: Plane, what: str, work: Callable[[Vault], object]) -> None:
-    """Do something for every living vault. Where it fails for one, `what` that was goes into the log, and it is the next
+    """Do something for every living vault. Where it fails for one, the log says `what` that was, and it is the next
     one's turn: a store that is away is no reason to neglect the others."""
     with plane.look() as connection:
         living = every(connection, Vault, vaults.c.deleted.is_(None))
