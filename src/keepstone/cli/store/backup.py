@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -187,8 +186,9 @@ def _without_store(source: _Source, selection: dict[str, Any]) -> dict[str, Any]
     that deletes spares the store too."""
     if not source.store:
         return selection
-    literal = re.sub(r"([\\*?\[\] ])", r"\\\1", source.store)
-    return selection | {"exclude": (*selection["exclude"], f"/{literal}")}
+    from keepstone.workloads.files import pattern_of
+
+    return selection | {"exclude": (*selection["exclude"], pattern_of(source.store))}
 
 
 def _back_up(

@@ -9,8 +9,10 @@ by its ids, and is not stored again.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -25,7 +27,7 @@ from keepstone.errors import GuardRefused, KeepstoneError
 from keepstone.jobs import Context, Status
 from keepstone.store import PointRecord, Store
 from keepstone.vault import RecoveryPoint
-from keepstone.workloads.files import Selection, backup_files
+from keepstone.workloads.files import Selection, backup_files, pattern_of
 
 __all__ = ["backup"]
 
@@ -76,23 +78,18 @@ def _make(plane: Plane, context: Context, about: Subject, store: Store, reporter
     return commit, record
 
 
-def _selection(plane: Plane, source: dict[str, object]) -> Selection:
+def _selection(plane: Plane, source: Mapping[str, Any]) -> Selection:
     """What of the tree is taken; never the service's own folder, which has the keys."""
-    exclude = list(source.get("exclude") or ())  # type: ignore[call-overload]
-    root, top = plane.root.resolve(), Path(str(source["path"])).resolve()
+    exclude = [*source.get("exclude", ())]
+    root, top = plane.root.resolve(), Path(source["path"]).resolve()
     if root.is_relative_to(top):
-        exclude.append("/" + _literal(str(root.relative_to(top))))
+        exclude.append(pattern_of(str(root.relative_to(top))))
     return Selection(
-        exclude=tuple(exclude),
-        include=tuple(source.get("include") or ()),  # type: ignore[arg-type]
-        one_file_system=bool(source.get("oneFileSystem")),
-        skip_caches=bool(source.get("excludeCaches")),
+        exclude=exclude,
+        include=source.get("include", ()),
+        one_file_system=source.get("oneFileSystem", False),
+        skip_caches=source.get("excludeCaches", False),
     )
-
-
-def _literal(path: str) -> str:
-    """A pattern that matches this path alone."""
-    return "".join(f"\\{one}" if one in "\\*?[] " else one for one in path)
 
 
 def _remember(

@@ -17,12 +17,18 @@ from keepstone.env import Env, FileSystem
 from keepstone.errors import SourceFailed, SourceMissing, UsageError
 from keepstone.objects import failure
 
-__all__ = ["CACHE_TAG", "Rules", "Selection", "recorded", "remembered"]
+__all__ = ["CACHE_TAG", "Rules", "Selection", "pattern_of", "recorded", "remembered"]
 
 CACHE_TAG = b"CACHEDIR.TAG"
 _ODD = re.compile("[\\udc80-\\udcff]")  # as Python has such bytes, see PEP 383
+_SPECIAL = re.compile(r"([\\*?\[\] ])")
 _RECORDED = re.compile("\\0([89a-f][0-9a-f])")
 _SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"  # https://bford.info/cachedir/
+
+
+def pattern_of(path: str) -> str:
+    """The pattern that matches this path, relative to the source, and no other one."""
+    return "/" + _SPECIAL.sub(r"\\\1", path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
