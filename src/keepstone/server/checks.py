@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -85,7 +86,7 @@ def examine(env: Env, root: Path) -> Iterator[Finding]:
     try:
         patient = _Patient(env, root, installation, plane, instance.running(root))
         for name, check in _CHECKS.items():
-            yield _finding(name, lambda check=check: check(patient))  # type: ignore[misc]
+            yield _finding(name, partial(check, patient))
     finally:
         plane.database.close()
 

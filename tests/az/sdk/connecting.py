@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from azure.core.credentials import AccessToken  # type: ignore[import-not-found]
-from azure.core.pipeline.policies import SansIOHTTPPolicy  # type: ignore[import-not-found]
-from azure.identity import ClientSecretCredential  # type: ignore[import-not-found]
-from azure.mgmt.recoveryservices import RecoveryServicesClient  # type: ignore[import-not-found]
-from azure.mgmt.recoveryservicesbackup import RecoveryServicesBackupClient  # type: ignore[import-not-found]
+from azure.core.credentials import AccessToken
+from azure.core.pipeline.policies import SansIOHTTPPolicy
+from azure.identity import ClientSecretCredential
+from azure.mgmt.recoveryservices import RecoveryServicesClient
+from azure.mgmt.recoveryservicesbackup import RecoveryServicesBackupClient
 
 __all__ = ["FABRIC", "Told", "Watch", "told"]
 
@@ -25,7 +25,7 @@ FABRIC = "Azure"
 _OPERATION = re.compile(r"/(operations?|backupOperation)(Status|Results?|s)/", re.IGNORECASE)
 
 
-class Watch(SansIOHTTPPolicy):  # type: ignore[misc]
+class Watch(SansIOHTTPPolicy):
     """Counts how often a client asks for each operation."""
 
     def __init__(self) -> None:

@@ -6,8 +6,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from azure.core.exceptions import HttpResponseError  # type: ignore[import-not-found]
-from azure.mgmt.recoveryservicesbackup import models  # type: ignore[import-not-found]
+from azure.core.exceptions import HttpResponseError
+from azure.mgmt.recoveryservicesbackup import models
 
 from tests.az.sdk.connecting import FABRIC, Told, told
 

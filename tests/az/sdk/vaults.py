@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from azure.core.exceptions import HttpResponseError, ResourceNotFoundError  # type: ignore[import-not-found]
-from azure.mgmt.recoveryservices import models as vaults  # type: ignore[import-not-found]
-from azure.mgmt.recoveryservicesbackup import models as backup  # type: ignore[import-not-found]
+from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+from azure.mgmt.recoveryservices import models as vaults
+from azure.mgmt.recoveryservicesbackup import models as backup
 
 from tests.az.sdk.connecting import Told, told
 

@@ -97,7 +97,7 @@ class Output:
 
 
 def _found(query: str, value: Any) -> Any:
-    import jmespath  # type: ignore[import-untyped]
+    import jmespath  # type: ignore[import-untyped] # it comes without types
 
     from keepstone.errors import UsageError
 
