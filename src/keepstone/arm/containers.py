@@ -60,7 +60,7 @@ def get(call: Call) -> Answer:
     with call.plane.look() as connection:
         vault = find(call, connection)
         container = containers.find(connection, vault, call.names["container"])
-        count = containers.counts(connection, vault).get(container.id, 0)
+        count = containers.count(connection, container)
     return Answer(body=document(vault, container, count))
 
 

@@ -46,7 +46,7 @@ def get(call: Call) -> Answer:
     with call.plane.look() as connection:
         vault = find(call, connection)
         policy = policies.find(connection, vault, call.names["policy"])
-        count = policies.counts(connection, vault).get(policy.id, 0)
+        count = policies.count(connection, policy)
     return Answer(body=document(vault, policy, count))
 
 
@@ -57,7 +57,7 @@ def put(call: Call) -> Answer:
     with call.plane.change() as change:
         vault = find(call, change.connection)
         policy, _ = policies.put(change, vault, call.names["policy"], call.part("properties"))
-        count = policies.counts(change.connection, vault).get(policy.id, 0)
+        count = policies.count(change.connection, policy)
     return Answer(body=document(vault, policy, count))
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "VIRTUAL_MACHINE",
     "WORKLOAD",
     "WORKLOADS",
+    "count",
     "counts",
     "ensure",
     "find",
@@ -85,6 +86,12 @@ def counts(connection: sa.Connection, vault: Vault) -> dict[Any, int]:
     """How many items each container holds, by its id."""
     query = sa.select(items.c.container, sa.func.count()).where(items.c.vault == vault.id).group_by(items.c.container)
     return dict(connection.execute(query).all())
+
+
+def count(connection: sa.Connection, container: Container) -> int:
+    """How many items it holds."""
+    query = sa.select(sa.func.count()).where(items.c.container == container.id)
+    return connection.execute(query).scalar_one()
 
 
 def register(change: Change, vault: Vault, name: str, properties: Mapping[str, Any]) -> Container:

@@ -21,6 +21,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from keepstone.catalogue import containers, every, first, items, one, points, vaults
+from keepstone.catalogue import policies as stored
 from keepstone.control import alerts, jobs, locks, policies, schedules, sources
 from keepstone.control import containers as machines
 from keepstone.control.plane import Change, Plane
@@ -42,7 +43,6 @@ __all__ = [
     "listing",
     "protect",
     "purge_due",
-    "resume",
     "shown_state",
     "stop",
     "undelete",
@@ -84,8 +84,6 @@ def listing(
 ) -> list[tuple[Item, Container, StoredPolicy | None]]:
     """Items of a vault with what they are in and the policies they have, by name; `after`: the place of the last one
     that was seen, `<key> <id>`."""
-    from keepstone.catalogue import policies as stored
-
     mine = [items.c.vault == vault.id, *where]
     key, _, identity = after.rpartition(" ")
     if identity:
@@ -133,13 +131,6 @@ def protect(
     change.save(item)
     schedules.plan(change, item, policies.parsed(policy))
     return item, _done(change, held, item, "ConfigureBackup", activity, {"Policy Name": policy.name})
-
-
-def resume(
-    change: Change, vault: Vault, held: Container, item: Item, policy_id: str, activity: str
-) -> tuple[Item, UUID]:
-    """Protect an item again that was stopped."""
-    return protect(change, vault, held.name, item.name, {"policyId": policy_id}, activity)
 
 
 def stop(change: Change, vault: Vault, held: Container, item: Item, state: str, activity: str) -> tuple[Item, UUID]:

@@ -7,7 +7,6 @@ Owner of all does not go.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 from uuid import UUID, uuid5
 
@@ -35,7 +34,6 @@ from keepstone.identity import (
     is_allowed,
     is_beneath,
     is_secret,
-    new_secret,
 )
 from keepstone.identity.builtin import OWNER
 from keepstone.vault import Identity, RoleAssignment, folded
@@ -50,7 +48,6 @@ __all__ = [
     "listing",
     "log_in",
     "may",
-    "new_password",
     "permissions",
     "role",
     "types",
@@ -89,16 +86,6 @@ def add(
     )
     change.insert(who)
     return who
-
-
-def new_password(change: Change, login: str) -> str:
-    """Give somebody a new secret; the old one does not count any more."""
-    who = first(change.connection, Identity, principals.c.login == folded(login))
-    if who is None:
-        raise NotFound(f"nobody logs in as {login!r}")
-    secret = new_secret(change.plane.env)
-    change.save(replace(who, secret=hash_secret(change.plane.env, secret), expires=None))
-    return secret
 
 
 def log_in(plane: Plane, login: str, secret: str) -> Principal:

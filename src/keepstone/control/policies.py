@@ -21,7 +21,7 @@ from keepstone.control.plane import Change
 from keepstone.errors import Conflict, InvalidPolicy, InvalidRequest, NotFound
 from keepstone.vault import Item, Policy, StoredPolicy, Vault, folded, read_policy
 
-__all__ = ["by_id", "counts", "delete", "find", "items_of", "listing", "parsed", "put"]
+__all__ = ["by_id", "count", "counts", "delete", "find", "items_of", "listing", "parsed", "put"]
 
 
 def find(connection: sa.Connection, vault: Vault, name: str) -> StoredPolicy:
@@ -66,6 +66,11 @@ def counts(connection: sa.Connection, vault: Vault) -> dict[Any, int]:
     mine = items.c.policy.in_(sa.select(policies.c.id).where(policies.c.vault == vault.id))
     query = sa.select(items.c.policy, sa.func.count()).where(mine).group_by(items.c.policy)
     return dict(connection.execute(query).all())
+
+
+def count(connection: sa.Connection, policy: StoredPolicy) -> int:
+    """How many items it has."""
+    return connection.execute(sa.select(sa.func.count()).where(items.c.policy == policy.id)).scalar_one()
 
 
 def items_of(connection: sa.Connection, policy: StoredPolicy) -> list[Item]:
