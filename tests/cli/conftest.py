@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from keepstone.crypto import Argon2Cost, PassphraseProvider
 from tests.cli.running import Cli
+
+if TYPE_CHECKING:
+    from tests.cli.answering import Answering
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +40,14 @@ def made(cli: Cli) -> Cli:
     """The same, with a store in `store`."""
     cli.init()
     return cli
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
+    """A service that answers, one for the module; each test has a vault of its own in it."""
+    from tests.cli.answering import Answering
+
+    made = Answering(tmp_path_factory.mktemp("answering") / "service")
+    made.start()
+    yield made
+    made.close()

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,6 @@ from tests.cli.services import Service
 
 pytestmark = pytest.mark.service
 _numbers = count(1)
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
-    """One for the module; each test has a vault of its own."""
-    made = Answering(tmp_path_factory.mktemp("client") / "service")
-    made.start()
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -22,15 +22,6 @@ pytestmark = pytest.mark.service
 _numbers = count(1)
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
-    """One for the module; each test has a vault of its own."""
-    made = Answering(tmp_path_factory.mktemp("alerts") / "service")
-    made.start()
-    yield made
-    made.close()
-
-
 @pytest.fixture
 def vault(service: Answering, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> str:
     """The one that the commands of this test mean."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
@@ -19,14 +18,6 @@ from tests.cli.running import Cli, Ended
 
 pytestmark = pytest.mark.service
 _numbers = count(1)
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
-    made = Answering(tmp_path_factory.mktemp("policy") / "service")
-    made.start()
-    yield made
-    made.close()
 
 
 @pytest.fixture

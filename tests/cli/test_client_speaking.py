@@ -38,14 +38,6 @@ DOCUMENTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
-    made = Answering(tmp_path_factory.mktemp("speaking") / "service")
-    made.start()
-    yield made
-    made.close()
-
-
 # Results
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
@@ -22,15 +21,6 @@ from tests.cli.running import Cli, Ended, noise
 
 pytestmark = pytest.mark.service
 _numbers = count(1)
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
-    """One for the module; each test has a vault of its own."""
-    made = Answering(tmp_path_factory.mktemp("usage") / "service")
-    made.start()
-    yield made
-    made.close()
 
 
 @pytest.fixture
