@@ -8,7 +8,7 @@ from typing import Any
 
 from keepstone.arm.answers import accepted, moment, page
 from keepstone.arm.filters import filter_of
-from keepstone.arm.lro import CONTAINER, FABRIC
+from keepstone.arm.lro import CONTAINER, FABRIC, taken_on
 from keepstone.arm.table import VAULT, Answer, Call, Table
 from keepstone.arm.vaults import find
 from keepstone.control import containers, operations, resources
@@ -72,13 +72,7 @@ def register(call: Call) -> Answer:
         vault = find(call, change.connection)
         container = containers.register(change, vault, call.names["container"], call.part("properties"))
         operation = operations.record(change, vault.id)
-    return accepted(
-        call,
-        operation,
-        status=f"{path(vault, container)}/operationsStatus/{operation.id}",
-        location=f"{path(vault, container)}/operationResults/{operation.id}",
-        body=document(vault, container, 0),
-    )
+    return taken_on(call, operation, path(vault, container), document(vault, container, 0))
 
 
 @table("DELETE", CONTAINER, "protection_containers.unregister", action=f"{_CONTAINERS}/delete",
@@ -106,12 +100,7 @@ def inquire(call: Call) -> Answer:
         vault = find(call, change.connection)
         container = containers.find(change.connection, vault, call.names["container"])
         operation = operations.record(change, vault.id)
-    return accepted(
-        call,
-        operation,
-        status=f"{path(vault, container)}/operationsStatus/{operation.id}",
-        location=f"{path(vault, container)}/operationResults/{operation.id}",
-    )
+    return taken_on(call, operation, path(vault, container))
 
 
 @table("POST", f"{FABRIC}/refreshContainers", "protection_containers.refresh",
@@ -122,13 +111,7 @@ def refresh(call: Call) -> Answer:
     with call.plane.change() as change:
         vault = find(call, change.connection)
         operation = operations.record(change, vault.id)
-    fabric = f"{vault.path}/backupFabrics/Azure"
-    return accepted(
-        call,
-        operation,
-        status=f"{fabric}/operationsStatus/{operation.id}",
-        location=f"{fabric}/operationResults/{operation.id}",
-    )
+    return taken_on(call, operation, f"{vault.path}/backupFabrics/Azure")
 
 
 @table("GET", f"{FABRIC}/protectableContainers", "protectable_containers.list",

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from keepstone.arm import containers as machines
 from keepstone.arm.answers import accepted, moment, page, paged, skip_token
 from keepstone.arm.filters import filter_of
-from keepstone.arm.lro import ITEM
+from keepstone.arm.lro import ITEM, taken_on
 from keepstone.arm.table import VAULT, Answer, Call, Table
 from keepstone.arm.vaults import find
 from keepstone.catalogue import containers, items, one, policies
@@ -247,12 +247,7 @@ def _one(call: Call, connection: sa.Connection) -> dict[str, Any]:
 
 def _taken_on(call: Call, change: Any, vault: Vault, item: str, job: UUID) -> Answer:
     operation = operations.record(change, vault.id, job=job)
-    return accepted(
-        call,
-        operation,
-        status=f"{item}/operationsStatus/{operation.id}",
-        location=f"{item}/operationResults/{operation.id}",
-    )
+    return taken_on(call, operation, item)
 
 
 def _where(wanted: dict[str, str]) -> list[sa.ColumnElement[bool]]:

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from keepstone.arm.answers import accepted, duration, moment, paged, skip_token
+from keepstone.arm.answers import duration, moment, paged, skip_token
 from keepstone.arm.filters import filter_of
 from keepstone.arm.filters import moment as moment_of
+from keepstone.arm.lro import taken_on
 from keepstone.arm.table import VAULT, Answer, Call, Table
 from keepstone.arm.vaults import find
 from keepstone.control import jobs, operations
@@ -85,13 +86,7 @@ def cancel(call: Call) -> Answer:
             )
         call.plane.queue.cancel(change.connection, job.id)
         operation = operations.record(change, vault.id, job=job.id)
-    address = f"{vault.path}/backupJobs/{job.id}"
-    return accepted(
-        call,
-        operation,
-        status=f"{address}/operationsStatus/{operation.id}",
-        location=f"{address}/operationResults/{operation.id}",
-    )
+    return taken_on(call, operation, f"{vault.path}/backupJobs/{job.id}")
 
 
 def document(vault: Vault, job: Job, now: datetime) -> dict[str, Any]:

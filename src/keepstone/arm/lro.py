@@ -8,13 +8,15 @@ its job may go on for hours.
 
 from __future__ import annotations
 
-from keepstone.arm.answers import status_document
+from typing import Any
+
+from keepstone.arm.answers import accepted, status_document
 from keepstone.arm.table import VAULT, Answer, Call, Table
 from keepstone.arm.vaults import find
 from keepstone.control import operations
 from keepstone.control.operations import Operation
 
-__all__ = ["CONTAINER", "FABRIC", "ITEM", "POINT", "table"]
+__all__ = ["CONTAINER", "FABRIC", "ITEM", "POINT", "table", "taken_on"]
 
 table = Table()
 FABRIC = f"{VAULT}/backupFabrics/{{fabric}}"
@@ -24,6 +26,17 @@ POINT = f"{ITEM}/recoveryPoints/{{point}}"
 _VAULTS = "Microsoft.RecoveryServices/Vaults"
 _FABRICS = f"{_VAULTS}/backupFabrics"
 _ITEMS = f"{_FABRICS}/protectionContainers/protectedItems"
+
+
+def taken_on(call: Call, operation: Operation, address: str, body: Any = None) -> Answer:
+    """202, with where to ask: both addresses are beneath that of the resource which the request was about."""
+    return accepted(
+        call,
+        operation,
+        status=f"{address}/operationsStatus/{operation.id}",
+        location=f"{address}/operationResults/{operation.id}",
+        body=body,
+    )
 
 
 def _found(call: Call) -> Operation:

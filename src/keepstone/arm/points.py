@@ -12,11 +12,11 @@ import os
 from datetime import datetime
 from typing import Any
 
-from keepstone.arm.answers import accepted, moment, paged, skip_token
+from keepstone.arm.answers import moment, paged, skip_token
 from keepstone.arm.filters import filter_of
 from keepstone.arm.filters import moment as moment_of
 from keepstone.arm.items import path as item_path
-from keepstone.arm.lro import ITEM, POINT
+from keepstone.arm.lro import ITEM, POINT, taken_on
 from keepstone.arm.table import Answer, Call, Table
 from keepstone.arm.vaults import find
 from keepstone.control import items, operations, points, restores
@@ -91,13 +91,7 @@ def restore(call: Call) -> Answer:
             )
         job = restores.restore(change, vault, held, item, point, _wanted(properties), call.correlation)
         operation = operations.record(change, vault.id, job=job)
-    base = item_path(vault, held, item)
-    return accepted(
-        call,
-        operation,
-        status=f"{base}/operationsStatus/{operation.id}",
-        location=f"{base}/operationResults/{operation.id}",
-    )
+    return taken_on(call, operation, item_path(vault, held, item))
 
 
 def document(base: str, item: Item, point: RecoveryPoint) -> dict[str, Any]:

@@ -146,10 +146,10 @@ class JobQueue:
         activity: str | None = None,
     ) -> UUID:
         """A job that the request itself has done, for those who look at jobs; its id."""
-        now = self._env.utc()
-        identity = self.enqueue(connection, operation, arguments, vault=vault, item=item, activity=activity)
-        over = {"status": Status.COMPLETED, "started": now, "ended": now}
-        connection.execute(jobs.update().where(jobs.c.id == identity).values(**over))
+        row = self._row(operation, Wanted(vault, item, arguments, None))
+        row |= {"status": Status.COMPLETED, "started": row["created"], "ended": row["created"], "activity": activity}
+        connection.execute(jobs.insert(), row)
+        identity: UUID = row["id"]
         return identity
 
     def is_open(self, connection: sa.Connection, item: UUID, operation: str, part: str) -> bool:
