@@ -54,6 +54,17 @@ def _found(call: Call) -> Operation:
        action=f"{_FABRICS}/operationsStatus/read")  # fmt: skip
 @table("GET", f"{VAULT}/backupJobs/{{job}}/operationsStatus/{{operation}}", "job_operation_statuses.get",
        action=f"{_VAULTS}/backupJobs/operationsStatus/read")  # fmt: skip
+@table("GET", f"{VAULT}/backupPolicies/{{policy}}/operations/{{operation}}", "protection_policy_operation_statuses.get",
+       action=f"{_VAULTS}/backupPolicies/operations/read")  # fmt: skip
+@table("GET", f"{VAULT}/backupstorageconfig/vaultstorageconfig/operationStatus/{{operation}}",
+       "backup_client.get_operation_status", action=f"{_VAULTS}/backupstorageconfig/operationStatus/read")  # fmt: skip
+@table("GET", f"{VAULT}/privateEndpointConnections/{{connection}}/operationsStatus/{{operation}}",
+       "private_endpoint.get_operation_status",
+       action=f"{_VAULTS}/privateEndpointConnections/operationsStatus/read")  # fmt: skip
+@table("GET", f"{VAULT}/backupValidateOperationsStatuses/{{operation}}", "validate_operation_statuses.get",
+       action=f"{_VAULTS}/backupValidateOperationsStatuses/read")  # fmt: skip
+@table("GET", f"{VAULT}/backupTieringCost/default/operationsStatus/{{operation}}", "tiering_cost_operation_status.get",
+       action=f"{_VAULTS}/backupTieringCost/operationsStatus/read")  # fmt: skip
 def status(call: Call) -> Answer:
     """The operation, and the job that it began."""
     return Answer(body=status_document(_found(call)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keepstone.arm.answers import moment, page, status_document
+from keepstone.arm.answers import moment, page
 from keepstone.arm.containers import path as container_path
 from keepstone.arm.filters import filter_of
 from keepstone.arm.table import VAULT, Answer, Call, Table
@@ -89,15 +89,6 @@ def operation_result(call: Call) -> Answer:
     with call.plane.look() as connection:
         operations.find(connection, call.names["operation"], find(call, connection).id)
     return get(call)
-
-
-@table("GET", f"{_POLICY}/operations/{{operation}}", "protection_policy_operation_statuses.get",
-       action=f"{_ACTION}/operations/read")  # fmt: skip
-def operation_status(call: Call) -> Answer:
-    """Of an operation of this vault."""
-    with call.plane.look() as connection:
-        found = operations.find(connection, call.names["operation"], find(call, connection).id)
-    return Answer(body=status_document(found))
 
 
 def document(vault: Vault, policy: StoredPolicy, count: int) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from keepstone.errors import Conflict, GuardRefused, InvalidRequest, NotFound, U
 from keepstone.jobs import BACKUP
 from keepstone.vault import Container, Item, StoredPolicy, Vault, folded
 from keepstone.vault.alerts import Kind
-from keepstone.vault.properties import soft_delete
+from keepstone.vault.properties import is_immutable, soft_delete
 
 __all__ = [
     "PROTECTED",
@@ -318,7 +318,7 @@ def _check_removable(change: Change, vault: Vault, item: Item) -> None:
     locked, latest = change.connection.execute(query).one()
     if locked:
         raise GuardRefused(f"{locked} points of '{item.friendly}' are locked until {latest:%Y-%m-%d %H:%M} UTC at most")
-    if vault.properties["securitySettings"]["immutabilitySettings"]["state"] == "Disabled":
+    if not is_immutable(vault.properties):
         return
     kept = change.connection.execute(
         sa.select(sa.func.count()).where(mine, sa.or_(points.c.until.is_(None), points.c.until > now))

@@ -25,6 +25,7 @@ from keepstone.control import policies as stored
 from keepstone.control.plane import Plane
 from keepstone.control.vaults import each
 from keepstone.vault import Kept, Policy, RecoveryPoint, StoredPolicy, Vault, judge, zone
+from keepstone.vault.properties import is_immutable
 
 __all__ = ["Judged", "apply", "judged", "remove", "sweep"]
 
@@ -97,7 +98,7 @@ def _apply(plane: Plane, vault: Vault, subjects: Sequence[UUID]) -> list[Judged]
         found: dict[UUID, list[Judged]] = defaultdict(list)
         for row in connection.execute(sa.select(*columns).where(points.c.item.in_(chosen))):
             found[row[0]].append(Judged(*row))
-    immutable = vault.properties["securitySettings"]["immutabilitySettings"]["state"] != "Disabled"
+    immutable = is_immutable(vault.properties)
     over: list[Judged] = []
     changed: list[dict[str, Any]] = []
     for item, mine in found.items():

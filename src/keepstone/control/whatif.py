@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from keepstone.catalogue import containers, every, points
 from keepstone.control import policies, retention
 from keepstone.vault import Container, Item, Kept, Policy, RecoveryPoint, StoredPolicy, Vault, read_policy
+from keepstone.vault.properties import is_immutable
 
 __all__ = ["Fate", "Foreseen", "Outcome", "foresee"]
 
@@ -68,7 +69,7 @@ def foresee(
 ) -> list[Foreseen]:
     """The items of `policy`, if it had these properties from `moment` on. `InvalidPolicy`."""
     before, after = policies.parsed(policy), read_policy(policy.name, properties)
-    immutable = vault.properties["securitySettings"]["immutabilitySettings"]["state"] != "Disabled"
+    immutable = is_immutable(vault.properties)
     held = {one.id: one for one in every(connection, Container, containers.c.vault == vault.id)}
     foreseen = []
     for item in policies.items_of(connection, policy):

@@ -17,7 +17,7 @@ from typing import Any
 
 from keepstone.errors import GuardRefused, InvalidRequest, Unsupported
 
-__all__ = ["SOFT_DELETE_DAYS", "SoftDelete", "check_name", "merged", "new_properties", "soft_delete"]
+__all__ = ["SOFT_DELETE_DAYS", "SoftDelete", "check_name", "is_immutable", "merged", "new_properties", "soft_delete"]
 
 Document = dict[str, Any]
 
@@ -105,6 +105,11 @@ class SoftDelete:
 def soft_delete(properties: Mapping[str, Any]) -> SoftDelete:
     """Of these properties."""
     return SoftDelete(properties)
+
+
+def is_immutable(properties: Mapping[str, Any]) -> bool:
+    """Whether points stay until their time is over, whoever asks; locked for good or not."""
+    return bool(properties["securitySettings"]["immutabilitySettings"]["state"] != "Disabled")
 
 
 def new_properties(sent: Mapping[str, Any]) -> Document:
