@@ -442,8 +442,8 @@ def test_an_item_that_was_resumed_has_time_for_its_next_run(vault: Vault, folder
                 change.connection, vault.plane.place.subscription, vault.group.split("/")[-1], "vault1"
             )
             assert found is not None
-            held, stopped = protected.find(change.connection, found, CONTAINER, item.rpartition("/")[2])
-            protected.resume(change, found, held, stopped, vault.policy("FilesPolicy"), "")
+            wanted = {"policyId": vault.policy("FilesPolicy")}
+            protected.protect(change, found, CONTAINER, item.rpartition("/")[2], wanted, "")
         watch.look()
         assert seen(vault) == []
     with clock.later(days=33):
