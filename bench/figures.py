@@ -101,7 +101,8 @@ BARS: tuple[Bar, ...] = (
     *(Bar("service", f"{what}_p95_ms", "", 50) for what in ("vault_list", "policy_create")),
     Bar("service", "reads_per_s", "", 1000, "at least"),
     Bar("service", "sweep_first_s", "", 60),
-    Bar("service", "sweep_s", "", 60),
+    Bar("service", "sweep_all_s", "", 60),
+    Bar("service", "sweep_s", "", 1),
     Bar("service", "started_s", "", 60),
 )
 

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keepstone at work: a service with a vault that protects a real folder and a real disk image by policies, backs both
-up twice, and restores what is compared.
+"""Keepstone at work: a service with a vault, and this machine registered with it as any other would be. A real folder
+goes through its agent, a real disk image is backed up as a virtual machine; both by policies, twice, and what is
+restored is compared.
 
     python scripts/quickstart.py [--folder MB] [--image MB] [--port PORT]
 
 Everything happens in one folder, `quickstart` in the checkout or `$KEEPSTONE_QUICKSTART`, which is made anew by each
-run. The service goes on when it ends, with the vault and its policies, so that one can go on from there; `keepstone
-down` stops it, and so does the next run. Ends with 1 where a restored byte, mode, time, owner, link or attribute is not
-what was backed up, or a command fails.
+run. The service and the agent go on when it ends, with the vault and its policies, so that one can go on from there;
+`keepstone down` stops the service, and the next run both. Ends with 1 where a restored byte, mode, time, owner, link or
+attribute is not what was backed up, or a command fails.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -39,6 +41,7 @@ MARK = "made by make quickstart.txt"
 MARK_TEXT = "`make quickstart` made this folder. The next run removes it and makes it anew; nothing else needs it.\n"
 MB = 1_000_000
 GROUP, VAULT, MACHINE = "quickstart", "vault1", "quickstart-machine"
+_PID = "agent.pid"
 COPIES = 5  # of the material that are on the disk at the end: before, after, two restores, and the store
 
 
@@ -100,9 +103,42 @@ class Quickstart:
 
     def down(self) -> None:
         """Stop the service of an earlier run, if there is one."""
+        self.dismiss()
         if self.service.is_dir() and (self.place / MARK).exists():
             command = [self._program, "down", "--data", str(self.service)]
             subprocess.run(command, env=self._environment, capture_output=True, check=False)
+
+    def agent(self) -> None:
+        """Register this machine, and start its agent, which may restore into this folder."""
+        credentials = self.place / "vault.credentials.json"
+        self.keepstone("vault", "credentials", "download", "--file", credentials)
+        self.keepstone("agent", "register", "--credentials", credentials)
+        credentials.unlink()
+        settings = self.place / "home" / "agent" / "etc" / "agent.toml"
+        settings.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        settings.write_text(f"[restore]\nallow = [{json.dumps(str(self.place))}]\n")
+        settings.chmod(0o600)
+        self._console.print("  [dim]$ keepstone agent run &[/dim]")
+        with (self.place / "agent.log").open("wb") as log:
+            process = subprocess.Popen(
+                [self._program, "agent", "run"],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        (self.place / _PID).write_text(f"{process.pid}\n")
+
+    def dismiss(self) -> None:
+        """Stop the agent of an earlier run, if it still goes on."""
+        try:
+            pid = int((self.place / _PID).read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except (OSError, ValueError):
+            return
+        if b"agent" in command and b"run" in command:
+            os.kill(pid, signal.SIGTERM)
 
     def back_up(self, job: str, item: str) -> str:
         """Make a point; its name."""
@@ -176,6 +212,10 @@ def run(quickstart: Quickstart, console: Console, folder_size: int, image_size: 
         service = quickstart.up()
         quickstart.keepstone("group", "create", "-n", GROUP)
         quickstart.keepstone("vault", "create", "-g", GROUP, "-n", VAULT)
+    with quickstart.step(
+        "This machine's agent, as on any other machine: registered by vault credentials, let in by TLS"
+    ):
+        quickstart.agent()
     with quickstart.step("Policies: both every hour, kept for 30 days"):
         for name, management in (("HourlyFiles", "MAB"), ("HourlyMachines", "AzureIaasVM")):
             document = place / f"{name}.json"
@@ -262,7 +302,9 @@ def _tell(console: Console, quickstart: Quickstart, service: dict[str, Any]) -> 
     data = shlex.quote(str(quickstart.service))
     for what, where in (("service", service["endpoint"]), ("data", data), ("authority", service["ca"])):
         console.print(f"{what:<13} {where}", soft_wrap=True)
-    console.print("It goes on, and backs both up every hour. Go on from here:")
+    pid = (quickstart.place / _PID).read_text().strip()
+    console.print(f"{'agent':<13} process {pid}; `kill {pid}` stops it", soft_wrap=True)
+    console.print("They go on, and back both up every hour. Go on from here:")
     programs = shlex.quote(str(Path(sys.executable).parent))
     console.print(f"  export PATH={programs}:$PATH KEEPSTONE_DATA={data}", soft_wrap=True)
     for example in (

@@ -13,6 +13,7 @@ need setfacl acl
 need setfattr attr
 need gcc gcc
 need age age
+need fusermount3 fuse3
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 [ -n "$missing" ] || exit 0
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A server in a process of its own, as `keepstone up` starts it, and who asks it."""
+"""A server in processes of its own, as `keepstone up` starts it, and who asks it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from bench.service.load import Order
 from keepstone.control.installation import Installation
 from keepstone.env import Env
 from keepstone.identity import Principal
+from keepstone.server.processes import Processes
 
 __all__ = ["Answers", "Served"]
 
@@ -95,7 +96,9 @@ class Served:
             file.flush()
             before = self.cpu()
             command = [sys.executable, "-m", "bench.service.load", file.name]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            # Without a buffer, Python loses the end of a long line where a pipe takes a part of it.
+            buffered = os.environ | {"PYTHONUNBUFFERED": ""}
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=buffered)
         if done.returncode:
             raise Failed(f"the server did not answer: {done.stderr.strip()[-2000:]}")
         said = json.loads(done.stdout.splitlines()[-1])
@@ -114,9 +117,9 @@ class Served:
         raise Failed(f"the server has not come to rest within {patience:.0f} seconds")
 
     def cpu(self) -> float:
-        """CPU seconds of the server so far, without its workers."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICK
+        """CPU seconds of the server and those that answer for it so far, without its workers."""
+        known = Processes.read(self._root)
+        return sum(_cpu(pid) for pid in (known.server, *known.answerers.alive.values()))
 
     def __enter__(self) -> Served:
         return self
@@ -131,3 +134,8 @@ class Served:
             self._process.kill()
             self._process.wait()
         self._log.close()
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICK

@@ -47,6 +47,9 @@ names the object and says what to do next.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import lru_cache
+
 __all__ = [
     "AccessDenied",
     "AlreadyExists",
@@ -87,6 +90,7 @@ __all__ = [
     "UsageError",
     "WriterFailed",
     "WrongKey",
+    "told",
 ]
 
 
@@ -364,3 +368,24 @@ class NoOperation(NotFound):
         self.verbs = verbs
         if verbs:
             self.code, self.status = "MethodNotAllowed", 405
+
+
+def told(code: str, message: str, status: int, otherwise: type[KeepstoneError] = KeepstoneError) -> KeepstoneError:
+    """What another process or machine raised, out of what it said of it: of the class that has this code, else of
+    `otherwise`."""
+    kind = _by_code().get(code, otherwise)
+    error = kind.__new__(kind, message)  # some take more than a message where they are made; none of it is told here
+    error.code, error.status = code or kind.code, status
+    return error
+
+
+@lru_cache(maxsize=1)
+def _by_code() -> dict[str, type[KeepstoneError]]:
+    """A code belongs to the class that names it, not to those that have it from there."""
+    return {kind.code: kind for kind in _classes(KeepstoneError) if "code" in vars(kind)}
+
+
+def _classes(root: type[KeepstoneError]) -> Iterator[type[KeepstoneError]]:
+    yield root
+    for below in root.__subclasses__():
+        yield from _classes(below)

@@ -113,8 +113,10 @@ class Service:
     def attached(
         self, *arguments: str, command: Sequence[str] = ()
     ) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-        """In the foreground, by `command` or else `up`: the process, and what it said when it answered."""
-        begin = [*PROGRAM, "up", "--data", str(self.root), "--port", "0", "--workers", "0", "--json", *arguments]
+        """In the foreground, by `command` or else `up`: the process, and what it said when it answered. One process
+        answers, and none works."""
+        few = ["--answerers", "1", "--workers", "0"]
+        begin = [*PROGRAM, "up", "--data", str(self.root), "--port", "0", *few, "--json", *arguments]
         log = self.root.with_name(f"{self.root.name}.stderr")
         with log.open("a") as stderr:
             process = subprocess.Popen(

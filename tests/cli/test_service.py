@@ -24,10 +24,12 @@ from keepstone.control import people
 from keepstone.control.installation import Installation
 from keepstone.env import Env
 from keepstone.server import instance
+from keepstone.server.processes import Processes
 from tests.cli.services import PROGRAM, Service, Stepping, until
 from tests.contract.databases import new_database
 
 pytestmark = pytest.mark.service
+ANSWERERS = {f"answerer-{number + 1}" for number in range(min(2, len(os.sched_getaffinity(0))))}
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +41,16 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return service.root
 
 
+def copy(begun: Path, root: Path) -> None:
+    """Without the sockets that it had while it ran."""
+    shutil.copytree(begun, root, ignore=shutil.ignore_patterns("*.sock"))
+
+
 @pytest.fixture(scope="module")
 def shared(begun: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, dict[str, Any]]]:
     """A service that runs in a copy of it, for tests that leave it as it is; and what it said."""
     root = tmp_path_factory.mktemp("shared") / "service"
-    shutil.copytree(begun, root)
+    copy(begun, root)
     service = Service(root)
     with service.running() as up:
         yield service, up
@@ -52,7 +59,7 @@ def shared(begun: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
 @pytest.fixture
 def service(begun: Path, tmp_path: Path) -> Service:
     """A copy of it. Nothing runs there."""
-    shutil.copytree(begun, tmp_path / "service")
+    copy(begun, tmp_path / "service")
     return Service(tmp_path / "service")
 
 
@@ -72,7 +79,7 @@ def test_a_first_start_tells_all_once_and_a_restart_keeps_everything(tmp_path: P
         setup = service("az-setup")
         assert setup == setup | {name: first[name] for name in ("endpoint", "tenant", "subscription", "ca")}
         token = service.log_in(setup)
-        until(lambda: [1 for line in service.lines() if line["process"] == "worker-1"], "the worker begins")
+        until(lambda: {line["process"] for line in service.lines()} >= {"worker-1", *ANSWERERS}, "all begin")
         listed = service.ask("GET", "/subscriptions?api-version=2022-12-01", token=token).body["value"]
         assert [one["subscriptionId"] for one in listed] == [first["subscription"]]
         authority = Path(first["ca"]).read_bytes()
@@ -102,7 +109,7 @@ def test_a_first_start_tells_all_once_and_a_restart_keeps_everything(tmp_path: P
     assert asked["status"] == 200
     assert 0 < asked["seconds"] < 60
     assert len(asked["request"]) == 36
-    assert {line["process"] for line in lines} == {"server", "worker-1"}
+    assert {line["process"] for line in lines} >= {"server", "worker-1", *ANSWERERS}
     assert (service.root / "log" / "crash.log").read_bytes() == b""
 
 
@@ -227,16 +234,20 @@ def test_a_stop_hands_a_long_job_back_and_the_next_start_goes_on(service: Servic
     assert stepping.row(job)["attempt"] == 1
 
 
-def test_workers_do_not_outlive_a_killed_server(service: Service) -> None:
+def test_nothing_outlives_a_killed_server(service: Service) -> None:
     stepping = Stepping(service.root)
-    with service.attached(command=stepping.command) as (process, _):
+    with service.attached(command=stepping.command) as (process, said):
         job = stepping.ask()
         worker = stepping.wait_for(2)
+        others = Processes.read(service.root).pids
+        assert (others.pop("server"), others["worker-1"]) == (process.pid, worker)
+        assert others.keys() >= ANSWERERS
 
         process.kill()
 
         process.wait(60)
-        until(lambda: not is_alive(worker), "the worker ends too")
+        with service.attached("--port", str(urlsplit(said["endpoint"]).port)):  # where they answer, and at once
+            until(lambda: not any(map(is_alive, others.values())), "the others end too")
         assert stepping.row(job)["status"] == "Queued"
         assert instance.running(service.root) is None
     stepping.gate.touch()
@@ -254,6 +265,7 @@ def test_a_start_that_fails_in_the_background_shows_the_log(service: Service) ->
     line = json.loads(message.splitlines()[-1])
     assert line["level"] == "error"
     assert "Traceback" in line["trace"]
+    assert '"process":"answerer-1","message":"this answerer fell over a fault","trace":"Traceback' in message
     assert instance.running(service.root) is None
 
 
@@ -387,7 +399,9 @@ def test_the_doctor_finds_nothing_and_then_what_is_wrong(service: Service) -> No
         assert f"chmod -R go= {service.root}" in service.text("doctor", code=1)
 
     ill = service("doctor", code=1)
-    assert [check["check"] for check in ill["checks"] if not check["ok"]] == ["data folder", "service", "workers"]
+    assert [check["check"] for check in ill["checks"] if not check["ok"]] == [
+        "data folder", "service", "answerers", "workers"
+    ]  # fmt: skip
 
 
 def test_the_folder_may_come_from_the_environment(service: Service) -> None:

@@ -232,6 +232,110 @@ def test_cancelling(database: Database, queue: JobQueue, clock: Clock) -> None:
         assert queue.cancel(connection, running) == Status.CANCELLED
 
 
+# Jobs of machines
+
+
+def test_a_job_of_a_machine_is_for_its_agent_alone(database: Database, queue: JobQueue, clock: Clock) -> None:
+    one, other = uuid4(), uuid4()
+    mine, servers = ask(database, queue, machine=one), ask(database, queue)
+
+    assert not queue.waiting(["Backup"], other)
+    assert queue.claim("other", ["Backup"], other) is None
+    assert queue.waiting(["Backup"], one)
+    claim = queue.claim("one", ["Backup"], one)
+    assert claim is not None
+    assert (claim.id, claim.machine) == (mine, one)
+    assert queue.claim("one", ["Backup"], one) is None
+    taken_by_worker = taken(queue)
+    assert (taken_by_worker.id, taken_by_worker.machine) == (servers, None)
+
+    clock.now += queue.lease + timedelta(seconds=1)  # both are silent
+    again = taken(queue)
+    assert (again.id, again.attempt) == (servers, 2)
+    assert queue.claim("worker", ["Backup"]) is None
+    back = queue.claim("one", ["Backup"], one)
+    assert back is not None
+    assert (back.id, back.attempt, back.machine) == (mine, 2, one)
+
+
+def test_which_machines_have_something_to_claim(database: Database, queue: JobQueue, clock: Clock) -> None:
+    def waiting() -> set[UUID]:
+        with database.look() as connection:
+            return queue.machines_waiting(connection)
+
+    now, twice, later, restored = (uuid4() for _ in range(4))
+    ask(database, queue)
+    assert waiting() == set()
+    for machine in (now, twice, twice):
+        ask(database, queue, machine=machine)
+    ask(database, queue, machine=later, due=clock.now + timedelta(seconds=20))
+    ask(database, queue, "Restore", machine=restored)
+    assert waiting() == {now, twice, restored}
+
+    claim = queue.claim("now", ["Backup"], now)
+    assert claim is not None
+    assert waiting() == {twice, restored}
+    clock.now += queue.lease + timedelta(seconds=1)
+    assert waiting() == {now, twice, restored, later}
+    with queue.ending(claim, Status.COMPLETED):
+        pass
+    assert waiting() == {twice, restored, later}
+
+
+def test_an_index_has_the_open_jobs_of_machines(database: Database, queue: JobQueue) -> None:
+    """Which is asked again and again, beside a million jobs that are over."""
+    if not database.is_sqlite:  # PostgreSQL chooses by what is in the table
+        return
+    asked: list[tuple[str, Any]] = []
+    sa.event.listen(database.engine, "before_cursor_execute", lambda *about: asked.append((about[2], about[3])))
+    queue.waiting(["Backup"], uuid4())
+    queue.waiting(["Backup"])
+    queue.claim("agent", ["Backup"], uuid4())
+    with database.look() as connection:
+        queue.machines_waiting(connection)
+    statements = [one for one in asked if "jobs" in one[0]]
+    assert len(statements) == 4
+    with database.look() as connection:
+        for statement, values in statements:
+            plan = str(connection.exec_driver_sql(f"explain query plan {statement}", values).all())
+            assert "ix_jobs_open" in plan, statement
+            assert "COVERING" in plan or "DISTINCT" not in statement, plan
+
+
+def test_jobs_that_nobody_will_come_for(database: Database, queue: JobQueue, clock: Clock) -> None:
+    gone, other = uuid4(), uuid4()
+    held, waiting = ask(database, queue, machine=gone, priority=1), ask(database, queue, machine=gone)
+    kept, servers = ask(database, queue, machine=other), ask(database, queue)
+    claim = queue.claim("gone", ["Backup"], gone)
+    assert claim is not None
+
+    with database.change() as connection:
+        assert queue.abandon(connection, gone, "the machine was taken away") == 2
+
+    with pytest.raises(JobLost):
+        queue.renew(claim)
+    for job in (held, waiting):
+        found = row(database, job)
+        assert (found["status"], found["ended"], found["owner"]) == ("Cancelled", clock.now, None)
+        assert found["error"] == {"code": "MachineGone", "message": "the machine was taken away"}
+    assert {row(database, job)["status"] for job in (kept, servers)} == {"Queued"}
+
+
+def test_what_a_silent_machine_holds_is_cancelled_at_once(database: Database, queue: JobQueue, clock: Clock) -> None:
+    machine = uuid4()
+    job = ask(database, queue, machine=machine)
+    claim = queue.claim("m", ["Backup"], machine)
+    assert claim is not None
+    with database.change() as connection:
+        assert queue.cancel(connection, job) == Status.CANCELLING  # it is heard of, and ends by itself
+    clock.now += queue.lease + timedelta(seconds=1)
+    with database.change() as connection:
+        assert queue.cancel(connection, job) == Status.CANCELLED
+        assert queue.cancel(connection, job) == Status.CANCELLED
+    with pytest.raises(JobLost):
+        queue.checkpoint(claim, {})
+
+
 def test_workers_at_once_never_take_one_job_twice(database: Database) -> None:
     queue = JobQueue(database, Env())
     for _ in range(60):

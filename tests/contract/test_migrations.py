@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -19,7 +22,9 @@ from hatchling.builders.wheel import WheelBuilder
 from keepstone.catalogue import Database, metadata
 from keepstone.catalogue import migrate as module
 from keepstone.catalogue.migrate import migrate, version
+from keepstone.env import Env
 from keepstone.errors import UnsupportedFormat
+from keepstone.jobs import JobQueue
 
 from .databases import new_database
 
@@ -41,6 +46,8 @@ _CONSTRAINTS = """
     where connamespace = 'public'::regnamespace
 """
 _INDEXES = "select tablename, indexname, indexdef from pg_indexes where schemaname = 'public'"
+# Between two parts of a statement of SQLite.
+_LINES = re.compile(r",? *\n\t?|, (?=[a-z_]+ [A-Z])")
 
 
 @pytest.fixture
@@ -53,12 +60,12 @@ def empty(url: str) -> Iterator[Database]:
 def schema(database: Database) -> list[Any]:
     """All that the database itself says of its tables, without those of Alembic. The order of columns is left out."""
     queries: tuple[str, ...] = (_COLUMNS, _CONSTRAINTS, _INDEXES)
-    if database.is_sqlite:  # which keeps the statement that made a table, and here each part of it is on a line
+    if database.is_sqlite:  # which keeps the statement that made a table, and adds columns to its last line
         queries = ("select tbl_name, name, sql from sqlite_master",)
     with database.look() as connection:
         rows = [tuple(row) for query in queries for row in connection.exec_driver_sql(query)]
     if database.is_sqlite:
-        rows = [(table, name, sorted((sql or "").replace(", \n", "\n").splitlines())) for table, name, sql in rows]
+        rows = [(table, name, sorted(_LINES.split(sql or ""))) for table, name, sql in rows]
     return sorted((row for row in rows if row[0] != "alembic_version"), key=repr)
 
 
@@ -91,6 +98,28 @@ def test_migrating_twice_changes_nothing(empty: Database) -> None:
     assert version(empty) == NEWEST
     with empty.look() as connection:
         assert connection.execute(sa.select(metadata.tables["facts"])).all() == [("tenant", "somebody's")]
+
+
+def test_jobs_of_before_there_were_agents_are_the_servers(empty: Database) -> None:
+    """Whose tables are those of the first release."""
+    with empty.change() as connection:
+        command.upgrade(module._config(connection), "0001")
+        row = {"id": uuid4().hex, "vault": uuid4().hex, "time": 1}
+        connection.execute(
+            sa.text(
+                "insert into jobs (id, vault, operation, arguments, status, priority, created, due, token, attempt) "
+                "values (:id, :vault, 'Backup', '{}', 'Queued', 0, :time, :time, 0, 0)"
+            ),
+            row,
+        )
+
+    migrate(empty)
+
+    queue = JobQueue(empty, Env())
+    assert queue.claim("agent", ["Backup"], machine=uuid4()) is None
+    claim = queue.claim("worker", ["Backup"])
+    assert claim is not None
+    assert (claim.id.hex, claim.machine) == (row["id"], None)
 
 
 def test_two_at_once(url: str) -> None:

@@ -29,9 +29,10 @@ class Fixed:
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
         self.gone: set[UUID] = set()
+        self.machine: UUID | None = None
 
     def of(self, connection: sa.Connection, parts: Sequence[tuple[UUID, str]]) -> Mapping[tuple[UUID, str], Plan]:
-        plan = Plan(self.schedule, ZoneInfo("UTC"), {"entity": "one"})
+        plan = Plan(self.schedule, ZoneInfo("UTC"), {"entity": "one"}, self.machine)
         return {(item, part): plan for item, part in parts if item not in self.gone}
 
 
@@ -67,6 +68,19 @@ def test_what_is_due_is_asked_for_once(database: Database, scheduler: Scheduler,
     assert scheduler.tick() == 0
 
     assert asked(database) == [(item, datetime(2026, 11, 26, 12, 15, tzinfo=UTC))]
+
+
+def test_the_job_is_for_the_machine_of_the_plan(
+    database: Database, scheduler: Scheduler, queue: JobQueue, plans: Fixed, clock: Clock
+) -> None:
+    plans.machine = uuid4()
+    taken_up(database, scheduler, 1)
+    clock.now += timedelta(minutes=15)
+
+    assert scheduler.tick() == 1
+
+    assert queue.claim("worker", [BACKUP]) is None
+    assert queue.claim("agent", [BACKUP], plans.machine) is not None
 
 
 def test_of_runs_that_were_missed_one_is_made_up_for(

@@ -193,7 +193,7 @@ def test_a_restore_that_fails(vault: Vault, folder: Path) -> None:
     vault.back_up(vault.protect(folder))
     (point,) = vault.points(vault.item(folder))
     about = {"objectType": "FilesRestoreRequest", "recoveryType": "AlternateLocation"}
-    assert vault.restore(point, **about, targetPath=str(vault.plane.root))["status"] == "Failed"
+    assert vault.restore(point, **about, targetPath=str(folder))["status"] == "Failed"
     assert told(vault) == [("Restore Failure", "Fired", "New", 1)]
     assert vault.restore(point, **about, targetPath=str(folder.parent / "restored"))["status"] == "Completed"
     assert told(vault) == [("Restore Failure", "Resolved", "New", 1)]

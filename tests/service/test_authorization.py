@@ -11,11 +11,11 @@ import pytest
 
 from keepstone.arm.operations import OPERATIONS
 from keepstone.catalogue import RECORDS, every
-from keepstone.control import people
+from keepstone.control import people, vaults
 from keepstone.control.plane import Plane
 from keepstone.errors import GuardRefused
 from keepstone.identity import BUILT_IN, Principal
-from keepstone.vault import RoleAssignment
+from keepstone.vault import RoleAssignment, Vault
 
 from .client import Client
 
@@ -300,3 +300,59 @@ def test_what_changes_needs_the_right_to() -> None:
     for one in changing:
         assert not one.filtered
         assert one.action.rpartition("/")[2] == {"PUT": "write", "DELETE": "delete"}[one.verb]
+
+
+def test_a_description_comes_back(client: Client, principal: People) -> None:
+    """`az role assignment create --description`, and `az role assignment update`, which sends all of it again."""
+    path = f"{client.group('described')}/{ASSIGNMENTS}/{uuid4()}"
+    who = principal().id
+    made = client.arm("PUT", path, given(who, description="for the nightly report"), status=201)
+    assert made["properties"]["description"] == "for the nightly report"
+    assert client.arm("GET", path) == made
+
+    changed = client.arm("PUT", path, given(who, description="for the weekly report"))
+    assert changed["properties"] == made["properties"] | {"description": "for the weekly report"}
+    assert client.arm("GET", path) == changed
+    assert client.arm("PUT", path, given(who))["properties"]["description"] is None
+
+    refused = client.refused("PUT", path, given(who, description="x" * 1025), status=400)
+    assert refused.body["error"]["target"] == "properties.description"
+    lock = {"properties": {"level": "ReadOnly"}}
+    client.arm("PUT", f"{client.path('described')}/{LOCKS}/all", lock, status=201)
+    client.refused("PUT", path, given(who, description="another"), status=409)
+    assert client.arm("PUT", path, given(who))["properties"]["description"] is None
+    client.arm("DELETE", f"{client.path('described')}/{LOCKS}/all")
+
+
+def test_a_destroyed_vault_takes_its_roles_with_it(client: Client, principal: People, plane: Plane) -> None:
+    """Not before: it may be taken back; and not where another vault has its path by then."""
+    group = client.group("destroyed")
+    path = client.vault("destroyed", "vault")
+    item = f"{path}/backupFabrics/Azure/protectionContainers/a/protectedItems/b"
+    who = principal().id
+
+    def left() -> set[str]:
+        with plane.look() as connection:
+            return {one.scope for one in people.listing(connection, group, principal=who)}
+
+    def destroy() -> None:
+        client.arm("DELETE", path, status=202)
+        with plane.database.change() as connection:
+            table = RECORDS[Vault]
+            connection.execute(table.update().where(table.c.purge.is_not(None)).values(purge=plane.env.utc()))
+        assert vaults.purge(plane) == 1
+
+    with plane.change() as change:
+        for scope in (group, path, item, f"{path}2"):
+            people.assign(change, scope, who, "Reader")
+    client.arm("DELETE", path, status=202)
+    vaults.purge(plane)
+    assert left() == {group, path, item, f"{path}2"}
+    client.arm("PUT", path, {"location": "onprem1"}, status=201)
+    with plane.database.change() as connection:
+        table = RECORDS[Vault]
+        connection.execute(table.update().where(table.c.purge.is_not(None)).values(purge=plane.env.utc()))
+    assert vaults.purge(plane) == 1
+    assert left() == {group, path, item, f"{path}2"}
+    destroy()
+    assert left() == {group, f"{path}2"}

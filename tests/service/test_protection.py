@@ -170,11 +170,14 @@ def test_what_cannot_be_protected(vault: Vault, folder: Path, properties: dict[s
 
 
 def test_the_keys_of_the_service_are_never_backed_up(vault: Vault) -> None:
-    item = vault.protect(vault.plane.root)
-    job = vault.back_up(item)
-    assert job["status"] == "Failed"
-    assert "keys" in job["errorDetails"][0]["errorString"]
-    assert vault.show(item)["lastBackupStatus"] == "Failed"
+    own = {
+        "protectedItemType": "MabFileFolderProtectedItem",
+        "policyId": vault.policy("FilesPolicy"),
+        "sourcePath": str(vault.plane.root),
+    }
+    refused = vault.client.refused("PUT", vault.item(vault.plane.root), {"properties": own}, status=403)
+    assert refused.code == "GuardRefused"
+    assert "keys" in refused.message
     parent = vault.protect(vault.plane.root.parent)
     assert vault.back_up(parent)["status"] in ("Completed", "CompletedWithWarnings")
     (point,) = vault.points(parent)

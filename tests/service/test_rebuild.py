@@ -55,7 +55,7 @@ pytestmark = pytest.mark.service
 
 SECRET = "the secret of a client"
 # What a store does not have, and what is found anew.
-GONE = ("alerts", "jobs", "notices", "operations", "outbox", "schedules", "targets")
+GONE = ("alerts", "jobs", "judgements", "notices", "operations", "outbox", "schedules", "targets")
 ANEW = (("points", "until"), ("points", "rule"), ("items", "backed_up"))
 Rows = dict[str, list[dict[str, Any]]]
 

@@ -240,3 +240,27 @@ def test_the_query_of_deleted_vaults(client: Client, where: str) -> None:
 )
 def test_other_queries_are_refused(client: Client, query: str) -> None:
     client.refused("POST", "/providers/Microsoft.ResourceGraph/resources", {"query": query}, status=400)
+
+
+def test_what_stands_beside_the_properties_comes_back(client: Client) -> None:
+    """`sku`, `kind` and `zones`: of a storage account and of a machine."""
+    group = client.group("beside")
+    beside = {"sku": {"name": "Standard_LRS", "tier": "Standard"}, "kind": "StorageV2", "zones": ["1", "2"]}
+    path = f"{group}/providers/{STORAGE}/account"
+    client.arm("PUT", path, {"location": "onprem1", "properties": {"a": 1}, **beside}, status=201)
+
+    def shown() -> dict[str, Any]:
+        found: dict[str, Any] = client.arm("GET", path)
+        return {key: found.get(key) for key in beside}
+
+    assert shown() == beside
+    listed = client.arm("GET", f"{client.subscription}/resources", params={"$filter": "name eq 'account'"})["value"]
+    assert {key: listed[0].get(key) for key in beside} == beside
+    client.arm("PATCH", path, {"tags": {"a": "b"}, "kind": "BlobStorage"})
+    assert shown() == beside | {"kind": "BlobStorage"}
+    client.arm("PUT", path, {"location": "onprem1", "sku": {"name": "Premium_LRS"}})
+    assert shown() == {"sku": {"name": "Premium_LRS"}, "kind": None, "zones": None}
+    assert "kind" not in client.arm("GET", path)
+    for part, value in (("sku", "Standard"), ("kind", 1), ("kind", "x" * 256), ("zones", "1"), ("zones", [1])):
+        refused = client.refused("PUT", path, {"location": "onprem1", part: value}, status=400)
+        assert refused.body["error"]["target"] == part

@@ -4,6 +4,7 @@ why, and is answered to those alone whom Azure would answer."""
 
 from __future__ import annotations
 
+import base64
 import re
 import socket
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from keepstone.arm.actions import action_of
 from keepstone.arm.operations import OPERATIONS
@@ -20,7 +23,7 @@ from keepstone.arm.table import VAULT, Operation
 from keepstone.control.plane import Plane
 from keepstone.control.sources import item_name
 from keepstone.control.work import handlers
-from keepstone.identity import BUILT_IN, Assignment, Principal, Role, is_allowed
+from keepstone.identity import BUILT_IN, Assignment, Principal, Role, is_allowed, new_credentials
 from keepstone.jobs import BACKUP, Worker
 from tests.contract.arm.specs import Specs, location
 
@@ -145,6 +148,10 @@ class Scene:
             case "recovery_services.capabilities":
                 zones = [{"subResource": "AzureBackup"}]
                 return {"type": "Microsoft.RecoveryServices/Vaults", "properties": {"dnsZones": zones}}
+            case "vault_certificates.create":
+                made = x509.load_pem_x509_certificate(new_credentials(self.plane.env, "machine", 2).certificate)
+                data = base64.b64encode(made.public_bytes(serialization.Encoding.DER)).decode()
+                return {"properties": {"authType": "AAD", "certificate": data}}
             case "backup_status.get":
                 return {"resourceType": "VM", "resourceId": f"{self.vault}/no/machine"}
             case "feature_support.validate":

@@ -509,11 +509,10 @@ def test_there_are_no_resource_guards(client: Client, group: str) -> None:
     assert elsewhere.code == "ResourceGroupNotFound"
 
 
-@exercises("security_pins.get", "vault_certificates.create", "jobs.export", "resource_guards.put")
+@exercises("security_pins.get", "jobs.export", "resource_guards.put")
 def test_what_comes_later_says_what_to_do_instead(client: Client, vault: str, group: str) -> None:
     for verb, path, hint in (
         ("POST", f"{vault}/backupSecurityPIN", "az lock create"),
-        ("PUT", f"{vault}/certificates/one", "agents"),
         ("POST", f"{vault}/backupJobsExport", "az backup job list"),
         ("PUT", f"{client.path(group)}/providers/Microsoft.DataProtection/resourceGuards/one", "resource guards"),
     ):

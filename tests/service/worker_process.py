@@ -35,7 +35,7 @@ def main() -> None:
     if step == "begun":
         module._make = _die
     elif step == "committed":
-        module._remember = _die
+        module.remember = _die
     elif step == "recorded":
         module.retention.apply = _die
     queue = JobQueue(plane.database, plane.env, lease=LEASE)

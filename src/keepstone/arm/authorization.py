@@ -31,6 +31,7 @@ _SCOPES = {"": "scope", SUBSCRIPTION: "subscription", GROUP: "resource_group", R
 _ASSIGNMENTS = "Microsoft.Authorization/roleAssignments"
 _DEFINITIONS = "Microsoft.Authorization/roleDefinitions"
 _TERM = re.compile(r"(atscope)\(\)|(assignedto)\('([^']*)'\)|(principalid)\s+eq\s+'([^']*)'", re.IGNORECASE)
+_LONGEST = 1024  # characters of a description
 _REFUSED = ("condition", "conditionVersion", "delegatedManagedIdentityResourceId")
 
 Run = Callable[[Call], Answer]
@@ -120,10 +121,17 @@ def assignment(call: Call) -> Answer:
 def assign(call: Call) -> Answer:
     """201 for a new one."""
     scope, properties = scope_of(call), call.part("properties")
-    role, principal, kind = (_text(properties, key) for key in ("roleDefinitionId", "principalId", "principalType"))
+    role, principal, kind, description = (
+        _text(properties, key) for key in ("roleDefinitionId", "principalId", "principalType", "description")
+    )
     if role is None or principal is None:
         missing = "roleDefinitionId" if role is None else "principalId"
         raise InvalidRequest(f"properties.{missing} is missing", target=f"properties.{missing}")
+    if len(description or "") > _LONGEST:
+        raise InvalidRequest(
+            f"properties.description has {len(description or '')} characters, and {_LONGEST} are the most",
+            target="properties.description",
+        )
     for key in _REFUSED:
         if properties.get(key):
             raise Unsupported(
@@ -132,7 +140,15 @@ def assign(call: Call) -> Answer:
     assert call.who is not None
     with call.plane.change() as change:
         people.check_principal(change.connection, principal, kind)
-        made, new = people.assign(change, scope, principal, role, name=call.names["assignment"], creator=call.who.id)
+        made, new = people.assign(
+            change,
+            scope,
+            principal,
+            role,
+            name=call.names["assignment"],
+            creator=call.who.id,
+            description=description or "",
+        )
         types = people.types(change.connection)
     return Answer(status=201 if new else 200, body=_assignment(call, made, types))
 
@@ -221,6 +237,6 @@ def _assignment(call: Call, given: RoleAssignment, types: dict[str, str]) -> dic
             "createdBy": given.creator,
             "updatedBy": given.creator,
             "delegatedManagedIdentityResourceId": None,
-            "description": None,
+            "description": given.description,
         },
     }

@@ -17,6 +17,7 @@ Schema = dict[str, Any]
 
 _TEXT: Schema = {"type": "string"}
 _FLAG: Schema = {"type": "boolean"}
+_PASSWORD: Schema = {"type": "string", "minLength": 12, "maxLength": 256, "writeOnly": True}
 _MOMENT: Schema = {"type": "string", "format": "date-time"}
 
 
@@ -215,7 +216,20 @@ BODIES: dict[str, Schema] = {
         _object(("url",), url={"type": "string", "minLength": 1, "maxLength": 4096, "writeOnly": True})
     ),
     "role_assignments.create": _properties(
-        _object(("roleDefinitionId", "principalId"), roleDefinitionId=_TEXT, principalId=_TEXT, principalType=_TEXT)
+        _object(
+            ("roleDefinitionId", "principalId"),
+            roleDefinitionId=_TEXT,
+            principalId=_TEXT,
+            principalType=_TEXT,
+            description={"type": "string", "maxLength": 1024},
+        )
+    ),
+    "keepstone.users_put": _properties(
+        _object(displayName=_TEXT, password=_PASSWORD, roleName=_TEXT, roleScope=_TEXT),
+    ),
+    "keepstone.users_set_password": _object(password=_PASSWORD),
+    "keepstone.users_set_own_password": _object(
+        ("password", "currentPassword"), password=_PASSWORD, currentPassword=_TEXT | {"writeOnly": True}
     ),
     **{
         f"management_locks.create_or_update_at_{level}_level": _properties(

@@ -4,21 +4,23 @@ BackupProtectionContainers."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
-from keepstone.arm.answers import accepted, moment, page
+from keepstone.arm.answers import accepted, moment, page, paged, skip_token
 from keepstone.arm.filters import filter_of
 from keepstone.arm.lro import CONTAINER, FABRIC, taken_on
 from keepstone.arm.table import VAULT, Answer, Call, Table
 from keepstone.arm.vaults import find
-from keepstone.control import containers, operations, resources
-from keepstone.vault import Container, Resource, Vault, folded
+from keepstone.control import agents, containers, operations, resources
+from keepstone.vault import Agent, Container, Resource, Vault, folded
 
 __all__ = ["document", "path", "table"]
 
 table = Table()
 _VAULTS = "Microsoft.RecoveryServices/Vaults"
 _CONTAINERS = f"{_VAULTS}/backupFabrics/protectionContainers"
+_PAGE = 200
 _KEYS = ("backupManagementType", "status", "friendlyName", "containerType", "backupEngineName", "fabricName")
 
 
@@ -26,7 +28,7 @@ _KEYS = ("backupManagementType", "status", "friendlyName", "containerType", "bac
        action=f"{_VAULTS}/backupProtectionContainers/read",
        az=("backup container list", "backup container show"))  # fmt: skip
 def listing(call: Call) -> Answer:
-    """Those that all of the filter is true of; all of them are registered."""
+    """Those that all of the filter is true of, page by page; all of them are registered."""
     wanted = filter_of(call, _KEYS)
     with call.plane.look() as connection:
         vault = find(call, connection)
@@ -36,11 +38,21 @@ def listing(call: Call) -> Answer:
             management=wanted.get("backupManagementType"),
             friendly=wanted.get("friendlyName"),
             kind=wanted.get("containerType"),
+            after=skip_token(call),
+            limit=_PAGE + 1,
         )
-        counts = containers.counts(connection, vault)
+        counts = containers.counts(connection, found[:_PAGE])
+        known = agents.of_containers(connection, found[:_PAGE])
     if folded(wanted.get("status", "Registered")) != "registered" or "backupEngineName" in wanted:
         found = []
-    return page([document(vault, container, counts.get(container.id, 0)) for container in found])
+    now = call.plane.env.utc()
+    return paged(
+        call,
+        found,
+        _PAGE,
+        lambda one: one.key,
+        lambda one: document(vault, one, counts.get(one.id, 0), known.get(one.id), now),
+    )
 
 
 @table("GET", f"{VAULT}/backupDeletedProtectionContainers", "deleted_protection_containers.list",
@@ -61,7 +73,8 @@ def get(call: Call) -> Answer:
         vault = find(call, connection)
         container = containers.find(connection, vault, call.names["container"])
         count = containers.count(connection, container)
-    return Answer(body=document(vault, container, count))
+        agent = agents.of_container(connection, container.id)
+    return Answer(body=document(vault, container, count, agent, call.plane.env.utc()))
 
 
 @table("PUT", CONTAINER, "protection_containers.begin_register", action=f"{_CONTAINERS}/write",
@@ -71,8 +84,10 @@ def register(call: Call) -> Answer:
     with call.plane.change() as change:
         vault = find(call, change.connection)
         container = containers.register(change, vault, call.names["container"], call.part("properties"))
+        agent = agents.of_container(change.connection, container.id)
         operation = operations.record(change, vault.id)
-    return taken_on(call, operation, path(vault, container), document(vault, container, 0))
+        body = document(vault, container, 0, agent, change.now)
+    return taken_on(call, operation, path(vault, container), body)
 
 
 @table("DELETE", CONTAINER, "protection_containers.unregister", action=f"{_CONTAINERS}/delete",
@@ -150,8 +165,8 @@ def _protectable(vault: Vault, name: str, machine: Resource) -> dict[str, Any]:
     }
 
 
-def document(vault: Vault, container: Container, count: int) -> dict[str, Any]:
-    """A container as clients see it. `count`: how many items it holds."""
+def document(vault: Vault, container: Container, count: int, agent: Agent | None, now: datetime) -> dict[str, Any]:
+    """A container as clients see it. `count`: how many items it holds; `agent`: the one that it has or had."""
     properties: dict[str, Any] = {
         "containerType": container.kind,
         "friendlyName": container.friendly,
@@ -170,6 +185,8 @@ def document(vault: Vault, container: Container, count: int) -> dict[str, Any]:
             "mabContainerHealthDetails": [],
             "containerHealthState": "Healthy",
         }
+        if agent is not None:
+            properties |= _of_agent(agent, now)
     elif container.management == containers.WORKLOAD:
         properties |= {
             "sourceResourceId": container.properties.get("sourceResourceId"),
@@ -195,3 +212,37 @@ def document(vault: Vault, container: Container, count: int) -> dict[str, Any]:
         "type": "Microsoft.RecoveryServices/vaults/backupFabrics/protectionContainers",
         "properties": properties,
     }
+
+
+def _of_agent(agent: Agent, now: datetime) -> dict[str, Any]:
+    """What a machine with an agent shows of it."""
+    wrong = _wrong(agent, now)
+    health = "Healthy" if wrong is None else "Unhealthy"
+    shown = {
+        "registrationStatus": "Registered" if agent.revoked is None else "NotRegistered",
+        "healthStatus": health,
+        "containerHealthState": health,
+        "mabContainerHealthDetails": [] if wrong is None else [wrong],
+        "canReRegister": agent.revoked is not None,
+        "agentVersion": agent.version,
+        "extendedInfo": {"lastRefreshedAt": moment(agent.seen)},
+    }
+    own = {"lastSeen": moment(agent.seen), "revoked": moment(agent.revoked), "certificateEnds": moment(agent.until)}
+    return shown | {"keepstone": own | {"system": agent.system}}
+
+
+def _wrong(agent: Agent, now: datetime) -> dict[str, Any] | None:
+    """Why nobody answers for this machine."""
+    if agent.revoked is not None:
+        title, message = "AgentRevoked", f"its agent was taken away at {agent.revoked:%Y-%m-%d %H:%M} UTC"
+        todo = "make new credentials with `keepstone vault credentials download`, and register it again with them"
+    elif agent.seen is None or now - agent.seen > agents.SILENT:
+        last = "was not seen yet" if agent.seen is None else f"was last seen at {agent.seen:%Y-%m-%d %H:%M} UTC"
+        title, message = "AgentNotReachable", f"its agent {last}"
+        todo = "see that the machine is on, that `keepstone agent run` runs there, and that it reaches this service"
+    else:
+        return None
+    return {"code": _CODES[title], "title": title, "message": message, "recommendations": [todo]}
+
+
+_CODES = {"AgentRevoked": 1, "AgentNotReachable": 2}  # numbers of our own: Azure's are nowhere published

@@ -17,6 +17,7 @@ from keepstone.arm.lro import ITEM, taken_on
 from keepstone.arm.table import VAULT, Answer, Call, Table
 from keepstone.arm.vaults import find
 from keepstone.catalogue import containers, items, one, policies
+from keepstone.catalogue.columns import alike
 from keepstone.control import items as control
 from keepstone.control import operations, points, resources
 from keepstone.control import policies as stored
@@ -254,21 +255,21 @@ def _where(wanted: dict[str, str]) -> list[sa.ColumnElement[bool]]:
     """What of the filter the database decides. Nothing here comes from a backup engine or a backup set."""
     where: list[sa.ColumnElement[bool]] = []
     if "backupManagementType" in wanted:
-        where.append(sa.func.lower(items.c.management) == wanted["backupManagementType"].lower())
+        where.append(alike(items.c.management, wanted["backupManagementType"]))
     if "itemType" in wanted:
-        where.append(sa.func.lower(items.c.workload) == wanted["itemType"].lower())
+        where.append(alike(items.c.workload, wanted["itemType"]))
     if "friendlyName" in wanted:
-        where.append(sa.func.lower(items.c.friendly) == wanted["friendlyName"].lower())
+        where.append(alike(items.c.friendly, wanted["friendlyName"]))
     if "policyName" in wanted:
         mine = sa.select(policies.c.id).where(
             policies.c.vault == items.c.vault, policies.c.key == folded(wanted["policyName"])
         )
         where.append(items.c.policy.in_(mine))
     if "containerName" in wanted:
-        key = folded(wanted["containerName"])
+        name = wanted["containerName"]
         held = sa.select(containers.c.id).where(
             containers.c.vault == items.c.vault,
-            sa.or_(containers.c.key == key, sa.func.lower(containers.c.friendly) == key),
+            sa.or_(containers.c.key == folded(name), alike(containers.c.friendly, name)),
         )
         where.append(items.c.container.in_(held))
     if "backupEngineName" in wanted or "backupSetName" in wanted:

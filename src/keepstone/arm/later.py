@@ -35,10 +35,6 @@ _GUARDS = (
     "resource guards are not part of this version; a lock protects the vault from deletion (`az lock create`), and "
     "soft delete that is always on protects its data"
 )
-_AGENTS = (
-    "agents on other machines are not part of this version; what lies on the machine that the service runs on needs "
-    "no vault credentials"
-)
 _VALIDATION = "a restore is validated when it is asked for; POST it to …/recoveryPoints/<point>/restore"
 _MOVE = "the data of a vault cannot be moved into another vault in this version; protect the items there anew"
 _EXPORT = "jobs are not exported into a storage account; take them from `az backup job list -o json`"
@@ -52,7 +48,6 @@ _RESTORES = tuple(
 
 # verb, template, name, what is missing, the commands of az
 _LATER: tuple[tuple[str, ...], ...] = (
-    ("PUT", f"{VAULT}/certificates/{{certificate}}", "vault_certificates.create", _AGENTS),
     ("POST", f"{_STORAGE}/prepareDataMove", "backup_client.begin_bms_prepare_data_move", _MOVE),
     ("POST", f"{_STORAGE}/triggerDataMove", "backup_client.begin_bms_trigger_data_move", _MOVE),
     ("POST", f"{VAULT}/backupJobsExport", "jobs.export", _EXPORT),

@@ -3,12 +3,12 @@
 
 Restoring files is Keepstone's own kind of request, for which Azure has none: `FilesRestoreRequest` with `recoveryType`
 (OriginalLocation, AlternateLocation), `targetPath`, `paths`, `conflict` and `delete`. A disk image takes
-`ImageRestoreRequest` with the first two.
+`ImageRestoreRequest` with the first two. Either goes to another machine of the vault by `targetInfo.containerId`, as
+AzureWorkloadRestoreRequest has it: the id of its container, or the name.
 """
 
 from __future__ import annotations
 
-import os
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +21,7 @@ from keepstone.arm.table import Answer, Call, Table
 from keepstone.arm.vaults import find
 from keepstone.control import items, operations, points, restores
 from keepstone.errors import InvalidRequest, Unsupported
-from keepstone.vault import Item, RecoveryPoint, folded
+from keepstone.vault import Item, RecoveryPoint, Vault, folded
 
 __all__ = ["document", "table"]
 
@@ -89,7 +89,7 @@ def restore(call: Call) -> Answer:
                 f"restore requests of type {kind!r} are not part of this version; '{item.friendly}' is restored by a "
                 f"{expected}, which `keepstone restore` sends"
             )
-        job = restores.restore(change, vault, held, item, point, _wanted(properties), call.correlation)
+        job = restores.restore(change, vault, held, item, point, _wanted(vault, properties), call.correlation)
         operation = operations.record(change, vault.id, job=job)
     return taken_on(call, operation, item_path(vault, held, item))
 
@@ -134,7 +134,7 @@ def document(base: str, item: Item, point: RecoveryPoint) -> dict[str, Any]:
     }
 
 
-def _wanted(properties: dict[str, Any]) -> restores.Wanted:
+def _wanted(vault: Vault, properties: dict[str, Any]) -> restores.Wanted:
     kinds = {"originallocation": False, "alternatelocation": True}
     kind = folded(str(properties.get("recoveryType", "")))
     if kind not in kinds:
@@ -142,10 +142,9 @@ def _wanted(properties: dict[str, Any]) -> restores.Wanted:
             "properties.recoveryType is OriginalLocation or AlternateLocation", target="properties.recoveryType"
         )
     target = properties.get("targetPath")
-    if kinds[kind] and (not isinstance(target, str) or not os.path.isabs(target) or "\0" in target):
+    if kinds[kind] and not isinstance(target, str):
         raise InvalidRequest(
-            f"properties.targetPath is {target!r}; name an absolute path of this machine",
-            target="properties.targetPath",
+            f"properties.targetPath is {target!r}; name an absolute path", target="properties.targetPath"
         )
     paths = properties.get("paths") or []
     if not isinstance(paths, list) or not all(isinstance(one, str) and one for one in paths):
@@ -160,8 +159,28 @@ def _wanted(properties: dict[str, Any]) -> restores.Wanted:
     if not isinstance(delete, bool):
         raise InvalidRequest("properties.delete has to be true or false", target="properties.delete")
     return restores.Wanted(
-        target=str(target) if kinds[kind] else None, paths=tuple(paths), conflict=conflict, delete=delete
+        target=str(target) if kinds[kind] else None,
+        container=_container(vault, properties),
+        paths=tuple(paths),
+        conflict=conflict,
+        delete=delete,
     )
+
+
+def _container(vault: Vault, properties: dict[str, Any]) -> str | None:
+    """The name of the container of the machine that the point goes to; None for the item's own."""
+    about = properties.get("targetInfo") or {}
+    named = about.get("containerId") if isinstance(about, dict) else about
+    if named is None:
+        return None
+    path, _, name = named.rpartition("/") if isinstance(named, str) else ("", "", "")
+    if not name or (path and not folded(path).startswith(f"{folded(vault.path)}/")):
+        raise InvalidRequest(
+            f"properties.targetInfo.containerId is {named!r}; it has to be the id of a container of vault "
+            f"'{vault.name}'",
+            target="properties.targetInfo.containerId",
+        )
+    return name
 
 
 def _before(token: str) -> tuple[datetime, str] | None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from keepstone.arm.table import VAULT, Answer, Call, Table
 from keepstone.arm.vaults import find
-from keepstone.control import containers
+from keepstone.control import agents, containers
 from keepstone.vault import folded
 
 __all__ = ["table"]
@@ -18,12 +18,13 @@ table = Table()
        action="Microsoft.RecoveryServices/Vaults/registeredIdentities/delete",
        az=("backup container unregister",))  # fmt: skip
 def delete(call: Call) -> Answer:
-    """204, also where there is none. A machine is named by its container's name or by its own. `NotEmpty`."""
+    """204, also where there is none. A machine is named by its container's name or by its own. One that has items
+    loses its agent, and nothing else. `NotEmpty` where it has items and no agent."""
     name = call.names["container"]
     with call.plane.change() as change:
         vault = find(call, change.connection)
         known = containers.listing(change.connection, vault, kind=containers.MACHINE)
         for container in known:
             if folded(name) in (folded(container.name), folded(container.friendly)):
-                containers.unregister(change, vault, container.name)
+                agents.dismiss(change, vault, container)
     return Answer(status=204)

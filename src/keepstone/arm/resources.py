@@ -25,6 +25,13 @@ _VAULTS = "Microsoft.RecoveryServices/vaults"
 _READ = "Microsoft.Resources/subscriptions/resources/read"
 _KEYS = ("resourceType", "resourceGroup", "name", "location", "tagName", "tagValue")
 _PAGE = 1000
+# What stands beside the properties of some, and comes back as it was sent.
+_BESIDE: dict[str, tuple[type, str]] = {
+    "sku": (dict, "an object"),
+    "kind": (str, "a text"),
+    "zones": (list, "a list of texts"),
+}
+_LONGEST = 255  # characters of a kind
 # By type: what the SDK calls its operations, and az its commands.
 _TYPES = {
     resources.MACHINE: ("virtual_machines", "vm"),
@@ -85,6 +92,7 @@ def put(call: Call, kind: str) -> Answer:
             location,
             call.part("properties"),
             call.tags(),
+            _beside(call),
         )
     return Answer(status=201 if new else 200, body=_document(made))
 
@@ -102,6 +110,7 @@ def patch(call: Call, kind: str) -> Answer:
             there.location,
             {**there.properties, **call.part("properties")},
             call.tags() if call.document().get("tags") is not None else there.tags,
+            {key: getattr(there, key) for key in _BESIDE} | _beside(call),
         )
     return Answer(body=_document(made))
 
@@ -195,8 +204,22 @@ def _is_wanted(one: Resource | Vault, wanted: dict[str, str]) -> bool:
     return all(folded(fact) == wanted.get(key, folded(fact)) for key, fact in facts.items())
 
 
+def _beside(call: Call) -> dict[str, Any]:
+    """What a request says beside the properties. `InvalidRequest`."""
+    sent = {key: value for key in _BESIDE if (value := call.document().get(key)) is not None}
+    for key, (kind, what) in _BESIDE.items():
+        if key in sent and not isinstance(sent[key], kind):
+            raise InvalidRequest(f"{key} has to be {what}", target=key)
+    if not all(isinstance(zone, str) for zone in sent.get("zones", ())):
+        raise InvalidRequest("zones has to be a list of texts", target="zones")
+    if len(sent.get("kind", "")) > _LONGEST:
+        raise InvalidRequest(f"kind has to be a text of {_LONGEST} characters at most", target="kind")
+    return sent
+
+
 def _envelope(one: Resource | Vault) -> dict[str, Any]:
-    return {"id": one.path, "name": one.name, "type": _type(one), "location": one.location, "tags": one.tags}
+    shown = {"id": one.path, "name": one.name, "type": _type(one), "location": one.location, "tags": one.tags}
+    return shown | {key: value for key in _BESIDE if (value := getattr(one, key, None)) is not None}
 
 
 def _summary(one: Resource | Vault) -> dict[str, Any]:
@@ -208,7 +231,7 @@ def _summary(one: Resource | Vault) -> dict[str, Any]:
         "provisioningState": "Succeeded",
     }
     if isinstance(one, Vault):
-        document |= {"sku": one.sku, "identity": one.identity}
+        document |= {"identity": one.identity}
     return document
 
 

@@ -9,10 +9,16 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
-__all__ = ["Moment"]
+__all__ = ["Moment", "alike"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+
+def alike(column: sa.Column[Any], text: str) -> sa.ColumnElement[bool]:
+    """Whether a column is this text, whatever its case. SQLite knows the case of ASCII's letters only: others are told
+    from one another there."""
+    return sa.or_(column == text, sa.func.lower(column) == text.lower())
 
 
 class Moment(TypeDecorator[datetime]):

@@ -17,11 +17,12 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.pool import PoolProxiedConnection
 
 from keepstone.errors import UsageError
 
-__all__ = ["Database"]
+__all__ = ["Database", "upsert"]
 
 _PATIENCE = 30_000  # ms that a writer waits for another one
 _CONNECTIONS = 16  # that are kept open, as many as threads use at once
@@ -77,6 +78,11 @@ class Database:
                 self._watch.close()
                 self._watch = None
         self.engine.dispose()
+
+
+def upsert(connection: sa.Connection, table: sa.Table) -> Any:
+    """An insert that can say what becomes of a row of the same key; both databases have it, each as its own."""
+    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
 
 
 def _document(text: str | bytes) -> Any:

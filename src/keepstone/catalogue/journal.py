@@ -3,6 +3,10 @@
 
 An entry says what became of some records: msgpack of a list of [table, row, whether it is there]. Read in order they
 give the newest state. Every `_SNAPSHOT` entries comes one that says everything, and those before it go.
+
+Saying everything takes a second where there is much, and nobody waits for that: it is read and written down beside the
+changes of others, and counts only if there was none of this vault meanwhile. Otherwise it is tried again with the next
+one; until then there are more entries than there had to be.
 """
 
 from __future__ import annotations
@@ -16,11 +20,13 @@ import msgspec
 import sqlalchemy as sa
 
 from keepstone.catalogue.database import Database
-from keepstone.catalogue.rows import RECORDS, every, values
+from keepstone.catalogue.rows import RECORDS, every, first, values
 from keepstone.catalogue.tables import facts, outbox, vaults
 from keepstone.errors import KeepstoneError
 from keepstone.vault import (
+    Agent,
     Container,
+    Credential,
     Group,
     Identity,
     Item,
@@ -60,6 +66,7 @@ class Journalist:
     def __init__(self, database: Database, stores: Stores) -> None:
         self._database = database
         self._stores = stores
+        self._due: set[UUID] = set()  # whose next entry is to say everything
 
     def note(self, record: Any, present: bool) -> Note:
         """What to write of a record."""
@@ -76,15 +83,15 @@ class Journalist:
                 yield record.vault
             case RecoveryPoint():
                 return  # the store has them itself
+            case Agent() | Credential():
+                return  # what was revoked must not come back with an old store: after a rebuild machines register anew
             case Group() | Resource():
                 key = folded(record.name if isinstance(record, Group) else record.group_name)
                 mine = vaults.c.subscription == record.subscription, vaults.c.group_key == key
                 yield from connection.execute(sa.select(vaults.c.id).where(*mine)).scalars()
             case RoleAssignment() | Lock():
-                scope = folded(record.scope).rstrip("/") + "/"
                 for vault in every(connection, Vault):
-                    path = folded(vault.path) + "/"
-                    if path.startswith(scope) or scope.startswith(path):
+                    if _touches(record.scope, vault):
                         yield vault.id
             case Identity():
                 yield from connection.execute(sa.select(vaults.c.id)).scalars()
@@ -96,7 +103,7 @@ class Journalist:
         sequence = connection.execute(following).scalar()
         if sequence is None:  # the vault itself has gone
             return
-        snapshot = sequence % _SNAPSHOT == 1
+        snapshot = sequence == 1
         body = msgspec.msgpack.encode(self._everything(connection, vault) if snapshot else notes)
         row = {"vault": vault, "sequence": sequence, "snapshot": snapshot, "body": body}
         connection.execute(outbox.insert().values(**row))
@@ -112,12 +119,17 @@ class Journalist:
                 journal.append(row["sequence"], row["body"], snapshot=row["snapshot"])
                 if row["snapshot"]:
                     journal.drop(row["sequence"])
+                elif row["sequence"] % _SNAPSHOT == 1:
+                    self._due.add(vault)
                 with self._database.change() as connection:
                     mine = outbox.c.vault == vault, outbox.c.sequence == row["sequence"]
                     connection.execute(outbox.delete().where(*mine))
         except KeepstoneError as error:
             _log.warning("the journal of vault %s lags behind, and is tried again: %s", vault, error)
             return False
+        if vault in self._due and self._condense(vault):
+            self._due.discard(vault)
+            return self.ship(vault)
         return True
 
     def ship_all(self) -> None:
@@ -127,9 +139,27 @@ class Journalist:
         for vault in waiting:
             self.ship(vault)
 
+    def _condense(self, vault: UUID) -> bool:
+        """Put an entry that says everything into the outbox; whether that was done, or the vault is gone."""
+        mine = vaults.c.id == vault
+        with self._database.look() as connection:
+            before = connection.execute(sa.select(vaults.c.journal).where(mine)).scalar()
+            if before is None:
+                return True
+            body = msgspec.msgpack.encode(self._everything(connection, vault))
+        with self._database.change() as connection:
+            following = vaults.update().where(mine, vaults.c.journal == before).values(journal=before + 1)
+            if not connection.execute(following).rowcount:
+                return False
+            row = {"vault": vault, "sequence": before + 1, "snapshot": True, "body": body}
+            connection.execute(outbox.insert().values(**row))
+        return True
+
     def _everything(self, connection: sa.Connection, vault: UUID) -> list[Note]:
         """The whole configuration of a vault, and what its installation is called: so clients find it where it was."""
-        (record,) = every(connection, Vault, vaults.c.id == vault)
+        record = first(connection, Vault, vaults.c.id == vault)
+        if record is None:
+            return []
         records: list[Any] = [record]
         group = RECORDS[Group].c
         records += every(
@@ -138,8 +168,22 @@ class Journalist:
         held: tuple[type[Any], ...] = (StoredPolicy, Container, Item)
         for kind in held:
             records += every(connection, kind, RECORDS[kind].c.vault == vault)
-        around: tuple[type[Any], ...] = (Identity, RoleAssignment, Resource)
-        for kind in around:
-            records += [one for one in every(connection, kind) if vault in set(self.concerned(connection, one))]
+        records += every(connection, Identity)
+        beside = RECORDS[Resource].c
+        records += every(
+            connection,
+            Resource,
+            beside.subscription == record.subscription,
+            beside.group_key == folded(record.group_name),
+        )
+        scoped: tuple[type[Any], ...] = (RoleAssignment, Lock)
+        for kind in scoped:
+            records += [one for one in every(connection, kind) if _touches(one.scope, record)]
         named = connection.execute(sa.select(facts).order_by(facts.c.name)).mappings()
         return [*(Note("facts", dict(row), True) for row in named), *(self.note(one, True) for one in records)]
+
+
+def _touches(scope: str, vault: Vault) -> bool:
+    """Whether a scope is above a vault, the vault itself, or beneath it."""
+    scope, path = folded(scope).rstrip("/") + "/", folded(vault.path) + "/"
+    return path.startswith(scope) or scope.startswith(path)

@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from keepstone.catalogue.tables import (
+    agents,
     assignments,
     containers,
+    credentials,
     groups,
     items,
     locks,
@@ -22,7 +24,9 @@ from keepstone.catalogue.tables import (
     vaults,
 )
 from keepstone.vault import (
+    Agent,
     Container,
+    Credential,
     Group,
     Identity,
     Item,
@@ -40,7 +44,9 @@ __all__ = ["RECORDS", "every", "first", "insert", "one", "read", "save", "values
 Record = TypeVar("Record")
 
 RECORDS: dict[type[Any], sa.Table] = {
+    Agent: agents,
     Container: containers,
+    Credential: credentials,
     Group: groups,
     Identity: principals,
     Item: items,
@@ -54,11 +60,11 @@ RECORDS: dict[type[Any], sa.Table] = {
 
 
 def values(record: Any) -> dict[str, Any]:
-    """The row of a record. Folded names follow from the names."""
+    """The row of a record. Folded names follow from the names; the key of what has no name is something else."""
     row = {name: getattr(record, name) for name in type(record).__slots__}
     if "group_key" in row:
         row["group_key"] = folded(row["group_name"])
-    if "key" in row:
+    if "key" in row and "name" in row:
         row["key"] = folded(record.path if isinstance(record, Resource) else record.name)
     return row
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a passphrase comes from: a file, a command, the environment, or somebody at the terminal; never an argument."""
+"""Where a passphrase comes from: a file (`-` is the standard input), a command, the environment, or somebody at the
+terminal; never an argument."""
 
 from __future__ import annotations
 
@@ -52,6 +53,8 @@ class Secret:
         return self._asked(new)
 
     def _from_file(self, path: str) -> bytes:
+        if path == "-":
+            return self._line(sys.stdin.buffer.read(_LIMIT), "the standard input")
         try:
             with open(path, "rb") as file:
                 return self._line(file.read(_LIMIT), f"the file {path}")

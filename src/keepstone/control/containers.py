@@ -5,13 +5,14 @@ with an agent; a virtual machine is one by itself."""
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 
 from keepstone.catalogue import containers, every, first, items, one
+from keepstone.catalogue.columns import alike
 from keepstone.control import locks, resources
 from keepstone.control.plane import Change
 from keepstone.errors import InvalidRequest, NotEmpty, NotFound, Unsupported
@@ -71,20 +72,22 @@ def listing(
     management: str | None = None,
     friendly: str | None = None,
     kind: str | None = None,
+    after: str = "",
+    limit: int | None = None,
 ) -> list[Container]:
-    """The containers of a vault by name; those that all of this is true of."""
-    found = every(connection, Container, containers.c.vault == vault.id, order=containers.c.key)
-    wanted = ((management, "management"), (friendly, "friendly"), (kind, "kind"))
-    return [
-        container
-        for container in found
-        if all(value is None or folded(getattr(container, name)) == folded(value) for value, name in wanted)
-    ]
+    """The containers of a vault by name; those that all of this is true of. `after`: the folded name of the last one
+    that was seen."""
+    wanted = {containers.c.management: management, containers.c.friendly: friendly, containers.c.kind: kind}
+    where = [alike(column, value) for column, value in wanted.items() if value is not None]
+    if after:
+        where.append(containers.c.key > after)
+    return every(connection, Container, containers.c.vault == vault.id, *where, order=containers.c.key, limit=limit)
 
 
-def counts(connection: sa.Connection, vault: Vault) -> dict[Any, int]:
-    """How many items each container holds, by its id."""
-    query = sa.select(items.c.container, sa.func.count()).where(items.c.vault == vault.id).group_by(items.c.container)
+def counts(connection: sa.Connection, of: Sequence[Container]) -> dict[UUID, int]:
+    """How many items each of these containers holds, by its id; none for none."""
+    mine = items.c.container.in_([container.id for container in of])
+    query = sa.select(items.c.container, sa.func.count()).where(mine).group_by(items.c.container)
     return dict(connection.execute(query).all())
 
 
@@ -96,7 +99,8 @@ def count(connection: sa.Connection, container: Container) -> int:
 
 def register(change: Change, vault: Vault, name: str, properties: Mapping[str, Any]) -> Container:
     """Register a machine with the vault: the one that the service runs on, or a virtual machine for the databases in
-    it. The same again changes nothing. `Unsupported` for others."""
+    it. The same again changes nothing. `Unsupported` for other kinds, `InvalidRequest` for machines that register by
+    their agents."""
     locks.check_write(change.connection, vault.path)
     kind = str(properties.get("containerType") or "")
     if folded(kind) == folded(WORKLOADS):
@@ -107,10 +111,14 @@ def register(change: Change, vault: Vault, name: str, properties: Mapping[str, A
             f"{MACHINE}, and a virtual machine with databases as {WORKLOADS}"
         )
     if folded(name) != folded(local_name()):
-        raise Unsupported(
-            f"'{name}' is another machine than the one that the service runs on, '{local_name()}'; agents on other "
-            "machines are not part of this version"
-        )
+        there = first(change.connection, Container, containers.c.vault == vault.id, containers.c.key == folded(name))
+        if there is None:
+            raise InvalidRequest(
+                f"'{name}' is another machine than the one that the service runs on, '{local_name()}'; it registers by "
+                "itself, with `keepstone agent register` there, and the file of `keepstone vault credentials download`",
+                target="containerName",
+            )
+        return there
     return ensure(change, vault, local_name(), socket.gethostname(), AGENT, MACHINE, properties)
 
 
@@ -157,7 +165,7 @@ def ensure(
 
 
 def unregister(change: Change, vault: Vault, name: str) -> bool:
-    """Remove a container that holds nothing; whether there was one. `NotEmpty`."""
+    """Remove a container that holds nothing, and its agent with it; whether there was one. `NotEmpty`."""
     if not name.strip():
         raise InvalidRequest("a container is named by its name", target="containerName")
     try:
@@ -172,5 +180,7 @@ def unregister(change: Change, vault: Vault, name: str) -> bool:
             f"Container '{container.name}' still has '{held[0].friendly}'{soft}. Stop its protection and delete "
             "its data first"
         )
-    change.remove(replace(container))
+    message = f"'{container.friendly}' was taken out of vault '{vault.name}'; register it again, and ask again"
+    change.plane.queue.abandon(change.connection, container.id, message)
+    change.remove(container)
     return True

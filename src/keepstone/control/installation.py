@@ -15,6 +15,7 @@ and subscription) is written last.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from keepstone.catalogue import Database, facts
 from keepstone.catalogue.migrate import check, migrate
 from keepstone.control import people, targets
 from keepstone.control.plane import Place, Plane
+from keepstone.control.reach import Reach
 from keepstone.control.verdicts import judge
 from keepstone.crypto import generate_identity, recipient_of
 from keepstone.env import Env
@@ -53,10 +55,12 @@ class Welcome:
 
 
 class Installation:
-    """The folder `root`. `database`: the URL of another database than its own."""
+    """The folder `root`. `database`: the URL of another database than its own. `allowed`: the paths of this machine
+    that its workers read and write; all where there are none."""
 
-    def __init__(self, env: Env, root: Path, database: str | None = None) -> None:
+    def __init__(self, env: Env, root: Path, database: str | None = None, allowed: Sequence[str] = ()) -> None:
         self.env = env
+        self._allowed = tuple(allowed)
         self.root = root
         self._url = database or f"sqlite:///{root / DATABASE}"
 
@@ -78,7 +82,7 @@ class Installation:
         self._make("issuer.key", _new_key)
         self._make(targets.KEY, lambda: targets.new_key(self.env))
         self._make("recovery-key.txt", _new_recovery_key)
-        self._authority()
+        self.authority()
         database = Database(self._url)
         try:
             migrate(database)
@@ -111,7 +115,8 @@ class Installation:
             raise
         place = Place(known["tenant"], known["subscription"], known["location"])
         queue = JobQueue(database, self.env, ended=partial(judge, self.env))
-        return Plane(self.env, database, queue, self.stores, place, self.root)
+        reach = Reach(self.root, self._allowed)
+        return Plane(self.env, database, queue, self.stores, place, self.root, reach)
 
     def issuer(self, tenant: str) -> Issuer:
         """Gives tokens."""
@@ -121,7 +126,7 @@ class Installation:
         """The server's certificate and key for these names and addresses; renewed where it does not do any more."""
         tls = self.root / "tls"
         paths = tls / "server.pem", tls / "server.key"
-        authority = self._authority()
+        authority = self.authority()
         if all(path.exists() for path in paths):
             issued = Issued(*(path.read_bytes() for path in paths))
             if authority.serves(issued, names):
@@ -134,7 +139,7 @@ class Installation:
             write_private(self.env, path, data)
         return paths
 
-    def _authority(self) -> Authority:
+    def authority(self) -> Authority:
         tls = self.root / "tls"
         if not (tls / "ca.pem").exists():
             (tls / "ca.key").unlink(missing_ok=True)

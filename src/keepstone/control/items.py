@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from keepstone.catalogue import containers, every, first, items, one, points, vaults
 from keepstone.catalogue import policies as stored
-from keepstone.control import alerts, jobs, locks, policies, schedules, sources
+from keepstone.control import agents, alerts, jobs, locks, policies, schedules, sources
 from keepstone.control import containers as machines
 from keepstone.control.plane import Change, Plane
 from keepstone.errors import Conflict, GuardRefused, InvalidRequest, NotFound, Unsupported
@@ -120,11 +120,19 @@ def protect(
         )
     _check_kind(there.management, policy)
     source = there.source
-    if any(key in properties for key in ("sourcePath", "exclude", "include", "oneFileSystem", "excludeCaches")):
-        wanted = sources.of_files({"sourcePath": source["path"], **properties})
+    if any(key in properties for key in sources.OF_FILES):
+        elsewhere = agents.machine_of(connection, held) is not None
+        own = {"sourcePath": source["path"], "sourceType": source.get("sourceType")}
+        wanted = sources.of_files({**own, **properties}, elsewhere=elsewhere)
         if wanted.document["path"] != source["path"]:
             raise InvalidRequest(
                 f"this item is {source['path']}; protect another path as another item", target="properties.sourcePath"
+            )
+        if there.management == machines.AGENT and wanted.workload != there.workload:
+            raise InvalidRequest(
+                f"this item is protected as {there.workload}, and its points are of that; delete it first, to protect "
+                f"it as {wanted.workload}",
+                target="properties.sourceType",
             )
         source = wanted.document
     item = replace(there, policy=policy.id, state=PROTECTED, source=source)
@@ -188,7 +196,7 @@ def undelete(change: Change, vault: Vault, held: Container, item: Item, activity
 
 def back_up(change: Change, vault: Vault, held: Container, item: Item, until: datetime | None, activity: str) -> UUID:
     """Ask for a backup now; its job. `until`: how long its point is kept, where that is not the policy's to say.
-    `Conflict` where the item is not protected, or a backup of it goes on."""
+    `Conflict` where the item is not protected, its machine has no agent any more, or a backup of it goes on."""
     if item.deleted is not None or item.state != PROTECTED:
         raise Conflict(
             f"'{item.friendly}' is not protected: it is {'soft-deleted' if item.deleted else item.state}; resume "
@@ -204,16 +212,24 @@ def back_up(change: Change, vault: Vault, held: Container, item: Item, until: da
     if queue.is_open(change.connection, item.id, BACKUP, "Full"):
         raise _in_progress(item)
     about = {"part": "Full", "until": until.isoformat() if until else None, "user": True}
-    return work(change, vault, held, item, BACKUP, activity, about)
+    machine = agents.serving(change.connection, held)
+    return work(change, vault, held, item, BACKUP, activity, about, machine)
 
 
 def work(
-    change: Change, vault: Vault, held: Container, item: Item, operation: str, activity: str, about: dict[str, Any]
+    change: Change,
+    vault: Vault,
+    held: Container,
+    item: Item,
+    operation: str,
+    activity: str,
+    about: dict[str, Any],
+    machine: UUID | None = None,
 ) -> UUID:
-    """Ask a worker for something; the job."""
+    """Ask for something; the job. `machine`: whose agent does it (`agents.serving`); None: a worker of the server."""
     arguments = jobs.about(held, item) | about
     return change.plane.queue.enqueue(
-        change.connection, operation, arguments, vault=vault.id, item=item.id, activity=activity
+        change.connection, operation, arguments, vault=vault.id, item=item.id, machine=machine, activity=activity
     )
 
 
@@ -243,15 +259,18 @@ def _enable(
     policy: StoredPolicy,
     activity: str,
 ) -> tuple[Item, UUID]:
-    kind = folded(str(properties.get("protectedItemType", "")))
+    kind, machine_id = folded(str(properties.get("protectedItemType", ""))), None
     if kind == "mabfilefolderprotecteditem":
-        source = sources.of_files(properties)
-        if folded(container) != folded(machines.local_name()):
-            raise Unsupported(
-                f"'{container}' is another machine than the one that the service runs on, '{machines.local_name()}'"
+        held = machines.register(change, vault, container, {"containerType": machines.MACHINE})
+        machine_id = agents.serving(change.connection, held)
+        if machine_id is None and folded(held.name) != folded(machines.local_name()):
+            raise InvalidRequest(
+                f"'{container}' is no machine with an agent, nor the one that the service runs on, "
+                f"'{machines.local_name()}'",
+                target="container",
             )
+        source = sources.of_files(properties, elsewhere=machine_id is not None)
         wanted, management = sources.item_name(source.document["path"]), machines.AGENT
-        held = machines.register(change, vault, machines.local_name(), {"containerType": machines.MACHINE})
     elif kind == "microsoft.compute/virtualmachines":
         source = sources.of_machine(change.connection, properties)
         machine = source.machine
@@ -274,9 +293,11 @@ def _enable(
     else:
         raise Unsupported(
             f"items of type {properties.get('protectedItemType')!r} are not part of this version; it protects "
-            "folders and "
-            "files (MabFileFolderProtectedItem) and disk images (Microsoft.Compute/virtualMachines)"
+            "folders, files and disks of machines (MabFileFolderProtectedItem), and virtual machines that are disk "
+            "images of the service's machine (Microsoft.Compute/virtualMachines)"
         )
+    if machine_id is None:
+        change.plane.reach.check(source.document["path"])
     if folded(name) != folded(wanted):
         raise InvalidRequest(
             f"the item is called '{wanted}', not '{name}'; its name follows from its source", target="name"

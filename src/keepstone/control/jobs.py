@@ -16,7 +16,7 @@ from keepstone.errors import JobNotFound
 from keepstone.jobs import BACKUP, Status
 from keepstone.vault import Container, Item, Vault, folded
 
-__all__ = ["Job", "about", "find", "listing"]
+__all__ = ["Job", "about", "counts", "find", "listing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +112,18 @@ def listing(
             only = only.where(*kind)
         found += [_job(row) for row in connection.execute(only)]
     return sorted(found, key=lambda job: (job.created, job.id), reverse=True)[:limit]
+
+
+def counts(connection: sa.Connection) -> dict[tuple[str, str], int]:
+    """How many jobs there are of each operation and state, in all vaults. What is rare is counted by its index; the
+    rest are backups that went well."""
+    what = jobs.c.operation, jobs.c.status
+    found: dict[tuple[str, str], int] = {}
+    for rare in (_UNUSUAL, _NO_BACKUP):
+        rows = connection.execute(sa.select(*what, sa.func.count()).where(rare).group_by(*what))
+        found |= {(operation, status): number for operation, status, number in rows}
+    rest = connection.execute(sa.select(sa.func.count()).select_from(jobs)).scalar_one() - sum(found.values())
+    return found | ({(BACKUP, str(Status.COMPLETED)): rest} if rest > 0 else {})
 
 
 # The database does not know what is rare, so it is told which index to use: that of rare operations, or that of rare

@@ -7,13 +7,14 @@ Owner of all does not go.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID, uuid5
 
 import sqlalchemy as sa
 
 from keepstone.catalogue import assignments, every, first, principals
-from keepstone.control import groups, locks
+from keepstone.control import attempts, groups, locks
 from keepstone.control.plane import Change, Plane
 from keepstone.errors import (
     AlreadyExists,
@@ -39,23 +40,28 @@ from keepstone.identity.builtin import OWNER
 from keepstone.vault import Identity, RoleAssignment, folded
 
 __all__ = [
+    "KIND_OF_USER",
     "add",
     "assign",
     "assignment",
     "assignments_of",
     "authorize",
+    "check_owner",
     "check_principal",
+    "enter",
     "listing",
     "log_in",
     "may",
+    "owning",
     "permissions",
     "role",
     "types",
     "unassign",
 ]
 
+KIND_OF_USER = "user"
 SERVICE_PRINCIPAL, USER = "ServicePrincipal", "User"
-_TYPES = {"user": USER}  # everybody else is a service principal
+_TYPES = {KIND_OF_USER: USER}  # everybody else is a service principal
 _WRONG = "AADSTS7000215: Invalid client secret or name; check both, or make a new secret with `keepstone az-setup`"
 
 
@@ -72,16 +78,23 @@ def add(
     change: Change, kind: str, login: str, name: str, secret: str | None = None, expires: datetime | None = None
 ) -> Identity:
     """Somebody new. `AlreadyExists` where the login is taken. `secret` is kept as its hash."""
-    plane = change.plane
+    hashed = hash_secret(change.plane.env, secret) if secret is not None else None
+    return enter(change, kind, login, name, hashed, expires)
+
+
+def enter(
+    change: Change, kind: str, login: str, name: str, hashed: str | None, expires: datetime | None = None
+) -> Identity:
+    """The same where the hash of the secret is there already: a slow hash keeps all writers waiting."""
     if first(change.connection, Identity, principals.c.login == folded(login)) is not None:
         raise AlreadyExists(f"there is somebody who logs in as {login!r}; choose another name")
     who = Identity(
-        id=str(plane.new_id()),
+        id=str(change.plane.new_id()),
         kind=kind,
         login=folded(login),
         name=name,
         created=change.now,
-        secret=hash_secret(plane.env, secret) if secret is not None else None,
+        secret=hashed,
         expires=expires,
     )
     change.insert(who)
@@ -89,13 +102,20 @@ def add(
 
 
 def log_in(plane: Plane, login: str, secret: str) -> Principal:
-    """Who proves this. `Unauthenticated`, which does not tell a wrong name from a wrong secret."""
+    """Who proves this. `Unauthenticated`, which does not tell a wrong name from a wrong secret; and where users have
+    tried too often."""
     with plane.look() as connection:
         who = first(connection, Identity, principals.c.login == folded(login))
+    slow = who is None or who.kind == KIND_OF_USER
+    if slow:
+        attempts.begin(plane, login)
     stored = who.secret if who is not None and who.secret else _NOBODY
     if not is_secret(secret, stored) or who is None or (who.expires is not None and who.expires <= plane.env.utc()):
         raise Unauthenticated(_WRONG)
-    return Principal(who.id, who.login, "user" if who.kind == "user" else "app", who.name)
+    if slow:
+        with plane.database.change() as connection:
+            attempts.pardon(connection, login)
+    return Principal(who.id, who.login, "user" if who.kind == KIND_OF_USER else "app", who.name)
 
 
 # A hash that no secret has: whoever names nobody waits as long as for a wrong secret.
@@ -103,9 +123,17 @@ _NOBODY = "$argon2id$v=19$m=65536,t=3,p=4$AAAAAAAAAAAAAAAAAAAAAA$" + "A" * 43
 
 
 def assign(
-    change: Change, scope: str, principal: str, role_name: str, *, name: str = "", creator: str | None = None
+    change: Change,
+    scope: str,
+    principal: str,
+    role_name: str,
+    *,
+    name: str = "",
+    creator: str | None = None,
+    description: str | None = None,
 ) -> tuple[RoleAssignment, bool]:
-    """Give somebody a role; and whether he has it only now. The same again changes nothing. `name`: a GUID.
+    """Give somebody a role; and whether he has it only now. The same again changes nothing but its description. `name`:
+    a GUID. `description`: None leaves the one that there is.
 
     `NotFound` for a role or a group that is none, `InvalidRequest` for another role under a used name, `Conflict` where
     he has this role under another name, and under a ReadOnly lock.
@@ -116,7 +144,7 @@ def assign(
     there = [one for one in every(change.connection, RoleAssignment, *same) if folded(one.scope) == folded(scope)]
     identity = _guid(name or str(uuid5(UUID(int=0), f"{folded(scope)}|{who}|{known.id}")), "name")
     if there and (not name or there[0].id == identity):
-        return there[0], False
+        return _described(change, there[0], description), False
     if there:
         error = Conflict(f"The role assignment already exists. The ID of the existing one is {there[0].id}.")
         error.code = "RoleAssignmentExists"  # which clients take for done
@@ -131,23 +159,46 @@ def assign(
     if len(parts) > 4:  # …/resourceGroups/<group>
         groups.find(change.connection, parts[2], parts[4])
     locks.check_write(change.connection, scope)
-    made = RoleAssignment(id=identity, principal=who, role=known.id, scope=scope, created=change.now, creator=creator)
+    made = RoleAssignment(
+        id=identity,
+        principal=who,
+        role=known.id,
+        scope=scope,
+        created=change.now,
+        creator=creator,
+        description=description or None,
+    )
     change.insert(made)
     return made, True
+
+
+def _described(change: Change, given: RoleAssignment, description: str | None) -> RoleAssignment:
+    if description is None or (description or None) == given.description:
+        return given
+    locks.check_write(change.connection, given.scope)
+    changed = replace(given, description=description or None)
+    change.save(changed)
+    return changed
 
 
 def unassign(change: Change, given: RoleAssignment) -> None:
     """Take a role away. `GuardRefused` for the last Owner of everything; `Conflict` under a lock."""
     locks.check_delete(change.connection, f"{given.scope}/providers/Microsoft.Authorization/roleAssignments/{given.id}")
-    if _owners(change) == [given.id]:
+    check_owner(change, given.id)
+    change.remove(given)
+
+
+def check_owner(change: Change, *going: str) -> None:
+    """`GuardRefused` where without these role assignments there would be no Owner any more."""
+    owners = set(owning(change))
+    if owners and owners <= set(going):
         raise GuardRefused(
             "this is the last Owner of the subscription, and without one nobody could give roles any more; make "
             "somebody else an Owner first"
         )
-    change.remove(given)
 
 
-def _owners(change: Change) -> list[str]:
+def owning(change: Change) -> list[str]:
     """The role assignments that let somebody, whom there is, do everything. Nobody else changes them meanwhile."""
     top = ("/", f"/subscriptions/{folded(change.plane.place.subscription)}")
     somebody = assignments.c.principal.in_(sa.select(principals.c.id))

@@ -20,11 +20,13 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from keepstone.catalogue import RECORDS, Database, insert, save
+from keepstone.catalogue import RECORDS, Database, insert, items, save
 from keepstone.catalogue.journal import Journalist
+from keepstone.catalogue.judging import outdate
+from keepstone.control.reach import Reach
 from keepstone.env import Env
 from keepstone.jobs import JobQueue
-from keepstone.vault import Stores
+from keepstone.vault import Item, StoredPolicy, Stores
 
 __all__ = ["Change", "Place", "Plane"]
 
@@ -39,15 +41,26 @@ class Place:
 
 
 class Plane:
-    """One for each process. `root`: the folder of the installation."""
+    """One for each process. `root`: the folder of the installation. `reach`: what of this machine its workers read and
+    write; everything where that is None, but for this folder."""
 
-    def __init__(self, env: Env, database: Database, queue: JobQueue, stores: Stores, place: Place, root: Path) -> None:
+    def __init__(
+        self,
+        env: Env,
+        database: Database,
+        queue: JobQueue,
+        stores: Stores,
+        place: Place,
+        root: Path,
+        reach: Reach | None = None,
+    ) -> None:
         self.env = env
         self.database = database
         self.queue = queue
         self.stores = stores
         self.place = place
         self.root = root
+        self.reach = reach or Reach(root)
         self.journal = Journalist(database, stores)
 
     def new_id(self) -> UUID:
@@ -90,8 +103,14 @@ class Change:
         self._note(record, True)
 
     def save(self, record: Any) -> None:
-        """Write a record, over the one with its primary key where there is one."""
+        """Write a record, over the one with its primary key where there is one. What retention says of the points of an
+        item may be something else then."""
         save(self.connection, record)
+        match record:
+            case Item():
+                outdate(self.connection, items.c.id == record.id)
+            case StoredPolicy():
+                outdate(self.connection, items.c.policy == record.id)
         self._note(record, True)
 
     def remove(self, record: Any) -> None:

@@ -6,16 +6,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
 
-from keepstone.catalogue import every, one, points
+from keepstone.catalogue import every, insert, items, one, points
+from keepstone.catalogue.judging import outdate
 from keepstone.errors import NotFound, PointNotFound
-from keepstone.store import PointRecord, Store
+from keepstone.store import SEALED, PointRecord, Store
 from keepstone.vault import Item, RecoveryPoint
 
 __all__ = [
+    "Sizes",
+    "add",
     "commit_of_job",
     "counts",
     "destroy",
@@ -25,6 +29,8 @@ __all__ = [
     "listing",
     "name_of",
     "of_record",
+    "remove",
+    "sizes",
     "store_name",
     "summary",
     "tags",
@@ -70,7 +76,7 @@ def of_record(item: Item, commit: str, record: PointRecord) -> RecoveryPoint:
         commit_id=commit,
         made=_moment(record.started),
         type=_text(record, _TYPE) or "Full",
-        consistency="FileSystemConsistent" if record.kind == "files" else "CrashConsistent",
+        consistency="FileSystemConsistent" if record.kind.removeprefix(SEALED) == "files" else "CrashConsistent",
         logical=record.logical,
         fresh=record.added,
         stored=record.stored,
@@ -78,6 +84,18 @@ def of_record(item: Item, commit: str, record: PointRecord) -> RecoveryPoint:
         own=_own(record),
         locked=_moment(record.lock_until) if record.lock_until else None,
     )
+
+
+def add(connection: sa.Connection, point: RecoveryPoint) -> None:
+    """List a point that is not listed yet; its item is judged again."""
+    insert(connection, point)
+    outdate(connection, items.c.id == point.item)
+
+
+def remove(connection: sa.Connection, item: UUID, name: str) -> None:
+    """Take a point off the list; its item is judged again."""
+    connection.execute(points.delete().where(points.c.item == item, points.c.name == name))
+    outdate(connection, items.c.id == item)
 
 
 def find(connection: sa.Connection, item: Item, name: str) -> RecoveryPoint:
@@ -129,6 +147,23 @@ def counts(connection: sa.Connection, of: Sequence[UUID]) -> dict[UUID, tuple[in
     query = sa.select(points.c.item, sa.func.count(), sa.func.min(points.c.made))
     rows = connection.execute(query.where(points.c.item.in_(of)).group_by(points.c.item)).all()
     return {item: (count, oldest) for item, count, oldest in rows}
+
+
+class Sizes(NamedTuple):
+    """Points together: how many, and their bytes, as the columns of the same names have them."""
+
+    number: int
+    logical: int
+    fresh: int
+    stored: int
+
+
+def sizes(connection: sa.Connection) -> dict[UUID, Sizes]:
+    """What the points of each vault that has some take together."""
+    sums = [sa.func.sum(points.c[name]) for name in Sizes._fields[1:]]
+    query = sa.select(points.c.vault, sa.func.count(), *sums).where(points.c.deleted.is_(None))
+    rows = connection.execute(query.group_by(points.c.vault))
+    return {vault: Sizes(*(int(value) for value in values)) for vault, *values in rows}
 
 
 def destroy(store: Store, commit: str) -> None:

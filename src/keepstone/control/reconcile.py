@@ -19,7 +19,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from keepstone.catalogue import every, insert, items, jobs, points
+from keepstone.catalogue import every, items, jobs, points
 from keepstone.control import points as made
 from keepstone.control import retention
 from keepstone.control.plane import Plane
@@ -84,7 +84,7 @@ _NOBODY = UUID(int=0)
 def _adopt(plane: Plane, item: Item, point: Point) -> None:
     row = made.of_record(item, point.id, point.record)
     with plane.database.change() as connection:
-        insert(connection, row)
+        made.add(connection, row)
         later = sa.or_(items.c.newest.is_(None), items.c.newest < row.made)
         connection.execute(items.update().where(items.c.id == item.id, later).values(newest=row.made))
 

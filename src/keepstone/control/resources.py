@@ -78,8 +78,10 @@ def put(
     location: str,
     properties: Mapping[str, Any],
     tags: Mapping[str, Any],
+    beside: Mapping[str, Any] | None = None,
 ) -> tuple[Resource, bool]:
-    """Write a resource, with the properties that it has from now on; and whether it is new. `GroupNotFound`;
+    """Write a resource, with the properties that it has from now on; and whether it is new. `beside`: what stands
+    beside the properties of some, `sku`, `kind` and `zones`. `GroupNotFound`;
     `InvalidRequest` for another region than this one; `Conflict` under a lock."""
     check_name(name)
     home, region = groups.find(change.connection, subscription, group), change.plane.place.location
@@ -98,6 +100,7 @@ def put(
         created=change.now,
         properties=dict(properties),
         tags=dict(tags),
+        **(beside or {}),
     )
     locks.check_write(change.connection, made.path)
     there = first(change.connection, Resource, resources.c.key == folded(made.path))

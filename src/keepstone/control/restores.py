@@ -1,25 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asking for a restore."""
+"""Asking for a restore: on the machine that the item is of, or on another one of its vault."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from uuid import UUID
 
-from keepstone.control import items
+from keepstone.control import agents, containers, items, sources
 from keepstone.control.plane import Change
 from keepstone.control.work.restore import RESTORE
-from keepstone.vault import Container, Item, RecoveryPoint, Vault
+from keepstone.errors import InvalidRequest
+from keepstone.vault import Container, Item, RecoveryPoint, Vault, folded
 
 __all__ = ["Wanted", "restore"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """`target`: a path of this machine; None for where the point came from. `paths`: what of it, all where there are
-    none. `conflict`, `delete`: see `workloads.files.RestoreOptions`."""
+    """`target`: a path of the machine that restores; None for where the point came from. `container`: the machine, by
+    the name of its container; None for the item's own. `paths`: what of it, all where there are none. `conflict`,
+    `delete`: see `workloads.files.RestoreOptions`."""
 
     target: str | None = None
+    container: str | None = None
     paths: tuple[str, ...] = ()
     conflict: str | None = None
     delete: bool = False
@@ -28,6 +31,48 @@ class Wanted:
 def restore(
     change: Change, vault: Vault, held: Container, item: Item, point: RecoveryPoint, wanted: Wanted, activity: str
 ) -> UUID:
-    """Ask a worker to restore a point; the job. A soft-deleted item can be restored from, too."""
-    about = asdict(wanted) | {"paths": list(wanted.paths), "point": point.name, "user": True}
-    return items.work(change, vault, held, item, RESTORE, activity, about)
+    """Ask for the restore of a point; the job. A soft-deleted item can be restored from, too. `InvalidRequest`;
+    `NotFound` where the vault has no such machine, `Conflict` where it has no agent any more."""
+    there = _machine(change, vault, held, wanted)
+    machine = agents.serving(change.connection, there)
+    target = wanted.target
+    if target is not None:
+        target = sources.absolute(target, elsewhere=machine is not None)
+        if target is None:
+            raise InvalidRequest(
+                f"properties.targetPath is {wanted.target!r}; name an absolute path of '{there.friendly}'",
+                target="properties.targetPath",
+            )
+        if machine is None:
+            change.plane.reach.check(target)
+    about = {
+        "target": target,
+        "paths": list(wanted.paths),
+        "conflict": wanted.conflict,
+        "delete": wanted.delete,
+        "point": point.name,
+        "user": True,
+    }
+    if there.id != held.id:
+        about["to"] = there.friendly
+    return items.work(change, vault, held, item, RESTORE, activity, about, machine)
+
+
+def _machine(change: Change, vault: Vault, held: Container, wanted: Wanted) -> Container:
+    """Where the point goes."""
+    if wanted.container is None:
+        return held
+    there = containers.find(change.connection, vault, wanted.container)
+    own = folded(containers.local_name())
+    if agents.machine_of(change.connection, there) is None and folded(there.name) != own:
+        raise InvalidRequest(
+            f"'{there.name}' is no machine with an agent; choose one of `keepstone container list "
+            "--backup-management-type MAB`",
+            target="properties.targetInfo.containerId",
+        )
+    if there.id != held.id and wanted.target is None:
+        raise InvalidRequest(
+            f"another machine has no original location; name a path of '{there.friendly}', with AlternateLocation",
+            target="properties.recoveryType",
+        )
+    return there

@@ -7,19 +7,23 @@ Invariants
   the next run removes.
 * A locked point stays until its lock is over. A soft-deleted item, and one whose protection was stopped to retain its
   data for ever, keep what they have.
+* An item is judged again when something has changed that verdicts depend on, and when the time of a point is over; and
+  once in a while whatever happens, for the rules of a time zone are none of ours. What a sweep leaves out would not
+  have changed.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
 
-from keepstone.catalogue import every, items, points, policies
+from keepstone.catalogue import every, judging, one, points, policies
+from keepstone.catalogue.judging import Judgement
 from keepstone.control import points as made
 from keepstone.control import policies as stored
 from keepstone.control.plane import Plane
@@ -31,6 +35,8 @@ __all__ = ["Judged", "apply", "judged", "remove", "sweep"]
 
 _TOGETHER = 25
 """Items that one transaction reads, and whose dates one transaction writes: it has the lock for some milliseconds."""
+_LATEST = timedelta(days=7)
+"""After which an item is judged again, although nothing is known to have changed."""
 
 
 class Judged(NamedTuple):
@@ -66,7 +72,7 @@ def apply(plane: Plane, vault: Vault, item: UUID) -> list[Judged]:
 
 
 def sweep(plane: Plane) -> int:
-    """The same for every item of every vault; how many points went."""
+    """The same for every item of every vault where something can have changed; how many points went."""
     gone: list[Judged] = []
     each(plane, "retention", lambda vault: gone.extend(_sweep(plane, vault)))
     return len(gone)
@@ -74,8 +80,7 @@ def sweep(plane: Plane) -> int:
 
 def _sweep(plane: Plane, vault: Vault) -> Iterator[Judged]:
     with plane.look() as connection:
-        query = sa.select(items.c.id).where(items.c.vault == vault.id, items.c.policy.is_not(None))
-        mine = connection.execute(query).scalars().all()
+        mine = judging.due(connection, vault.id, plane.env.utc())
     for at in range(0, len(mine), _TOGETHER):
         yield from _apply(plane, vault, mine[at : at + _TOGETHER])
 
@@ -85,57 +90,72 @@ def remove(plane: Plane, vault: UUID, gone: Iterable[RecoveryPoint | Judged]) ->
     for point in gone:
         made.destroy(plane.stores.open(vault), point.commit_id)
         with plane.database.change() as connection:
-            mine = points.c.item == point.item, points.c.name == point.name
-            connection.execute(points.delete().where(*mine))
+            made.remove(connection, point.item, point.name)
 
 
 def _apply(plane: Plane, vault: Vault, subjects: Sequence[UUID]) -> list[Judged]:
     with plane.look() as connection:
-        wanted = items.c.id.in_(subjects), items.c.policy.is_not(None), items.c.deleted.is_(None)
-        chosen: dict[UUID, UUID] = dict(connection.execute(sa.select(items.c.id, items.c.policy).where(*wanted)).all())
-        known = {one.id: one for one in every(connection, StoredPolicy, policies.c.id.in_(set(chosen.values())))}
+        chosen = judging.versions(connection, subjects)  # first of all: what changes after it was not judged
+        current = one(connection, Vault, id=vault.id)
+        mentioned = policies.c.id.in_({policy for policy, _ in chosen.values()})
+        known = {policy.id: policy for policy in every(connection, StoredPolicy, mentioned)}
         columns = [points.c[name] for name in Judged._fields]
         found: dict[UUID, list[Judged]] = defaultdict(list)
         for row in connection.execute(sa.select(*columns).where(points.c.item.in_(chosen))):
             found[row[0]].append(Judged(*row))
-    immutable = is_immutable(vault.properties)
+    if current is None:
+        return []
+    now, immutable = plane.env.utc(), is_immutable(current.properties)
     over: list[Judged] = []
     changed: list[dict[str, Any]] = []
-    for item, mine in found.items():
-        _settle(plane, judged(stored.parsed(known[chosen[item]]), mine), mine, immutable, over, changed)
-    if changed:
-        _write(plane, changed)
+    settled: list[Judgement] = []
+    for item, (policy, version) in chosen.items():
+        due: datetime | None = now + _LATEST
+        if mine := found[item]:
+            due = _settle(now, judged(stored.parsed(known[policy]), mine), mine, immutable, over, changed)
+        settled.append(Judgement(item, version, due))
+    _write(plane, changed, settled)
     remove(plane, vault.id, over)
     return over
 
 
 def _settle(
-    plane: Plane,
+    now: datetime,
     kept: dict[str, Kept],
     found: Sequence[Judged],
     immutable: bool,
     over: list[Judged],
     changed: list[dict[str, Any]],
-) -> None:
+) -> datetime | None:
     """Gathers the points of an item whose time is over, and what is to be written down. In an immutable vault a changed
-    policy makes no point's time shorter."""
-    now = plane.env.utc()
+    policy makes no point's time shorter. When the item is to be judged again: when the next point's time is over, or
+    None for at once, where points go now that others may have to stand for."""
     newest = max(found, key=lambda point: (point.made, point.name))
+    due: datetime | None = now + _LATEST
     for point in found:
         verdict = kept[point.name]
         until = verdict.until or point.made  # one for which no rule speaks may go
         if immutable and point.until is not None and until < point.until:
             until = point.until
-        if until <= now and point is not newest and (point.locked is None or point.locked <= now):
+        end = until if point.locked is None else max(until, point.locked)
+        if point is newest:
+            pass  # it may go when there is a newer one, which is a change
+        elif end <= now:
             over.append(point)
+            due = None
+        elif due is not None:
+            due = min(due, end)
         reason = max(verdict.reasons, key=lambda one: verdict.reasons[one], default=None)
         rule = str(reason) if reason is not None else None
         if until != point.until or rule != point.rule:
             changed.append({"item_": point.item, "name_": point.name, "until_": until, "rule_": rule})
+    return due
 
 
-def _write(plane: Plane, changed: list[dict[str, Any]]) -> None:
+def _write(plane: Plane, changed: list[dict[str, Any]], settled: list[Judgement]) -> None:
     mine = points.c.item == sa.bindparam("item_"), points.c.name == sa.bindparam("name_")
     dates: dict[str, Any] = {"until": sa.bindparam("until_"), "rule": sa.bindparam("rule_")}
     with plane.database.change() as connection:
-        connection.execute(points.update().where(*mine).values(**dates), changed)
+        if changed:
+            connection.execute(points.update().where(*mine).values(**dates), changed)
+        judging.settle(connection, settled)

@@ -9,6 +9,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from keepstone.catalogue import containers, every, items, policies, schedules
+from keepstone.control import agents
 from keepstone.control.jobs import about
 from keepstone.control.plane import Change
 from keepstone.jobs import Plan, Plans
@@ -42,9 +43,12 @@ class ItemPlans(Plans):
         stored = every(connection, StoredPolicy, policies.c.id.in_({item.policy for item in found}))
         known = {policy.id: read_policy(policy.name, policy.properties) for policy in stored}
         held = every(connection, Container, containers.c.id.in_({item.container for item in found}))
-        machines = {container.id: container for container in held}
+        holders = {container.id: container for container in held}
+        machines = agents.machines_of(connection, held)
         return {
-            (item.id, str(part.type)): Plan(part.schedule, zone(policy.zone), about(machines[item.container], item))
+            (item.id, str(part.type)): Plan(
+                part.schedule, zone(policy.zone), about(holders[item.container], item), machines[item.container]
+            )
             for item in found
             if item.policy is not None
             for policy in [known[item.policy]]

@@ -9,7 +9,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from keepstone.catalogue import every, jobs, vaults
-from keepstone.control import alerts, items, operations, retention
+from keepstone.control import agents, alerts, attempts, items, operations, retention
 from keepstone.control import vaults as control
 from keepstone.control.plane import Plane
 from keepstone.control.postman import Postman
@@ -34,7 +34,7 @@ def chores(plane: Plane) -> list[tuple[str, float, Callable[[], object]]]:
         ("putting what is left of the journals into their stores", _MINUTE, plane.journal.ship_all),
         ("asking for the removal of soft-deleted items", _MINUTE, lambda: items.purge_due(plane)),
         ("destroying deleted vaults", _MINUTE, lambda: control.purge(plane)),
-        ("forgetting old operations and alerts", _HOUR, lambda: _forget(plane)),
+        ("forgetting old operations, alerts, credentials and failed logins", _HOUR, lambda: _forget(plane)),
         ("retention", _HOUR, lambda: retention.sweep(plane)),
         ("asking for reclaims", _HOUR, lambda: ask_for(plane, RECLAIM)),
         ("asking for verifications", _HOUR, lambda: ask_for(plane, VERIFY)),
@@ -61,6 +61,8 @@ def _forget(plane: Plane) -> None:
     with plane.change() as change:
         operations.forget(change)
         alerts.forget(change)
+        agents.forget(change)
+        attempts.forget(change.connection, change.now)
 
 
 def _reconcile(plane: Plane) -> None:

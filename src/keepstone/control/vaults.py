@@ -14,13 +14,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from keepstone.catalogue import every, first, items, one, outbox, vaults
+from keepstone.catalogue import assignments, every, first, items, one, outbox, vaults
+from keepstone.catalogue.judging import outdate
 from keepstone.control import alerts, groups, locks
 from keepstone.control.plane import Change, Plane
 from keepstone.errors import Conflict, InvalidRequest, KeepstoneError, NotEmpty, NotFound
-from keepstone.vault import Item, StoredPolicy, Vault, default_policies, folded
+from keepstone.identity import is_beneath
+from keepstone.vault import Item, RoleAssignment, StoredPolicy, Vault, default_policies, folded
 from keepstone.vault.alerts import Kind
-from keepstone.vault.properties import check_name, merged, new_properties, soft_delete
+from keepstone.vault.properties import check_name, is_immutable, merged, new_properties, soft_delete
 
 __all__ = [
     "create",
@@ -148,6 +150,8 @@ def update(
         changed=change.now,
     )
     change.save(changed)
+    if is_immutable(changed.properties) != is_immutable(current.properties):
+        outdate(change.connection, items.c.vault == vault.id)
     alerts.of_change(change, current, changed)
     return changed
 
@@ -228,8 +232,19 @@ def purge(plane: Plane) -> int:
                 connection.execute(table.delete().where(table.c.vault == vault.id))
             connection.execute(outbox.delete().where(outbox.c.vault == vault.id))
             connection.execute(vaults.delete().where(vaults.c.id == vault.id))
+            _release(connection, vault)
         plane.stores.remove(vault.id)
     return len(over)
+
+
+def _release(connection: sa.Connection, vault: Vault) -> None:
+    """Take away the roles that people had at a vault which is no more; they stay where another one has its path."""
+    others = every(connection, Vault, vaults.c.subscription == vault.subscription, vaults.c.key == folded(vault.name))
+    if any(folded(one.path) == folded(vault.path) for one in others):
+        return
+    for given in every(connection, RoleAssignment):
+        if is_beneath(given.scope, vault.path):
+            connection.execute(assignments.delete().where(assignments.c.id == given.id))
 
 
 def _check_free(vault: Vault | None) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from keepstone.crypto.frames import frame_key, open_frame, seal_frame
 from keepstone.crypto.hashing import Blake3Hashing, Hashing, Sha256Hashing, hashing
 from keepstone.crypto.keyfile import PlatformKeyProvider
-from keepstone.crypto.keyring import Keyring, create_keyring, open_keyring, read_keyring, rewrap
+from keepstone.crypto.keyring import Keyring, create_keyring, is_next, open_keyring, read_keyring, rewrap
 from keepstone.crypto.keys import DomainKeys, VaultKey
 from keepstone.crypto.kit import (
     Kit,
@@ -41,6 +41,7 @@ __all__ = [
     "generate_identity",
     "generate_passphrase",
     "hashing",
+    "is_next",
     "kit_text",
     "make_kit",
     "open_frame",

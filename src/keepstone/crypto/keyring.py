@@ -50,7 +50,7 @@ from keepstone.crypto.providers import KeyProvider
 from keepstone.env import Env
 from keepstone.errors import CorruptObject, UnsupportedFormat, UsageError, WrongKey
 
-__all__ = ["Keyring", "create_keyring", "open_keyring", "read_keyring", "rewrap"]
+__all__ = ["Keyring", "create_keyring", "is_next", "open_keyring", "read_keyring", "rewrap"]
 
 _FORMAT = "keepstone keys"
 _VERSION = 1
@@ -134,6 +134,17 @@ def open_keyring(keys_object: bytes, store_id: bytes, providers: Sequence[KeyPro
     return _open(signed, mac_line, body, store_id, _unwrap(body, store_id, providers))
 
 
+def is_next(keys_object: bytes, before: bytes) -> bool:
+    """Whether an object has the same keys in it as the one before it, as far as that is seen without any of them: as
+    `rewrap` makes it. What its slots open by is not seen. False where one of them is none."""
+    try:
+        new, old = (_decode(_split(one)[0], None) for one in (keys_object, before))
+    except (CorruptObject, UnsupportedFormat):
+        return False
+    same = (new.store_id, new.hashing, new.domain) == (old.store_id, old.hashing, old.domain)
+    return same and new.sequence == old.sequence + 1
+
+
 def read_keyring(keys_object: bytes, store_id: bytes, vault_key: VaultKey) -> Keyring:
     """The same for who has the vault key already, from a recovery kit or because the store is open."""
     signed, mac_line = _split(keys_object)
@@ -178,20 +189,19 @@ def _split(keys_object: bytes) -> tuple[bytes, bytes]:
     return checked[:-_MAC_SIZE], checked[-_MAC_SIZE:]
 
 
-def _decode(signed: bytes, store_id: bytes) -> _Body:
+def _decode(signed: bytes, store_id: bytes | None) -> _Body:
     text = signed.removesuffix(b",\n") + b"\n}"
     try:
         version = msgspec.json.decode(text, type=_Version)
         if version.format == _FORMAT and version.version > _VERSION:
-            raise UnsupportedFormat(
-                f"the keys of store {store_id.hex()} have version {version.version}; upgrade Keepstone"
-            )
+            of = f" of store {store_id.hex()}" if store_id is not None else ""
+            raise UnsupportedFormat(f"the keys{of} have version {version.version}; upgrade Keepstone")
         body = msgspec.json.decode(text, type=_Body)
     except (ValueError, RecursionError) as error:
         raise CorruptObject(f"it is no keys object ({str(error)!r})") from None
     if (body.format, body.version) != (_FORMAT, _VERSION):
         raise CorruptObject("it is no keys object")
-    if body.store_id != store_id.hex():
+    if store_id is not None and body.store_id != store_id.hex():
         raise CorruptObject(f"it belongs to store {body.store_id}")
     return body
 

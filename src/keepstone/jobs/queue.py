@@ -9,8 +9,9 @@ only when a job is taken over, never who may write.
 Invariants
 * At most one worker holds a job's newest token, and only that one changes the row; but for `cancel`, which asks.
 * A final state is never left.
+* A job of a machine is claimed by that machine's agent alone, and one of no machine by the server's workers alone.
 * A job comes to an end however many workers die on it: after `ATTEMPTS` of them it has failed, for what kills every
-  worker would go on killing them.
+  worker would go on killing them. One of a machine waits for it; `abandon` ends what nobody will come for.
 * What `checkpoint` took is durable when it returns, and the next worker begins from it.
 * Whoever ends a job may change other tables in the same transaction (`ending`): a point and the end of its job are one
   fact.
@@ -57,7 +58,8 @@ _HELD = (Status.RUNNING, Status.CANCELLING)
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job in the hands of a worker. `state`: the newest checkpoint, None at the beginning."""
+    """A job in the hands of a worker. `state`: the newest checkpoint, None at the beginning. `machine`: whose agent
+    has it; None for a worker of the server."""
 
     id: UUID
     vault: UUID
@@ -67,16 +69,19 @@ class Claim:
     token: int
     attempt: int
     state: dict[str, Any] | None
+    machine: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A job that is asked for. `due`: from when on it may run; None: at once."""
+    """A job that is asked for. `due`: from when on it may run; None: at once. `machine`: whose agent is to do it; None:
+    a worker of the server."""
 
     vault: UUID
     item: UUID | None
     arguments: dict[str, Any]
     due: datetime | None = None
+    machine: UUID | None = None
 
 
 Ended = Callable[[sa.Connection, Claim, Status, "dict[str, Any] | None"], None]
@@ -103,11 +108,12 @@ class JobQueue:
         vault: UUID,
         item: UUID | None = None,
         due: datetime | None = None,
+        machine: UUID | None = None,
         priority: int = 0,
         activity: str | None = None,
     ) -> UUID:
         """Ask for a job, within the caller's transaction; its id."""
-        wanted = Wanted(vault, item, arguments, due)
+        wanted = Wanted(vault, item, arguments, due, machine)
         row = self._row(operation, wanted) | {"priority": priority, "activity": activity}
         connection.execute(jobs.insert(), row)
         identity: UUID = row["id"]
@@ -124,6 +130,7 @@ class JobQueue:
             "id": UUID(bytes=self._env.random(16), version=4),
             "vault": wanted.vault,
             "item": wanted.item,
+            "machine": wanted.machine,
             "operation": operation,
             "arguments": wanted.arguments,
             "management": wanted.arguments.get("management"),
@@ -164,17 +171,25 @@ class JobQueue:
         rows = connection.execute(sa.select(jobs.c.item, jobs.c.arguments).where(*mine))
         return {(item, arguments.get("part", "")) for item, arguments in rows}
 
-    def waiting(self, operations: Collection[str]) -> bool:
+    def waiting(self, operations: Collection[str], machine: UUID | None = None) -> bool:
         """Whether `claim` would find one: only a read, for those who look often."""
-        wanted = sa.select(jobs.c.id).where(*_claimable(operations, self._env.utc())).limit(1)
+        wanted = sa.select(jobs.c.id).where(*_of(operations, machine), _claimable(self._env.utc())).limit(1)
         with self._database.look() as connection:
             return connection.execute(wanted).first() is not None
 
-    def claim(self, owner: str, operations: Collection[str]) -> Claim | None:
-        """The next of these that may run, or that a dead worker held; None while there is none."""
+    def machines_waiting(self, connection: sa.Connection) -> set[UUID]:
+        """The machines for which `claim` would find one, of whatever operation: one look for all of them."""
+        # The function of the status keeps the database from the index of it, by which it would look up every row.
+        status = sa.func.coalesce(jobs.c.status, "")
+        mine = _IS_OPEN, jobs.c.machine.is_not(None), _claimable(self._env.utc(), status)
+        return set(connection.execute(sa.select(jobs.c.machine).distinct().where(*mine)).scalars())
+
+    def claim(self, owner: str, operations: Collection[str], machine: UUID | None = None) -> Claim | None:
+        """The next of these that may run, or that a dead worker held; None while there is none. `machine`: whose jobs;
+        None for those of no machine."""
         while True:
             with self._database.change() as connection:
-                row = self._take(connection, owner, operations)
+                row = self._take(connection, owner, operations, machine)
                 if row is None:
                     return None
                 claim = Claim(*(row[name] for name in Claim.__slots__))
@@ -188,12 +203,14 @@ class JobQueue:
                 else:
                     return claim
 
-    def _take(self, connection: sa.Connection, owner: str, operations: Collection[str]) -> sa.RowMapping | None:
+    def _take(
+        self, connection: sa.Connection, owner: str, operations: Collection[str], machine: UUID | None
+    ) -> sa.RowMapping | None:
         """Give the next job a new owner and a new token; its row then."""
         now = self._env.utc()
         next_one = (
             sa.select(jobs.c.id)
-            .where(*_claimable(operations, now))
+            .where(*_of(operations, machine), _claimable(now))
             .order_by(jobs.c.priority.desc(), jobs.c.due, jobs.c.id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -269,12 +286,26 @@ class JobQueue:
         mine = jobs.c.id == identity
         waiting = mine & (jobs.c.status == Status.QUEUED)
         connection.execute(jobs.update().where(waiting).values(status=Status.CANCELLED, ended=now))
+        silent = jobs.c.machine.is_not(None), jobs.c.status.in_(_HELD), jobs.c.lease_until < now
+        self._abandon(connection, mine, *silent)  # its machine may not come back for days
         running = mine & (jobs.c.status == Status.RUNNING)
         connection.execute(jobs.update().where(running).values(status=Status.CANCELLING))
         status = connection.execute(sa.select(jobs.c.status).where(mine)).scalar()
         if status is None:
             raise JobNotFound(f"there is no job {identity}; `keepstone job list` shows those that there are")
         return Status(status)
+
+    def abandon(self, connection: sa.Connection, machine: UUID, message: str) -> int:
+        """Nobody will come for the jobs of this machine: those that are not over are cancelled, for the reason that
+        `message` tells people; how many."""
+        error = {"code": "MachineGone", "message": message}
+        return self._abandon(connection, _IS_OPEN, jobs.c.machine == machine, error=error)
+
+    def _abandon(
+        self, connection: sa.Connection, *where: sa.ColumnElement[bool], error: dict[str, Any] | None = None
+    ) -> int:
+        values = {"status": Status.CANCELLED, "ended": self._env.utc(), "owner": None, "lease_until": None}
+        return connection.execute(jobs.update().where(*where).values(**values, error=error)).rowcount
 
     def _end(
         self,
@@ -299,8 +330,17 @@ class JobQueue:
         return Status(row[0])
 
 
-def _claimable(operations: Collection[str], now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+_IS_OPEN = jobs.c.ended.is_(None)  # the words of the index of open jobs
+
+
+def _of(operations: Collection[str], machine: UUID | None) -> tuple[sa.ColumnElement[bool], ...]:
+    """What is true of the open jobs of a machine, or of none."""
+    mine = jobs.c.machine.is_(None) if machine is None else jobs.c.machine == machine
+    return _IS_OPEN, mine, jobs.c.operation.in_(operations)
+
+
+def _claimable(now: datetime, status: sa.ColumnElement[str] = jobs.c.status) -> sa.ColumnElement[bool]:
     """What is true of a job that may run, or that a dead worker held."""
-    ready = sa.and_(jobs.c.status == Status.QUEUED, jobs.c.due <= now)
-    orphaned = sa.and_(jobs.c.status.in_(_HELD), jobs.c.lease_until < now)
-    return jobs.c.operation.in_(operations), sa.or_(ready, orphaned)
+    ready = sa.and_(status == Status.QUEUED, jobs.c.due <= now)
+    orphaned = sa.and_(status.in_(_HELD), jobs.c.lease_until < now)
+    return sa.or_(ready, orphaned)

@@ -32,11 +32,13 @@ _BATCH = 500
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """When an item is backed up: a schedule and the time zone of its times. `about`: what the job says of the item."""
+    """When an item is backed up: a schedule and the time zone of its times. `about`: what the job says of the item.
+    `machine`: whose agent does it; None: a worker of the server."""
 
     schedule: Schedule
     rules: ZoneInfo
     about: Mapping[str, Any] = field(default_factory=dict)
+    machine: UUID | None = None
 
 
 class Plans(Protocol):
@@ -100,7 +102,8 @@ class Scheduler:
                 continue
             moved.append({"item_": item, "part_": part, "due_": run})
             if (item, part) not in busy:
-                wanted.append(Wanted(row["vault"], item, {"part": part, **plan.about}, row["due"]))
+                about = {"part": part, **plan.about}
+                wanted.append(Wanted(row["vault"], item, about, row["due"], plan.machine))
         mine = schedules.c.item == sa.bindparam("item_"), schedules.c.part == sa.bindparam("part_")
         if moved:
             connection.execute(schedules.update().where(*mine).values(due=sa.bindparam("due_")), moved)

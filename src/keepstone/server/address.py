@@ -6,7 +6,9 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+import time
 from dataclasses import dataclass
+from typing import Any
 
 from keepstone.errors import AccessDenied, Conflict, UsageError
 from keepstone.objects import failure
@@ -14,6 +16,7 @@ from keepstone.objects import failure
 __all__ = ["Address", "listen"]
 
 _BACKLOG = 2048
+_TRIES, _PAUSE = 10, 0.1  # seconds
 _ALWAYS = ("localhost", "127.0.0.1", "::1")
 
 
@@ -68,7 +71,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # `::` is every address of either kind
-        listener.bind(place)
+        _bind(listener, place)
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
@@ -80,6 +83,19 @@ def listen(host: str, port: int) -> socket.socket:
             raise AccessDenied(f"{where} is not for this user to listen at; choose a --port above 1023") from error
         raise failure(error, where) from error
     return listener
+
+
+def _bind(listener: socket.socket, place: Any) -> None:
+    """Those that answered for a server that was killed have the port for a moment longer."""
+    for _ in range(_TRIES):
+        try:
+            listener.bind(place)
+            return
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            time.sleep(_PAUSE)
+    listener.bind(place)
 
 
 def _bracketed(host: str) -> str:

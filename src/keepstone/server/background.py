@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import signal
 import sys
 import time
@@ -29,9 +30,10 @@ _SHOWN = 10  # lines of the log
 class Background:
     """The process in the background, to the one that began it."""
 
-    def __init__(self, pid: int, folder: Path) -> None:
+    def __init__(self, pid: int, folder: Path, pipe: int) -> None:
         self.pid = pid
         self._folder = folder
+        self._pipe = pipe
 
     def wait(self, url: str, ca: Path, patience: float = PATIENCE) -> None:
         """Until the service is well. `KeepstoneError` with the end of its log where it ends before, or takes longer;
@@ -42,13 +44,18 @@ class Background:
             if ended:
                 code = os.waitstatus_to_exitcode(status)
                 raise self._failed(f"the service ended with {code} before it answered")
-            found = probe.health(url, ca)
-            if found is not None and found.well:
-                return
+            if self._is_ready():
+                found = probe.health(url, ca)
+                if found is not None and found.well:
+                    return
+                time.sleep(_PAUSE)
             if time.monotonic() > until:
                 self.end()
                 raise self._failed(f"the service did not answer within {patience:.0f} seconds, and was ended")
-            time.sleep(_PAUSE)
+
+    def _is_ready(self) -> bool:
+        """Look for a moment: the pipe is closed when it is, and when it is gone."""
+        return bool(select.select([self._pipe], [], [], _PAUSE)[0])
 
     def end(self) -> None:
         """Stop it, and wait."""
@@ -62,18 +69,20 @@ class Background:
         return KeepstoneError(f"{what}{shown}")
 
 
-def fork(folder: Path, run: Callable[[], None]) -> Background:
-    """Go on with `run` in the background; its log lies in `folder`."""
+def fork(folder: Path, run: Callable[[Callable[[], None]], None]) -> Background:
+    """Go on with `run` in the background; its log lies in `folder`. It calls what it is given when it is ready."""
     sys.stdout.flush()
     sys.stderr.flush()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    heard, told = os.pipe()
     pid = os.fork()
     if pid:
-        return Background(pid, folder)
+        os.close(told)
+        return Background(pid, folder, heard)
     code = 1
     try:
         _detach(folder)
-        run()
+        run(lambda: os.close(told))
         code = 0
     except BaseException:
         logging.getLogger(__name__).exception("the service ended over a fault")

@@ -285,14 +285,14 @@ def _answers(patient: _Patient) -> str:
     return f"{who} answers at {patient.running.url}"
 
 
-def _workers(patient: _Patient) -> str:
+def _alive(kind: str, patient: _Patient) -> str:
     found = probe.health(patient.running.probe, patient.installation.ca) if patient.running is not None else None
     if found is None or not found.said:
-        raise _Wrong("no server runs that would have workers", "see above")
-    alive, wanted = found.said.get("workers"), found.said.get("workers_wanted")
+        raise _Wrong(f"no server runs that would have {kind}", "see above")
+    alive, wanted = found.said.get(kind), found.said.get(f"{kind}_wanted")
     if alive != wanted:
         raise _Wrong(
-            f"{alive} of {wanted} workers run", "they are started anew by themselves; the log says why they end"
+            f"{alive} of {wanted} {kind} run", "they are started anew by themselves; the log says why they end"
         )
     return f"{alive} of {wanted} run"
 
@@ -330,6 +330,7 @@ _CHECKS: dict[str, Callable[[_Patient], str]] = {
     "orphans": _orphans,
     "journals": _journals,
     "service": _answers,
-    "workers": _workers,
+    "answerers": partial(_alive, "answerers"),
+    "workers": partial(_alive, "workers"),
     "jobs": _stuck,
 }

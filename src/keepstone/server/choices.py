@@ -22,10 +22,12 @@ _OWN = "keepstone.db"
 
 
 class Choices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`database`: its URL; None for the one in the data folder. `names`: by which else clients know this machine."""
+    """`database`: its URL; None for the one in the data folder. `names`: by which else clients know this machine.
+    `allowed`: the paths that its workers read from and write to, with everything beneath; all where there are none."""
 
     database: str | None = None
     names: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, root: Path) -> Choices | None:
@@ -45,15 +47,21 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         write_private(env, made, msgspec.json.format(msgspec.json.encode(self)) + b"\n")
         replace_private(env, made, root / "service.json")
 
-    def with_given(self, root: Path, database: str | None, names: tuple[str, ...]) -> Choices:
-        """With what a later start asks for. `UsageError` for another database: there, the service would be a new one
-        that knows none of its vaults."""
+    def with_given(
+        self, root: Path, database: str | None, names: tuple[str, ...], allowed: tuple[str, ...] = ()
+    ) -> Choices:
+        """With what a later start asks for: names are added, allowed paths take the place of others. `UsageError` for
+        another database: there, the service would be a new one that knows none of its vaults."""
         if database is not None and database != self.database:
             raise UsageError(
                 f"the service in {root} has its database elsewhere; leave --database out, or, where its tables were "
                 f"moved, change {root / 'service.json'}"
             )
-        return Choices(database=self.database, names=tuple(dict.fromkeys([*self.names, *names])))
+        return Choices(
+            database=self.database,
+            names=tuple(dict.fromkeys([*self.names, *names])),
+            allowed=allowed or self.allowed,
+        )
 
 
 def installed(env: Env, root: Path) -> Installation:
@@ -63,4 +71,4 @@ def installed(env: Env, root: Path) -> Installation:
     choices = Choices.of(root)
     if choices is None:
         raise StoreMissing(f"there is no Keepstone service in {root}; start one with `keepstone up`, or check --data")
-    return Installation(env, root, choices.database)
+    return Installation(env, root, choices.database, choices.allowed)

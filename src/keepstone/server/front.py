@@ -29,6 +29,7 @@ from keepstone.control.plane import Plane
 from keepstone.errors import KeepstoneError, Unauthenticated
 from keepstone.identity import Issuer
 from keepstone.server.metrics import CONTENT_TYPE, Metrics
+from keepstone.server.processes import Processes
 
 __all__ = ["READ_METRICS", "Front"]
 
@@ -39,24 +40,16 @@ _THREADS = 2
 
 
 class Front:
-    """An ASGI application around another. `workers`: how many run now, of `wanted`."""
+    """An ASGI application around another. `processes`: who runs now."""
 
     def __init__(
-        self,
-        app: ASGIApp,
-        plane: Plane,
-        issuer: Issuer,
-        metrics: Metrics,
-        *,
-        wanted: int = 0,
-        workers: Callable[[], int] = lambda: 0,
+        self, app: ASGIApp, plane: Plane, issuer: Issuer, metrics: Metrics, processes: Callable[[], Processes]
     ) -> None:
         self._app = app
         self._plane = plane
         self._issuer = issuer
         self._metrics = metrics
-        self._wanted = wanted
-        self._workers = workers
+        self._processes = processes
         self._limiter: CapacityLimiter | None = None
         self._own: dict[str, Callable[[Request], Response]] = {"/healthz": self._health, "/metrics": self._figures}
 
@@ -76,11 +69,14 @@ class Front:
         """200 where the database answers and the stores' folder can be written to, 503 otherwise."""
         parts = {"database": self._try("database", self._database), "stores": self._try("stores", self._stores)}
         well = all(parts.values())
+        known = self._processes()
         body = {
             "status": "ok" if well else "failed",
             **{name: "ok" if good else "failed" for name, good in parts.items()},
-            "workers": self._workers(),
-            "workers_wanted": self._wanted,
+            "answerers": len(known.answerers.alive),
+            "answerers_wanted": known.answerers.wanted,
+            "workers": len(known.workers.alive),
+            "workers_wanted": known.workers.wanted,
             "version": __version__,
         }
         return _json(200 if well else 503, body)

@@ -4,7 +4,7 @@
 `time` (UTC), `level`, `process` and `message` are always there; `request`, `correlation`, `operation`, `status`,
 `seconds`, `job`, `code` where they are known, and `trace` where a fault of Keepstone itself is told.
 
-The server alone writes the files. Workers write their lines to a pipe, which the server reads.
+The server alone writes the files. The processes that it has started write their lines to a pipe, which it reads.
 
 No code logs a secret. What looks like one in the text of somebody else (an exception, a statement of SQL) is struck
 out.
@@ -18,8 +18,9 @@ import re
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class Lines(logging.Formatter):
         self.about: Mapping[str, str] = {}
 
     def format(self, record: logging.LogRecord) -> str:
-        """A line that was relayed stays as it is."""
+        """Lines that were relayed stay as they are."""
         relayed = getattr(record, "line", None)
         if isinstance(relayed, str):
             return relayed
@@ -117,15 +118,24 @@ def _fallen(arguments: threading.ExceptHookArgs) -> None:
         logging.getLogger(__name__).error("thread %s fell over a fault", name, exc_info=arguments.exc_value)
 
 
-def relay(line: str, process: str) -> None:
-    """Pass on what a worker wrote: a line of its log as it is, and anything else as what it said in its distress."""
+def relay(lines: Sequence[str], process: str) -> None:
+    """Pass on what another process wrote: lines of its log as they are, many by one write, and anything else as what it
+    said in its distress."""
     log = logging.getLogger(__name__)
+    for ours, some in groupby(lines, _is_ours):
+        if ours:
+            log.handle(logging.makeLogRecord({"name": log.name, "levelno": logging.INFO, "line": "\n".join(some)}))
+        else:
+            for line in some:
+                log.error("%s: %s", process, line)
+
+
+def _is_ours(line: str) -> bool:
     try:
         msgspec.json.decode(line, type=dict[str, Any])
     except msgspec.DecodeError:
-        log.error("%s: %s", process, line)
-        return
-    log.handle(logging.makeLogRecord({"name": log.name, "levelno": logging.INFO, "line": line}))
+        return False
+    return True
 
 
 def tail(folder: Path, count: int) -> list[str]:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server process: answers at one HTTPS port, asks for what is due, cleans up, and looks after the workers.
+"""The server process: has the socket at which the service listens, asks for what is due, cleans up, and looks after
+those that answer and those that work. It answers nobody itself, so what it does keeps nobody waiting.
 
 It stops for SIGTERM, SIGINT and SIGHUP: no new connection is taken, requests in flight are answered, workers end their
 job or hand it back. A second signal does not wait for requests.
@@ -7,112 +8,165 @@ job or hand it back. A second signal does not wait for requests.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import enum
 import logging
+import os
+import shutil
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from queue import SimpleQueue
 from types import FrameType
 
-import uvicorn
-
-from keepstone.arm.service import Service
 from keepstone.control.installation import Installation
 from keepstone.control.plane import Plane
 from keepstone.control.schedules import ItemPlans
 from keepstone.control.upkeep import chores
+from keepstone.errors import KeepstoneError
 from keepstone.jobs import Scheduler
 from keepstone.server.address import Address
-from keepstone.server.front import Front
-from keepstone.server.metrics import Metrics
+from keepstone.server.answerers import RENEW, Answerers
+from keepstone.server.children import Children
+from keepstone.server.processes import Kind, Processes, counts
+from keepstone.server.receivers import Receivers
 from keepstone.server.rounds import Chore, Rounds
-from keepstone.server.workers import Workers
+from keepstone.server.workers import PROGRAM, Workers
 
 __all__ = ["Serving"]
 
 _log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_PATIENCE = 10  # seconds that requests in flight have
+_PATIENCE = 10  # seconds that a chore has to end
 _OFTEN = 60.0  # seconds: a chore of this pace has to be short
-_IDLE = 75  # seconds that a connection stays open without a request: longer than clients pause between two polls
+
+
+class _Event(enum.Enum):
+    READY = enum.auto()  # an answerer answers
+    DIED = enum.auto()  # one does not any more
+    STOP = enum.auto()
+    OVER = enum.auto()  # all have stopped
 
 
 class Serving:
-    """`workers`: how many. `program`: what they are."""
+    """`answerers`, `workers`: how many. `program`: what a worker is."""
 
     def __init__(
-        self, installation: Installation, address: Address, *, workers: int, level: str, program: Sequence[str]
+        self,
+        installation: Installation,
+        address: Address,
+        listener: socket.socket,
+        *,
+        answerers: int = 1,
+        workers: int = 0,
+        level: str = "info",
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         plane = self._plane = installation.plane()
-        env = plane.env
         self._installation = installation
         self._address = address
-        self._workers = Workers(
-            env, plane.root, plane.queue, workers, level=level, program=program, restarted=self._restarted
+        self._listener = listener
+        self._lock = threading.Lock()
+        self._events: SimpleQueue[_Event] = SimpleQueue()  # may be put into by whatever a signal has interrupted
+        self._certificate, _ = installation.certificate(address.names)
+        self._answerers = Answerers(
+            plane,
+            listener,
+            answerers,
+            level=level,
+            ready=lambda: self._events.put(_Event.READY),
+            died=lambda: self._events.put(_Event.DIED),
+            changed=self._note,
         )
-        self._metrics = Metrics(plane, workers, self._workers.alive)
-        issuer = installation.issuer(plane.place.tenant)
-        service = Service(plane, issuer, self._metrics.answered)
-        certificate, key = self._certificate = installation.certificate(address.names)
-        config = uvicorn.Config(
-            Front(service, plane, issuer, self._metrics, wanted=workers, workers=self._workers.alive),
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            ssl_certfile=str(certificate),
-            ssl_keyfile=str(key),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=_IDLE,
-            timeout_graceful_shutdown=_PATIENCE,
-        )
-        self._server = _Server(config, self._workers.tell)
+        self._receivers = Receivers(plane, level=level, changed=self._note)
+        self._workers = Workers(plane, workers, level=level, program=program, changed=self._note)
         self._rounds = _rounds(plane, [Chore("renewing the certificate", 3600, self.renew)])
 
-    def run(self, listener: socket.socket, ready: Callable[[], None]) -> None:
-        """Until a signal says to stop, or `stop`. `ready` is called when it answers."""
-
-        def begin() -> None:
-            _log.info("answers at %s", self._address.url)
-            self._workers.start()
-            for rounds in self._rounds:
-                rounds.start()
-            ready()
-
-        self._server.ready = begin
+    def run(self, ready: Callable[[], None]) -> None:
+        """Until a signal says to stop, or `stop`. `ready` is called when all answer. `KeepstoneError` where one dies
+        before."""
         with self._signals():
             try:
-                self._server.run(sockets=[listener])
+                self._prepare()
+                self._receivers.start()
+                self._answerers.start()
+                if self._all_answer():
+                    _log.info("answers at %s", self._address.url)
+                    self._workers.start()
+                    for rounds in self._rounds:
+                        rounds.start()
+                    ready()
+                    while self._events.get() is not _Event.STOP:
+                        pass
             finally:
-                for rounds in self._rounds:
-                    rounds.stop()
-                self._workers.stop()
-                for rounds in self._rounds:
-                    rounds.finish(_PATIENCE)
-                self._plane.database.close()
+                self._end()
         _log.info("stopped")
 
     def stop(self) -> None:
         """Ask it to stop; asked again, it does not wait for requests."""
-        self._server.force_exit = self._server.should_exit
-        self._server.should_exit = True
-
-    def _restarted(self) -> None:
-        self._metrics.restarted()
+        self._events.put(_Event.STOP)
 
     def renew(self) -> None:
         """Where the certificate does not do much longer, connections from now on get a new one."""
-        certificate, _ = self._certificate
-        before = certificate.read_bytes()
-        paths = self._installation.certificate(self._address.names)
-        if certificate.read_bytes() != before:
-            self._server.renew(*paths)
+        before = self._certificate.read_bytes()
+        self._installation.certificate(self._address.names)
+        if self._certificate.read_bytes() != before:
+            self._answerers.send(RENEW)
             _log.info("the certificate is renewed")
+
+    def _prepare(self) -> None:
+        """Nothing that a server before left stands for this one."""
+        folder = counts(self._plane.root)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, parents=True)
+        self._note()
+
+    def _all_answer(self) -> bool:
+        """Wait until they do; False where they are to stop before."""
+        for _ in range(self._answerers.wanted):
+            match self._events.get():
+                case _Event.STOP:
+                    return False
+                case _Event.DIED:
+                    raise KeepstoneError("the service cannot answer: a process of it ended at once; its log says why")
+        return True
+
+    def _end(self) -> None:
+        """Stop all, on a thread of its own: this one hears whoever is in a hurry."""
+        thread = threading.Thread(target=self._stop_all, name="stop")
+        thread.start()
+        while (event := self._events.get()) is not _Event.OVER:
+            if event is _Event.STOP:
+                self._answerers.hurry()
+        thread.join()
+        self._plane.database.close()
+
+    def _stop_all(self) -> None:
+        try:
+            for rounds in self._rounds:
+                rounds.stop()
+            self._answerers.tell()
+            self._listener.close()  # not before: one that is just started gets it
+            self._workers.tell()
+            self._answerers.stop()
+            self._receivers.stop()
+            self._workers.stop()
+            for rounds in self._rounds:
+                rounds.finish(_PATIENCE)
+        finally:
+            self._events.put(_Event.OVER)
+
+    def _note(self) -> None:
+        """Let those that answer know who runs."""
+        with self._lock:
+            known = Processes(
+                server=os.getpid(),
+                answerers=_kind(self._answerers),
+                receivers=_kind(self._receivers),
+                workers=_kind(self._workers),
+            )
+            known.write(self._plane.root)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -133,33 +187,8 @@ class Serving:
                 signal.signal(number, handler)
 
 
-class _Server(uvicorn.Server):
-    """Says when it answers and when it begins to stop, and leaves the signals to others."""
-
-    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
-        super().__init__(config)
-        self.ready: Callable[[], None] = lambda: None
-        self._stopping = stopping
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._loop = asyncio.get_running_loop()
-        self.ready()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._stopping()
-        await super().shutdown(sockets)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    def renew(self, certificate: Path, key: Path) -> None:
-        """Use these from now on; on the loop's thread, which alone greets clients."""
-        context = self.config.ssl
-        if self._loop is not None and context is not None:
-            self._loop.call_soon_threadsafe(context.load_cert_chain, str(certificate), str(key))
+def _kind(children: Children) -> Kind:
+    return Kind(children.wanted, children.alive(), children.restarts)
 
 
 def _rounds(plane: Plane, own: Sequence[Chore]) -> list[Rounds]:

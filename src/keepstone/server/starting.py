@@ -37,7 +37,7 @@ class Start:
         choices: Choices,
     ) -> None:  # fmt: skip
         self.address = address
-        self.installation = Installation(env, root, choices.database)
+        self.installation = Installation(env, root, choices.database, choices.allowed)
         self._env = env
         self._root = root
         self._hold = hold
@@ -47,7 +47,14 @@ class Start:
 
     @classmethod
     def prepare(
-        cls, root: Path, host: str, port: int, *, database: str | None = None, names: Sequence[str] = ()
+        cls,
+        root: Path,
+        host: str,
+        port: int,
+        *,
+        database: str | None = None,
+        names: Sequence[str] = (),
+        allowed: Sequence[str] = (),
     ) -> Start:
         """Hold the folder and listen. `Conflict` where another service does either, `UsageError`, `AccessDenied`."""
         env, root = Env(), root.absolute()
@@ -55,9 +62,9 @@ class Start:
         choices = Choices.of(root)
         if choices is None:
             _check_empty(root)
-            given = Choices(database=database, names=tuple(names))
+            given = Choices(database=database, names=tuple(names), allowed=tuple(allowed))
         else:
-            given = choices.with_given(root, database, tuple(names))
+            given = choices.with_given(root, database, tuple(names), tuple(allowed))
         hold = instance.take(root)
         try:
             listener = listen(host, port)
@@ -83,17 +90,28 @@ class Start:
     def run(
         self,
         *,
+        answerers: int | None = None,
         workers: int = 1,
         level: str = "info",
         program: Sequence[str] = PROGRAM,
         ready: Callable[[], None] = lambda: None,
     ) -> None:
-        """Serve until a signal says to stop. `ready` is called when the service answers."""
+        """Serve until a signal says to stop. `answerers`: how many; as many as help where that is None. `ready` is
+        called when the service answers. `KeepstoneError` where it does not come to that."""
+        from keepstone.server.answerers import as_many_as_help
         from keepstone.server.serving import Serving
 
         self._hold.announce(self.address.url, self.address.probe)  # as this process
-        serving = Serving(self.installation, self.address, workers=workers, level=level, program=program)
-        serving.run(self._listener, ready)
+        serving = Serving(
+            self.installation,
+            self.address,
+            self._listener,
+            answerers=answerers or as_many_as_help(),
+            workers=workers,
+            level=level,
+            program=program,
+        )
+        serving.run(ready)
 
     def close(self) -> None:
         """Give lock and port back, as far as this process has them. Once more does nothing."""

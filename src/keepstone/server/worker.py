@@ -26,7 +26,7 @@ from keepstone.control.plane import Plane
 from keepstone.env import Env
 from keepstone.errors import JobLost, KeepstoneError
 from keepstone.jobs import Context, Handler, JobQueue, Worker
-from keepstone.server import logs
+from keepstone.server import logs, parent
 
 __all__ = ["GRACE", "UNWIND", "Shift", "main", "work"]
 
@@ -118,11 +118,6 @@ def work(plane: Plane, handlers: Mapping[str, Handler], owner: str, lines: logs.
     shift = Shift(plane.queue, handlers, plane.env, owner, lines)
     told = threading.Event()
 
-    def listen() -> None:
-        while os.read(sys.stdin.fileno(), 4096):
-            pass
-        told.set()
-
     def leave() -> None:
         told.wait()
         if not shift.stop(grace):
@@ -133,8 +128,8 @@ def work(plane: Plane, handlers: Mapping[str, Handler], owner: str, lines: logs.
     signal.signal(signal.SIGTERM, lambda *_: told.set())
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    for target in (listen, leave):
-        threading.Thread(target=target, name=target.__name__, daemon=True).start()
+    threading.Thread(target=leave, name="leave", daemon=True).start()
+    parent.hear(lambda _: None, told.set)
     shift.run()
 
 

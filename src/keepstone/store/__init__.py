@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from keepstone.store.chunking import DISK_CHUNK, SMALL_FILE, cut_file, cut_fixed
-from keepstone.store.commits import PointRecord
+from keepstone.store.chunking import DISK_CHUNK, SMALL_FILE, Cut, cut_file, cut_fixed
+from keepstone.store.commits import SEALED, PointRecord
 from keepstone.store.journal import Journal
 from keepstone.store.node import Node
 from keepstone.store.pipeline import SEGMENT, Chunks, Scratch
@@ -16,10 +16,12 @@ from keepstone.store.writer import LocalWriter, Outcome, Writer
 
 __all__ = [
     "DISK_CHUNK",
+    "SEALED",
     "SEGMENT",
     "SMALL_FILE",
     "ZERO_REF",
     "Chunks",
+    "Cut",
     "Journal",
     "LocalReader",
     "LocalWriter",

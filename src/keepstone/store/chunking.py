@@ -10,12 +10,17 @@ never change silently.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import TypeAlias
 
-__all__ = ["DISK_CHUNK", "FILE_CHUNKS", "SMALL_FILE", "cut_file", "cut_fixed"]
+__all__ = ["DISK_CHUNK", "FILE_CHUNKS", "SMALL_FILE", "Cut", "cut_file", "cut_fixed"]
 
 DISK_CHUNK = 256 << 10
 FILE_CHUNKS = (256 << 10, 1 << 20, 4 << 20)
 SMALL_FILE = 256 << 10
+
+Cut: TypeAlias = Callable[[memoryview, bool], list[int]]
+"""How a file that is longer than `SMALL_FILE` is cut: `cut_file`, or another way that a writer wants."""
 
 _local = threading.local()
 

@@ -20,9 +20,11 @@ from keepstone.store.context import Context
 from keepstone.store.decoding import decode
 from keepstone.store.layout import COMMITS, commit_name, listing
 
-__all__ = ["ABORTED", "Commits", "Move", "MoveRecord", "PointRecord", "Record", "giving_up"]
+__all__ = ["ABORTED", "SEALED", "Commits", "Move", "MoveRecord", "PointRecord", "Record", "giving_up"]
 
 ABORTED = b"keepstone: aborted\n"
+SEALED = "sealed-"
+"""How kinds of points begin whose content the store cannot read: a machine has sealed it (`remote/sealed.py`)."""
 
 
 class PointRecord(msgspec.Struct, frozen=True, kw_only=True, tag="point"):

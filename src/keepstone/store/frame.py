@@ -15,7 +15,18 @@ import zstandard
 from keepstone.crypto import Hashing
 from keepstone.errors import CorruptObject, UsageError
 
-__all__ = ["CODEC_RAW", "CODEC_ZSTD", "DEFAULT_LEVEL", "FRAME_LIMIT", "MAX_FRAME", "Frame", "expand", "make_frame"]
+__all__ = [
+    "CODEC_RAW",
+    "CODEC_ZSTD",
+    "DEFAULT_LEVEL",
+    "FRAME_LIMIT",
+    "MAX_FRAME",
+    "Frame",
+    "compressed",
+    "expand",
+    "made_frame",
+    "make_frame",
+]
 
 FRAME_LIMIT = 1 << 20
 """Bytes of chunks after which a frame is closed."""
@@ -47,8 +58,8 @@ class Frame:
     lengths: list[int]
 
 
-def make_frame(hashing: Hashing, level: int, data: bytes | memoryview, ids: list[bytes], lengths: list[int]) -> Frame:
-    """Compress the chunks that make up `data`."""
+def compressed(level: int, data: bytes | memoryview) -> tuple[bytes, int]:
+    """(payload, codec) of the chunks that make up `data`."""
     compressors: dict[int, zstandard.ZstdCompressor] = _local.__dict__.setdefault("compressors", {})
     compressor = compressors.get(level)
     if compressor is None:
@@ -56,10 +67,21 @@ def make_frame(hashing: Hashing, level: int, data: bytes | memoryview, ids: list
     if len(data) > MAX_FRAME:
         raise UsageError(f"{len(data)} bytes are too many for one frame; cut them into chunks of at most {MAX_FRAME}")
     payload = compressor.compress(data)
-    if len(payload) < len(data) * _SAVING:
-        return Frame(payload, CODEC_ZSTD, len(data), hashing.digest(payload), ids, lengths)
+    return (payload, CODEC_ZSTD) if len(payload) < len(data) * _SAVING else (bytes(data), CODEC_RAW)
+
+
+def make_frame(hashing: Hashing, level: int, data: bytes | memoryview, ids: list[bytes], lengths: list[int]) -> Frame:
+    """Compress the chunks that make up `data`."""
+    return made_frame(hashing, *compressed(level, data), len(data), ids, lengths)
+
+
+def made_frame(
+    hashing: Hashing, payload: bytes, codec: int, raw_length: int, ids: list[bytes], lengths: list[int]
+) -> Frame:
+    """A frame out of what was compressed already. Its ids must be those of its chunks."""
     # what is stored as it is has been hashed: its ids stand for it
-    return Frame(bytes(data), CODEC_RAW, len(data), hashing.digest(b"".join((_RAW, *ids))), ids, lengths)
+    digest = hashing.digest(payload if codec == CODEC_ZSTD else b"".join((_RAW, *ids)))
+    return Frame(payload, codec, raw_length, digest, ids, lengths)
 
 
 def _compressor(level: int) -> zstandard.ZstdCompressor:
@@ -79,11 +101,17 @@ def _compressor(level: int) -> zstandard.ZstdCompressor:
 
 
 def expand(
-    payload: bytes | bytearray | memoryview, codec: int, raw_length: int, wanted: int | None = None
+    payload: bytes | bytearray | memoryview,
+    codec: int,
+    raw_length: int,
+    wanted: int | None = None,
+    *,
+    strict: bool = False,
 ) -> bytes | bytearray | memoryview:
     """The chunks of an opened frame, or at least their first `wanted` bytes.
 
-    `CorruptObject` where they are not `raw_length` bytes, as far as was looked.
+    `CorruptObject` where they are not `raw_length` bytes, as far as was looked. `strict`: also where something else is
+    behind them, which no decoder is sure to pass over.
     """
     length = raw_length if wanted is None or codec == CODEC_RAW or wanted >= raw_length * _PART else wanted
     if codec == CODEC_RAW:
@@ -98,7 +126,7 @@ def expand(
             if length < raw_length:
                 data = decompressor.stream_reader(payload).read(length)
             else:
-                data = decompressor.decompress(payload, max_output_size=raw_length)
+                data = decompressor.decompress(payload, max_output_size=raw_length, allow_extra_data=not strict)
         except zstandard.ZstdError as error:
             raise CorruptObject(f"a frame does not decompress ({error})") from error
     else:

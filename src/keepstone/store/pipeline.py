@@ -101,8 +101,6 @@ class Pipeline:
         self._claims: dict[bytes, int | _Piece] = {}
         self._local = threading.local()
         self._failed: BaseException | None = None
-        self.new_bytes = 0
-        self.stored_bytes = 0
 
     def submit(self, read: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None]) -> None:
         """Queue a piece of work; `done(places, info)` is called later on this thread.
@@ -206,8 +204,6 @@ class Pipeline:
             for frame in piece.frames:
                 first = self._store.append(frame)
                 placed.update(zip(frame.ids, range(first, first + len(frame.ids)), strict=True))
-                self.new_bytes += frame.raw_length
-                self.stored_bytes += len(frame.payload)
             piece.frames = []
             self._claims.update(placed)
             piece.placed = placed

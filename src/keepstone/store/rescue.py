@@ -831,7 +831,10 @@ def main() -> int:
         else:
             point, restore = find(store, arguments.point), Restore(store, arguments.salvage, problem)
             kinds: dict[str, Callable[[Point, str], None]] = {"files": restore.tree, "images": restore.image}
-            kinds[point.record["kind"]](point, arguments.target)
+            kind = point.record["kind"]
+            if kind not in kinds:
+                raise Failed(f"a point of kind {kind!r}: where it is sealed, its machine's passphrase alone opens it")
+            kinds[kind](point, arguments.target)
             print(f"{restore.files} files, {restore.bytes} bytes written; {len(problems)} problems")
     except FAILURE as error:
         print(f"rescue: {error}", file=sys.stderr)

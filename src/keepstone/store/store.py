@@ -15,11 +15,19 @@ from typing import TYPE_CHECKING
 
 from keepstone.crypto import KeyProvider, Keyring, Kit, create_keyring, hashing, rewrap
 from keepstone.env import Env
-from keepstone.errors import KeepstoneError, ObjectExists, ObjectMissing, StoreExists, StoreMissing, UsageError
+from keepstone.errors import (
+    KeepstoneError,
+    ObjectExists,
+    ObjectMissing,
+    StoreExists,
+    StoreMissing,
+    UsageError,
+    WrongKey,
+)
 from keepstone.objects import ObjectStorage
 from keepstone.store.chain import Chain
 from keepstone.store.chunking import DISK_CHUNK, FILE_CHUNKS
-from keepstone.store.commits import Commits, PointRecord
+from keepstone.store.commits import SEALED, Commits, PointRecord
 from keepstone.store.context import Context
 from keepstone.store.descriptor import Descriptor, check_descriptor, decode_descriptor, encode_descriptor
 from keepstone.store.frame import DEFAULT_LEVEL
@@ -211,8 +219,13 @@ class Store:
             lock_until=lock_until,
         )
 
-    def reader(self, point: Point) -> LocalReader:
-        """Read a recovery point."""
+    def reader(self, point: Point, *, sealed: bool = False) -> LocalReader:
+        """Read a recovery point. `WrongKey` for one that its machine has sealed, unless it is wanted as it is kept."""
+        if point.record.kind.startswith(SEALED) and not sealed:
+            raise WrongKey(
+                f"recovery point {point.short} of {point.record.item} is sealed by a passphrase that this store does "
+                "not know; restore it through its vault, to a machine whose agent has that passphrase"
+            )
         return LocalReader(self.context, point.record)
 
     def reclaim(self, *, dry_run: bool = False, compact_below: float | None = None) -> Reclaimed:

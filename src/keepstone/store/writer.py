@@ -22,8 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from keepstone.crypto import Hashing
 from keepstone.errors import KeepstoneError, LeaseLost, ObjectMissing, StorageFull
 from keepstone.store.chain import Chain
+from keepstone.store.chunking import Cut, cut_file
 from keepstone.store.commits import Commits, MoveRecord, PointRecord, Record
 from keepstone.store.context import Context
 from keepstone.store.footer import DATA, METADATA
@@ -66,6 +68,10 @@ class Writer(Protocol):
     """What a workload writes through; the same whether the store is here or behind a service."""
 
     parent: PointRecord | None
+
+    @property
+    def cut(self) -> Cut:
+        """Where a file is cut into chunks."""
 
     def submit(self, read: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None]) -> None:
         """Queue a piece of data: see `Pipeline.submit`."""
@@ -262,6 +268,7 @@ class LocalWriter:
                 session.numbers.number(pack) for pack, _ in session.packs.listing() if pack not in self._avoided
             }
             self.parent_id, self.parent = self._newest(tag, kind)
+            self._new_bytes = self._stored_bytes = 0
             self._pipeline = Pipeline(context.env, self)
         except BaseException:
             session.close()
@@ -282,6 +289,10 @@ class LocalWriter:
     # ------------------------------------------------------------------ what workloads call
 
     @property
+    def cut(self) -> Cut:
+        return cut_file
+
+    @property
     def commit_id(self) -> str:
         return self._session.commit_id
 
@@ -291,14 +302,37 @@ class LocalWriter:
         return self._session.numbers
 
     @property
+    def hashing(self) -> Hashing:
+        """How its chunks are named."""
+        return self._context.hashing
+
+    @property
+    def level(self) -> int:
+        """How hard it compresses."""
+        return self._session.level
+
+    @property
+    def undisturbed(self) -> bool:
+        """Whether everything that the parent names may be named again as it stands: nothing is condemned, damaged or
+        moved."""
+        return not self._avoided and not self._session.moves
+
+    def chunk_id(self, ref: int) -> bytes:
+        """The id of a chunk or node of the parent. `ObjectMissing` where it is gone."""
+        identity = self._session.chunk_id(self._session.moves.resolve(ref))
+        if identity is None:
+            raise ObjectMissing("a chunk of the previous recovery point is gone; run `keepstone store verify`")
+        return identity
+
+    @property
     def new_bytes(self) -> int:
         """Bytes of chunks that the store did not have, before compression."""
-        return self._pipeline.new_bytes
+        return self._new_bytes
 
     @property
     def stored_bytes(self) -> int:
         """The same after compression."""
-        return self._pipeline.stored_bytes
+        return self._stored_bytes
 
     def submit(self, read: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None]) -> None:
         self._pipeline.submit(read, done)
@@ -428,7 +462,10 @@ class LocalWriter:
         return make_frame(self._context.hashing, self._session.level, data, ids, lengths)
 
     def append(self, frame: Frame) -> int:
-        return self._session.append(DATA, frame)
+        place = self._session.append(DATA, frame)
+        self._new_bytes += frame.raw_length
+        self._stored_bytes += len(frame.payload)
+        return place
 
     def known(self, ids: list[bytes], hints: list[int]) -> list[int | None]:
         refs: list[int | None] = [None] * len(ids)

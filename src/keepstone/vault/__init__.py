@@ -8,7 +8,9 @@ from keepstone.vault.health import Health, health
 from keepstone.vault.policy import BackupType, Management, Part, Policy
 from keepstone.vault.policy_document import read_policy
 from keepstone.vault.records import (
+    Agent,
     Container,
+    Credential,
     Group,
     Identity,
     Item,
@@ -26,8 +28,10 @@ from keepstone.vault.stores import Stores
 from keepstone.vault.zones import zone
 
 __all__ = [
+    "Agent",
     "BackupType",
     "Container",
+    "Credential",
     "Daily",
     "Days",
     "Duration",

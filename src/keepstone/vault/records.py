@@ -10,7 +10,9 @@ from typing import Any
 from uuid import UUID
 
 __all__ = [
+    "Agent",
     "Container",
+    "Credential",
     "Group",
     "Identity",
     "Item",
@@ -107,6 +109,36 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """Vault credentials: who has the key of the certificate may register a machine."""
+
+    thumbprint: str
+    vault: UUID
+    name: str
+    certificate: bytes
+    created: datetime
+    until: datetime
+    used: datetime | None = None
+    container: UUID | None = None
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """What a registered machine is known by."""
+
+    container: UUID
+    vault: UUID
+    key: str
+    until: datetime
+    version: str
+    system: Document
+    former: str | None = None
+    revoked: datetime | None = None
+    seen: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
     """A protected item."""
 
@@ -165,6 +197,9 @@ class Resource:
     created: datetime
     properties: Document = field(default_factory=dict)
     tags: Document = field(default_factory=dict)
+    sku: Document | None = None
+    kind: str | None = None
+    zones: list[str] | None = None
     group_key: str = ""
     key: str = ""
 
@@ -198,6 +233,7 @@ class RoleAssignment:
     scope: str
     created: datetime
     creator: str | None = None
+    description: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,29 @@ from keepstone.control.installation import Installation
 from keepstone.control.plane import Plane
 from keepstone.env import Env
 
-__all__: list[str] = []
+__all__ = ["Heard"]
+
+
+class Heard(logging.Handler):
+    """Lines of the log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines += (getattr(record, "line", None) or record.getMessage()).split("\n")
+
+    def having(self, text: str) -> list[str]:
+        return [line for line in self.lines if text in line]
+
+
+@pytest.fixture
+def heard(logging_as_before: None) -> Heard:
+    """All that is logged during the test."""
+    handler = Heard()
+    logging.getLogger().addHandler(handler)
+    return handler
 
 
 @pytest.fixture(scope="session")

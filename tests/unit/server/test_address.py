@@ -46,6 +46,15 @@ def test_a_port_is_for_one() -> None:
     listen("127.0.0.1", port).close()
 
 
+def test_a_port_that_somebody_is_about_to_leave_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = listen("127.0.0.1", 0)
+    port = first.getsockname()[1]
+    monkeypatch.setattr("time.sleep", lambda _: first.close())
+
+    with listen("127.0.0.1", port) as second:
+        assert second.getsockname()[1] == port
+
+
 def test_all_addresses_of_either_kind() -> None:
     with listen("::", 0) as listener:
         for host in ("127.0.0.1", "::1"):

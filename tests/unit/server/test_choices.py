@@ -10,8 +10,9 @@ import pytest
 
 from keepstone.control.installation import Installation
 from keepstone.env import Env
-from keepstone.errors import FormatError, StoreMissing, UsageError
+from keepstone.errors import FormatError, GuardRefused, StoreMissing, UsageError
 from keepstone.server.choices import Choices, installed
+from keepstone.server.starting import Start
 
 pytestmark = pytest.mark.service
 URL = "postgresql+psycopg://u:secret@host/db"
@@ -48,6 +49,39 @@ def test_names_are_added_and_the_database_stays(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"service\.json") as refused:
             mine.with_given(tmp_path, given, ())
         assert "secret" not in str(refused.value)
+
+
+def test_allowed_paths_take_the_place_of_others(tmp_path: Path) -> None:
+    chosen = Choices(allowed=("/srv", "/home"))
+
+    assert chosen.with_given(tmp_path, None, ()) == chosen
+    assert chosen.with_given(tmp_path, None, (), ("/var",)) == Choices(allowed=("/var",))
+
+
+def test_what_is_allowed_reaches_the_workers(installation: Installation) -> None:
+    Choices(allowed=(str(installation.root.parent / "srv"),)).save(Env(), installation.root)
+    try:
+        plane = installed(Env(), installation.root).plane()
+        plane.database.close()
+    finally:
+        (installation.root / "service.json").unlink()
+    plane.reach.check(installation.root.parent / "srv" / "web")
+    with pytest.raises(GuardRefused, match="--allow"):
+        plane.reach.check(installation.root.parent)
+
+
+def test_a_start_remembers_what_is_allowed(tmp_path: Path) -> None:
+    root = tmp_path / "service"
+    for given, known in ((["/srv"], ("/srv",)), ([], ("/srv",)), (["/var", "/home"], ("/var", "/home"))):
+        with Start.prepare(root, "127.0.0.1", 0, allowed=given) as start:
+            start.begin()
+            chosen = Choices.of(root)
+            assert chosen is not None
+            assert chosen.allowed == known
+            plane = start.installation.plane()
+            plane.database.close()
+            with pytest.raises(GuardRefused):
+                plane.reach.check(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"database": 7}', '{"databse": null}', "[]"])

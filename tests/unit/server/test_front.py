@@ -24,6 +24,7 @@ from keepstone.control.plane import Plane
 from keepstone.identity import Issuer, Principal
 from keepstone.server.front import Front
 from keepstone.server.metrics import Metrics
+from keepstone.server.processes import Kind, Processes, counts
 from keepstone.vault import Container, Item, RecoveryPoint
 
 pytestmark = pytest.mark.service
@@ -36,12 +37,29 @@ def issuer(installation: Installation, plane: Plane) -> Issuer:
     return installation.issuer(plane.place.tenant)
 
 
+def running() -> Processes:
+    """Of all this one process is here."""
+    here = os.getpid()
+    return Processes(
+        server=here, answerers=Kind(1, {"answerer-1": here}, 4), workers=Kind(3, {"worker-1": here, "worker-2": 0}, 5)
+    )
+
+
 @pytest.fixture
-def app(plane: Plane, issuer: Issuer) -> Front:
+def count(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Metrics]:
+    """Figures of a process of this name."""
+    monkeypatch.setattr("prometheus_client.values.ValueClass", None)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    counts(plane.root).mkdir(parents=True)
+    return lambda name: Metrics(plane, name, running)
+
+
+@pytest.fixture
+def app(plane: Plane, issuer: Issuer, count: Callable[[str], Metrics]) -> Front:
     """The whole application."""
-    metrics = Metrics(plane, 3, lambda: 2)
+    metrics = count("answerer-1")
     service = Service(plane, issuer, metrics.answered)
-    return Front(service, plane, issuer, metrics, wanted=3, workers=lambda: 2)
+    return Front(service, plane, issuer, metrics, running)
 
 
 @pytest.fixture
@@ -76,6 +94,8 @@ def test_a_service_that_is_well_says_so_to_everybody(ask: Ask) -> None:
         "status": "ok",
         "database": "ok",
         "stores": "ok",
+        "answerers": 1,
+        "answerers_wanted": 1,
         "workers": 2,
         "workers_wanted": 3,
         "version": __version__,
@@ -150,15 +170,20 @@ def test_requests_are_counted_by_operation_and_status(ask: Ask, plane: Plane) ->
     assert found['keepstone_request_seconds_bucket{le="+Inf",operation="resource_groups.get"}'] == 3
     assert (found["keepstone_workers_wanted"], found["keepstone_workers_alive"]) == (3, 2)
     assert found[f'keepstone_build{{version="{__version__}"}}'] == 1
-    assert found["process_resident_memory_bytes"] > 0
+    assert (found["keepstone_answerers_wanted"], found["keepstone_answerers_alive"]) == (1, 1)
+    assert (found["keepstone_answerer_restarts_total"], found["keepstone_worker_restarts_total"]) == (4, 5)
+    sizes = {name for name in found if name.startswith("process_resident_memory_bytes")}
+    assert sizes == {
+        f'process_resident_memory_bytes{{process="{name}"}}' for name in ("server", "answerer-1", "worker-1")
+    }  # of one that has just died nothing is known
+    assert all(found[name] > 0 for name in sizes)
     assert not any("_created" in name for name in found)
 
 
-def test_faults_of_stores_are_counted(plane: Plane) -> None:
-    metrics = Metrics(plane)
+def test_faults_of_stores_are_counted(count: Callable[[str], Metrics]) -> None:
+    metrics = count("answerer-1")
     for code in ("CorruptObject", "StorageFull", "StorageFull", "ObjectMissing", "ResourceNotFound", ""):
         metrics.answered("x", 500, 0.1, code)
-    metrics.restarted()
 
     text = metrics.text().decode()
 
@@ -167,7 +192,23 @@ def test_faults_of_stores_are_counted(plane: Plane) -> None:
         "StorageFull": "2.0",
         "ObjectMissing": "1.0",
     }
-    assert "\nkeepstone_worker_restarts_total 1.0\n" in text
+
+
+def test_what_one_process_has_counted_others_tell_and_the_next_one_goes_on(
+    count: Callable[[str], Metrics], plane: Plane
+) -> None:
+    for name, times in (("answerer-1", 2), ("answerer-2", 3), ("answerer-1", 4)):
+        metrics = count(name)
+        for _ in range(times):
+            metrics.answered("x", 200, 0.007, "")
+
+    text = count("answerer-3").text().decode()
+
+    assert 'keepstone_requests_total{operation="x",status="200"} 9.0\n' in text
+    assert 'keepstone_request_seconds_bucket{le="0.005",operation="x"} 0.0\n' in text
+    assert 'keepstone_request_seconds_bucket{le="0.01",operation="x"} 9.0\n' in text
+    assert 'keepstone_request_seconds_count{operation="x"} 9.0\n' in text
+    assert len(list(counts(plane.root).iterdir())) == 4
 
 
 def test_what_the_database_tells(ask: Ask, plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,12 +70,12 @@ def test_what_workers_write_is_passed_on(capsys: Said) -> None:
     logs.to_stderr("server", "error")
     line = '{"time":"…","level":"debug","process":"worker-1","message":"as it is: password=x"}'
 
-    logs.relay(line, "worker-1")
-    logs.relay("Fatal Python error: Segmentation fault", "worker-1")
-    logs.relay('"no object"', "worker-1")
+    logs.relay([line, line], "worker-1")
+    logs.relay(["Fatal Python error: Segmentation fault", '"no object"', line], "worker-1")
+    logs.relay([], "worker-1")
 
-    first, *others = capsys.readouterr().err.splitlines()
-    assert first == line
+    first, second, *others, last = capsys.readouterr().err.splitlines()
+    assert first == second == last == line
     assert [json.loads(other)["message"] for other in others] == [
         "worker-1: Fatal Python error: Segmentation fault",
         'worker-1: "no object"',

@@ -134,16 +134,18 @@ def test_a_handler_that_does_not_ask_is_left_behind(plane: Plane) -> None:
     assert row(plane, job)["status"] == "Queued"  # what it did after that does not count
 
 
-def test_a_job_that_was_claimed_in_the_moment_of_the_stop_does_not_begin(plane: Plane) -> None:
+def test_a_job_that_was_claimed_in_the_moment_of_the_stop_does_not_begin(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = Shift(plane.queue, {"X": lambda context: pytest.fail("it began")}, plane.env, "w", logs.Lines("w"))
     job = ask(plane, "X")
     waiting = plane.queue.waiting
 
-    def stop_then_look(operations: Any) -> bool:
+    def stop_then_look(*given: Any) -> bool:
         made.stop(grace=0, unwind=0)
-        return waiting(operations)
+        return waiting(*given)
 
-    plane.queue.waiting = stop_then_look  # type: ignore[method-assign]
+    monkeypatch.setattr(plane.queue, "waiting", stop_then_look)
     made.run()
 
     assert (row(plane, job)["status"], row(plane, job)["attempt"]) == ("Queued", 0)

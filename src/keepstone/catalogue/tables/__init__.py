@@ -9,20 +9,25 @@ from __future__ import annotations
 
 from keepstone.catalogue.tables.alerts import alerts, notices, targets
 from keepstone.catalogue.tables.base import metadata
-from keepstone.catalogue.tables.people import assignments, principals
-from keepstone.catalogue.tables.protection import containers, footprints, items, points, policies
+from keepstone.catalogue.tables.machines import agents, credentials
+from keepstone.catalogue.tables.people import assignments, attempts, principals
+from keepstone.catalogue.tables.protection import containers, footprints, items, judgements, points, policies
 from keepstone.catalogue.tables.resources import facts, groups, locks, outbox, resources, vaults
 from keepstone.catalogue.tables.work import jobs, operations, schedules
 
 __all__ = [
+    "agents",
     "alerts",
     "assignments",
+    "attempts",
     "containers",
+    "credentials",
     "facts",
     "footprints",
     "groups",
     "items",
     "jobs",
+    "judgements",
     "locks",
     "metadata",
     "notices",

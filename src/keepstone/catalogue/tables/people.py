@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from keepstone.catalogue.columns import Moment
 from keepstone.catalogue.tables.base import metadata
 
-__all__ = ["assignments", "principals"]
+__all__ = ["assignments", "attempts", "principals"]
 
 principals = sa.Table(
     "principals",
@@ -42,4 +42,18 @@ assignments = sa.Table(
     sa.Column("created", Moment, nullable=False),
     # Who made it; empty for those of the first start.
     sa.Column("creator", sa.String(36)),
+    # What for, in its maker's words; NULL where he said nothing.
+    sa.Column("description", sa.String(1024)),
+)
+
+attempts = sa.Table(
+    "attempts",
+    metadata,
+    # Logins that failed, or have not come to their end. SHA-256 of what somebody logged in with, folded: it may be
+    # anything, also the name of nobody.
+    sa.Column("login", sa.LargeBinary, primary_key=True),
+    # How many in a row, and the moment of the last one.
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("last", Moment, nullable=False),
+    sa.Index(None, "last"),
 )

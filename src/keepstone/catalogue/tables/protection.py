@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from keepstone.catalogue.columns import Moment
 from keepstone.catalogue.tables.base import metadata
 
-__all__ = ["containers", "footprints", "items", "points", "policies"]
+__all__ = ["containers", "footprints", "items", "judgements", "points", "policies"]
 
 
 def _vault() -> sa.Column[object]:
@@ -110,6 +110,19 @@ points = sa.Table(
     sa.Column("stored", sa.BigInteger, nullable=False),
     sa.Column("warnings", sa.Integer, nullable=False, default=0),
     sa.Index(None, "item", "made"),
+    # What the points of a vault take together, out of the index alone.
+    sa.Index("ix_points_sizes", "vault", "deleted", "logical", "fresh", "stored"),
+)
+
+judgements = sa.Table(
+    "judgements",
+    metadata,
+    # When retention looks at the points of an item again. No row: it has never done so.
+    sa.Column("item", sa.Uuid, sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True),
+    # Rises whenever something changes that the verdicts depend on: what was judged before does not count then.
+    sa.Column("version", sa.Integer, nullable=False),
+    # From when on it is worth while. NULL: at once.
+    sa.Column("due", Moment),
 )
 
 footprints = sa.Table(

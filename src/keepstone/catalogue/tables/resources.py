@@ -82,6 +82,10 @@ resources = sa.Table(
     sa.Column("location", sa.String(64), nullable=False),
     sa.Column("tags", sa.JSON, nullable=False),
     sa.Column("properties", sa.JSON, nullable=False),
+    # What else its makers say beside the properties; NULL where they do not.
+    sa.Column("sku", sa.JSON(none_as_null=True)),
+    sa.Column("kind", sa.String(255)),
+    sa.Column("zones", sa.JSON(none_as_null=True)),
     sa.Column("created", Moment, nullable=False),
     sa.Index(None, "subscription", "group_key"),
 )

@@ -13,6 +13,8 @@ __all__ = ["jobs", "operations", "schedules"]
 # Of a hundred jobs more than ninety are backups that went well.
 _UNUSUAL = sa.text("status <> 'Completed'")
 _NO_BACKUP = sa.text("operation <> 'Backup'")
+# Of a million jobs a few thousand are not over.
+_OPEN = sa.text("ended IS NULL")
 
 jobs = sa.Table(
     "jobs",
@@ -22,6 +24,8 @@ jobs = sa.Table(
     # The vault that it belongs to, and within it the item; no item for work on the whole vault.
     sa.Column("vault", sa.Uuid, nullable=False),
     sa.Column("item", sa.Uuid),
+    # The machine (`containers.id`) whose agent is to do it, and nobody else. NULL: a worker of the server.
+    sa.Column("machine", sa.Uuid),
     # What is done, and what with: Azure's operation, and what the handler of this operation takes.
     sa.Column("operation", sa.String(64), nullable=False),
     sa.Column("arguments", sa.JSON, nullable=False),
@@ -52,6 +56,17 @@ jobs = sa.Table(
     # The correlation id of the request that asked for it; empty for what a schedule asked for.
     sa.Column("activity", sa.String(64)),
     sa.Index(None, "status", "due"),  # what could run
+    # The same of one machine, and which machines have something, asked again and again.
+    sa.Index(
+        "ix_jobs_open",
+        "machine",
+        "status",
+        "due",
+        "lease_until",
+        "ended",  # NULL in all of them, but SQLite looks
+        sqlite_where=_OPEN,
+        postgresql_where=_OPEN,
+    ),
     # A vault's jobs, newest first, page by page: all; those of one kind; and what is rare, with whatever else is asked
     # of it. `control/jobs.py` says which of them it means.
     sa.Index(None, "vault", "created"),

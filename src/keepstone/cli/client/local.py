@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keepstone.cli.client.tokens import Token
 
-__all__ = ["LOGIN", "local_token"]
+if TYPE_CHECKING:
+    from keepstone.control.installation import Installation
+
+__all__ = ["LOGIN", "local_token", "reset"]
 
 LOGIN = "local"
 
@@ -25,21 +29,12 @@ def local_token(root: Path, url: str) -> Token:
 
     from keepstone.catalogue import first, principals
     from keepstone.control import people
-    from keepstone.env import Env
-    from keepstone.errors import AccessDenied, AlreadyExists
+    from keepstone.errors import AlreadyExists
     from keepstone.identity import Principal
     from keepstone.identity.tokens import LIFETIME
-    from keepstone.server.choices import installed
     from keepstone.vault import Identity
 
-    try:
-        installation = installed(Env(), root)
-        (root / "issuer.key").open("rb").close()
-    except PermissionError as error:
-        raise AccessDenied(
-            f"only who may read {error.filename} is the service's administrator without a password; log in with "
-            "`keepstone login`"
-        ) from error
+    installation = _installation(root)
     plane = installation.plane()
     try:
         with plane.look() as connection:
@@ -58,3 +53,33 @@ def local_token(root: Path, url: str) -> Token:
     finally:
         plane.database.close()
     return Token(url=url, who=LOGIN, value=value, end=end)
+
+
+def reset(root: Path, name: str) -> str:
+    """Another password for a user of the service in `root`, which does not have to run. `NotFound`; `AccessDenied` for
+    who may not read its key."""
+    from keepstone.control import users
+
+    plane = _installation(root).plane()
+    try:
+        made = users.set_password(plane, name)
+    finally:
+        plane.database.close()
+    assert made is not None
+    return made
+
+
+def _installation(root: Path) -> Installation:
+    from keepstone.env import Env
+    from keepstone.errors import AccessDenied
+    from keepstone.server.choices import installed
+
+    try:
+        installation = installed(Env(), root)
+        (root / "issuer.key").open("rb").close()
+    except PermissionError as error:
+        raise AccessDenied(
+            f"only who may read {error.filename} is the service's administrator without a password; log in with "
+            "`keepstone login`"
+        ) from error
+    return installation

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from keepstone.cli.client.session import Session
 
-__all__ = ["MACHINE", "files_name", "machine_name"]
+__all__ = ["MACHINE", "files_name", "machine_name", "source_path"]
 
 MACHINE = "Windows"
 """containerType of a machine, whatever its system: Azure knows no other."""
@@ -38,7 +38,23 @@ def machine_name(session: Session, vault: str, given: str | None) -> str:
     raise UsageError("which machine? give the host name of the service's by --container-name")
 
 
+def source_path(session: Session, machine: str | None, text: str) -> str:
+    """A path of a machine (the name of its container, or its own; None: the service's) as it has to be told."""
+    import socket
+
+    own = socket.gethostname().casefold()
+    is_own = machine is None or machine.rpartition(";")[2].casefold() == own
+    return session.path(text) if is_own else text
+
+
 def files_name(path: str) -> str:
-    """The name of the item of a folder or a file."""
-    digest = blake2b(os.fsencode(os.path.normpath(path)), digest_size=12)
+    """The name of the item of a folder, a file or a disk. One of Windows begins with a drive or a share."""
+    import ntpath
+
+    drive, rest = ntpath.splitdrive(path)
+    if path.startswith("/") or not drive:
+        path = os.path.normpath(path)
+    else:
+        path = ntpath.normpath(drive.upper() + rest if drive[1:] == ":" else path)
+    digest = blake2b(os.fsencode(path), digest_size=12)
     return f"FileFolder;{digest.hexdigest()}"

@@ -30,20 +30,34 @@ class Place:
     def find(cls, data: Path | None, endpoint: str | None, ca: Path | None) -> Place:
         """By what the command line and the environment say. `UsageError`; `StoreMissing` where no service is,
         `AccessDenied` where it is somebody else's, and `UNREACHABLE` where it does not run."""
+        endpoint, root = cls._meant(data, endpoint)
+        if root is not None:
+            if ca is not None:
+                raise UsageError("--ca goes with --endpoint; a service of this machine has its own in the data folder")
+            return cls._here(root)
+        given = os.environ.get("KEEPSTONE_CA")
+        if ca is None and given:
+            ca = Path(given)
+        return cls(url=_address(endpoint), ca=ca)
+
+    @classmethod
+    def folder(cls, data: Path | None, endpoint: str | None) -> Path | None:
+        """The data folder of the service that is meant, whether it runs or not; None for one that is only known by its
+        address."""
+        return cls._meant(data, endpoint)[1]
+
+    @staticmethod
+    def _meant(data: Path | None, endpoint: str | None) -> tuple[str, Path | None]:
+        """An address, or a folder."""
         from keepstone.settings import Settings
 
         if data is not None and endpoint is not None:
             raise UsageError("--data and --endpoint both say which service; give one of them")
         if endpoint is None and data is None:
             endpoint = os.environ.get("KEEPSTONE_ENDPOINT") or None
-        if endpoint is None:
-            if ca is not None:
-                raise UsageError("--ca goes with --endpoint; a service of this machine has its own in the data folder")
-            return cls._here(Settings.load().service if data is None else data.absolute())
-        given = os.environ.get("KEEPSTONE_CA")
-        if ca is None and given:
-            ca = Path(given)
-        return cls(url=_address(endpoint), ca=ca)
+        if endpoint is not None:
+            return endpoint, None
+        return "", Settings.load().service if data is None else data.absolute()
 
     @classmethod
     def _here(cls, root: Path) -> Place:

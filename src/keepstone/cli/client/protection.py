@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keepstone.cli.client.machine import files_name, machine_name
+from keepstone.cli.client.machine import files_name, machine_name, source_path
 from keepstone.cli.client.output import at
 from keepstone.cli.client.session import container_option, item_command, vault_command, yes_option
 
@@ -28,7 +28,8 @@ def protection() -> None:
 
 
 @vault_command(name="enable")
-@click.option("--path", required=True, metavar="PATH", help="A folder or a file of the service's machine.")
+@click.option("--path", required=True, metavar="PATH", help="A folder or a file of the machine.")
+@click.option("--disk", is_flag=True, help="PATH is a disk image or a block device, to be taken as a disk.")
 @click.option("--policy-name", "-p", "policy", default="FilesPolicy", show_default=True, metavar="NAME",
               help="The policy.")  # fmt: skip
 @container_option
@@ -40,6 +41,7 @@ def enable(
     session: Session,
     vault: str,
     path: str,
+    disk: bool,
     policy: str,
     container: str | None,
     exclude: tuple[str, ...],
@@ -47,11 +49,11 @@ def enable(
     exclude_caches: bool,
     one_file_system: bool,
 ) -> int:
-    """Protect a folder or a file; for one that is protected, change its policy and what is left out."""
+    """Protect a folder, a file or a disk; for one that is protected, change its policy and what is left out."""
     from keepstone.cli.client.finding import item_path, policy_id
     from keepstone.cli.client.waiting import ended
 
-    path = session.path(path)
+    path = source_path(session, container, path)
     held = machine_name(session, vault, container)
     address = item_path(vault, held, files_name(path))
     properties = {
@@ -62,7 +64,7 @@ def enable(
         "include": list(include),
         "excludeCaches": exclude_caches,
         "oneFileSystem": one_file_system,
-    }
+    } | ({"sourceType": "DiskImage"} if disk else {})
     code = ended(session, vault, session.arm.ask("PUT", address, {"properties": properties}), wait=True)
     session.tell(f"`keepstone protection backup-now -i {path}` makes its first point; its policy makes the others")
     return code

@@ -18,8 +18,9 @@ __all__ = ["restore"]
 Document = dict[str, Any]
 _POINT = click.argument("point")
 _TARGET = click.option(
-    "--target", metavar="PATH", help="Where to, on the service's machine: a folder for files, a new file for a disk."
+    "--target", metavar="PATH", help="Where to, on the item's machine: a folder for files, a new file for a disk."
 )
+_MACHINE = click.option("--target-container", "machine", metavar="NAME", help="Another machine to restore on.")
 _IN_PLACE = click.option("--in-place", is_flag=True, help="Over the source: only what differs is written.")
 _NO_WAIT = click.option("--no-wait", is_flag=True, help="Do not wait for the end of the job.")
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Only say what would be restored, and where to.")
@@ -30,6 +31,7 @@ _COLUMNS = (
     Column("made", "made", moment),
     Column("bytes at most", "bytes", octets),
     Column("to", "target"),
+    Column("on", "machine"),
     Column("what is there", "conflict"),
     Column("only", "paths"),
 )
@@ -44,6 +46,7 @@ def restore() -> None:
 @_POINT
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @_TARGET
+@_MACHINE
 @_IN_PLACE
 @click.option(
     "--conflict", type=click.Choice(("overwrite", "skip", "keep-both")),
@@ -60,6 +63,7 @@ def files(
     point: str,
     paths: tuple[str, ...],
     target: str | None,
+    machine: str | None,
     in_place: bool,
     conflict: str | None,
     delete: bool,
@@ -72,7 +76,7 @@ def files(
 
     if delete and not in_place and conflict is None:
         raise UsageError("--delete removes from what is there; give --in-place, or --conflict with --target")
-    wanted = _wanted(session, "FilesRestoreRequest", target, in_place)
+    wanted = _wanted(session, "FilesRestoreRequest", vault, item, target, machine, in_place)
     source = str(at(item, "properties.sourcePath") or "").rstrip("/") + "/"
     within = [path[len(source) :] if path.startswith(source) else path for path in paths]
     wanted |= {"paths": within, "conflict": conflict, "delete": delete}
@@ -83,6 +87,7 @@ def files(
 @item_command(name="disk")
 @_POINT
 @_TARGET
+@_MACHINE
 @_IN_PLACE
 @yes_option
 @_DRY_RUN
@@ -93,26 +98,38 @@ def disk(
     item: Document,
     point: str,
     target: str | None,
+    machine: str | None,
     in_place: bool,
     yes: bool,
     dry_run: bool,
     no_wait: bool,
 ) -> int | None:
-    """Restore the disk of a virtual machine: to a new file, or over its own, which nobody may use meanwhile."""
-    wanted = _wanted(session, "ImageRestoreRequest", target, in_place)
+    """Restore a disk: to a new file, or over its own, which nobody may use meanwhile."""
+    wanted = _wanted(session, "ImageRestoreRequest", vault, item, target, machine, in_place)
     question = "Overwrite the disk that is there?" if in_place else ""
     return _restore(session, vault, item, point, wanted, question, yes=yes, dry_run=dry_run, no_wait=no_wait)
 
 
-def _wanted(session: Session, kind: str, target: str | None, in_place: bool) -> Document:
+def _wanted(
+    session: Session, kind: str, vault: str, item: Document, target: str | None, machine: str | None, in_place: bool
+) -> Document:
     """What of a request every kind of restore has. `UsageError`."""
+    from keepstone.cli.client.finding import find_container
+    from keepstone.cli.client.machine import source_path
     from keepstone.errors import UsageError
 
     if in_place == (target is not None):
         raise UsageError("where to? give either --target or --in-place")
     if target is None:
+        if machine is not None:
+            raise UsageError("another machine has no place of its own for it; give --target with --target-container")
         return {"objectType": kind, "recoveryType": "OriginalLocation"}
-    return {"objectType": kind, "recoveryType": "AlternateLocation", "targetPath": session.path(target)}
+    there = at(item, "properties.computerName")  # a virtual machine is restored by the service's own
+    wanted: Document = {"objectType": kind, "recoveryType": "AlternateLocation"}
+    if machine is not None:
+        found = find_container(session, vault, machine)
+        there, wanted["targetInfo"] = at(found, "properties.friendlyName"), {"containerId": found["id"]}
+    return wanted | {"targetPath": source_path(session, there, target)}
 
 
 def _restore(
@@ -141,6 +158,7 @@ def _restore(
             "made": at(point, "properties.recoveryPointTime"),
             "bytes": at(point, "properties.keepstone.logicalBytes"),
             "target": wanted.get("targetPath") or f"in place, {at(item, 'properties.friendlyName')}",
+            "machine": (at(wanted, "targetInfo.containerId") or "").rpartition(";")[2] or None,
             "conflict": _fate(wanted),
             "paths": wanted.get("paths") or None,
         }

@@ -44,6 +44,13 @@ class Session:
 
         return Place.find(*self._given)
 
+    @property
+    def folder(self) -> Path | None:
+        """Its data folder, whether it runs or not; None where it is only known by its address."""
+        from keepstone.cli.client.place import Place
+
+        return Place.folder(*self._given[:2])
+
     @cached_property
     def credentials(self) -> Credentials:
         """Whom this user speaks for there."""

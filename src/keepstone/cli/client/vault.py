@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from keepstone.cli.client.enrolment import credentials
 from keepstone.cli.client.output import Column
 from keepstone.cli.client.session import client_command, yes_option
 from keepstone.cli.client.tags import tags_of, tags_option
@@ -274,7 +275,7 @@ def _spelled(state: str) -> str:
     return {"Enable": "Enabled", "Disable": "Disabled"}.get(state, state)
 
 
-for _command in (create, list_vaults, show, usage, update, delete, rebuild):
+for _command in (create, list_vaults, show, usage, update, delete, rebuild, credentials):
     vault.add_command(_command)
 for _command in (show_properties, set_properties):
     backup_properties.add_command(_command)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,20 @@ _LEVELS = ("debug", "info", "warning", "error")
     help="PostgreSQL in place of a file, chosen at the first start [also: KEEPSTONE_DATABASE].",
 )
 @click.option(
+    "--allow",
+    "allowed",
+    multiple=True,
+    metavar="PATH",
+    help="Let its own workers back up from PATH and restore to it, and to nothing else; again for more. Later starts "
+    "remember it; / takes it back.",
+)
+@click.option(
+    "--answerers",
+    type=click.IntRange(1, 64),
+    metavar="NUMBER",
+    help="How many processes answer [default: one for each core, and two at most].",
+)
+@click.option(
     "--workers",
     type=click.IntRange(0, 64),
     default=1,
@@ -74,6 +89,8 @@ def up(
     names: tuple[str, ...],
     location: str | None,
     database: str | None,
+    allowed: tuple[str, ...],
+    answerers: int | None,
     workers: int,
     detach: bool,
     log_level: str,
@@ -85,22 +102,29 @@ def up(
     `keepstone down` stops the service.
     """
     from keepstone.cli.process import tune
+    from keepstone.server import logs
     from keepstone.server.starting import Start
 
-    tune()
-    with Start.prepare(root, host, port, database=database, names=names) as start:
+    paths = [os.path.abspath(path) for path in allowed]
+    with Start.prepare(root, host, port, database=database, names=names, allowed=paths) as start:
         welcome = start.begin(location)
+        tune()  # not before: the heap would keep what the hash of a password takes
         result = _result(root, start, welcome)
         console.detail = result  # what only the first start can tell is told, whatever comes
         if welcome is not None and not console.json:
             for line in _greeting(welcome):
                 console.line(line)
         lines = [f"Keepstone answers at {start.address.url}; its authority is {start.installation.ca}"]
+
+        def run(ready: Callable[[], None]) -> None:
+            start.run(answerers=answerers, workers=workers, level=log_level, ready=ready)
+
         if detach:
-            result["pid"] = _detached(start, root, workers, log_level)
+            result["pid"] = _detached(start, root, run, log_level)
             console.result(result, [*lines, f"It runs as process {result['pid']}, and logs to {root / 'log'}"])
         else:
-            _attached(start, workers, log_level, lambda: console.result(result, lines))
+            logs.to_stderr("server", log_level)
+            run(lambda: console.result(result, lines))
 
 
 def _result(root: Path, start: Start, welcome: Welcome | None) -> dict[str, Any]:
@@ -135,24 +159,17 @@ def _greeting(welcome: Welcome) -> list[str]:
     ]
 
 
-def _attached(start: Start, workers: int, level: str, ready: Callable[[], None]) -> None:
-    from keepstone.server import logs
-
-    logs.to_stderr("server", level)
-    start.run(workers=workers, level=level, ready=ready)
-
-
-def _detached(start: Start, root: Path, workers: int, level: str) -> int:
-    """The process in the background, which answers."""
+def _detached(start: Start, root: Path, run: Callable[[Callable[[], None]], None], level: str) -> int:
+    """The process in the background."""
     from keepstone.server import background, logs
 
     folder = root / "log"
 
-    def run() -> None:
+    def begin(ready: Callable[[], None]) -> None:
         logs.to_file(folder, "server", level)
-        start.run(workers=workers, level=level)
+        run(ready)
 
-    begun = background.fork(folder, run)
+    begun = background.fork(folder, begin)
     start.close()  # in this process
     try:
         begun.wait(start.address.probe, start.installation.ca)

@@ -4,31 +4,19 @@
 from __future__ import annotations
 
 import os
-import stat
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from keepstone.cli.console import Console
 from keepstone.cli.opening import Opening, store_command
-from keepstone.cli.render import escaped, safe, text, when
+from keepstone.cli.render import safe, text, when
+from keepstone.cli.store.entries import facts, line
 
 if TYPE_CHECKING:
     from keepstone.errors import KeepstoneError
-    from keepstone.store import Point
-    from keepstone.workloads.files import Entry
 
 __all__ = ["find"]
-
-_KINDS = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "directory",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFCHR: "character device",
-    stat.S_IFBLK: "block device",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-}
 
 
 @store_command(name="find")
@@ -67,31 +55,13 @@ def find(console: Console, opening: Opening, patterns: tuple[str, ...], item: st
                     if not console.json and not shown:
                         click.echo(f"{point.short}  {when(point.record.finished)}  {safe(point.record.item)}")
                     shown = True
-                    found.append(_facts(point, path, entry))
+                    found.append({"point": point.id, "item": point.record.item, **facts(path, entry)})
                     if not console.json:
-                        click.echo(f"  {_line(found[-1])}")
+                        click.echo(f"  {line(found[-1])}")
         except (CorruptObject, ObjectMissing) as error:
             console.warn(f"recovery point {point.short} cannot be searched to its end: {error}")
     console.result({"found": found}, [] if found else ["nothing found"])
     return console.ending() or (0 if found else _NOT_FOUND)
-
-
-def _facts(point: Point, path: bytes, entry: Entry) -> dict[str, Any]:
-    return {
-        "point": point.id,
-        "item": point.record.item,
-        "path": escaped(path),
-        "kind": _KINDS.get(stat.S_IFMT(entry.mode), "other"),
-        "mode": stat.filemode(entry.mode),
-        "uid": entry.uid,
-        "gid": entry.gid,
-        "size": entry.size,
-        "modified": when(entry.mtime),
-    }
-
-
-def _line(facts: dict[str, Any]) -> str:
-    return f"{facts['mode']}  {facts['size']:>14,}  {facts['modified']}  {facts['path']}"
 
 
 _NOT_FOUND = 3

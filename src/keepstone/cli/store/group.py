@@ -20,6 +20,8 @@ _HERE = "keepstone.cli.store"
         "list": (f"{_HERE}.listing:list_points", "List the recovery points."),
         "show": (f"{_HERE}.listing:show", "Show what is known of a recovery point."),
         "restore": (f"{_HERE}.restore:restore", "Restore a recovery point, or what is chosen of it."),
+        "ls": (f"{_HERE}.ls:ls", "List a directory of a recovery point."),
+        "mount": (f"{_HERE}.mount:mount", "Look into a recovery point with any program, without restoring it."),
         "find": (f"{_HERE}.find:find", "Find files in all recovery points."),
         "diff": (f"{_HERE}.diff:diff", "Show where two recovery points differ."),
         "verify": (f"{_HERE}.verify:verify", "Check that everything is there, and with --deep every byte."),

@@ -16,12 +16,13 @@ import click
 from keepstone.cli.console import Console
 from keepstone.cli.opening import Opening, store_command
 from keepstone.cli.progress import Meter, metered
-from keepstone.cli.render import duration, lines_of, plain, safe, size, text, unescaped
+from keepstone.cli.render import duration, lines_of, plain, safe, size, text
+from keepstone.cli.store.entries import paths as meant
 from keepstone.cli.store.points import FILES
 
 if TYPE_CHECKING:
     from keepstone.env import Env
-    from keepstone.store import LocalReader, Point, PointRecord
+    from keepstone.store import LocalReader, Point
 
 __all__ = ["restore"]
 
@@ -126,8 +127,8 @@ def _chosen(reader: LocalReader, paths: tuple[str, ...]) -> list[bytes]:
 
     chosen = []
     for path in paths:
-        shown, given = _within(reader.point, unescaped(path)), _within(reader.point, os.fsencode(path))
-        if shown != given:
+        *likelier, given = meant(reader.point, path)
+        for shown in likelier:
             try:
                 next(walk(reader, [shown]), None)
                 given = shown
@@ -135,12 +136,6 @@ def _chosen(reader: LocalReader, paths: tuple[str, ...]) -> list[bytes]:
                 pass
         chosen.append(given)
     return chosen
-
-
-def _within(record: PointRecord, given: bytes) -> bytes:
-    """A path beneath the source; one that begins with the source's own is taken as well."""
-    source = record.source.rstrip(b"/") + b"/"
-    return given[len(source) :] if (given + b"/").startswith(source) else given
 
 
 def _holds_something(target: Path) -> bool:

@@ -9,59 +9,51 @@ by its ids, and is not stored again.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from keepstone.catalogue import first, insert, items, points
+from keepstone.catalogue import first, items, points
+from keepstone.control import clientkeys, retention
 from keepstone.control import points as made
-from keepstone.control import retention
 from keepstone.control.plane import Plane
 from keepstone.control.sources import FILES
 from keepstone.control.work.loading import Subject, ending, subject
 from keepstone.control.work.reporter import Reporter
-from keepstone.errors import GuardRefused, KeepstoneError
+from keepstone.errors import KeepstoneError
 from keepstone.jobs import Context, Status
 from keepstone.store import PointRecord, Store
 from keepstone.vault import RecoveryPoint
 from keepstone.workloads.files import Selection, backup_files, pattern_of
 
-__all__ = ["backup"]
+__all__ = ["backup", "failed", "own_date", "remember"]
 
 
 def backup(plane: Plane, context: Context) -> None:
     """The handler. Its arguments: `part`, a type of backup; `until`, when the point's own time is over."""
     about = subject(plane, context)
     try:
-        _check(plane, about)
+        plane.reach.check(about.item.source["path"])
+        clientkeys.check_open(about.item)
         store = plane.stores.open(about.vault.id)
         found = made.commit_of_job(store, context.claim.id) if context.claim.attempt > 1 else None
         reporter = Reporter(context)
         commit, record = found or _make(plane, context, about, store, reporter)
     except KeepstoneError:
-        _failed(plane, about)
+        failed(plane, about)
         raise
-    _remember(plane, context, about, commit, record, reporter)
-    retention.apply(plane, about.vault, about.item.id)
-
-
-def _check(plane: Plane, about: Subject) -> None:
-    """`GuardRefused` where the source would take in the vaults' keys."""
-    source, root = Path(about.item.source["path"]).resolve(), plane.root.resolve()
-    if source.is_relative_to(root):
-        raise GuardRefused(f"{source} is in the service's own folder, with the keys of all vaults; it is not backed up")
+    remember(plane, context, about, commit, record, reporter.warnings, count=reporter.count)
 
 
 def _make(plane: Plane, context: Context, about: Subject, store: Store, reporter: Reporter) -> tuple[str, PointRecord]:
     env, source = plane.env, about.item.source
     is_files = about.item.workload == FILES
     name = made.store_name(about.container.friendly, about.item)
-    given = context.claim.arguments.get("until")
-    own = datetime.fromisoformat(given) if given else None
-    tags = made.tags(about.item.id, context.claim.id, context.claim.arguments.get("part", "Full"), own)
+    arguments = context.claim.arguments
+    tags = made.tags(about.item.id, context.claim.id, arguments.get("part", "Full"), own_date(arguments))
     with store.writer(name, "files" if is_files else "images", tags=tags) as writer:
         if is_files:
             report = backup_files(env, writer, os.fsencode(source["path"]), _selection(plane, source), reporter)
@@ -78,6 +70,12 @@ def _make(plane: Plane, context: Context, about: Subject, store: Store, reporter
     return commit, record
 
 
+def own_date(arguments: Mapping[str, Any]) -> datetime | None:
+    """When the point's own time is over, where its job says so."""
+    given = arguments.get("until")
+    return datetime.fromisoformat(given) if given else None
+
+
 def _selection(plane: Plane, source: Mapping[str, Any]) -> Selection:
     """What of the tree is taken; never the service's own folder, which has the keys."""
     exclude = [*source.get("exclude", ())]
@@ -92,26 +90,35 @@ def _selection(plane: Plane, source: Mapping[str, Any]) -> Selection:
     )
 
 
-def _remember(
-    plane: Plane, context: Context, about: Subject, commit: str, record: PointRecord, reporter: Reporter
+def remember(
+    plane: Plane,
+    context: Context,
+    about: Subject,
+    commit: str,
+    record: PointRecord,
+    warnings: Sequence[str],
+    *,
+    count: int = 0,
 ) -> None:
-    """The point and the end of the job, as one fact."""
+    """The point and the end of its job, as one fact; then what its policy says of older points."""
     point = made.of_record(about.item, commit, record)
-    warned = record.warnings or reporter.count
-    context.result({"files": record.files, "warnings": reporter.warnings, "fresh": record.added, "point": point.name})
+    warned = record.warnings or count
+    context.result({"files": record.files, "warnings": [*warnings], "fresh": record.added, "point": point.name})
     with ending(plane, context, Status.WARNED if warned else Status.COMPLETED) as change:
         connection = change.connection
         mine = points.c.item == point.item, points.c.name == point.name
         if first(connection, RecoveryPoint, *mine) is None:
-            insert(connection, point)
+            made.add(connection, point)
         newest = sa.case(
             (items.c.newest > point.made, items.c.newest), else_=sa.literal(point.made, items.c.newest.type)
         )
         values = {"backed_up": change.now, "outcome": "Completed", "newest": newest}
         connection.execute(items.update().where(items.c.id == point.item).values(**values))
+    retention.apply(plane, about.vault, about.item.id)
 
 
-def _failed(plane: Plane, about: Subject) -> None:
+def failed(plane: Plane, about: Subject) -> None:
+    """The newest run of a backup has failed."""
     with plane.database.change() as connection:
         values = {"backed_up": plane.env.utc(), "outcome": "Failed"}
         connection.execute(items.update().where(items.c.id == about.item.id).values(**values))

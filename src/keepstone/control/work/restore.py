@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from keepstone.control import points
 from keepstone.control.plane import Plane
 from keepstone.control.work.loading import ending, subject
 from keepstone.control.work.reporter import Reporter
-from keepstone.errors import GuardRefused, NotFound, TargetExists
+from keepstone.errors import GuardRefused, NotFound
 from keepstone.jobs import Context, Status
-from keepstone.store import LocalReader
-from keepstone.workloads.files import Conflict, RestoreOptions, folder_of, restore_files
+from keepstone.store import Reader
+from keepstone.workloads.files.tree import select
+from keepstone.workloads.restoring import restore_point
 
 __all__ = ["RESTORE", "restore"]
 
@@ -32,50 +33,39 @@ def restore(plane: Plane, context: Context) -> None:
         commit = points.find(connection, about.item, wanted["point"]).commit_id
     reader = store.reader(store.points.find(commit))
     reporter = Reporter(context)
-    if reader.point.kind == "files":
-        target = Path(wanted["target"]) if wanted["target"] else folder_of(reader)
-        _check(plane, target)
-        lost = _files(plane, reader, target, wanted, reporter)
-    else:
-        target = Path(wanted["target"] or about.item.source["path"])
-        _check(plane, target)
-        lost = _image(plane, reader, target, reporter, overwrite=not wanted["target"])
+
+    def allowed(target: Path) -> Path:
+        plane.reach.check(target)
+        if reader.point.kind == "files":
+            _spare(plane, reader, target, wanted)
+        return target
+
+    origin = Path(about.item.source["path"])
+    target, lost = restore_point(plane.env, reader, wanted, allowed, reporter, origin=origin)
     context.result({"files": reporter.files, "warnings": reporter.warnings, "target": str(target)})
     with ending(plane, context, Status.WARNED if lost or reporter.count else Status.COMPLETED):
         pass
 
 
-def _files(plane: Plane, reader: LocalReader, target: Path, wanted: dict[str, Any], reporter: Reporter) -> bool:
-    """Whether something was left out."""
-    in_place = not wanted["target"] or bool(wanted.get("conflict"))
-    options = RestoreOptions(
-        paths=tuple(os.fsencode(path) for path in wanted.get("paths") or ()),
-        in_place=in_place,
-        conflict=Conflict(wanted.get("conflict") or Conflict.OVERWRITE),
-        delete=bool(wanted.get("delete")) and in_place,
+def _spare(plane: Plane, reader: Reader, target: Path, wanted: Mapping[str, Any]) -> None:
+    """`GuardRefused` where a restore to a folder around the service's own one would delete that, or write into it."""
+    root, top = plane.reach.root, Path(os.path.realpath(target))
+    if not root.is_relative_to(top):
+        return
+    own = root.relative_to(top)
+    paths = [Path(os.path.normpath(path.lstrip("/"))) for path in wanted.get("paths") or ()]
+    if paths and not any(own.is_relative_to(path) or path.is_relative_to(own) for path in paths):
+        return
+    if wanted.get("delete"):
+        raise GuardRefused(
+            f"what the point does not have would be deleted in {target}, and the service's own folder {root} is in it; "
+            "restore without deletion, or only paths beside it"
+        )
+    try:
+        select(reader, [os.fsencode(own)])
+    except NotFound:
+        return
+    raise GuardRefused(
+        f"the point has a '{own}', and in {target} that is the service's own folder; restore to another folder, or "
+        "only paths beside it"
     )
-    report = restore_files(plane.env, reader, target, options, reporter)
-    return bool(report.failed)
-
-
-def _image(plane: Plane, reader: LocalReader, target: Path, reporter: Reporter, *, overwrite: bool) -> bool:
-    """Whether something was lost."""
-    from keepstone.disks import RawSink, RawSource
-    from keepstone.workloads.images import image_size, restore_image
-
-    if not target.parent.is_dir():
-        raise NotFound(f"the folder of {target} does not exist; make it, or choose another target")
-    there = target.exists()
-    if there and not overwrite:
-        raise TargetExists(f"{target} is there already; choose another target, or restore to the original location")
-    with ExitStack() as stack:
-        sink = stack.enter_context(RawSink(plane.env, target, image_size(reader), overwrite=there))
-        existing = stack.enter_context(RawSource(plane.env, target)) if there else None
-        return bool(restore_image(plane.env, reader, sink, reporter, existing=existing))
-
-
-def _check(plane: Plane, target: Path) -> None:
-    """`GuardRefused` for what would write over the service itself."""
-    root = plane.root.resolve()
-    if target.resolve().is_relative_to(root):
-        raise GuardRefused(f"{target} is in the service's own folder; choose another target")

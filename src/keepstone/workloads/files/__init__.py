@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from keepstone.workloads.files.backup import Report, backup_files, dry_run
+from keepstone.workloads.files.browse import Tree
 from keepstone.workloads.files.diff import Change, Difference, diff
 from keepstone.workloads.files.find import find
 from keepstone.workloads.files.page import CHANGED, UNREADABLE, Entry
@@ -29,6 +30,7 @@ __all__ = [
     "RestoreOptions",
     "RestoreReport",
     "Selection",
+    "Tree",
     "backup_files",
     "diff",
     "doubtful",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from keepstone.store import SEGMENT, SMALL_FILE, Chunks, Scratch, cut_file
+from keepstone.store import SEGMENT, SMALL_FILE, Chunks, Scratch
 from keepstone.workloads.files.backup.folders import Folder
 from keepstone.workloads.files.backup.intake import Intake, Item, Taken
 from keepstone.workloads.files.backup.tally import is_fatal
@@ -79,7 +79,7 @@ class Batch:
                     fd = opened.pop()
                     if isinstance(fd, int):
                         fs.close(fd)
-                    cut = [got] if got <= SMALL_FILE else cut_file(scratch.view[at : at + got], True)
+                    cut = [got] if got <= SMALL_FILE else self._intake.cut(scratch.view[at : at + got], True)
                     if not got:
                         cut = []
                     lengths += cut

@@ -50,7 +50,7 @@ class Feed:
         self._tally = tally
         self._settle = settle
         workers = max(1, env.threads)
-        self._intake = Intake(env.fs, folders, attributes, max(4, min(100, descriptors() // workers)))
+        self._intake = Intake(env.fs, folders, attributes, max(4, min(100, descriptors() // workers)), writer.cut)
         self._batch_folders = max(1, descriptors() // (workers + 1))
         self._batch = Batch(self._intake, self._batch_folders)
         self._streams: set[Stream] = set()

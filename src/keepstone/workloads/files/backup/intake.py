@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from keepstone.env import FileSystem
+from keepstone.store import Cut
 from keepstone.workloads.files.backup.folders import Folder, Folders
 from keepstone.workloads.files.backup.metadata import Attributes
 from keepstone.workloads.files.page import CHANGED
@@ -85,12 +86,14 @@ class Taken:
 
 
 class Intake:
-    """Opens and reads files. Safe for several threads. `ahead`: how many files a worker may have open at once."""
+    """Opens and reads files. Safe for several threads. `ahead`: how many files a worker may have open at once; `cut`:
+    where long ones are cut."""
 
-    def __init__(self, fs: FileSystem, folders: Folders, attributes: Attributes, ahead: int) -> None:
+    def __init__(self, fs: FileSystem, folders: Folders, attributes: Attributes, ahead: int, cut: Cut) -> None:
         self.fs = fs
         self.folders = folders
         self.ahead = ahead
+        self.cut = cut
         self._attributes = attributes
 
     def open(self, folder: int, name: bytes) -> int:

@@ -21,7 +21,7 @@ import msgspec
 from keepstone.env import Env, FileSystem
 from keepstone.errors import SourceFailed, SourceMissing, UsageError
 from keepstone.objects import failure
-from keepstone.store import Chunks, Node, Outcome, PointRecord, Scratch, Writer
+from keepstone.store import Chunks, Node, Outcome, PointRecord, Scratch, Writer, cut_file
 from keepstone.workloads.files.backup.folders import Folder
 from keepstone.workloads.files.backup.metadata import Attributes
 from keepstone.workloads.files.backup.scan import Listing
@@ -194,6 +194,7 @@ class _Nowhere:
     """A `Writer` that keeps nothing and has no parent."""
 
     parent: PointRecord | None = None
+    cut = staticmethod(cut_file)
 
     def submit(self, read: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None]) -> None:
         raise NotImplementedError("a dry run reads no file")

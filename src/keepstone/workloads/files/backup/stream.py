@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A file that is longer than one piece of work.
 
-Its data, without the holes, is one stream that is cut where its content says, by several workers at once: a piece
+Its data, without the holes, is one stream that is cut where the writer says, by several workers at once: a piece
 begins where the last cut of the piece before lies. It waits to be told that, which happens right after cutting, before
 the slow work of hashing and compressing. Work begins in the order of submission, so the piece that is waited for is
 always being worked on.
@@ -19,7 +19,7 @@ from functools import partial
 from itertools import accumulate
 
 from keepstone.objects import PAGE, DirectFile, round_up
-from keepstone.store import SEGMENT, Chunks, Scratch, cut_file
+from keepstone.store import SEGMENT, Chunks, Scratch
 from keepstone.workloads.files.backup.intake import (
     Intake,
     Item,
@@ -91,7 +91,7 @@ class Stream:
             if start != _OVER:
                 data = self._data(start, scratch.view)
                 last = len(data) < SEGMENT or start + len(data) == self._starts[-1]
-                lengths = cut_file(data, last) if data else []
+                lengths = self._intake.cut(data, last) if data else []
                 if last:
                     self._got = start + len(data)
                 else:

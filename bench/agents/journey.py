@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Backups and restores through an agent, beside the same by the store alone and, for a first backup, by restic."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from bench.agents.site import Site
+from bench.data import Scale, ensure
+from bench.measure import Cost, Failed, measure
+from bench.peers import Room, Tool, tools
+
+__all__ = ["measure_all"]
+
+
+def measure_all(folder: Path, scale: Scale, *, million: bool) -> dict[str, float]:
+    """Ratios and what they are of."""
+    found: dict[str, float] = {}
+    image, tree = ensure("image", scale)[0], ensure("tree", scale)[0]
+    ours, restic = tools(("keepstone", "restic"))
+    with Site(folder / "site") as site:
+        site.protect(image, disk=True)
+        site.protect(tree, disk=False)
+        store = folder / "store-of-image"
+        local, peer = _first(ours, store, image, True), _first(restic, folder / "restic", image, True)
+        cost = site.back_up(image)
+        found |= {
+            "agent_idle_bytes": site.idle_bytes(),
+            "first_cpu_s": cost.cpu_s,
+            "first_cpu_ratio": cost.cpu_s / _cpu(local),
+            "first_wall_ratio_restic": cost.wall_s / peer.wall_s,
+            "first_wall_s": cost.wall_s,
+        }
+        restored = site.restore(image, disk=True)
+        found |= _against("restore", restored.wall_s, restored.cpu_s, _restore(ours, store, image, True))
+        site.restored.unlink()
+        store = folder / "store-of-tree"
+        _first(ours, store, tree, False)
+        site.back_up(tree)
+        again = measure(ours.backup(Room(store), tree, False, 2))
+        unchanged = site.back_up(tree)  # this one fetches what the first has made
+        unchanged = site.back_up(tree)
+        found |= _against("unchanged", unchanged.wall_s, unchanged.cpu_s, again)
+        shutil.rmtree(folder / "store-of-tree")
+        if million:
+            many = ensure("million", scale)[0]
+            site.protect(many, disk=False)
+            first, second = site.back_up(many), site.back_up(many)
+            found |= {"million_bytes": max(first.agent_bytes, second.agent_bytes), "million_wall_s": first.wall_s}
+    return found
+
+
+def _first(tool: Tool, store: Path, source: Path, image: bool) -> Cost:
+    room = Room(store)
+    for place in (room.home, room.target):
+        place.mkdir(parents=True)
+    measure(tool.init(room))
+    return measure(tool.backup(room, source, image, 1))
+
+
+def _restore(tool: Tool, store: Path, source: Path, image: bool) -> Cost:
+    cost = measure(tool.restore(Room(store), source, image, 1))
+    if not tool.restored(Room(store), source).exists():
+        raise Failed("nothing was restored")
+    return cost
+
+
+def _against(what: str, wall: float, cpu: float, local: Cost) -> dict[str, float]:
+    return {
+        f"{what}_wall_ratio": wall / local.wall_s,
+        f"{what}_cpu_ratio": cpu / _cpu(local),
+        f"{what}_wall_s": wall,
+        f"{what}_cpu_s": cpu,
+    }
+
+
+def _cpu(cost: Cost) -> float:
+    return cost.user_s + cost.sys_s

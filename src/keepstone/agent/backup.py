@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A backup of something on this machine into its service's store."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from keepstone.agent.cache import DiskCache
+from keepstone.agent.commands import Facts, Ran, around
+from keepstone.agent.configuration import Configuration
+from keepstone.agent.identity import Identity
+from keepstone.agent.limits import Limits
+from keepstone.agent.paths import Paths, Source
+from keepstone.agent.sealing import ItemKeys, keys_for_backup
+from keepstone.crypto import hashing
+from keepstone.env import Env
+from keepstone.errors import KeepstoneError, SourceMissing
+from keepstone.remote.calls import Calls, HttpSession
+from keepstone.remote.sealed import Sealed
+from keepstone.remote.veil import Plain
+from keepstone.remote.wire import Begin, Begun, Work, decode, encode
+from keepstone.remote.writer import RemoteWriter
+
+if TYPE_CHECKING:
+    from keepstone.agent.job import Order, Report
+
+__all__ = ["backup"]
+
+_log = logging.getLogger(__name__)
+_TRIES = 5  # uploads that may be lost by the service
+_BUSY = 5.0  # seconds until a service that is busy is asked again
+FILES, DISKS = "FileFolder", "DiskImage"
+
+
+def backup(env: Env, order: Order, configuration: Configuration, report: Report, limits: Limits) -> str:
+    """Make the point; its id. What this machine does not allow is `GuardRefused`."""
+    work = order.work
+    path = str(work.source["path"])
+    folders = order.folders
+    source = Paths(configuration, folders.configuration, folders).source(path)
+    if not source.path.exists():
+        raise SourceMissing(f"there is no {path} on this machine; check the item, or stop its protection")
+    keys = keys_for_backup(env, work, configuration, source.path)
+    report.discreet = keys is not None
+    identity = Identity.load(env, folders.state)
+    throttle = limits.bandwidth(report.check)
+    calls = Calls(env, identity.url, identity.context, check=report.check, throttle=throttle)
+    cache = DiskCache(folders.cache / f"{work.item}.nodes", configuration.cache)
+    facts = Facts(work.job, path)
+    try:
+        with around(env, configuration.before, configuration.after, facts, say=_told(), check=report.check) as outcome:
+            for warning in outcome.warnings:
+                report.warn(b"", warning)
+            for tries in range(_TRIES):
+                try:
+                    return _once(env, work, source, calls, cache, report, keys)
+                except KeepstoneError as error:
+                    if error.code not in ("SessionLost", "LeaseLost", "WriterFailed") or tries == _TRIES - 1:
+                        raise
+                    _log.warning("the upload of %s begins anew: %s", path, error)
+            raise AssertionError
+    finally:
+        cache.close()
+        calls.close()
+
+
+def _once(
+    env: Env, work: Work, source: Source, calls: Calls, cache: DiskCache, report: Report, keys: ItemKeys | None
+) -> str:
+    kind = "files" if work.workload == FILES else "images"
+    begin = Begin(
+        job=work.job, token=work.token, kind=kind, sealed=keys is not None, keys=keys.text if keys is not None else ""
+    )
+    begun = _begin(env, calls, begin, report)
+    plain = Plain(hashing(begun.hashing), begun.id_key)
+    veil = plain if keys is None else Sealed(keys.keyring, work.item, kind, plain)
+    with RemoteWriter(env, HttpSession(calls, begun.session), begun, veil, cache=cache) as writer:
+        for message in writer.messages:
+            report.warn(b"", message)
+        writer.messages = report.warnings
+        if kind == "files":
+            from keepstone.workloads.files import backup_files
+
+            wanted = work.source
+            selection = source.selection(
+                exclude=wanted.get("exclude", ()),
+                include=wanted.get("include", ()),
+                one_file_system=wanted.get("oneFileSystem", False),
+                skip_caches=wanted.get("excludeCaches", False),
+            )
+            return backup_files(env, writer, os.fsencode(source.path), selection, report).commit
+        from keepstone.disks import RawSource
+        from keepstone.workloads.images import backup_image
+
+        with RawSource(env, source.path) as disk:
+            return backup_image(env, writer, disk, report, name=os.fsencode(source.path)).commit
+
+
+def _begin(env: Env, calls: Calls, begin: Begin, report: Report) -> Begun:
+    while True:
+        try:
+            return decode(calls.post("sessions/begin", encode(begin)), Begun)
+        except KeepstoneError as error:
+            if error.code != "TooManySessions":
+                raise
+        report.check()
+        env.sleep(_BUSY)
+
+
+def _told() -> Callable[[Ran], None]:
+    def say(ran: Ran) -> None:
+        _log.info("%s: %s", " ".join(ran.argv), ran.failed or f"done in {ran.seconds:.1f} s")
+        if ran.output:
+            _log.info("%s", ran.output)
+
+    return say

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One job of the agent, in a process of its own: what it needed is given back when it ends, and what goes wrong with it
+does not touch the agent.
+
+`python -m keepstone.agent.job` reads what it is to do from its stdin, one line of JSON, and tells on its stdout how far
+it is, a line each. When its stdin closes, the agent is gone, and it ends; SIGTERM cancels the job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from keepstone.agent import system
+from keepstone.agent.configuration import Configuration, ConfigurationFile
+from keepstone.agent.limits import Limits
+from keepstone.env import Env
+from keepstone.errors import JobCancelled, KeepstoneError, UsageError
+from keepstone.remote.wire import Work
+
+__all__ = ["Order", "Said", "main"]
+
+_log = logging.getLogger("keepstone.agent.job")  # also where this is the program
+_KEPT = 20  # warnings by name
+_DISCREET = "the item is sealed; the log of this machine's agent says why"
+_OFTEN = 0.5  # seconds between two lines
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What to do, and where the agent's things are (`system.Folders`)."""
+
+    work: Work
+    state: str
+    cache: str
+    restored: str
+    configuration: str
+
+    @classmethod
+    def of(cls, work: Work, folders: system.Folders) -> Order:
+        """A job of the agent whose things are there."""
+        return cls(work, str(folders.state), str(folders.cache), str(folders.restored), str(folders.configuration))
+
+    @property
+    def folders(self) -> system.Folders:
+        """Where the agent's things are."""
+        return system.Folders(
+            configuration=Path(self.configuration),
+            state=Path(self.state),
+            cache=Path(self.cache),
+            restored=Path(self.restored),
+        )
+
+
+class Said(msgspec.Struct, frozen=True):
+    """How far it is. `status`: empty until the end; a committed backup has none either, for the service knows."""
+
+    done: int = 0
+    expected: int = 0
+    files: int = 0
+    line: str = ""
+    over: bool = False
+    status: str = ""
+    code: str = ""
+    message: str = ""
+    target: str = ""
+    warnings: list[str] = []
+
+
+class Report:
+    """The workload's `Progress`: writes lines, keeps warnings, and stops the job where it was cancelled.
+
+    `discreet`: the service is not to learn names out of warnings and errors; they go into this machine's log."""
+
+    def __init__(self, env: Env, pause: Callable[[], None]) -> None:
+        self._env = env
+        self._pause = pause
+        self._lock = threading.Lock()
+        self._next = 0
+        self._cancelled = threading.Event()
+        self.done = self.expected = self.files = self.count = 0
+        self.warnings: list[str] = []
+        self.discreet = False
+
+    def cancel(self) -> None:
+        """Somebody asked for the end."""
+        self._cancelled.set()
+
+    def check(self) -> None:
+        """`JobCancelled`."""
+        if self._cancelled.is_set():
+            raise JobCancelled("the job was cancelled")
+
+    def expect(self, size: int) -> None:
+        self.expected = size
+
+    def advance(self, size: int, files: int = 0, reused: int = 0) -> None:
+        with self._lock:
+            self.done += size
+            self.files += files
+            now = self._env.boot_time()
+            tell = now >= self._next
+            if tell:
+                self._next = now + int(_OFTEN * 1e9)
+        if tell:
+            line = f"{self.files:,} files" if self.files else ""
+            self.say(Said(self.done, self.expected, self.files, line))
+            self._pause()
+        self.check()
+
+    def warn(self, path: bytes, message: str) -> None:
+        with self._lock:
+            self.count += 1
+            name = os.fsdecode(path).encode("utf-8", "backslashreplace").decode()
+            if self.discreet:
+                _log.warning("%s", f"{name} {message}".strip())
+                self.warnings[:] = [f"{self.count} warnings, which the log of this machine's agent has"]
+            elif len(self.warnings) < _KEPT:
+                self.warnings.append(f"{name} {message}".strip())
+
+    def say(self, said: Said) -> None:
+        """A line for the agent."""
+        with self._lock:
+            sys.stdout.write(msgspec.json.encode(said).decode() + "\n")
+            sys.stdout.flush()
+
+
+def carry_out(env: Env, order: Order, configuration: Configuration, report: Report, limits: Limits) -> Said:
+    """The job; how it ended. Whatever goes wrong is told there."""
+    from keepstone.agent.backup import backup
+    from keepstone.agent.restore import restore
+
+    def said(status: str, **more: Any) -> Said:
+        return Said(report.done, report.expected, report.files, "", True, status, warnings=report.warnings, **more)
+
+    try:
+        if order.work.operation == "Backup":
+            backup(env, order, configuration, report, limits)
+            return said("")
+        if order.work.operation == "Restore":
+            target, lost = restore(env, order, configuration, report)
+            return said("CompletedWithWarnings" if lost or report.count else "Completed", target=str(target))
+        raise UsageError(f"this agent does no {order.work.operation}; upgrade it")
+    except JobCancelled:
+        return said("Cancelled")
+    except KeepstoneError as error:
+        if report.discreet:
+            _log.error("job %s: %s", order.work.job, error)
+            return said("Failed", code=error.code, message=_DISCREET)
+        return said("Failed", code=error.code, message=str(error))
+    except Exception:
+        _log.exception("a fault of the agent stopped job %s", order.work.job)
+        return said("Failed", code="AgentFault", message="a fault of the agent stopped this job; its log says more")
+
+
+def main() -> int:
+    """Be a job; the exit code is 0 whenever the agent was told how it ended."""
+    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
+    there = Path(order.configuration).exists()
+    file = ConfigurationFile(Env(), Path(order.configuration)) if there else None
+    configuration = file.load() if file is not None else Configuration()
+    env = Env(threads=configuration.threads)
+    system.lower_priority(configuration.limits.nice, configuration.limits.io)
+    limits = Limits(env, configuration.limits)
+    report = Report(env, limits.cpu().pause)
+    signal.signal(signal.SIGTERM, lambda *_: report.cancel())
+
+    def listen() -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            with contextlib.suppress(KeepstoneError):
+                changed = file.reload() if file is not None else None
+                if changed is not None:
+                    limits.change(changed.limits)
+        os._exit(3)  # the agent is gone, and whoever comes next begins anew
+
+    threading.Thread(target=listen, name="listen", daemon=True).start()
+    report.say(carry_out(env, order, configuration, report, limits))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The jobs that a machine does itself: what its agent is told of them, and what it may say.
+
+An agent is believed in what it says of its own progress. Which job it holds, of which item, and what became of it in
+the store is the service's to know: everything here asks for the job's row, its machine and its token first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from keepstone.catalogue import items, jobs, schedules
+from keepstone.control import clientkeys
+from keepstone.control import points as made
+from keepstone.control.plane import Plane
+from keepstone.control.work.backup import failed, remember
+from keepstone.control.work.loading import Subject, ending, subject
+from keepstone.control.work.restore import RESTORE
+from keepstone.errors import InvalidRequest, JobLost, KeepstoneError
+from keepstone.jobs import BACKUP, Claim, Context, Status
+from keepstone.remote.wire import Beat, End, Plan, Told, Work
+
+__all__ = ["OPERATIONS", "beat", "claim", "end", "held", "kept", "plan"]
+
+OPERATIONS = (BACKUP, RESTORE)
+"""What an agent does."""
+_HELD = (Status.RUNNING, Status.CANCELLING)
+_KEPT = 20  # warnings that are kept with a job
+_BEATS = 64  # jobs of which a machine tells at a time
+_PLANNED = 1000  # items whose next times are told
+_LONGEST = 2000  # characters of what an agent says of its job
+_ENDS = (Status.COMPLETED, Status.WARNED, Status.FAILED, Status.CANCELLED)
+
+
+def owner(machine: UUID) -> str:
+    """What the agent of a machine is called in the jobs that it holds."""
+    return f"agent/{machine}"
+
+
+def claim(plane: Plane, machine: UUID) -> Work | None:
+    """The next job of this machine; None while there is none. A job whose point was made before its agent died is
+    brought to its end here."""
+    while True:
+        taken = plane.queue.claim(owner(machine), OPERATIONS, machine)
+        if taken is None:
+            return None
+        context = Context(plane.queue, taken)
+        try:
+            about = subject(plane, context)
+        except KeepstoneError as error:  # such as an item that is gone: no agent can do anything about it
+            with plane.queue.ending(taken, Status.FAILED, {"code": error.code, "message": str(error)}):
+                pass
+            continue
+        if taken.operation == BACKUP and taken.attempt > 1:
+            found = made.commit_of_job(plane.stores.open(about.vault.id), taken.id)
+            if found is not None:
+                remember(plane, context, about, *found, [])
+                continue
+        return _work(about, taken)
+
+
+def _work(about: Subject, taken: Claim) -> Work:
+    source = about.item.source
+    return Work(
+        job=str(taken.id),
+        token=taken.token,
+        operation=taken.operation,
+        attempt=taken.attempt,
+        item=str(about.item.id),
+        name=about.item.friendly,
+        source=source,
+        workload=about.item.workload,
+        arguments={key: taken.arguments[key] for key in _TOLD if key in taken.arguments},
+        keys=clientkeys.of(about.item),
+    )
+
+
+_TOLD = ("point", "target", "paths", "conflict", "delete", "part")
+
+
+def held(plane: Plane, machine: UUID, job: str, token: int) -> Claim:
+    """A job that this machine holds. `JobLost` where it does not, or not any more."""
+    try:
+        identity = UUID(job)
+    except ValueError as error:
+        raise InvalidRequest(f"{job!r} is no job") from error
+    mine = jobs.c.id == identity, jobs.c.machine == machine, jobs.c.token == token, jobs.c.status.in_(_HELD)
+    with plane.look() as connection:
+        row = connection.execute(sa.select(jobs).where(*mine)).mappings().first()
+    if row is None:
+        raise JobLost(f"job {job} is over, or somebody else's; this agent stops it")
+    return Claim(*(row[name] for name in Claim.__slots__))
+
+
+def beat(plane: Plane, machine: UUID, beats: Sequence[Beat]) -> list[Told]:
+    """Signs of life of jobs, with how far they are; what their agent is told."""
+    told = []
+    for one in beats[:_BEATS]:
+        try:
+            mine = held(plane, machine, one.job, one.token)
+            progress = {"done": one.done, "expected": one.expected, "line": one.line[:_LONGEST]}
+            cancelled = plane.queue.renew(mine, progress=progress)
+        except JobLost:
+            told.append(Told(one.job, lost=True))
+        else:
+            if cancelled:
+                told.append(Told(one.job, cancelled=True))
+    return told
+
+
+def plan(plane: Plane, machine: UUID) -> list[Plan]:
+    """When the items of this machine are due next."""
+    due = sa.select(items.c.id, items.c.friendly, sa.func.min(schedules.c.due))
+    mine = due.join(schedules, schedules.c.item == items.c.id).where(items.c.container == machine)
+    with plane.look() as connection:
+        rows = connection.execute(mine.group_by(items.c.id, items.c.friendly).limit(_PLANNED)).all()
+    return [Plan(str(item), name, moment.timestamp()) for item, name, moment in rows]
+
+
+def kept(warnings: Sequence[str]) -> list[str]:
+    """As many of them as are kept with a job, and so much of each."""
+    return [text[:_LONGEST] for text in warnings[:_KEPT]]
+
+
+def end(plane: Plane, machine: UUID, said: End) -> None:
+    """What became of a job. A backup is completed by its point alone (`registry`): a machine only tells of its failure.
+    Asked again, nothing changes."""
+    status = Status(said.status) if said.status in set(_ENDS) else Status.FAILED
+    try:
+        mine = held(plane, machine, said.job, said.token)
+    except JobLost:
+        return
+    if mine.operation == BACKUP and status in (Status.COMPLETED, Status.WARNED):
+        raise InvalidRequest("a backup is completed by committing its point; commit it, or say that it failed")
+    context = Context(plane.queue, mine)
+    context.progress(said.done, said.expected)
+    context.result({"files": said.files, "warnings": kept(said.warnings), "target": said.target[:_LONGEST]})
+    if status in (Status.COMPLETED, Status.WARNED):
+        with ending(plane, context, status):
+            pass
+        return
+    if mine.operation == BACKUP and status == Status.FAILED:
+        failed(plane, subject(plane, context))
+    error = None
+    if status == Status.FAILED:
+        error = {"code": said.code[:64] or "AgentFailed", "message": said.message[:_LONGEST]}
+    with plane.queue.ending(mine, status, error, progress=context.final):
+        pass

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Points that machines read: each for a restore that the machine was told to do, and no longer than that goes on.
+
+The ticket is the job: who holds it may read its point. Readers are kept for a while, since a restore asks many times.
+
+An answer has the chunks in the order in which they were asked for, and says of damage only that there is some: in which
+pack a chunk lies, and beside what, would tell what others have.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from uuid import UUID
+
+from keepstone.control import points
+from keepstone.control.plane import Plane
+from keepstone.control.sessions import machine as machines
+from keepstone.control.sessions.session import blank, namer
+from keepstone.control.sessions.view import DAMAGED, View
+from keepstone.control.work.loading import subject
+from keepstone.control.work.restore import RESTORE
+from keepstone.errors import CorruptObject, InvalidRequest, ObjectMissing
+from keepstone.jobs import Context
+from keepstone.remote.wire import CORRUPT, GONE, MISSING, Fetch, Opened, Wanted, chunk_head, decode, encode
+from keepstone.store import ZERO_REF, LocalReader, Store
+
+__all__ = ["Readings"]
+
+_log = logging.getLogger(__name__)
+_KEPT = 16  # readers
+_TRUST = 10  # seconds for which a ticket is not looked at again
+_BATCH = 8 << 20  # bytes that are read together
+_PIECE = 1 << 20  # bytes that are handed on together
+_MOST = 1 << 16  # chunks of one request
+_Head = tuple[int, int]
+"""(number of the node in a request, number of the chunk there)"""
+
+
+@dataclass(slots=True)
+class _Open:
+    store: Store
+    reader: LocalReader
+    view: View
+
+
+class Readings:
+    """Safe for several threads."""
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+        self._open: OrderedDict[tuple[UUID, str], _Open] = OrderedDict()
+        self._tickets: dict[tuple[UUID, str, int], tuple[int, tuple[UUID, str, str]]] = {}
+        self._lock = threading.Lock()
+
+    def ask(self, machine: UUID, verb: str, job: str, token: int, body: memoryview) -> bytes:
+        """One call of a machine's agent; see `remote.reader.Point`."""
+        one = self._of(machine, job, token)
+        if verb == "open":
+            context = one.store.context
+            return encode(
+                Opened(
+                    point=blank(one.reader.point),
+                    keys=one.view.keys,
+                    id_key=context.keys.id,
+                    hashing=one.store.descriptor.hashing,
+                )
+            )
+        if verb == "nodes":
+            return encode(one.view.seen(decode(body, Wanted)))
+        if verb == "columns":
+            path = decode(body, list[int])
+            lengths = [0 if ref == ZERO_REF else _length(one.reader, ref) for ref in one.view.at(path).chunks]
+            return one.view.ids(path) + struct.pack(f"<{len(lengths)}I", *lengths)
+        raise InvalidRequest(f"there is no call {verb!r}")
+
+    def fetch(self, machine: UUID, job: str, token: int, body: memoryview, put: Callable[[bytes], None]) -> None:
+        """The chunks that are wanted, with their heads, in pieces to `put`; damage is told at the end."""
+        one = self._of(machine, job, token)
+        damage: Exception | None = None
+        for refs, heads in _batches(one.reader, self._wanted(one, body)):
+            found: list[bytes] = [b""] * len(refs)
+
+            def take(number: int, chunk: memoryview, found: list[bytes] = found, heads: list[_Head] = heads) -> None:
+                found[number] = chunk_head(*heads[number], len(chunk)) + chunk
+
+            try:
+                one.reader.fetch([(ref, number) for number, ref in enumerate(refs)], take)
+            except (CorruptObject, ObjectMissing) as error:
+                damage = damage or error
+            data = b"".join(found)
+            for at in range(0, len(data), _PIECE):
+                put(data[at : at + _PIECE])
+        if damage is not None:
+            _log.warning("a point cannot be read as a whole: %s", damage)
+            text = DAMAGED.encode()
+            put(chunk_head(CORRUPT if isinstance(damage, CorruptObject) else MISSING, 0, len(text)) + text)
+
+    @staticmethod
+    def _wanted(one: _Open, body: memoryview) -> list[tuple[int, _Head]]:
+        wanted: list[tuple[int, _Head]] = []
+        for number, (path, indexes) in enumerate(decode(body, Fetch).nodes):
+            chunks = one.view.at(path).chunks
+            if len(indexes) % 4:
+                raise InvalidRequest("numbers of chunks have 4 bytes each")
+            for index, (at,) in enumerate(struct.iter_unpack("<I", indexes)):
+                if at >= len(chunks) or len(wanted) >= _MOST or chunks[at] == ZERO_REF:
+                    raise InvalidRequest("a chunk was asked for that the point does not have")
+                wanted.append((chunks[at], (number, index)))
+        return wanted
+
+    def close(self) -> None:
+        """Let go of all readers."""
+        with self._lock:
+            while self._open:
+                self._open.popitem()[1].reader.close()
+
+    def _of(self, machine: UUID, job: str, token: int) -> _Open:
+        vault, item, commit = self._ticket(machine, job, token)
+        with self._lock:
+            one = self._open.get((vault, commit))
+            if one is None:
+                store = self._plane.stores.open(vault)
+                reader = store.reader(store.points.find(commit), sealed=True)
+                one = self._open[vault, commit] = _Open(store, reader, View(reader, reader.root(), namer(store, item)))
+                if len(self._open) > _KEPT:
+                    self._open.popitem(last=False)  # whoever is at it keeps it until the end of his request
+            else:
+                self._open.move_to_end((vault, commit))
+            return one
+
+    def _ticket(self, machine: UUID, job: str, token: int) -> tuple[UUID, str, str]:
+        now = self._plane.env.boot_time()
+        key = machine, job, token
+        known = self._tickets.get(key)
+        if known is not None and now < known[0]:
+            return known[1]
+        mine = machines.held(self._plane, machine, job, token)
+        if mine.operation != RESTORE:
+            raise InvalidRequest("a job of another kind reads no point")
+        about = subject(self._plane, Context(self._plane.queue, mine))
+        with self._plane.look() as connection:
+            commit = points.find(connection, about.item, mine.arguments["point"]).commit_id
+        found = about.vault.id, str(about.item.id), commit
+        with self._lock:
+            if len(self._tickets) > 10_000:
+                self._tickets.clear()
+            self._tickets[key] = now + _TRUST * 10**9, found
+        return found
+
+
+def _length(reader: LocalReader, ref: int) -> int:
+    try:
+        return reader.chunk_length(ref)
+    except (CorruptObject, ObjectMissing):
+        return GONE
+
+
+def _batches(reader: LocalReader, wanted: list[tuple[int, _Head]]) -> Iterator[tuple[list[int], list[_Head]]]:
+    """In their order, as many at a time as fit into memory."""
+    refs: list[int] = []
+    heads: list[_Head] = []
+    size = 0
+    for ref, head in wanted:
+        refs.append(ref)
+        heads.append(head)
+        length = _length(reader, ref)
+        size += length if length != GONE else 0
+        if size >= _BATCH:
+            yield refs, heads
+            refs, heads, size = [], [], 0
+    if refs:
+        yield refs, heads

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recovery points in the tree of the machine, by the kernel's FUSE: looked at with any program, and not restored."""
+
+from __future__ import annotations
+
+from keepstone.mount.mounted import Mount, mount_point
+from keepstone.mount.nodes import DISK, disk_entry
+
+__all__ = ["DISK", "Mount", "disk_entry", "mount_point"]

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The calls of an agent through HTTPS: one service, one authority, one client certificate.
+
+Whatever goes wrong on the way is tried again until the patience is over: every call may be repeated (`agentapi`). What
+the service refuses is not. Each thread has a connection of its own, which stays open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from keepstone.env import Env
+from keepstone.errors import (
+    AccessDenied,
+    CorruptObject,
+    KeepstoneError,
+    ObjectMissing,
+    ServiceUnavailable,
+    WriterFailed,
+    told,
+)
+from keepstone.remote.wire import (
+    CHUNK_HEAD,
+    CORRUPT,
+    MISSING,
+    Commit,
+    Committed,
+    Fetch,
+    Found,
+    Opened,
+    Progress,
+    Seen,
+    Wanted,
+    decode,
+    encode,
+    parse_chunk_head,
+)
+
+__all__ = ["Broken", "Calls", "HttpPoint", "HttpSession", "Throttle"]
+
+_SOCKET = 90.0  # seconds: longer than the service lets anybody wait
+_FIRST, _LONGEST = 0.5, 30.0  # seconds between two tries
+_AGAIN = (408, 425, 429, 502, 503, 504)
+_FAULTS = ("", "InternalServerError")  # other errors of status 500 are no fault, and come again
+_READ = 1 << 20
+_PREFIX = "/agent/v1/"
+
+T = TypeVar("T")
+
+
+class Throttle(Protocol):
+    """How fast bytes may leave."""
+
+    def paced(self, data: bytes | memoryview) -> Iterator[bytes | memoryview]:
+        """The same in portions, each when it may go."""
+
+
+class Broken(Exception):
+    """The connection was lost, or the service is not there for now."""
+
+
+class Calls:
+    """`context`: asked for each new connection, so that a new certificate is used once it is there. `patience`: how
+    many seconds to try for. `check` is called between tries, and may raise."""
+
+    def __init__(
+        self,
+        env: Env,
+        url: str,
+        context: Callable[[], ssl.SSLContext],
+        *,
+        patience: float = 900.0,
+        check: Callable[[], None] = lambda: None,
+        throttle: Throttle | None = None,
+    ) -> None:
+        parts = urlsplit(url)
+        self._env = env
+        self._host, self._port = parts.hostname or "", parts.port or 443
+        self._url = url
+        self._context = context
+        self._patience = patience
+        self._check = check
+        self._throttle = throttle
+        self._local = threading.local()
+        self._all: list[http.client.HTTPSConnection] = []
+        self._closed = False
+
+    def post(self, path: str, body: bytes) -> bytes:
+        """The answer, however often it has to be asked for. What the service refuses is raised as what it is;
+        `ServiceUnavailable` when the patience is over."""
+        return self.persist(lambda: self.once(path, [body]))
+
+    def persist(self, call: Callable[[], T]) -> T:
+        """Try until it works, or the patience is over."""
+        until = self._env.boot_time() + int(self._patience * 1e9)
+        pause = _FIRST
+        while True:
+            try:
+                return call()
+            except Broken as error:
+                self._check()
+                if self._env.boot_time() + pause * 1e9 > until:
+                    raise ServiceUnavailable(f"{self._url} does not answer ({error}); its log may say why") from error
+                self._env.sleep(pause)
+                pause = min(_LONGEST, 2 * pause)
+
+    def once(self, path: str, pieces: Sequence[bytes], *, large: bool = False) -> bytes:
+        """One try. `Broken` where another one may do better. `large`: what was sent is not to be sent again before
+        somebody has asked how much of it came."""
+        return self._try(path, pieces, _whole, large=large)
+
+    def stream(self, path: str, body: bytes, take: Callable[[http.client.HTTPResponse], None]) -> None:
+        """One try of a call whose answer is read by `take`. `Broken`."""
+
+        def read(response: http.client.HTTPResponse) -> bytes:
+            take(response)
+            return b""
+
+        self._try(path, [body], read)
+
+    def close(self) -> None:
+        """Let go of all connections; who uses one finds it broken. A signal's handler may call it: there is no lock."""
+        self._closed = True
+        for connection in list(self._all):
+            own = connection.sock
+            if own is not None:  # whoever waits for an answer would wait on: its response keeps the socket open
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(own, socket.SHUT_RDWR)
+            connection.close()
+        self._all.clear()
+
+    def _try(
+        self,
+        path: str,
+        pieces: Sequence[bytes],
+        read: Callable[[http.client.HTTPResponse], bytes],
+        *,
+        large: bool = False,
+    ) -> bytes:
+        connection = self._connection()
+        reused = connection.sock is not None
+        try:
+            try:
+                response = self._send(connection, path, pieces)
+            except (OSError, http.client.HTTPException):
+                if not reused or large or self._closed:
+                    raise
+                connection.close()  # the service closes what was idle for long
+                response = self._send(connection, path, pieces)
+            if response.status == 200:
+                return read(response)
+            body = response.read(_READ)
+        except ssl.SSLCertVerificationError as error:
+            connection.close()
+            raise _untrusted(self._url, error) from error
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise Broken(f"{type(error).__name__}: {error}") from error
+        except BaseException:
+            connection.close()
+            raise
+        raise _refused(response.status, body)
+
+    def _send(
+        self, connection: http.client.HTTPSConnection, path: str, pieces: Sequence[bytes]
+    ) -> http.client.HTTPResponse:
+        connection.putrequest("POST", _PREFIX + path, skip_accept_encoding=True)
+        connection.putheader("Content-Length", str(sum(map(len, pieces))))
+        connection.endheaders()
+        for piece in pieces:
+            if self._throttle is None:
+                connection.send(piece)
+            else:
+                for portion in self._throttle.paced(piece):
+                    connection.send(portion)
+        return connection.getresponse()
+
+    def _connection(self) -> http.client.HTTPSConnection:
+        connection: http.client.HTTPSConnection | None = getattr(self._local, "connection", None)
+        if connection is None or connection not in self._all:
+            connection = http.client.HTTPSConnection(
+                self._host, self._port, timeout=_SOCKET, context=self._context(), blocksize=_READ
+            )
+            self._local.connection = connection
+            self._all.append(connection)
+        if self._closed:
+            raise Broken("it was closed here")
+        return connection
+
+
+class HttpSession:
+    """`writer.Session` through calls."""
+
+    def __init__(self, calls: Calls, session: str) -> None:
+        self._calls = calls
+        self._query = f"?session={quote(session)}"
+
+    def send(self, first: int, records: list[list[bytes]]) -> None:
+        at = first
+        lost = False
+
+        def on() -> None:
+            nonlocal at, lost
+            if lost:
+                at = decode(self._calls.once(f"sessions/state{self._query}", []), Progress).next
+                lost = False
+                if at < first:
+                    raise WriterFailed("the service has lost a part of this upload; start the backup again")
+            if at < first + len(records):
+                pieces = [piece for record in records[at - first :] for piece in record]
+                lost = True
+                at = decode(
+                    self._calls.once(f"sessions/records{self._query}&first={at}", pieces, large=True), Progress
+                ).next
+                lost = False
+
+        while at < first + len(records):
+            self._calls.persist(on)
+
+    def nodes(self, wanted: Wanted) -> list[Seen]:
+        return decode(self._post("nodes", encode(wanted)), list[Seen])
+
+    def ids(self, path: list[int]) -> bytes:
+        return self._post("ids", encode(path))
+
+    def known(self, ids: bytes) -> Found:
+        return decode(self._post("known", ids), Found)
+
+    def commit(self, commit: Commit) -> str:
+        return decode(self._post("commit", encode(commit)), Committed).point
+
+    def abort(self) -> None:
+        with contextlib.suppress(KeepstoneError, Broken):  # else the service gives it up by itself
+            self._calls.once(f"sessions/abort{self._query}", [])
+
+    def _post(self, verb: str, body: bytes) -> bytes:
+        return self._calls.post(f"sessions/{verb}{self._query}", body)
+
+
+class HttpPoint:
+    """`reader.Point` through calls. `job`, `token`: of the restore that may read it."""
+
+    def __init__(self, calls: Calls, job: str, token: int) -> None:
+        self._calls = calls
+        self._query = f"?job={quote(job)}&token={token}"
+
+    def open(self) -> Opened:
+        """Begin to read."""
+        return decode(self._post("open", b""), Opened)
+
+    def nodes(self, wanted: Wanted) -> list[Seen]:
+        return decode(self._post("nodes", encode(wanted)), list[Seen])
+
+    def columns(self, path: list[int]) -> bytes:
+        return self._post("columns", encode(path))
+
+    def fetch(self, fetch: Fetch, sink: Callable[[int, int, memoryview], None]) -> None:
+        body = encode(fetch)
+        self._calls.persist(  # what came before a cut comes again, and is written to the same place
+            lambda: self._calls.stream(f"points/fetch{self._query}", body, lambda response: _read(response, sink))
+        )
+
+    def _post(self, verb: str, body: bytes) -> bytes:
+        return self._calls.post(f"points/{verb}{self._query}", body)
+
+
+def _read(response: http.client.HTTPResponse, sink: Callable[[int, int, memoryview], None]) -> None:
+    """Hand out chunks as they come."""
+    buffer = memoryview(bytearray(_READ))
+    head = memoryview(bytearray(CHUNK_HEAD))
+    while True:
+        got = _fill(response, head)
+        if got == 0:
+            return
+        if got < CHUNK_HEAD:
+            raise http.client.IncompleteRead(b"")
+        node, index, length = parse_chunk_head(head)
+        if length > len(buffer):
+            buffer = memoryview(bytearray(length))
+        chunk = buffer[:length]
+        if _fill(response, chunk) < length:
+            raise http.client.IncompleteRead(b"")
+        if node == MISSING:
+            raise ObjectMissing(bytes(chunk).decode(errors="replace"))
+        if node == CORRUPT:
+            raise CorruptObject(bytes(chunk).decode(errors="replace"))
+        sink(node, index, chunk)
+
+
+def _fill(response: http.client.HTTPResponse, view: memoryview) -> int:
+    at = 0
+    while at < len(view):
+        count = response.readinto(view[at:])
+        if not count:
+            break
+        at += count
+    return at
+
+
+def _whole(response: http.client.HTTPResponse) -> bytes:
+    return response.read()
+
+
+def _untrusted(url: str, error: ssl.SSLCertVerificationError) -> AccessDenied:
+    words = {9: "it is not valid yet", 10: "it is over"}  # X509_V_ERR_CERT_NOT_YET_VALID, _HAS_EXPIRED
+    reason = words.get(error.verify_code, error.verify_message)
+    hint = "; the clock of this machine may be wrong" if error.verify_code in words else ""
+    return AccessDenied(f"the certificate of {url} is not to be trusted: {reason}{hint}")
+
+
+def _refused(status: int, body: bytes) -> Exception:
+    """What the service said, as what it is there."""
+    try:
+        said = msgspec.msgpack.decode(body, type=dict[str, str])
+    except msgspec.MsgspecError:
+        said = {}
+    code, message = said.get("code", ""), said.get("message", f"the service answered {status}")
+    if status in _AGAIN or (status == 500 and code in _FAULTS):
+        return Broken(message)
+    return told(code, message, status)

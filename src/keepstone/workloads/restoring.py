@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A point back to where it is wanted, whatever it is of: the same on the service's machine and on any other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from keepstone.env import Env
+from keepstone.errors import NotFound, TargetExists
+from keepstone.store import Reader
+from keepstone.workloads.files import Conflict, RestoreOptions, folder_of, restore_files
+from keepstone.workloads.progress import Progress
+
+__all__ = ["restore_point"]
+
+
+def restore_point(
+    env: Env,
+    reader: Reader,
+    wanted: Mapping[str, Any],
+    allowed: Callable[[Path], Path],
+    progress: Progress,
+    *,
+    origin: Path | None = None,
+) -> tuple[Path, bool]:
+    """Restore a point; where to, and whether something was left out.
+
+    `wanted`: `target`, a path, None for where it came from; for files `paths`, `conflict` and `delete`. `allowed` gives
+    the target as it is to be used, and raises where nobody may write there. `origin`: where a disk is now, if not
+    where it was.
+    """
+    given = wanted.get("target")
+    if reader.point.kind == "files":
+        target = allowed(Path(given) if given else folder_of(reader))
+        return target, _files(env, reader, target, wanted, progress)
+    target = allowed(Path(given) if given else origin or Path(os.fsdecode(reader.point.source)))
+    return target, _image(env, reader, target, progress, overwrite=not given)
+
+
+def _files(env: Env, reader: Reader, target: Path, wanted: Mapping[str, Any], progress: Progress) -> bool:
+    in_place = not wanted.get("target") or bool(wanted.get("conflict"))
+    options = RestoreOptions(
+        paths=tuple(os.fsencode(path) for path in wanted.get("paths") or ()),
+        in_place=in_place,
+        conflict=Conflict(wanted.get("conflict") or Conflict.OVERWRITE),
+        delete=bool(wanted.get("delete")) and in_place,
+    )
+    report = restore_files(env, reader, target, options, progress)
+    return bool(report.failed)
+
+
+def _image(env: Env, reader: Reader, target: Path, progress: Progress, *, overwrite: bool) -> bool:
+    from keepstone.disks import RawSink, RawSource
+    from keepstone.workloads.images import image_size, restore_image
+
+    if not target.parent.is_dir():
+        raise NotFound(f"the folder of {target} does not exist; make it, or choose another target")
+    there = target.exists()
+    if there and not overwrite:
+        raise TargetExists(f"{target} is there already; choose another target, or restore to the original location")
+    with ExitStack() as stack:
+        sink = stack.enter_context(RawSink(env, target, image_size(reader), overwrite=there))
+        existing = stack.enter_context(RawSource(env, target)) if there else None
+        return bool(restore_image(env, reader, sink, progress, existing=existing))

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Disk images through the wire."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from keepstone.disks import RawSink
+from keepstone.env import Env
+from keepstone.workloads import Silent
+from keepstone.workloads.images import image_size, restore_image
+from tests.unit.files.points import new_store
+from tests.unit.images.disk import CHUNK, noise, patch, sparse
+
+from .far import Far
+
+pytestmark = pytest.mark.agents
+
+
+def restored(far: Far, commit: str, target: Path) -> bytes:
+    with far.reader(commit) as reader:
+        sink = RawSink(far.env, target, image_size(reader))
+        assert restore_image(far.env, reader, sink, Silent()) == []
+    return target.read_bytes()
+
+
+def test_a_disk_with_holes_comes_back(tmp_path: Path) -> None:
+    far = Far(Env(threads=2), new_store(Env()), "disk")
+    disk = sparse(tmp_path / "disk", 40 * CHUNK + 512, {0: noise(3), 20 * CHUNK: noise(2, 1), 40 * CHUNK: b"end"})
+
+    report = far.back_up_image(disk)
+
+    assert restored(far, report.commit, tmp_path / "target") == disk.read_bytes()
+
+
+def test_an_unchanged_disk_with_holes_sends_nothing(tmp_path: Path) -> None:
+    far = Far(Env(threads=2), new_store(Env()), "disk")
+    disk = sparse(tmp_path / "disk", 40 * CHUNK, {0: noise(3), 20 * CHUNK: noise(2, 1)})
+    far.back_up_image(disk)
+
+    report = far.back_up_image(disk)
+
+    assert far.direct.sent < 30  # a handle
+    assert restored(far, report.commit, tmp_path / "target") == disk.read_bytes()
+    patch(disk, {5 * CHUNK: noise(1, 2)})
+    report = far.back_up_image(disk)
+    assert restored(far, report.commit, tmp_path / "again") == disk.read_bytes()
