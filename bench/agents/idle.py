@@ -20,7 +20,7 @@ from bench.measure import Failed
 from keepstone.remote.wire import Pulse, encode
 from keepstone.server.processes import Processes
 
-__all__ = ["main", "measure"]
+__all__ = ["main", "measure", "shared_bytes"]
 
 _OPENING = 200  # handshakes under way
 _HEAD = "POST /agent/v1/pulse HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n"
@@ -124,7 +124,7 @@ def measure(folder: Path, count: int, pace: float) -> dict[str, float]:
         peak = 0
         while asking.poll() is None:
             time.sleep(1)
-            peak = max(peak, sum(_shared(pid) for pid in Processes.read(root).pids.values()))
+            peak = max(peak, sum(shared_bytes(pid) for pid in Processes.read(root).pids.values()))
         if asking.returncode or asking.stdout is None:
             raise Failed("those that play the agents fell over")
         found: dict[str, float] = json.loads(asking.stdout.read())
@@ -133,7 +133,7 @@ def measure(folder: Path, count: int, pace: float) -> dict[str, float]:
     return {f"idle_{name}": value for name, value in found.items()} | {"idle_server_bytes": peak}
 
 
-def _shared(pid: int) -> int:
+def shared_bytes(pid: int) -> int:
     """Memory of a process, with its part of what it shares with others (PSS)."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()

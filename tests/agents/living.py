@@ -209,6 +209,7 @@ class Machine:
 
     def ended(self, job: str) -> dict[str, Any]:
         """Wait for its end; what became of it."""
+
         def look() -> dict[str, Any] | None:
             shown: dict[str, Any] = self.living("job", "show", "-n", job)
             return shown if shown["properties"]["status"] not in ("InProgress", "Cancelling", "Queued") else None
@@ -246,6 +247,7 @@ class Hand:
 
     def take(self, job: str) -> Work:
         """Take this job."""
+
         def look() -> Work | None:
             found = [work for work in self.pulse().work if work.job == job]
             return found[0] if found else None
@@ -254,11 +256,15 @@ class Hand:
 
     def begin(self, work: Work, kind: str = "files") -> Begun:
         """A session for it."""
-        return decode(self.calls.post("sessions/begin", encode(Begin(job=work.job, token=work.token, kind=kind))), Begun)
+        return decode(
+            self.calls.post("sessions/begin", encode(Begin(job=work.job, token=work.token, kind=kind))), Begun
+        )
 
     def end(self, work: Work, status: str = "Failed") -> None:
         """Say how it ended."""
-        self.direct.post("end", encode(End(job=work.job, token=work.token, status=status, code="Test", message="told so")))
+        self.direct.post(
+            "end", encode(End(job=work.job, token=work.token, status=status, code="Test", message="told so"))
+        )
 
     def close(self) -> None:
         self.direct.close()

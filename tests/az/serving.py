@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -27,10 +27,10 @@ from keepstone.env import Env
 from keepstone.identity import Principal, new_secret
 from keepstone.jobs import Status
 
-__all__ = ["LOCATION", "Credentials", "Server", "serving"]
+__all__ = ["LOCATION", "PROGRAM", "Credentials", "Server", "serving"]
 
 LOCATION = "onprem1"
-_PROGRAM = (sys.executable, "-c", "import sys; from keepstone.cli import main; sys.exit(main())")
+PROGRAM = (sys.executable, "-c", "import sys; from keepstone.cli import main; sys.exit(main())")
 _PATIENCE = 60.0
 _OPEN = (Status.QUEUED, Status.RUNNING, Status.CANCELLING)
 
@@ -81,9 +81,13 @@ class Server:
             found = vaults.find(connection, self.subscription, group, vault)
         self._until_none(jobs.c.vault == found.id)
 
-    def _until_none(self, which: sa.ColumnElement[bool]) -> None:
+    def until_begun(self, job: str) -> None:
+        """Until somebody works at a job."""
+        self._until_none(jobs.c.id == UUID(job), (Status.QUEUED,))
+
+    def _until_none(self, which: sa.ColumnElement[bool], of: Sequence[Status] = _OPEN) -> None:
         end = time.monotonic() + _PATIENCE
-        query = sa.select(jobs.c.id, jobs.c.operation, jobs.c.status).where(which, jobs.c.status.in_(_OPEN))
+        query = sa.select(jobs.c.id, jobs.c.operation, jobs.c.status).where(which, jobs.c.status.in_(of))
         while True:
             with self.plane.look() as connection:
                 waiting = connection.execute(query).all()
@@ -109,7 +113,7 @@ class Server:
         return f"{self.group(group)}/providers/Microsoft.RecoveryServices/vaults/{name}"
 
     def keepstone(self, command: str, *more: str) -> dict[str, Any]:
-        """What a command of Keepstone on this server prints."""
+        """What a command of Keepstone on this server prints. `more`: arguments that are not to be split at spaces."""
         return _keepstone(self.root, command, *more)
 
 
@@ -128,7 +132,7 @@ def serving(root: Path) -> Iterator[Server]:
 
 def _keepstone(root: Path, command: str, *more: str) -> dict[str, Any]:
     done = subprocess.run(
-        [*_PROGRAM, command, "--data", str(root), "--json", *more],
+        [*PROGRAM, *command.split(), "--data", str(root), "--json", *more],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

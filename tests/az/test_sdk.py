@@ -12,6 +12,7 @@ import pytest
 
 from keepstone.control.containers import local_name
 
+from .elsewhere import elsewhere
 from .machines import make_machine
 from .running import Az, isolated
 from .serving import LOCATION, Server
@@ -59,3 +60,16 @@ def test_protection(az: Az, azure: Path, server: Server, tmp_path: Path) -> None
     machine = make_machine(az, server, "sdk-items", "app", tmp_path)
 
     run(azure, server, "protection", group="sdk-items", vault="items", machine=machine, container=local_name())
+
+
+@pytest.mark.agents
+def test_agents(az: Az, azure: Path, server: Server, tmp_path: Path) -> None:
+    az(f"group create -n sdk-agents -l {LOCATION}")
+    az(f"backup vault create -g sdk-agents -n items -l {LOCATION}")
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_text("content")
+    with elsewhere(server, "sdk-agents", "items", "db1", tmp_path) as machine:
+        machine.start()
+        run(azure, server, "agents", group="sdk-agents", vault="items", container=machine.container,
+            item=machine.item(source).rpartition("/")[2], source=str(source), target=str(machine.restored / "again"))  # fmt: skip

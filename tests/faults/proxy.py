@@ -258,7 +258,9 @@ class _Line:
         self._first: str | None = None  # whose stream was the first to end
         self._running: list[asyncio.Task[None]] = []
         for end in self._ends:
-            end.writer.transport.set_write_buffer_limits(0)  # drained is what the kernel has
+            secured = end.writer.get_extra_info("ssl_object") is not None
+            # Drained is what the kernel has. A limit of 0 would stop TLS for ever: nothing is not less than that.
+            end.writer.transport.set_write_buffer_limits(high=1 if secured else 0, low=0)
 
     async def run(self) -> None:
         """Until it is over. Nothing is open then."""
@@ -453,7 +455,8 @@ async def _finish(end: _End) -> None:
 
 def _reset(writer: asyncio.StreamWriter) -> None:
     """Close with a reset what is not closed yet."""
-    own: socket.socket = writer.get_extra_info("socket")
+    own: socket.socket | None = writer.get_extra_info("socket")  # None after the end of TLS
     with contextlib.suppress(OSError):
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
+        if own is not None:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
     writer.transport.abort()

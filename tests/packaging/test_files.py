@@ -95,6 +95,7 @@ def test_the_agents_settings_are_valid_as_they_come_and_with_all_examples() -> N
     assert (found.threads, found.limits.cpu, len(found.limits.times), len(found.before)) == (2, 50, 1, 1)
     assert found.backup.deny == ("/root/.ssh",)
     assert found.restore.allow == ("/srv",)
+    assert found.sealed.items == ("/srv/*",)
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)

@@ -169,7 +169,9 @@ def test_what_cannot_be_protected(vault: Vault, folder: Path, properties: dict[s
     assert vault.client.arm("GET", f"{vault.path}/backupProtectedItems")["value"] == []
 
 
-def test_the_keys_of_the_service_are_never_backed_up(vault: Vault) -> None:
+@pytest.mark.parametrize("exclude", [[], ["!**"], ["!issuer.key", "!**/*"]])
+def test_the_keys_of_the_service_are_never_backed_up(vault: Vault, exclude: list[str]) -> None:
+    """Whatever the patterns of the item say."""
     own = {
         "protectedItemType": "MabFileFolderProtectedItem",
         "policyId": vault.policy("FilesPolicy"),
@@ -178,7 +180,7 @@ def test_the_keys_of_the_service_are_never_backed_up(vault: Vault) -> None:
     refused = vault.client.refused("PUT", vault.item(vault.plane.root), {"properties": own}, status=403)
     assert refused.code == "GuardRefused"
     assert "keys" in refused.message
-    parent = vault.protect(vault.plane.root.parent)
+    parent = vault.protect(vault.plane.root.parent, exclude=exclude)
     assert vault.back_up(parent)["status"] in ("Completed", "CompletedWithWarnings")
     (point,) = vault.points(parent)
     store = vault.plane.stores.open(UUID(vault.id))

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from keepstone import __version__
+from keepstone.decoders import from_json
 from keepstone.env import Env
 from keepstone.errors import AlreadyExists, NotFound, UsageError
 from keepstone.objects import replace_private, write_private
@@ -51,7 +52,7 @@ class Credentials(msgspec.Struct, frozen=True):
     def read(cls, path: Path) -> Credentials:
         """`NotFound`, `UsageError`."""
         try:
-            return msgspec.json.decode(path.read_bytes(), type=cls)
+            return from_json(cls).decode(path.read_bytes())
         except FileNotFoundError as error:
             raise NotFound(f"there is no {path}; `keepstone vault credentials download` makes such a file") from error
         except msgspec.MsgspecError as error:
@@ -79,7 +80,7 @@ class Identity:
     def load(cls, env: Env, folder: Path) -> Identity:
         """`NotFound` where this machine is not registered."""
         try:
-            about = msgspec.json.decode((folder / "agent.json").read_bytes(), type=_About)
+            about = from_json(_About).decode((folder / "agent.json").read_bytes())
         except FileNotFoundError as error:
             raise NotFound(
                 "this machine is not registered with a vault; do so by `keepstone agent register --credentials FILE`"

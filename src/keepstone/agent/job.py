@@ -23,6 +23,7 @@ import msgspec
 from keepstone.agent import system
 from keepstone.agent.configuration import Configuration, ConfigurationFile
 from keepstone.agent.limits import Limits
+from keepstone.decoders import from_json
 from keepstone.env import Env
 from keepstone.errors import JobCancelled, KeepstoneError, UsageError
 from keepstone.remote.wire import Work
@@ -89,6 +90,8 @@ class Report:
         self.done = self.expected = self.files = self.count = 0
         self.warnings: list[str] = []
         self.discreet = False
+        self.target = ""
+        self._let_go: Callable[[], None] = lambda: None
 
     def cancel(self) -> None:
         """Somebody asked for the end."""
@@ -98,6 +101,19 @@ class Report:
         """`JobCancelled`."""
         if self._cancelled.is_set():
             raise JobCancelled("the job was cancelled")
+
+    def holds(self, let_go: Callable[[], None]) -> None:
+        """What has to be done before this process goes, however it does."""
+        self._let_go = let_go
+
+    def leave(self) -> None:
+        """Do it."""
+        self._let_go()
+
+    def mounted(self, where: Path) -> None:
+        """A point can be looked at there."""
+        self.target = os.fsdecode(os.fspath(where))
+        self.say(Said(line="mounted", target=self.target))
 
     def expect(self, size: int) -> None:
         self.expected = size
@@ -139,6 +155,7 @@ def carry_out(env: Env, order: Order, configuration: Configuration, report: Repo
     from keepstone.agent.restore import restore
 
     def said(status: str, **more: Any) -> Said:
+        more = {"target": report.target} | more
         return Said(report.done, report.expected, report.files, "", True, status, warnings=report.warnings, **more)
 
     try:
@@ -148,6 +165,11 @@ def carry_out(env: Env, order: Order, configuration: Configuration, report: Repo
         if order.work.operation == "Restore":
             target, lost = restore(env, order, configuration, report)
             return said("CompletedWithWarnings" if lost or report.count else "Completed", target=str(target))
+        if order.work.operation == "Mount":
+            from keepstone.agent.mount import mount
+
+            mount(env, order, configuration, report)
+            return said("CompletedWithWarnings" if report.count else "Completed")
         raise UsageError(f"this agent does no {order.work.operation}; upgrade it")
     except JobCancelled:
         return said("Cancelled")
@@ -163,7 +185,7 @@ def carry_out(env: Env, order: Order, configuration: Configuration, report: Repo
 
 def main() -> int:
     """Be a job; the exit code is 0 whenever the agent was told how it ended."""
-    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
+    order = from_json(Order).decode(sys.stdin.buffer.readline())
     there = Path(order.configuration).exists()
     file = ConfigurationFile(Env(), Path(order.configuration)) if there else None
     configuration = file.load() if file is not None else Configuration()
@@ -179,6 +201,7 @@ def main() -> int:
                 changed = file.reload() if file is not None else None
                 if changed is not None:
                     limits.change(changed.limits)
+        report.leave()
         os._exit(3)  # the agent is gone, and whoever comes next begins anew
 
     threading.Thread(target=listen, name="listen", daemon=True).start()

@@ -5,11 +5,11 @@ The service says which; this machine's own `agent.toml` says whether. Without a 
 and restores go into one folder of the agent's own: whoever could write elsewhere, as root, would own this machine.
 
 Invariants
-* Nobody reads the agent's keys, or memory that looks like files; nobody writes to these, or to `agent.toml`.
+* Nobody reads the agent's keys and passphrases, or memory that looks like files; nobody writes to these, or to
+  `agent.toml`.
 * A device is for whoever is named for it: its own path, or a folder beneath `/dev`. It shows all the files on it.
 * What counts is where a path leads, not how it is written. What is returned has no symbolic links in it: it is to be
   used in place of what was asked for.
-
 * An item's own patterns come from the service: none of them takes back what is excluded here.
 
 A second name of the same file (hard link, bind mount) is a second path: it is denied where it is.
@@ -25,10 +25,8 @@ from typing import Any
 
 from keepstone.agent import system
 from keepstone.agent.configuration import Configuration
-from keepstone.env import Env
 from keepstone.errors import GuardRefused, UsageError
-from keepstone.workloads.files import Selection, pattern_of
-from keepstone.workloads.files.selection import Rules, recorded
+from keepstone.workloads.files import Selection
 
 __all__ = ["Paths", "Source"]
 
@@ -46,35 +44,9 @@ class Source:
 
     def selection(self, **item: Any) -> Selection:
         """What of it is taken: what `Selection(**item)` takes, without what this machine leaves out."""
-        return _Guarded(**item, never=self.never, always=self.always)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Guarded(Selection):
-    never: tuple[str, ...]
-    always: tuple[str, ...]
-
-    def compile(self, env: Env) -> Rules:
-        if self.exclude_from:
+        if item.get("exclude_from"):
             raise UsageError("a service names patterns, and no file of this machine that has some")
-        return _GuardedRules(env, self)
-
-
-class _GuardedRules(Rules):
-    """Asks the machine's rules and the item's, each for themselves: one list of patterns would be one in which a later,
-    or a more exact one decides."""
-
-    def __init__(self, env: Env, selection: _Guarded) -> None:
-        super().__init__(
-            env.fs, [*selection.exclude], [*selection.include], selection.one_file_system, selection.skip_caches
-        )
-        self._never = frozenset(selection.never)
-        self._own = Rules(env.fs, [*selection.always], [], False, False)
-        self.selective = self.selective or self._own.selective or bool(self._never)
-        self.patterns += [*self._own.patterns, *(recorded(pattern_of(path)) for path in selection.never)]
-
-    def takes(self, path: str, is_directory: bool) -> bool:
-        return path not in self._never and self._own.takes(path, is_directory) and super().takes(path, is_directory)
+        return Selection(**item, never=self.never, always=self.always)
 
 
 class Paths:
@@ -82,13 +54,15 @@ class Paths:
 
     def __init__(self, configuration: Configuration, file: Path, folders: system.Folders | None = None) -> None:
         own = folders or system.folders()
-        backup, restore = configuration.backup, configuration.restore
+        backup, restore, sealed = configuration.backup, configuration.restore, configuration.sealed
+        never = [own.state, own.cache, *_all(filter(None, (sealed.passphrase_file, sealed.previous_file)))]
+        never += system.unreal()
         self._file = file
         self._exclude = backup.exclude
         self._readable = None if backup.allow is None else _all(backup.allow)
-        self._secret = [*_all(backup.deny), own.state, own.cache, *system.unreal()]
+        self._secret = [*_all(backup.deny), *never]
         self._writable = [own.restored] if restore.allow is None else _all(restore.allow)
-        self._untouched = [*_all(restore.deny), own.state, own.cache, file.parent, *system.unreal()]
+        self._untouched = [*_all(restore.deny), file.parent, *never]
 
     def source(self, path: str) -> Source:
         """For a backup of this. `GuardRefused` where this machine does not allow it."""

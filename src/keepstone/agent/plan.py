@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from keepstone.decoders import from_json
 from keepstone.env import Env
 from keepstone.errors import KeepstoneError
 from keepstone.objects import replace_private, write_private
@@ -32,7 +33,7 @@ class Plans:
         self._until = 0
         self._plans: list[Plan] = []
         with contextlib.suppress(OSError, msgspec.MsgspecError):
-            self._plans = msgspec.json.decode(path.read_bytes(), type=list[Plan])
+            self._plans = from_json(list[Plan]).decode(path.read_bytes())
 
     def keep(self, plans: list[Plan]) -> None:
         """What the service says from now on."""

@@ -109,7 +109,7 @@ def read_passphrase(env: Env, path: Path, environ: Mapping[str, str] | None = No
     """
     environ = os.environ if environ is None else environ
     try:
-        fd = env.fs.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = env.fs.open(path, os.O_RDONLY)
         try:
             mode = stat.S_IMODE(env.fs.fstat(fd).st_mode)
             data = env.fs.read(fd, _LONGEST + 1)

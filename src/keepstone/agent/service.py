@@ -8,6 +8,7 @@ that is away, a certificate that has ended or a job that failed; only for a sign
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -20,8 +21,10 @@ from keepstone.agent import system
 from keepstone.agent.identity import Identity
 from keepstone.agent.job import Order, Said
 from keepstone.agent.plan import Plans
+from keepstone.decoders import from_json
 from keepstone.env import Env
 from keepstone.errors import AccessDenied, KeepstoneError, ServiceUnavailable, Unauthenticated
+from keepstone.notifier import Notifier
 from keepstone.remote.calls import Broken, Calls
 from keepstone.remote.wire import Beat, End, Pulse, Pulsed, Work, decode, encode
 
@@ -30,7 +33,8 @@ __all__ = ["PROGRAM", "Agent"]
 _log = logging.getLogger(__name__)
 PROGRAM = (sys.executable, "-m", "keepstone.agent.job")
 """What a job is."""
-_JOBS = 2  # at a time
+_JOBS = 2  # at a time; mounts are beside them, for they go on for days (the service bounds them)
+_MOUNT = "Mount"
 _IDLE_WAIT, _BUSY_WAIT = 50.0, 3.0  # seconds that one question stays open
 _FIRST, _LONGEST = 1.0, 60.0  # seconds between two tries to reach the service
 _STOP = 20.0  # seconds that a job has to end
@@ -56,12 +60,12 @@ class Agent:
         identity: Identity,
         folders: system.Folders,
         *,
-        notifier: system.Notifier | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self._env = env
         self._identity = identity
         self._folders = folders
-        self._notifier = notifier or system.Notifier(env)
+        self._notifier = notifier or Notifier(env)
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._running: dict[str, _Running] = {}
@@ -124,8 +128,8 @@ class Agent:
     def _pulse(self) -> None:
         with self._lock:
             running = list(self._running.values())
-        beats = [Beat(one.work.job, one.work.token, one.said.done, one.said.expected, one.said.line) for one in running]
-        room = 0 if self._stopping.is_set() else _JOBS - len(running)
+        beats = [_beat(one.work, one.said) for one in running]
+        room = 0 if self._stopping.is_set() else _JOBS - sum(one.work.operation != _MOUNT for one in running)
         wait = min(_BUSY_WAIT if running else _IDLE_WAIT, (self._notifier.watchdog or 1000.0) / 3)
         asks = self._plans.is_old()
         body = encode(Pulse(version=__version__, beats=beats, room=room, wait=0.0 if asks else wait, plan=asks))
@@ -145,9 +149,7 @@ class Agent:
     def _start(self, work: Work) -> None:
         _log.info("job %s: %s of %s", work.job, work.operation, work.name)
         order = Order.of(work, self._folders)
-        process = subprocess.Popen(
-            PROGRAM, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None, start_new_session=True
-        )
+        process = system.start(PROGRAM, os.environ, subprocess.PIPE, given=subprocess.PIPE, errors=None)
         running = _Running(work, process)
         assert process.stdin is not None
         process.stdin.write(msgspec.json.encode(order) + b"\n")
@@ -162,7 +164,7 @@ class Agent:
         with running.process.stdout as lines:
             for line in lines:
                 try:
-                    running.said = msgspec.json.decode(line, type=Said)
+                    running.said = from_json(Said).decode(line)
                 except msgspec.MsgspecError:
                     _log.warning("a job said %r", line[:200])
         running.process.wait()
@@ -208,3 +210,7 @@ class Agent:
             except subprocess.TimeoutExpired:
                 one.process.kill()
                 one.process.wait()
+
+
+def _beat(work: Work, said: Said) -> Beat:
+    return Beat(work.job, work.token, said.done, said.expected, said.line, said.target)

@@ -5,7 +5,6 @@ What there is on Linux, and what stands for it on Windows:
 
 | here | Linux | Windows |
 |---|---|---|
-| `Notifier` | sd_notify(3), with systemd's watchdog | nothing is told: `watchdog` is None |
 | `lower_priority` | nice(2), ioprio_set(2) | a lower priority class, which lowers I/O as well |
 | `start`, `end` | a session of its own; signals to its group | a process group; `taskkill /T` |
 | `only_ours` | owner and mode | always true: files inherit the access lists of their folder |
@@ -27,7 +26,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -44,7 +43,6 @@ __all__ = [
     "Folders",
     "IoClass",
     "Machine",
-    "Notifier",
     "end",
     "folders",
     "is_device",
@@ -64,64 +62,6 @@ _IOPRIO_SET = {"x86_64": 251, "i686": 289, "aarch64": 30, "riscv64": 30, "armv7l
 _WHO_PROCESS = 1
 _CLASS_SHIFT = 13
 _IO_PRIORITIES = {"low": (2 << _CLASS_SHIFT) | 7, "idle": 3 << _CLASS_SHIFT}  # best effort, the last level; idle
-
-
-class Notifier:
-    """Tells the service manager how this process is, where one wants to know (`NOTIFY_SOCKET`, sd_notify(3)).
-
-    It takes its variables out of `environ`, so that no command of the agent speaks for it. A manager that does not
-    listen is nobody's failure. Safe for several threads.
-    """
-
-    def __init__(self, env: Env, environ: MutableMapping[str, str] | None = None) -> None:
-        environ = os.environ if environ is None else environ
-        self._env = env
-        self._address = _address(environ.pop("NOTIFY_SOCKET", ""))
-        usec, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
-        wanted = self._address is not None and usec.isdigit() and int(usec) > 0 and pid in ("", str(os.getpid()))
-        self.watchdog = int(usec) / 1e6 if wanted else None
-        """Seconds within which `alive` has to be called, each time; None where nobody watches."""
-        self._next = 0
-
-    def ready(self, status: str = "") -> None:
-        """The process does its work from now on."""
-        self._send("READY=1", status)
-
-    def status(self, text: str) -> None:
-        """What it is at, for `systemctl status`."""
-        self._send(status=text)
-
-    def stopping(self) -> None:
-        """It is about to end."""
-        self._send("STOPPING=1")
-
-    def alive(self) -> None:
-        """It goes on. Cheap: it may be called far more often than anybody wants to know; the manager is told four times
-        within the time that it gives."""
-        if self.watchdog is None:
-            return
-        now = self._env.boot_time()
-        if now >= self._next:
-            self._next = now + int(self.watchdog * 1e9 / 4)
-            self._send("WATCHDOG=1")
-
-    def _send(self, state: str = "", status: str = "") -> None:
-        if self._address is None or sys.platform == "win32":
-            return
-        lines = [state] if state else []
-        if status:
-            lines.append("STATUS=" + " ".join(status.split()))
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-                sender.sendto("\n".join(lines).encode("utf-8", "replace"), socket.MSG_DONTWAIT, self._address)
-        except OSError as error:
-            _log.debug("the service manager does not listen: %s", error)
-
-
-def _address(text: str) -> str | None:
-    if text.startswith("@"):  # abstract
-        return "\0" + text[1:]
-    return text if text.startswith("/") else None
 
 
 def lower_priority(nice: int, io: IoClass) -> None:

@@ -205,6 +205,12 @@ BODIES: dict[str, Schema] = {
     "protected_items.begin_create_or_update": _properties(_ITEM),
     "backups.trigger": _object(properties=_object(objectType=_TEXT, recoveryPointExpiryTimeInUTC=_MOMENT)),
     "restores.begin_trigger": _properties(_RESTORE),
+    "keepstone.mount": _properties(
+        _object(
+            ("targetPath",), targetPath=_TEXT, allowOther=_FLAG, targetInfo=_object(("containerId",), containerId=_TEXT)
+        )
+    ),
+    "keepstone.unmount": _object(properties=_object(targetInfo=_object(("containerId",), containerId=_TEXT))),
     "backup_resource_vault_configs.update": _properties(
         _object(
             softDeleteFeatureState=_one_of("Enabled", "Disabled", "AlwaysON"),

@@ -28,8 +28,8 @@ _REGIONS = (
 )
 _ARCHIVE = "there is no archive tier in this version: all recovery points are in the vault's store and can be restored"
 _FILES = (
-    "recovery points of virtual machines cannot be mounted in this version; restore the disk image "
-    "(ImageRestoreRequest), and mount that"
+    "there is no script that mounts a point by iSCSI; a machine with an agent mounts it by `keepstone recoverypoint "
+    "mount`, and `keepstone restore disk` restores its disk"
 )
 _GUARDS = (
     "resource guards are not part of this version; a lock protects the vault from deletion (`az lock create`), and "

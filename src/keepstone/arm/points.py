@@ -23,7 +23,7 @@ from keepstone.control import items, operations, points, restores
 from keepstone.errors import InvalidRequest, Unsupported
 from keepstone.vault import Item, RecoveryPoint, Vault, folded
 
-__all__ = ["document", "table"]
+__all__ = ["container_of", "document", "table"]
 
 table = Table()
 _ACTION = "Microsoft.RecoveryServices/Vaults/backupFabrics/protectionContainers/protectedItems/recoveryPoints"
@@ -160,14 +160,14 @@ def _wanted(vault: Vault, properties: dict[str, Any]) -> restores.Wanted:
         raise InvalidRequest("properties.delete has to be true or false", target="properties.delete")
     return restores.Wanted(
         target=str(target) if kinds[kind] else None,
-        container=_container(vault, properties),
+        container=container_of(vault, properties),
         paths=tuple(paths),
         conflict=conflict,
         delete=delete,
     )
 
 
-def _container(vault: Vault, properties: dict[str, Any]) -> str | None:
+def container_of(vault: Vault, properties: dict[str, Any]) -> str | None:
     """The name of the container of the machine that the point goes to; None for the item's own."""
     about = properties.get("targetInfo") or {}
     named = about.get("containerId") if isinstance(about, dict) else about

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from keepstone.catalogue.database import Database
 from keepstone.catalogue.rows import RECORDS, every, first, values
 from keepstone.catalogue.tables import facts, outbox, vaults
+from keepstone.decoders import from_msgpack
 from keepstone.errors import KeepstoneError
 from keepstone.vault import (
     Agent,
@@ -57,7 +58,7 @@ class Note(msgspec.Struct, array_like=True, frozen=True):
 
 def decode_entry(body: bytes) -> list[Note]:
     """The notes of an entry."""
-    return msgspec.msgpack.decode(body, type=list[Note])
+    return from_msgpack(list[Note]).decode(body)
 
 
 class Journalist:

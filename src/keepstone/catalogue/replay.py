@@ -11,6 +11,7 @@ import msgspec
 from keepstone.catalogue.journal import Note, decode_entry
 from keepstone.catalogue.rows import RECORDS
 from keepstone.catalogue.tables import facts, metadata
+from keepstone.decoders import known
 from keepstone.errors import UnsupportedFormat
 from keepstone.store import Journal
 
@@ -60,7 +61,7 @@ def _record(kind: type[Any], row: dict[str, Any]) -> Any:
     strange = set(row) - set(kind.__slots__)
     if strange:
         raise KeyError(min(strange))
-    return msgspec.convert(row, kind)
+    return msgspec.convert(row, known(kind))
 
 
 def _unknown(entry: int) -> UnsupportedFormat:

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from keepstone.catalogue import containers, every, footprints, items, policies
 from keepstone.control import jobs, points
 from keepstone.control.plane import Change, Plane
+from keepstone.decoders import known
 from keepstone.errors import Conflict
 from keepstone.jobs import Status
 from keepstone.vault import Container, Item, StoredPolicy, Vault
@@ -102,7 +103,7 @@ def newest(plane: Plane, vault: Vault, activity: str) -> Found:
     if row is None or row.due <= plane.env.utc():
         with plane.change() as change:
             job = _ask(change, vault, activity, is_needed=row is None)
-    return Found(None if row is None else msgspec.convert(row.found, Count), job)
+    return Found(None if row is None else msgspec.convert(row.found, known(Count)), job)
 
 
 def _ask(change: Change, vault: Vault, activity: str, *, is_needed: bool) -> UUID | None:

@@ -12,7 +12,7 @@ from keepstone.control.work.restore import RESTORE
 from keepstone.errors import InvalidRequest
 from keepstone.vault import Container, Item, RecoveryPoint, Vault, folded
 
-__all__ = ["Wanted", "restore"]
+__all__ = ["Wanted", "machine", "restore"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,17 +33,17 @@ def restore(
 ) -> UUID:
     """Ask for the restore of a point; the job. A soft-deleted item can be restored from, too. `InvalidRequest`;
     `NotFound` where the vault has no such machine, `Conflict` where it has no agent any more."""
-    there = _machine(change, vault, held, wanted)
-    machine = agents.serving(change.connection, there)
+    there = machine(change, vault, held, wanted.container, wanted.target)
+    agent = agents.serving(change.connection, there)
     target = wanted.target
     if target is not None:
-        target = sources.absolute(target, elsewhere=machine is not None)
+        target = sources.absolute(target, elsewhere=agent is not None)
         if target is None:
             raise InvalidRequest(
                 f"properties.targetPath is {wanted.target!r}; name an absolute path of '{there.friendly}'",
                 target="properties.targetPath",
             )
-        if machine is None:
+        if agent is None:
             change.plane.reach.check(target)
     about = {
         "target": target,
@@ -55,14 +55,15 @@ def restore(
     }
     if there.id != held.id:
         about["to"] = there.friendly
-    return items.work(change, vault, held, item, RESTORE, activity, about, machine)
+    return items.work(change, vault, held, item, RESTORE, activity, about, agent)
 
 
-def _machine(change: Change, vault: Vault, held: Container, wanted: Wanted) -> Container:
-    """Where the point goes."""
-    if wanted.container is None:
+def machine(change: Change, vault: Vault, held: Container, name: str | None, target: str | None) -> Container:
+    """Where a point goes: to this container, None for the item's own. `target` as in `Wanted`. `InvalidRequest`,
+    `NotFound`."""
+    if name is None:
         return held
-    there = containers.find(change.connection, vault, wanted.container)
+    there = containers.find(change.connection, vault, name)
     own = folded(containers.local_name())
     if agents.machine_of(change.connection, there) is None and folded(there.name) != own:
         raise InvalidRequest(
@@ -70,7 +71,7 @@ def _machine(change: Change, vault: Vault, held: Container, wanted: Wanted) -> C
             "--backup-management-type MAB`",
             target="properties.targetInfo.containerId",
         )
-    if there.id != held.id and wanted.target is None:
+    if there.id != held.id and target is None:
         raise InvalidRequest(
             f"another machine has no original location; name a path of '{there.friendly}', with AlternateLocation",
             target="properties.recoveryType",

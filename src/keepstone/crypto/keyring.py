@@ -47,6 +47,7 @@ from keepstone.crypto.hashing import Hashing
 from keepstone.crypto.hashing import hashing as hashing_named
 from keepstone.crypto.keys import KEY_SIZE, DomainKeys, VaultKey
 from keepstone.crypto.providers import KeyProvider
+from keepstone.decoders import from_json
 from keepstone.env import Env
 from keepstone.errors import CorruptObject, UnsupportedFormat, UsageError, WrongKey
 
@@ -192,11 +193,11 @@ def _split(keys_object: bytes) -> tuple[bytes, bytes]:
 def _decode(signed: bytes, store_id: bytes | None) -> _Body:
     text = signed.removesuffix(b",\n") + b"\n}"
     try:
-        version = msgspec.json.decode(text, type=_Version)
+        version = from_json(_Version).decode(text)
         if version.format == _FORMAT and version.version > _VERSION:
             of = f" of store {store_id.hex()}" if store_id is not None else ""
             raise UnsupportedFormat(f"the keys{of} have version {version.version}; upgrade Keepstone")
-        body = msgspec.json.decode(text, type=_Body)
+        body = from_json(_Body).decode(text)
     except (ValueError, RecursionError) as error:
         raise CorruptObject(f"it is no keys object ({str(error)!r})") from None
     if (body.format, body.version) != (_FORMAT, _VERSION):

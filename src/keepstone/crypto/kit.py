@@ -24,6 +24,7 @@ from keepstone.crypto.hashing import hashing
 from keepstone.crypto.keyring import Keyring
 from keepstone.crypto.keys import VaultKey
 from keepstone.crypto.providers import Bytes32
+from keepstone.decoders import from_json
 from keepstone.env import Env
 from keepstone.errors import CorruptObject, UnsupportedFormat, UsageError, WrongKey
 
@@ -163,10 +164,10 @@ def _identities(text: str) -> list[object]:
 
 def _read(plain: bytes) -> Kit:
     try:
-        version = msgspec.json.decode(plain, type=_Version)
+        version = from_json(_Version).decode(plain)
         if version.format == _FORMAT and version.version > _VERSION:
             raise UnsupportedFormat(f"the recovery kit has version {version.version}; upgrade Keepstone")
-        text = msgspec.json.decode(plain, type=_Text)
+        text = from_json(_Text).decode(plain)
         if (text.format, text.version) != (_FORMAT, _VERSION):
             raise ValueError
         store_id, vault_key = bytes.fromhex(text.store_id), VaultKey(text.vault_key)

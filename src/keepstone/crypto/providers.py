@@ -15,6 +15,7 @@ from typing import Annotated, Protocol, TypeVar
 import msgspec
 
 from keepstone.crypto.keys import KEY_SIZE, VaultKey
+from keepstone.decoders import known
 from keepstone.errors import CorruptObject
 
 __all__ = ["Bytes32", "KeyProvider", "Slot", "Wrapped", "read_slot", "write_slot"]
@@ -41,7 +42,7 @@ class KeyProvider(Protocol):
 def read_slot(slot: Slot, form: type[_Form]) -> _Form:
     """The slot as `form` declares it; `CorruptObject` for anything else."""
     try:
-        return msgspec.convert(slot, form)
+        return msgspec.convert(slot, known(form))
     except msgspec.ValidationError as error:
         raise CorruptObject(f"a slot is not valid ({str(error)!r})") from None
 

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
+from keepstone.mount.device import sweep
 from keepstone.mount.mounted import Mount, mount_point
 from keepstone.mount.nodes import DISK, disk_entry
 
-__all__ = ["DISK", "Mount", "disk_entry", "mount_point"]
+__all__ = ["DISK", "Mount", "disk_entry", "mount_point", "sweep"]

@@ -7,18 +7,21 @@ the system's package fuse3 and hands the descriptor over a socket.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
+import re
 import shutil
 import socket
 import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from keepstone.errors import AccessDenied, UsageError
 
-__all__ = ["attach", "check", "detach"]
+__all__ = ["attach", "check", "detach", "sweep"]
 
 _DEVICE = "/dev/fuse"
 _TYPE = "keepstone"
@@ -75,15 +78,34 @@ def _mount(where: Path, options: str) -> int:
         ) from error
     data = f"{options}fd={fd},rootmode=40000,user_id={os.geteuid()},group_id={os.getegid()}"
     flags = _READ_ONLY | _NO_SETUID | _NO_DEVICES | _NO_PROGRAMS
-    if _process.mount(
-        _TYPE.encode(), os.fsencode(where), b"fuse." + _TYPE.encode(), ctypes.c_ulong(flags), data.encode()
-    ):
-        code = ctypes.get_errno()
+    try:
+        with _held(where) as place:
+            failed = _process.mount(
+                _TYPE.encode(), place, b"fuse." + _TYPE.encode(), ctypes.c_ulong(flags), data.encode()
+            )
+            code = ctypes.get_errno()
+    except BaseException:
+        os.close(fd)
+        raise
+    if failed:
         os.close(fd)
         if code in (errno.EPERM, errno.EACCES):
             raise PermissionError(code, os.strerror(code))
         raise UsageError(f"{where} cannot be mounted at: {os.strerror(code)}; choose another directory")
     return fd
+
+
+@contextlib.contextmanager
+def _held(where: Path) -> Iterator[bytes]:
+    """This very directory by another name, which nobody can make lead elsewhere meanwhile."""
+    place = os.open(where, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        name = f"/proc/self/fd/{place}"
+        if os.readlink(name) != os.fspath(where):
+            raise UsageError(f"{where} leads somewhere else by now; choose a directory that nobody else can move")
+        yield name.encode()
+    finally:
+        os.close(place)
 
 
 def _helped(where: Path, options: str) -> int:
@@ -124,6 +146,26 @@ def detach(where: Path) -> None:
         unmount = [helper, "-u", "-q", "--", os.fspath(where)]
         if subprocess.call(unmount, stderr=subprocess.DEVNULL):
             subprocess.call([helper, "-z", *unmount[1:]], stderr=subprocess.DEVNULL)
+
+
+def sweep(where: Path) -> None:
+    """Unmount what is left here of a mount of Keepstone whose process died; everything else stays."""
+    try:
+        os.stat(where)
+    except OSError as error:
+        if error.errno == errno.ENOTCONN and _is_ours(where):
+            detach(where)
+
+
+def _is_ours(where: Path) -> bool:
+    """Whether the newest mount here is one of Keepstone (proc(5), mountinfo: blanks are written \\040)."""
+    name = re.sub(rb"[\x00-\x20\\]", lambda found: b"\\%03o" % found[0][0], os.fsencode(where))
+    kinds = []
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        mount, _, rest = line.partition(b" - ")
+        if mount.split(b" ")[4] == name:
+            kinds.append(rest.split(b" ")[0])
+    return kinds[-1:] == [b"fuse." + _TYPE.encode()]
 
 
 def _helper() -> str | None:

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from keepstone.decoders import from_msgpack
 from keepstone.env import Env
 from keepstone.errors import (
     AccessDenied,
@@ -45,8 +46,10 @@ from keepstone.remote.wire import (
     parse_chunk_head,
 )
 
-__all__ = ["Broken", "Calls", "HttpPoint", "HttpSession", "Throttle"]
+__all__ = ["PATIENCE", "Broken", "Calls", "HttpPoint", "HttpSession", "Throttle"]
 
+PATIENCE = 900.0
+"""Seconds for which a service that is away is waited for, where nobody says otherwise."""
 _SOCKET = 90.0  # seconds: longer than the service lets anybody wait
 _FIRST, _LONGEST = 0.5, 30.0  # seconds between two tries
 _AGAIN = (408, 425, 429, 502, 503, 504)
@@ -70,7 +73,8 @@ class Broken(Exception):
 
 class Calls:
     """`context`: asked for each new connection, so that a new certificate is used once it is there. `patience`: how
-    many seconds to try for. `check` is called between tries, and may raise."""
+    many seconds to try for; one try takes no longer than that, or `_SOCKET` where it is none. `check` is called between
+    tries, and may raise."""
 
     def __init__(
         self,
@@ -78,7 +82,7 @@ class Calls:
         url: str,
         context: Callable[[], ssl.SSLContext],
         *,
-        patience: float = 900.0,
+        patience: float = PATIENCE,
         check: Callable[[], None] = lambda: None,
         throttle: Throttle | None = None,
     ) -> None:
@@ -88,6 +92,7 @@ class Calls:
         self._url = url
         self._context = context
         self._patience = patience
+        self._silence = min(_SOCKET, patience or _SOCKET)  # seconds without a byte
         self._check = check
         self._throttle = throttle
         self._local = threading.local()
@@ -188,7 +193,7 @@ class Calls:
         connection: http.client.HTTPSConnection | None = getattr(self._local, "connection", None)
         if connection is None or connection not in self._all:
             connection = http.client.HTTPSConnection(
-                self._host, self._port, timeout=_SOCKET, context=self._context(), blocksize=_READ
+                self._host, self._port, timeout=self._silence, context=self._context(), blocksize=_READ
             )
             self._local.connection = connection
             self._all.append(connection)
@@ -320,7 +325,7 @@ def _untrusted(url: str, error: ssl.SSLCertVerificationError) -> AccessDenied:
 def _refused(status: int, body: bytes) -> Exception:
     """What the service said, as what it is there."""
     try:
-        said = msgspec.msgpack.decode(body, type=dict[str, str])
+        said = from_msgpack(dict[str, str]).decode(body)
     except msgspec.MsgspecError:
         said = {}
     code, message = said.get("code", ""), said.get("message", f"the service answered {status}")

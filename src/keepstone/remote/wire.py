@@ -22,6 +22,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from keepstone.decoders import from_msgpack
 from keepstone.errors import CorruptObject
 from keepstone.store import PointRecord
 from keepstone.store.frame import MAX_FRAME
@@ -111,13 +112,14 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Beat(msgspec.Struct, frozen=True):
-    """A sign of life of a job, and how far it is."""
+    """A sign of life of a job, and how far it is. `target`: where a point is mounted."""
 
     job: str
     token: Count
     done: Count = 0
     expected: Count = 0
     line: str = ""
+    target: str = ""
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -333,7 +335,7 @@ def encode(message: msgspec.Struct | Sequence[Any] | dict[str, str]) -> bytes:
 def decode(data: bytes | memoryview, kind: type[T]) -> T:
     """A message from the wire; `CorruptObject` where it is not of this kind."""
     try:
-        return msgspec.msgpack.decode(data, type=kind)
+        return from_msgpack(kind).decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptObject(f"a message is not what it has to be: {error}") from error
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from keepstone.decoders import from_json
 from keepstone.env import Env
 from keepstone.errors import FormatError, StoreMissing, UsageError
 from keepstone.objects import replace_private, write_private
@@ -34,7 +35,7 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """Those of this data folder; None where it was never started. `FormatError` where the file is none."""
         path = root / "service.json"
         try:
-            return msgspec.json.decode(path.read_bytes(), type=cls)
+            return from_json(cls).decode(path.read_bytes())
         except FileNotFoundError:
             return cls() if (root / _OWN).exists() else None
         except msgspec.DecodeError as error:

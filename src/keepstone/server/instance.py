@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from keepstone.decoders import from_json
 from keepstone.errors import Conflict, KeepstoneError
 from keepstone.objects import failure
 
@@ -99,7 +100,7 @@ def running(root: Path) -> Running | None:
 def last(root: Path) -> Running | None:
     """The process that held the folder last, or holds it; None where none ever did."""
     try:
-        return msgspec.json.decode(_path(root).read_bytes(), type=Running)
+        return from_json(Running).decode(_path(root).read_bytes())
     except (FileNotFoundError, msgspec.DecodeError):
         return None
 

@@ -26,6 +26,8 @@ from typing import Any
 
 import msgspec
 
+from keepstone.decoders import from_json
+
 __all__ = ["FILE", "LEVELS", "Lines", "relay", "struck_out", "tail", "to_file", "to_stderr"]
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -132,7 +134,7 @@ def relay(lines: Sequence[str], process: str) -> None:
 
 def _is_ours(line: str) -> bool:
     try:
-        msgspec.json.decode(line, type=dict[str, Any])
+        from_json(dict[str, Any]).decode(line)
     except msgspec.DecodeError:
         return False
     return True

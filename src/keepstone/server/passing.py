@@ -17,6 +17,7 @@ from uuid import UUID
 
 import msgspec
 
+from keepstone.decoders import from_msgpack
 from keepstone.env import Env
 from keepstone.errors import ServiceUnavailable, told
 
@@ -68,7 +69,7 @@ class Passing:
                 self._env.sleep(_PAUSE)
         if status == 200:
             return answer
-        code, message = msgspec.msgpack.decode(answer, type=tuple[str, str])
+        code, message = from_msgpack(tuple[str, str]).decode(answer)
         raise told(code, message, status)
 
     def _ask(self, about: bytes, body: memoryview) -> tuple[int, bytes]:

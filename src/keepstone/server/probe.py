@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from keepstone.decoders import from_json
+
 __all__ = ["Health", "health"]
 
 _TIMEOUT = 10.0  # seconds
@@ -36,7 +38,7 @@ def health(url: str, ca: Path) -> Health | None:
         try:
             connection.request("GET", "/healthz")
             response = connection.getresponse()
-            said = msgspec.json.decode(response.read(), type=dict[str, Any])
+            said = from_json(dict[str, Any]).decode(response.read())
         finally:
             connection.close()
     except ConnectionRefusedError:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from keepstone.decoders import from_json
+
 __all__ = ["Kind", "Processes", "counts"]
 
 
@@ -34,7 +36,7 @@ class Processes(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def read(cls, root: Path) -> Processes:
         """Those of the service in `root`, which runs. `FileNotFoundError` where none ever did."""
-        return msgspec.json.decode(_path(root).read_bytes(), type=cls)
+        return from_json(cls).decode(_path(root).read_bytes())
 
     def write(self, root: Path) -> None:
         """For `read`. By one thread at a time."""

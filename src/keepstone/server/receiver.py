@@ -22,6 +22,7 @@ from uuid import UUID
 import msgspec
 
 from keepstone.control.sessions.registry import Registry
+from keepstone.decoders import from_msgpack
 from keepstone.env import Env
 from keepstone.errors import KeepstoneError
 from keepstone.server import logs, parent
@@ -86,7 +87,7 @@ class Receiver:
 
     def _answer(self, about: bytearray, body: memoryview) -> tuple[int, bytes]:
         try:
-            machine, verb, session, first = msgspec.msgpack.decode(about, type=tuple[bytes, str, str, int])
+            machine, verb, session, first = from_msgpack(tuple[bytes, str, str, int]).decode(about)
             return 200, self._registry.ask(UUID(bytes=machine), verb, session, first, body)
         except KeepstoneError as error:
             return error.status, msgspec.msgpack.encode((error.code, str(error)))

@@ -83,9 +83,9 @@ class Serving:
         self._workers = Workers(plane, workers, level=level, program=program, changed=self._note)
         self._rounds = _rounds(plane, [Chore("renewing the certificate", 3600, self.renew)])
 
-    def run(self, ready: Callable[[], None]) -> None:
-        """Until a signal says to stop, or `stop`. `ready` is called when all answer. `KeepstoneError` where one dies
-        before."""
+    def run(self, ready: Callable[[], None], stopping: Callable[[], None] = lambda: None) -> None:
+        """Until a signal says to stop, or `stop`. `ready` is called when all answer, `stopping` when it begins to end.
+        `KeepstoneError` where one dies before."""
         with self._signals():
             try:
                 self._prepare()
@@ -100,6 +100,7 @@ class Serving:
                     while self._events.get() is not _Event.STOP:
                         pass
             finally:
+                stopping()
                 self._end()
         _log.info("stopped")
 

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from keepstone.control.installation import Installation, Welcome
 from keepstone.env import Env
 from keepstone.errors import StorageError, UsageError
+from keepstone.notifier import Notifier
 from keepstone.server import instance
 from keepstone.server.address import Address, listen
 from keepstone.server.choices import Choices
@@ -101,6 +102,7 @@ class Start:
         from keepstone.server.answerers import as_many_as_help
         from keepstone.server.serving import Serving
 
+        notifier = Notifier(self._env)  # before there are children: it takes its variables from them
         self._hold.announce(self.address.url, self.address.probe)  # as this process
         serving = Serving(
             self.installation,
@@ -111,7 +113,12 @@ class Start:
             level=level,
             program=program,
         )
-        serving.run(ready)
+
+        def answers() -> None:
+            notifier.ready(f"answers at {self.address.url}")
+            ready()
+
+        serving.run(answers, notifier.stopping)
 
     def close(self) -> None:
         """Give lock and port back, as far as this process has them. Once more does nothing."""

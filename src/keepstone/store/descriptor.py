@@ -12,6 +12,7 @@ import hmac
 import msgspec
 
 from keepstone.crypto import DomainKeys, Hashing
+from keepstone.decoders import from_json
 from keepstone.errors import CorruptObject, UnsupportedFormat
 
 __all__ = ["FORMAT", "Descriptor", "check_descriptor", "decode_descriptor", "encode_descriptor"]
@@ -62,7 +63,7 @@ def decode_descriptor(data: bytes, place: str) -> Descriptor:
     `UnsupportedFormat` where it is newer or foreign, `CorruptObject` where it is damaged.
     """
     try:
-        version = msgspec.json.decode(data, type=_Version)
+        version = from_json(_Version).decode(data)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise CorruptObject(f"keepstone.json of {place} is damaged ({error}); restore it from a copy") from error
     if version.magic != _MAGIC:
@@ -75,7 +76,7 @@ def decode_descriptor(data: bytes, place: str) -> Descriptor:
             "use a matching version of Keepstone"
         )
     try:
-        descriptor = msgspec.json.decode(data, type=Descriptor)
+        descriptor = from_json(Descriptor).decode(data)
         valid = len(descriptor.store_id) == 16
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise CorruptObject(f"keepstone.json of {place} is damaged ({error}); restore it from a copy") from error

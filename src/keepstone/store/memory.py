@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from keepstone.decoders import from_json
 from keepstone.env import Env
 
 __all__ = ["Seen", "recall", "recall_damage", "remember", "remember_damage"]
@@ -30,7 +31,7 @@ def recall(cache: Path | None) -> Seen | None:
     if cache is None:
         return None
     try:
-        return msgspec.json.decode((cache / "head.json").read_bytes(), type=Seen)
+        return from_json(Seen).decode((cache / "head.json").read_bytes())
     except (OSError, msgspec.MsgspecError):
         return None
 
@@ -47,7 +48,7 @@ def recall_damage(cache: Path | None) -> frozenset[str]:
     if cache is None:
         return frozenset()
     try:
-        return frozenset(msgspec.json.decode((cache / "damaged.json").read_bytes(), type=list[str]))
+        return frozenset(from_json(list[str]).decode((cache / "damaged.json").read_bytes()))
     except (OSError, msgspec.MsgspecError):
         return frozenset()
 

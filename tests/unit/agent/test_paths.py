@@ -58,6 +58,20 @@ def test_everything_is_read_by_default_but_what_is_the_agents(machine: Machine) 
             paths.source(machine / own)
 
 
+def test_the_passphrase_stays_here(machine: Machine) -> None:
+    files = [machine / "data/secret/now", machine / "data/secret/before"]
+    paths = machine.paths(
+        f"sealed = {{passphrase_file = '{files[0]}', previous_file = '{files[1]}'}}", restore_allow=[""]
+    )
+
+    assert not any(paths.source("/").selection().compile(Env()).takes(file[1:], False) for file in files)
+    for file in files:
+        with pytest.raises(GuardRefused, match="allows no backup"):
+            paths.source(file)
+        with pytest.raises(GuardRefused, match="allows no restore"):
+            paths.target(file)
+
+
 @pytest.mark.parametrize("path", ["/proc", "/proc/kcore", "/sys/kernel", "/proc/self/root/proc"])
 def test_memory_is_no_file(machine: Machine, path: str) -> None:
     with pytest.raises(GuardRefused, match="allows no backup"):
@@ -112,7 +126,7 @@ def test_what_is_denied_within_a_source_is_left_out_whatever_the_item_says(
     assert rules.takes("odd x", True)
     assert rules.takes("open/secret", True), "only that one path is denied"
     assert rules.selective
-    assert {"*.tmp", "/cache/", "/secret", "/mine", *hostile} <= set(rules.patterns)
+    assert {"always:*.tmp", "always:/cache/", "never:secret", "/mine", *hostile} <= set(rules.patterns)
 
 
 def test_a_real_backup_has_nothing_of_what_is_denied(machine: Machine) -> None:

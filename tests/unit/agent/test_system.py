@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from keepstone.agent import system
-from keepstone.agent.system import Notifier
 from keepstone.env import Env
 from keepstone.errors import AccessDenied
+from keepstone.notifier import Notifier
 
 from .clock import Clock
 
@@ -191,11 +191,12 @@ subprocess.CREATE_NEW_PROCESS_GROUP = 0
 
 from pathlib import Path
 from keepstone.agent import commands, configuration, limits, paths, system
+from keepstone.notifier import Notifier
 
 class Env:
     boot_time = wall_time = lambda self: 0
 
-notifier = system.Notifier(Env(), {"NOTIFY_SOCKET": "/run/x", "WATCHDOG_USEC": "1000"})
+notifier = Notifier(Env(), {"NOTIFY_SOCKET": "/run/x", "WATCHDOG_USEC": "1000"})
 notifier.ready("x"); notifier.status("x"); notifier.stopping()
 system.lower_priority(0, "normal")
 system.only_ours(Path("nowhere"))

@@ -81,6 +81,10 @@ MARKDOWN_AND_KEPT = ("docs/", "docs/text.md", "src/", "src/keep.o")
         (Selection(include=["docs/"]), [n for n in EVERYTHING if n[:5] != "docs/"]),
         (Selection(include=["src"], exclude=["build"]), [n for n in EVERYTHING if n[:4] != "src/" or "build" in n]),
         (Selection(include=["nothing"]), EVERYTHING),
+        (Selection(exclude=["!**"], never=["src"]), ["src/", *INSIDE_SRC]),
+        (Selection(exclude=["!**", "!*.o"], always=["*.o"]), [name for name in EVERYTHING if name.endswith(".o")]),
+        (Selection(include=["**"], never=["src/build"], always=["/docs/"]), [
+            name for name in EVERYTHING if name.startswith(("docs/", "src/build/"))]),
     ],
     ids=repr,
 )  # fmt: skip

@@ -74,7 +74,9 @@ class Direct:
         self.said.append(("records", data, b""))
 
     def nodes(self, wanted: Wanted) -> list[Seen]:
-        return decode(self._ask("nodes", encode(wanted), lambda body: self.session.nodes(decode(body, Wanted))), list[Seen])
+        return decode(
+            self._ask("nodes", encode(wanted), lambda body: self.session.nodes(decode(body, Wanted))), list[Seen]
+        )
 
     def ids(self, path: list[int]) -> bytes:
         answer = self.session.ids(decode(encode(path), list[int]))

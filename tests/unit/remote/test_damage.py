@@ -107,7 +107,9 @@ def test_a_disk(env: Env, tmp_path: Path) -> None:
     far = Far(env, new_store(env, root), "disk")
     disk = sparse(tmp_path / "disk", 300 * CHUNK, {0: noise(60), 200 * CHUNK: noise(80, 1)})
     commit = far.back_up_image(disk).commit
-    data = sorted((path for path in (root / "packs").rglob("*") if path.is_file()), key=lambda path: -path.stat().st_size)
+    data = sorted(
+        (path for path in (root / "packs").rglob("*") if path.is_file()), key=lambda path: -path.stat().st_size
+    )
     data[0].chmod(0o600)
     spoilt = bytearray(data[0].read_bytes())
     for at in range(1, 9):

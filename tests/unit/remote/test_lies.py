@@ -108,7 +108,9 @@ def test_the_truth(far: Far, store: Store) -> None:
         (root,) = reader.root()
         found: dict[int, bytes] = {}
         refs = reader.chunk_refs(reader.node(root))
-        reader.fetch([(ref, index) for index, ref in enumerate(refs)], lambda at, chunk: found.update({at: bytes(chunk)}))
+        reader.fetch(
+            [(ref, index) for index, ref in enumerate(refs)], lambda at, chunk: found.update({at: bytes(chunk)})
+        )
     assert [found[index] for index in range(3)] == CHUNKS
     assert store.verify(deep=True).ok
 
@@ -162,7 +164,9 @@ LIES: dict[str, Callable[[Far], bytes]] = {
     "half a run": lambda far: node_record(NodeRecord(NODE_KIND, b"123456", b"", b"")),
     "zeros without end": lambda far: node([(ZEROS, 0, 0xFFFFFFFF)]),
     "many zeros": lambda far: node([(ZEROS, 0, 1 << 20)] * 200_000),
-    "the same again and again": lambda far: frame(far, [b"%d" % n for n in range(5000)]) + node([(0, 0, 5000)] * 200_000),
+    "the same again and again": lambda far: (
+        frame(far, [b"%d" % n for n in range(5000)]) + node([(0, 0, 5000)] * 200_000)
+    ),
 }
 
 
@@ -183,9 +187,7 @@ def lying(data: bytes, size: int) -> bytes:
 
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
-def test_a_lie_ends_its_session_and_nothing_else(
-    env: Env, store: Store, far: Far, lie: Callable[[Far], bytes]
-) -> None:
+def test_a_lie_ends_its_session_and_nothing_else(env: Env, store: Store, far: Far, lie: Callable[[Far], bytes]) -> None:
     honest = Far(env, store, "honest")
     going_on = honest.session()
     going_on.session.receive(0, memoryview(frame(honest, CHUNKS)))

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import msgspec
 
+from keepstone.decoders import from_json
+
 __all__ = ["Token", "Tokens"]
 
 _SPARE = 60  # seconds before its end at which a token is not used any more
@@ -45,7 +47,7 @@ class Tokens:
     def get(self, purpose: str) -> Token | None:
         """None where there is none."""
         try:
-            return msgspec.json.decode(self._path(purpose).read_bytes(), type=Token)
+            return from_json(Token).decode(self._path(purpose).read_bytes())
         except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
             return None
 

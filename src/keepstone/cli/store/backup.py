@@ -182,13 +182,8 @@ def _inside(source: bytes, store: Path) -> str:
 
 
 def _without_store(source: _Source, selection: dict[str, Any]) -> dict[str, Any]:
-    """The selection without the store: a pattern like any other, so that the point knows of it and a restore in place
-    that deletes spares the store too."""
-    if not source.store:
-        return selection
-    from keepstone.workloads.files import pattern_of
-
-    return selection | {"exclude": (*selection["exclude"], pattern_of(source.store))}
+    """The selection without the store. The point knows of it, so that a restore in place that deletes spares it too."""
+    return selection | {"never": (source.store,)} if source.store else selection
 
 
 def _back_up(

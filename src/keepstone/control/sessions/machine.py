@@ -8,6 +8,7 @@ the store is the service's to know: everything here asks for the job's row, its 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 from keepstone.catalogue import items, jobs, schedules
 from keepstone.control import clientkeys
 from keepstone.control import points as made
+from keepstone.control.mounting import MOUNT
 from keepstone.control.plane import Plane
 from keepstone.control.work.backup import failed, remember
 from keepstone.control.work.loading import Subject, ending, subject
@@ -25,13 +27,14 @@ from keepstone.remote.wire import Beat, End, Plan, Told, Work
 
 __all__ = ["OPERATIONS", "beat", "claim", "end", "held", "kept", "plan"]
 
-OPERATIONS = (BACKUP, RESTORE)
+OPERATIONS = (BACKUP, RESTORE, MOUNT)
 """What an agent does."""
 _HELD = (Status.RUNNING, Status.CANCELLING)
 _KEPT = 20  # warnings that are kept with a job
 _BEATS = 64  # jobs of which a machine tells at a time
 _PLANNED = 1000  # items whose next times are told
 _LONGEST = 2000  # characters of what an agent says of its job
+_UNMOUNTED = {"code": "AgentStopped", "message": "the mount ended with the agent that had it; mount the point again"}
 _ENDS = (Status.COMPLETED, Status.WARNED, Status.FAILED, Status.CANCELLED)
 
 
@@ -42,7 +45,7 @@ def owner(machine: UUID) -> str:
 
 def claim(plane: Plane, machine: UUID) -> Work | None:
     """The next job of this machine; None while there is none. A job whose point was made before its agent died is
-    brought to its end here."""
+    brought to its end here, and a mount, which ended with its agent."""
     while True:
         taken = plane.queue.claim(owner(machine), OPERATIONS, machine)
         if taken is None:
@@ -52,6 +55,10 @@ def claim(plane: Plane, machine: UUID) -> Work | None:
             about = subject(plane, context)
         except KeepstoneError as error:  # such as an item that is gone: no agent can do anything about it
             with plane.queue.ending(taken, Status.FAILED, {"code": error.code, "message": str(error)}):
+                pass
+            continue
+        if taken.operation == MOUNT and taken.attempt > 1:
+            with plane.queue.ending(taken, Status.CANCELLED, _UNMOUNTED):
                 pass
             continue
         if taken.operation == BACKUP and taken.attempt > 1:
@@ -78,7 +85,7 @@ def _work(about: Subject, taken: Claim) -> Work:
     )
 
 
-_TOLD = ("point", "target", "paths", "conflict", "delete", "part")
+_TOLD = ("point", "target", "paths", "conflict", "delete", "part", "shared")
 
 
 def held(plane: Plane, machine: UUID, job: str, token: int) -> Claim:
@@ -101,7 +108,9 @@ def beat(plane: Plane, machine: UUID, beats: Sequence[Beat]) -> list[Told]:
     for one in beats[:_BEATS]:
         try:
             mine = held(plane, machine, one.job, one.token)
-            progress = {"done": one.done, "expected": one.expected, "line": one.line[:_LONGEST]}
+            progress: dict[str, Any] = {"done": one.done, "expected": one.expected, "line": one.line[:_LONGEST]}
+            if one.target:
+                progress["result"] = {"target": one.target[:_LONGEST], "point": mine.arguments.get("point")}
             cancelled = plane.queue.renew(mine, progress=progress)
         except JobLost:
             told.append(Told(one.job, lost=True))
@@ -137,7 +146,10 @@ def end(plane: Plane, machine: UUID, said: End) -> None:
         raise InvalidRequest("a backup is completed by committing its point; commit it, or say that it failed")
     context = Context(plane.queue, mine)
     context.progress(said.done, said.expected)
-    context.result({"files": said.files, "warnings": kept(said.warnings), "target": said.target[:_LONGEST]})
+    result = {"files": said.files, "warnings": kept(said.warnings), "target": said.target[:_LONGEST]}
+    if mine.operation == MOUNT:
+        result |= {"files": None, "point": mine.arguments.get("point")}
+    context.result(result)
     if status in (Status.COMPLETED, Status.WARNED):
         with ending(plane, context, status):
             pass

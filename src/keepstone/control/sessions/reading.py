@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Points that machines read: each for a restore that the machine was told to do, and no longer than that goes on.
+"""Points that machines read: each for a restore or a mount that the machine was told to do, and while that goes on.
 
 The ticket is the job: who holds it may read its point. Readers are kept for a while, since a restore asks many times.
 
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from keepstone.control import points
+from keepstone.control.mounting import MOUNT
 from keepstone.control.plane import Plane
 from keepstone.control.sessions import machine as machines
 from keepstone.control.sessions.session import blank, namer
@@ -140,7 +141,7 @@ class Readings:
         if known is not None and now < known[0]:
             return known[1]
         mine = machines.held(self._plane, machine, job, token)
-        if mine.operation != RESTORE:
+        if mine.operation not in (RESTORE, MOUNT):
             raise InvalidRequest("a job of another kind reads no point")
         about = subject(self._plane, Context(self._plane.queue, mine))
         with self._plane.look() as connection:

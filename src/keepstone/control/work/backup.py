@@ -27,7 +27,7 @@ from keepstone.errors import KeepstoneError
 from keepstone.jobs import Context, Status
 from keepstone.store import PointRecord, Store
 from keepstone.vault import RecoveryPoint
-from keepstone.workloads.files import Selection, backup_files, pattern_of
+from keepstone.workloads.files import Selection, backup_files
 
 __all__ = ["backup", "failed", "own_date", "remember"]
 
@@ -78,15 +78,14 @@ def own_date(arguments: Mapping[str, Any]) -> datetime | None:
 
 def _selection(plane: Plane, source: Mapping[str, Any]) -> Selection:
     """What of the tree is taken; never the service's own folder, which has the keys."""
-    exclude = [*source.get("exclude", ())]
     root, top = plane.root.resolve(), Path(source["path"]).resolve()
-    if root.is_relative_to(top):
-        exclude.append(pattern_of(str(root.relative_to(top))))
+    never = [str(root.relative_to(top))] if root.is_relative_to(top) else []
     return Selection(
-        exclude=exclude,
+        exclude=source.get("exclude", ()),
         include=source.get("include", ()),
         one_file_system=source.get("oneFileSystem", False),
         skip_caches=source.get("excludeCaches", False),
+        never=never,
     )
 
 

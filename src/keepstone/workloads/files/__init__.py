@@ -16,7 +16,7 @@ from keepstone.workloads.files.restore import (
     restore_files,
     write_tar,
 )
-from keepstone.workloads.files.selection import Selection, pattern_of
+from keepstone.workloads.files.selection import Selection
 from keepstone.workloads.files.tree import doubtful, walk
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "dry_run",
     "find",
     "folder_of",
-    "pattern_of",
     "restore_files",
     "walk",
     "write_tar",

@@ -4,6 +4,9 @@
 Patterns are those of gitignore(5), relative to the source: the last one that matches decides, `!` takes an exclusion
 back, and nothing beneath an excluded directory is looked at. With `include` only what matches one of its patterns is
 taken, and the directories that lead there.
+
+Who asks for a backup chooses these; who has it made may forbid more (`never`, `always`), and asks for himself: in one
+list with theirs, a `!**` would take his exclusions back.
 """
 
 from __future__ import annotations
@@ -17,18 +20,12 @@ from keepstone.env import Env, FileSystem
 from keepstone.errors import SourceFailed, SourceMissing, UsageError
 from keepstone.objects import failure
 
-__all__ = ["CACHE_TAG", "Rules", "Selection", "pattern_of", "recorded", "remembered"]
+__all__ = ["CACHE_TAG", "Rules", "Selection", "recorded", "remembered"]
 
 CACHE_TAG = b"CACHEDIR.TAG"
 _ODD = re.compile("[\\udc80-\\udcff]")  # as Python has such bytes, see PEP 383
-_SPECIAL = re.compile(r"([\\*?\[\] ])")
 _RECORDED = re.compile("\\0([89a-f][0-9a-f])")
 _SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"  # https://bford.info/cachedir/
-
-
-def pattern_of(path: str) -> str:
-    """The pattern that matches this path, relative to the source, and no other one."""
-    return "/" + _SPECIAL.sub(r"\\\1", path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +33,8 @@ class Selection:
     """`exclude_from`: files with one pattern a line, read before `exclude`.
 
     `one_file_system`: what is mounted beneath the source stays empty. `skip_caches`: of a directory that is marked as a
-    cache by a valid CACHEDIR.TAG, only this tag is taken.
+    cache by a valid CACHEDIR.TAG, only this tag is taken. `never`: paths, relative to the source, that are not taken
+    with all that is beneath them, and `always`: patterns of what is left out, whatever the others say.
     """
 
     exclude: Sequence[str] = ()
@@ -44,13 +42,32 @@ class Selection:
     exclude_from: Sequence[str | os.PathLike[str]] = ()
     one_file_system: bool = False
     skip_caches: bool = False
+    never: Sequence[str] = ()
+    always: Sequence[str] = ()
 
     def compile(self, env: Env) -> Rules:
         """Ready for use. `UsageError` for a pattern that is none, `SourceMissing` or `AccessDenied` for a file of
         `exclude_from`.
         """
         exclude = [line for path in self.exclude_from for line in _lines(env, path)] + list(self.exclude)
-        return Rules(env.fs, exclude, list(self.include), self.one_file_system, self.skip_caches)
+        return Rules(
+            env.fs,
+            exclude,
+            list(self.include),
+            self.one_file_system,
+            self.skip_caches,
+            never=self.never,
+            always=self.always,
+        )
+
+    @classmethod
+    def of_record(cls, patterns: Sequence[str]) -> Selection:
+        """The selection that a point remembers by its `patterns`."""
+        kinds: dict[str, list[str]] = {"include": [], "never": [], "always": [], "": []}
+        for text in map(remembered, patterns):
+            kind, colon, rest = text.partition(":")
+            kinds[kind if colon and kind in kinds else ""].append(rest if colon and kind in kinds else text)
+        return cls(exclude=kinds[""], include=kinds["include"], never=kinds["never"], always=kinds["always"])
 
 
 class Rules:
@@ -60,18 +77,34 @@ class Rules:
     """
 
     def __init__(
-        self, fs: FileSystem, exclude: list[str], include: list[str], one_file_system: bool, skip_caches: bool
+        self,
+        fs: FileSystem,
+        exclude: list[str],
+        include: list[str],
+        one_file_system: bool,
+        skip_caches: bool,
+        *,
+        never: Sequence[str] = (),
+        always: Sequence[str] = (),
     ) -> None:
         self._fs = fs
+        self._never = frozenset(never)
+        self._always = _matcher([*always])
         self._excluded = _matcher(exclude)
         self._included = _matcher(include)
         self.one_file_system = one_file_system
         self.skip_caches = skip_caches
-        self.selective = self._excluded is not None or self._included is not None
-        self.patterns = [recorded(pattern) for pattern in (*exclude, *(f"include:{pattern}" for pattern in include))]
+        matchers = self._excluded, self._included, self._always
+        self.selective = bool(self._never) or any(matcher is not None for matcher in matchers)
+        kinds = (("", exclude), ("include:", include), ("always:", always), ("never:", never))
+        self.patterns = [recorded(kind + pattern) for kind, patterns in kinds for pattern in patterns]
 
     def takes(self, path: str, is_directory: bool) -> bool:
         """Whether an entry with this path is taken; one in a directory that is not is never asked for."""
+        if path in self._never:
+            return False
+        if self._always is not None and self._always(path + "/" if is_directory else path):
+            return False
         if is_directory:
             return self._excluded is None or not self._excluded(path + "/")
         if self._excluded is not None and self._excluded(path):

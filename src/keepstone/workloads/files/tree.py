@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
+from keepstone.decoders import from_msgpack
 from keepstone.errors import CorruptObject, KeepstoneError, NotFound, UsageError
 from keepstone.store import Reader
 from keepstone.workloads.files.names import check_names, describe, shown
@@ -56,7 +57,7 @@ class Step(NamedTuple):
 def detail(reader: Reader) -> Detail:
     """What the point says of its source; `CorruptObject` where that cannot be read."""
     try:
-        return msgspec.msgpack.decode(reader.point.detail, type=Detail)
+        return from_msgpack(Detail).decode(reader.point.detail)
     except msgspec.MsgspecError as error:
         raise CorruptObject(
             f"{describe(reader.point)} is no point of files ({error}); run `keepstone store verify`"

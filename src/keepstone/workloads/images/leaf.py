@@ -14,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from keepstone.decoders import from_msgpack
 from keepstone.errors import CorruptObject
 from keepstone.objects import PAGE
 from keepstone.store import DISK_CHUNK, SEGMENT, Node
@@ -67,7 +68,7 @@ def read_root(nodes: Nodes, root: list[int]) -> tuple[Image, Node, list[int]]:
         raise CorruptObject(f"the manifest of a disk image has {len(root)} roots; run `keepstone store verify`")
     node = nodes.node(root[0])
     try:
-        image = msgspec.msgpack.decode(node.body, type=Image) if node.kind == ROOT_KIND else None
+        image = from_msgpack(Image).decode(node.body) if node.kind == ROOT_KIND else None
     except msgspec.MsgspecError:
         image = None
     if image is None or image.size < 0 or not PAGE <= image.chunk <= _LARGEST or SEGMENT % image.chunk:

@@ -20,7 +20,7 @@ from keepstone.workloads.files.restore.nodes import Nodes
 from keepstone.workloads.files.restore.options import Conflict, RestoreOptions
 from keepstone.workloads.files.restore.place import Place
 from keepstone.workloads.files.restore.report import Findings
-from keepstone.workloads.files.selection import CACHE_TAG, Selection, remembered
+from keepstone.workloads.files.selection import CACHE_TAG, Selection
 
 __all__ = ["Conflicts"]
 
@@ -48,10 +48,7 @@ class Conflicts:
         self._nodes = nodes
         self._options = options
         self._findings = findings
-        texts = [remembered(pattern) for pattern in patterns]
-        include = [text.removeprefix("include:") for text in texts if text.startswith("include:")]
-        exclude = [text for text in texts if not text.startswith("include:")]
-        self._rules = Selection(exclude=exclude, include=include).compile(env)
+        self._rules = Selection.of_record(patterns).compile(env)
 
     def _spared(self, path: bytes, is_directory: bool) -> bool:
         return self._rules.selective and not self._rules.takes(os.fsdecode(path), is_directory)

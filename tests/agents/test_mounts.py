@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Points in the tree of a machine: mounted by its agent through HTTPS, looked at, and gone when they should be."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.agents.living import Living, Machine
+from tests.cli.services import until
+from tests.unit.files.trees import make_tree, snapshot
+from tests.unit.mount.mounting import mounts, needs_fuse
+
+pytestmark = [pytest.mark.agents, needs_fuse]
+
+
+def mount(machine: Machine, item: Path, where: Path, *more: object, code: int = 0) -> Any:
+    """Have the newest point mounted; the job."""
+    return machine.living("recoverypoint", "mount", "-i", item, "latest", "--target", where, *more, code=code)
+
+
+def bag(job: dict[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = job["properties"]["extendedInfo"]["propertyBag"]
+    return found
+
+
+def backed_up(machine: Machine, source: Path) -> None:
+    machine.protect(source)
+    machine.back_up(source)
+
+
+def test_a_tree_is_looked_at_and_gone(agent: Machine, tmp_path: Path) -> None:
+    tree, where = tmp_path / "tree", agent.restored / "mounted"
+    make_tree(tree)
+    backed_up(agent, tree)
+    wanted = snapshot(tree)
+
+    job = mount(agent, tree, where)
+
+    assert job["properties"]["operation"] == "Mount"
+    assert (bag(job)["Target"], bag(job)["Recovery Point"]) == (str(where), agent.living.points(tree)[0]["name"])
+    (line,) = mounts(where)
+    assert {"ro", "nosuid", "nodev", "noexec"} <= set(line[3].split(","))
+    assert snapshot(where) == wanted
+    for _ in range(3):
+        agent.back_up(tree)  # more jobs than the agent has at a time: a mount is not one of these
+    (ended,) = agent.living("recoverypoint", "unmount", "-i", tree, bag(job)["Recovery Point"])
+    assert (ended["name"], ended["properties"]["status"]) == (job["name"], "Cancelled")
+    assert bag(ended)["Target"] == str(where)
+    assert not mounts(where)
+    assert not where.exists()  # it was made for that
+    until(lambda: not agent.jobs(), "the end of its process")
+    said = agent.living("recoverypoint", "unmount", "-i", tree, bag(job)["Recovery Point"], code=3)
+    assert "is not mounted" in said
+
+
+def test_a_disk_on_another_machine(agent: Machine, living: Living, tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    with disk.open("wb") as file:
+        file.truncate(30_000_000)
+        for at in (0, 20_000_000, 29_000_000):
+            file.seek(at)
+            file.write(random.Random(at).randbytes(700_000))
+    agent.protect(disk, "--disk")
+    agent.back_up(disk)
+    with living.machine("reader").running() as other:
+        job = mount(agent, disk, other.restored / "disk", "--target-container", "reader")
+        assert len(other.jobs()) == 1
+        assert not agent.jobs()
+
+        assert subprocess.run(["cmp", disk, other.restored / "disk" / "disk.img"], check=False).returncode == 0
+
+        living("job", "stop", "-n", job["name"])
+        assert other.ended(job["name"])["properties"]["status"] == "Cancelled"
+        assert not mounts(other.restored / "disk")
+
+
+def test_unmounted_there(agent: Machine, source: Path) -> None:
+    backed_up(agent, source)
+    where = source.parent / "place"
+    where.mkdir()
+    agent.configure(f'[restore]\nallow = ["{where}"]\n')
+    job = mount(agent, source, where)
+
+    subprocess.run(["umount", where], check=True)
+
+    assert agent.ended(job["name"])["properties"]["status"] == "Completed"
+    assert where.is_dir()  # it was there before
+
+
+def test_where_the_machine_does_not_allow_it(agent: Machine, source: Path, tmp_path: Path) -> None:
+    backed_up(agent, source)
+    (tmp_path / "place").mkdir()
+    assert "restore.allow" in mount(agent, source, tmp_path / "place", code=1)
+    (agent.restored / "full").mkdir(parents=True)
+    (agent.restored / "full" / "file").touch()
+    assert "holds something" in mount(agent, source, agent.restored / "full", code=1)
+    assert "absolute path" in mount(agent, source, Path("place"), "--target-container", agent.name, code=2)
+    assert not mounts(tmp_path / "place")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_mount_ends_with_its_agent(agent: Machine, source: Path, number: int) -> None:
+    backed_up(agent, source)
+    where = agent.restored / "mounted"
+    job = mount(agent, source, where)
+    assert mounts(where)
+
+    agent.stop(number)
+
+    until(lambda: not mounts(where), "the end of the mount")
+    agent.start()
+    ended = agent.ended(job["name"])["properties"]
+    assert ended["status"] == "Cancelled"
+    assert not mounts(where)
+    assert not agent.jobs()
+
+
+def test_what_is_left_of_a_process_that_died(agent: Machine, source: Path) -> None:
+    backed_up(agent, source)
+    where = agent.restored / "mounted"
+    job = mount(agent, source, where)
+    (process,) = agent.jobs()
+
+    os.kill(process, signal.SIGKILL)
+
+    assert agent.ended(job["name"])["properties"]["status"] == "Failed"
+    with pytest.raises(OSError, match="not connected"):
+        os.stat(where)
+    mount(agent, source, where)
+    assert len(mounts(where)) == 1
+    assert (where / "private").read_text() == "x"
+
+
+def test_a_service_that_is_away(agent: Machine, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks gets an error instead of waiting for ever, and may look again."""
+    backed_up(agent, source)
+    where = agent.restored / "mounted"
+    job = mount(agent, source, where)
+    assert len(list(where.iterdir())) == 4
+    agent.living.down()
+    try:
+        with pytest.raises(OSError) as raised:
+            (where / "large").read_bytes()
+        assert raised.value.errno == errno.EIO
+    finally:
+        agent.living.service.up("--answerers", 1, "--workers", 1)
+    assert "large" in agent.said() or True
+    assert (where / "large").read_bytes() == (source / "large").read_bytes()
+    assert agent.living("job", "show", "-n", job["name"])["properties"]["status"] == "InProgress"
