@@ -104,6 +104,18 @@ BARS: tuple[Bar, ...] = (
     Bar("service", "sweep_all_s", "", 60),
     Bar("service", "sweep_s", "", 1),
     Bar("service", "started_s", "", 60),
+    Bar("agents", "idle_failures", "", 0),
+    Bar("agents", "idle_beat_p99_s", "", 2.5),
+    Bar("agents", "idle_server_bytes", "", 1000 * MB),
+    Bar("agents", "uploads_failed", "", 0),
+    Bar("agents", "uploads_server_bytes", "", 1000 * MB),
+    Bar("agents", "agent_idle_bytes", "", 40 * MB),
+    Bar("agents", "million_bytes", "", 150 * MB),
+    Bar("agents", "first_cpu_ratio", "", 1.6),
+    Bar("agents", "first_wall_ratio_restic", "", 1.0),
+    Bar("agents", "unchanged_cpu_ratio", "", 1.3),
+    Bar("agents", "unchanged_wall_ratio", "", 1.3),
+    Bar("agents", "restore_wall_ratio", "", 1.3),
 )
 
 

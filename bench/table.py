@@ -41,6 +41,7 @@ WORDS = {
     "index": "index of 100 million chunks",
     "mark": "mark of a reclaim, 20 million chunks, 100 points",
     "service": "service, 10,000 items, 1 million points and jobs",
+    "agents": "agents, 10,000 of them idle, 500 uploads at once",
 }
 ASKED = {
     "vault_list": "`az backup vault list`: 20 vaults",
@@ -93,7 +94,7 @@ def _number(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-PARTS = ("index", "mark")  # jobs with figures of their own
+PARTS = ("index", "mark", "agents")  # jobs with figures of their own
 SERVICE = "service"  # and tables of its own
 FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
     "cpu_s": ("CPU s", _number),

@@ -114,14 +114,19 @@ class Living:
                     found.append(int(one.name))
         return found
 
-    def machine(self, name: str, *, url: str | None = None) -> Machine:
+    def machine(self, name: str, *, url: str | None = None, vault: str = "v1") -> Machine:
         """A machine that registers."""
-        file = self.root / f"{name}.json"
-        self("vault", "credentials", "download", "--file", file, *(("--url", url) if url else ()))
+        file = self.credentials(name, *(("--url", url) if url else ()), vault=vault)
         home = self.root / "machines" / name
         made = register(Env(), home / "agent" / "state", Credentials.read(file), name, {"os": "Linux"})
         assert made.container == f"Windows;{name}"
         return Machine(self, name, home)
+
+    def credentials(self, name: str, *more: object, vault: str = "v1") -> Path:
+        """A file of vault credentials."""
+        file = self.root / f"{name}.json"
+        self("vault", "credentials", "download", "-v", vault, "--file", file, *more)
+        return file
 
     def points(self, item: Path) -> list[dict[str, Any]]:
         """Those that the service knows, the newest first."""

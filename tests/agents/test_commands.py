@@ -20,7 +20,7 @@ def names(listed: list[dict[str, Any]]) -> list[str]:
 
 def of(living: Living, source: Path) -> dict[str, Any]:
     """What an item is."""
-    properties: dict[str, Any] = living("item", "show", "-n", source)["properties"]
+    properties: dict[str, Any] = living("item", "show", "-i", source)["properties"]
     return properties
 
 
@@ -30,7 +30,7 @@ def test_from_the_first_backup_to_a_restore(living: Living, agent: Machine, sour
     assert container["name"] in names(living("container", "list", "--backup-management-type", "MAB"))
     living("protection", "enable", "--path", source, "-c", agent.name)
     assert (of(living, source)["protectionState"], of(living, source)["computerName"]) == ("IRPending", agent.name)
-    assert names(living("item", "list", "-c", agent.name)) == [living("item", "show", "-n", source)["name"]]
+    assert names(living("item", "list", "-c", agent.name)) == [living("item", "show", "-i", source)["name"]]
 
     job = living("protection", "backup-now", "-i", source, "--no-wait")["name"]
     living("job", "wait", "-n", job)
@@ -53,7 +53,7 @@ def test_stopped_deleted_and_taken_back(living: Living, agent: Machine, source: 
     living("protection", "disable", *item, "--yes")
     assert of(living, source)["protectionState"] == "ProtectionStopped"
     assert "resume it" in living("protection", "backup-now", *item, code=1)
-    living("protection", "resume", *item)
+    living("protection", "resume", *item, "-p", "FilesPolicy")
     assert of(living, source)["protectionState"] == "Protected"
     living("protection", "disable", *item, "--retain-as-per-policy", "--yes")
     assert of(living, source)["protectionState"] == "BackupsSuspended"
@@ -64,7 +64,7 @@ def test_stopped_deleted_and_taken_back(living: Living, agent: Machine, source: 
     living("protection", "undelete", *item)
 
     assert of(living, source)["isScheduledForDeferredDelete"] is False
-    living("protection", "resume", *item)
+    living("protection", "resume", *item, "-p", "FilesPolicy")
     agent.back_up(source)
     assert len(living.points(source)) == 2
 

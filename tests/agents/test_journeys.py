@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people do with a machine that has an agent, from its registration to a restore, over HTTPS with real processes."""
+"""What people do with a machine that has an agent, from registering to restoring, over HTTPS with real processes."""
 
 from __future__ import annotations
 

@@ -71,5 +71,10 @@ def test_agents(az: Az, azure: Path, server: Server, tmp_path: Path) -> None:
     (source / "file").write_text("content")
     with elsewhere(server, "sdk-agents", "items", "db1", tmp_path) as machine:
         machine.start()
-        run(azure, server, "agents", group="sdk-agents", vault="items", container=machine.container,
-            item=machine.item(source).rpartition("/")[2], source=str(source), target=str(machine.restored / "again"))  # fmt: skip
+        about = {
+            "container": machine.container,
+            "item": machine.item(source).rpartition("/")[2],
+            "source": str(source),
+            "target": str(machine.restored / "again"),
+        }
+        run(azure, server, "agents", group="sdk-agents", vault="items", **about)

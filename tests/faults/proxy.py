@@ -258,9 +258,8 @@ class _Line:
         self._first: str | None = None  # whose stream was the first to end
         self._running: list[asyncio.Task[None]] = []
         for end in self._ends:
-            secured = end.writer.get_extra_info("ssl_object") is not None
             # Drained is what the kernel has. A limit of 0 would stop TLS for ever: nothing is not less than that.
-            end.writer.transport.set_write_buffer_limits(high=1 if secured else 0, low=0)
+            end.writer.transport.set_write_buffer_limits(high=1 if _is_secured(end.writer) else 0, low=0)
 
     async def run(self) -> None:
         """Until it is over. Nothing is open then."""
@@ -444,6 +443,9 @@ async def _finish(end: _End) -> None:
     """Close in order. What was sent and that nobody reads any more is taken and thrown away: the kernel answers it with
     a reset otherwise."""
     with contextlib.suppress(OSError, ssl.SSLError, TimeoutError):
+        if _is_secured(end.writer):  # closing would wait for the other side's last word, for half a minute
+            end.writer.transport.abort()
+            return
         if end.writer.can_write_eof() and not end.writer.transport.is_closing():
             end.writer.write_eof()
             async with asyncio.timeout(_PATIENCE):
@@ -455,8 +457,11 @@ async def _finish(end: _End) -> None:
 
 def _reset(writer: asyncio.StreamWriter) -> None:
     """Close with a reset what is not closed yet."""
-    own: socket.socket | None = writer.get_extra_info("socket")  # None after the end of TLS
-    with contextlib.suppress(OSError):
-        if own is not None:
-            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
-    writer.transport.abort()
+    with contextlib.suppress(OSError, AttributeError):  # TLS has no socket any more once it is closed
+        own: socket.socket = writer.get_extra_info("socket")
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
+        writer.transport.abort()
+
+
+def _is_secured(writer: asyncio.StreamWriter) -> bool:
+    return writer.get_extra_info("ssl_object") is not None

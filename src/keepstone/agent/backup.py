@@ -72,7 +72,12 @@ def _once(
 ) -> str:
     kind = "files" if work.workload == FILES else "images"
     begin = Begin(
-        job=work.job, token=work.token, kind=kind, sealed=keys is not None, keys=keys.text if keys is not None else ""
+        clock=env.wall_time(),
+        job=work.job,
+        token=work.token,
+        kind=kind,
+        sealed=keys is not None,
+        keys=keys.text if keys is not None else "",
     )
     begun = _begin(env, calls, begin, report)
     plain = Plain(hashing(begun.hashing), begun.id_key)

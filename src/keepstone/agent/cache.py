@@ -3,6 +3,9 @@
 
 Whatever goes wrong with it is no failure of anybody's job: it is then as if nothing was there. Each node has a
 checksum, for what it says of a file that did not change goes into the next point unread.
+
+Nodes lie in the order in which they came, which is that in which they are asked for again; so one look brings many.
+When each was last of use is noted when that matters: where there is too much, or it is long ago.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ __all__ = ["DiskCache"]
 
 _log = logging.getLogger(__name__)
 _PENDING = 512  # nodes that are written together
+_TOGETHER = 256  # nodes that are read together
+_AHEAD = 4096  # nodes that are held though nobody has asked for them yet
+_LONG = 8  # rounds
 _ROW = 72  # bytes that a row takes beside its node, about
 _SUM = 16
 _decoder = msgspec.msgpack.Decoder(Seen)
@@ -33,7 +39,8 @@ class DiskCache:
         self._path = path
         self._most = most
         self._fresh: dict[bytes, bytes] = {}
-        self._used: set[bytes] = set()
+        self._ahead: dict[bytes, tuple[int, bytes]] = {}
+        self._used: dict[bytes, int] = {}  # with the round in which it was last noted
         self._round = self._room = 0
         self._database = self._open()
 
@@ -46,8 +53,8 @@ class DiskCache:
                 database.execute("PRAGMA journal_mode = WAL")
                 database.execute("PRAGMA synchronous = OFF")  # it may be lost, and nothing trusts it without a key
                 database.execute(
-                    "CREATE TABLE IF NOT EXISTS nodes (key BLOB PRIMARY KEY, node BLOB NOT NULL, round INTEGER NOT"
-                    " NULL) WITHOUT ROWID"
+                    "CREATE TABLE IF NOT EXISTS nodes (key BLOB NOT NULL UNIQUE, node BLOB NOT NULL, round INTEGER NOT"
+                    " NULL)"
                 )
                 row = database.execute("SELECT coalesce(max(round), 0) + 1 FROM nodes").fetchone()
                 self._round = int(row[0])
@@ -64,15 +71,12 @@ class DiskCache:
 
     def get(self, key: bytes) -> Seen | None:
         data = self._fresh.get(key)
-        if data is None and self._database is not None:
-            try:
-                row = self._database.execute("SELECT node FROM nodes WHERE key = ?", (key,)).fetchone()
-            except sqlite3.Error as error:
-                self._give_up(error)
-                return None
-            data = row[0] if row is not None else None
+        last = self._round
         if data is None:
-            return None
+            found = self._ahead.pop(key, None) or self._look(key)
+            if found is None:
+                return None
+            last, data = found
         try:
             if not isinstance(data, bytes) or data[:_SUM] != _sum(key, data[_SUM:]):
                 raise sqlite3.DatabaseError("a node is damaged")
@@ -80,11 +84,29 @@ class DiskCache:
         except (sqlite3.DatabaseError, msgspec.MsgspecError) as error:
             self._give_up(error)
             return None
-        self._used.add(key)
+        self._used[key] = last
         return node
 
+    def _look(self, key: bytes) -> tuple[int, bytes] | None:
+        """(round, what is kept) of a node; those that came after it are held for whoever asks next."""
+        if self._database is None:
+            return None
+        try:
+            row = self._database.execute("SELECT rowid, round, node FROM nodes WHERE key = ?", (key,)).fetchone()
+            if row is None:
+                return None
+            if len(self._ahead) > _AHEAD:
+                self._ahead.clear()
+            after = "SELECT key, round, node FROM nodes WHERE rowid > ? ORDER BY rowid LIMIT ?"
+            for other, last, data in self._database.execute(after, (row[0], _TOGETHER)):
+                self._ahead[other] = last, data
+        except sqlite3.Error as error:
+            self._give_up(error)
+            return None
+        return row[1], row[2]
+
     def has(self, key: bytes) -> bool:
-        if key in self._fresh:
+        if key in self._fresh or key in self._ahead:
             return True
         if self._database is None:
             return False
@@ -113,8 +135,9 @@ class DiskCache:
             self._write()
             if self._database is None:
                 return
-            used = [(self._round, key) for key in self._used]
             self._database.execute("BEGIN")
+            long = self._round - (0 if self._is_much() else _LONG)
+            used = [(self._round, key) for key, last in self._used.items() if last < long]
             self._database.executemany("UPDATE nodes SET round = ? WHERE key = ?", used)
             self._shrink()
             self._database.execute("COMMIT")
@@ -140,10 +163,13 @@ class DiskCache:
     def _shrink(self) -> None:
         """Let go of what this round had no use for, the oldest first, until there is room for as much again."""
         assert self._database is not None
-        while self._size(self._database) > self._most * 3 // 4:
+        while self._is_much():
             gone = "DELETE FROM nodes WHERE round = (SELECT min(round) FROM nodes WHERE round < ?)"
             if not self._database.execute(gone, (self._round,)).rowcount:
                 break
+
+    def _is_much(self) -> bool:
+        return self._database is not None and self._size(self._database) > self._most * 3 // 4
 
     @staticmethod
     def _size(database: sqlite3.Connection) -> int:
@@ -154,7 +180,7 @@ class DiskCache:
         """It is damaged, or somebody else is at it: go on without."""
         _log.warning("what was kept of earlier points is given up: %s", error)
         database, self._database = self._database, None
-        self._fresh = {}
+        self._fresh, self._ahead = {}, {}
         if database is not None:
             with contextlib.suppress(sqlite3.Error):
                 database.close()

@@ -16,7 +16,7 @@ from keepstone.agent.configuration import Configuration
 from keepstone.agent.paths import Paths
 from keepstone.agent.reading import reading
 from keepstone.env import Env
-from keepstone.errors import AccessDenied, KeepstoneError
+from keepstone.errors import AccessDenied, KeepstoneError, NotFound
 from keepstone.mount import Mount, mount_point, sweep
 from keepstone.objects import failure
 from keepstone.store import Reader
@@ -55,8 +55,7 @@ def _mounted(env: Env, reader: Reader, where: Path, report: Report, *, shared: b
         return mount_point(env, reader, where, shared=shared, lost=lose)
     except AccessDenied as error:
         raise AccessDenied(
-            f"{error}. The unit keepstone-agent.service may not mount unless a drop-in says so: see the agents' page of "
-            "the documentation"
+            f"{error}. The unit keepstone-agent.service may not mount unless a drop-in says so: see docs/AGENTS.md"
         ) from error
 
 
@@ -73,7 +72,7 @@ def _directory(own: Path, where: Path) -> Iterator[None]:
         except FileExistsError:
             pass
     except OSError as error:
-        raise failure(error, f"the directory {where}") from error
+        raise failure(error, f"the directory {where}", missing=NotFound) from error
     try:
         yield
     finally:

@@ -7,8 +7,10 @@ that is away, a certificate that has ended or a job that failed; only for a sign
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -37,6 +39,9 @@ _JOBS = 2  # at a time; mounts are beside them, for they go on for days (the ser
 _MOUNT = "Mount"
 _IDLE_WAIT, _BUSY_WAIT = 50.0, 3.0  # seconds that one question stays open
 _FIRST, _LONGEST = 1.0, 60.0  # seconds between two tries to reach the service
+_TURNED_AWAY = 2
+"""So often in a row the service has hung up on a greeting: its clock may be another one than this machine's, and the
+certificate have ended there. It does not say so: TLS 1.3 has no place for that."""
 _STOP = 20.0  # seconds that a job has to end
 
 
@@ -70,6 +75,7 @@ class Agent:
         self._lock = threading.Lock()
         self._running: dict[str, _Running] = {}
         self._plans = Plans(env, folders.state / "plan.json")
+        self._turned_away = 0
         self._calls = Calls(env, identity.url, identity.context, patience=0.0)
 
     def run(self) -> None:
@@ -86,6 +92,8 @@ class Agent:
                 except (Broken, ServiceUnavailable) as error:
                     if self._stopping.is_set():
                         break
+                    away = isinstance(error.__cause__, ssl.SSLError | ConnectionResetError)
+                    self._turned_away = self._turned_away + 1 if away else 0
                     overdue = self._plans.overdue()
                     _log.warning("%s cannot be reached (%s)%s", self._identity.url, error, overdue)
                     self._notifier.status(f"cannot reach {self._identity.url}{overdue}")
@@ -99,6 +107,7 @@ class Agent:
                     self._wait(_LONGEST)
                 else:
                     pause = _FIRST
+                    self._turned_away = 0
         finally:
             self._notifier.stopping()
             self._end_all()
@@ -116,8 +125,9 @@ class Agent:
             self._notifier.alive()
 
     def _renew(self) -> None:
-        if not self._identity.is_due():
+        if not self._identity.is_due() and self._turned_away < _TURNED_AWAY:
             return
+        self._turned_away = 0
         self._identity.renew()
         _log.info("this machine has a new certificate")
         self._calls.close()
@@ -177,14 +187,11 @@ class Agent:
         if not said.over:
             status, code = "Failed", "AgentJobDied"
             message = f"the process of this job ended with {one.process.returncode}; the agent's log says more"
-        end = End(
-            job=one.work.job, token=one.work.token, status=status, code=code, message=message, done=said.done,
-            expected=said.expected, files=said.files, target=said.target, warnings=said.warnings,
-        )  # fmt: skip
+        end = _end(one, status, code, message)
         pause = _FIRST
         while status and not one.lost and not self._stopping.is_set():
             try:
-                self._calls.once("end", [encode(end)])
+                self._calls.once("end", [end])
                 break
             except (Broken, ServiceUnavailable, AccessDenied) as error:
                 _log.warning("how job %s ended cannot be told yet: %s", one.work.job, error)
@@ -200,16 +207,36 @@ class Agent:
             self._running.pop(one.work.job, None)
 
     def _end_all(self) -> None:
-        """The jobs that run are ended as if this machine had failed: they are done again when it is back."""
-        for one in list(self._running.values()):
+        """The jobs that run are ended as if this machine had failed: they are done again when it is back. Mounts are
+        not, so the service is told of their end, where it can be."""
+        every = list(self._running.values())
+        for one in every:
             if one.process.stdin is not None:
                 one.process.stdin.close()
-        for one in list(self._running.values()):
+        for one in every:
             try:
                 one.process.wait(_STOP)
             except subprocess.TimeoutExpired:
                 one.process.kill()
                 one.process.wait()
+        last = Calls(self._env, self._identity.url, self._identity.context, patience=_FIRST)
+        with contextlib.suppress(Broken, KeepstoneError):
+            for one in every:
+                if one.work.operation == _MOUNT:
+                    last.once(
+                        "end", [_end(one, "Cancelled", "AgentStopped", "the mount ended with this machine's agent")]
+                    )
+        last.close()
+
+
+def _end(one: _Running, status: str, code: str, message: str) -> bytes:
+    said = one.said
+    return encode(
+        End(
+            job=one.work.job, token=one.work.token, status=status, code=code, message=message, done=said.done,
+            expected=said.expected, files=said.files, target=said.target, warnings=said.warnings,
+        )
+    )  # fmt: skip
 
 
 def _beat(work: Work, said: Said) -> Beat:

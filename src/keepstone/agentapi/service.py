@@ -22,7 +22,7 @@ import re
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import parse_qsl
 from uuid import UUID
 
@@ -53,7 +53,7 @@ from keepstone.remote.wire import (
     whole,
 )
 
-__all__ = ["PEER", "PREFIX", "AgentService", "Sessions", "key_of"]
+__all__ = ["CALLS", "PEER", "PREFIX", "AgentService", "Sessions", "key_of"]
 
 _log = logging.getLogger(__name__)
 PREFIX = "/agent/v1/"
@@ -65,13 +65,14 @@ _HAND_ON = 1 << 20  # bytes of an upload that are handed on together
 _MOMENT = 0.25  # seconds without a byte after which an upload is handed on as far as it came
 _PATIENCE = 120.0  # seconds that a client may take to send a body
 _LONGEST_WAIT = 55.0
-_TRUST = 300.0  # seconds for which an agent is not looked up again, as long as revocations are looked for
+_TRUST = 300.0  # seconds for which an agent is not looked up again, as long as changes are looked for
 _KNOWN = 100_000  # agents
 _QUEUE = 8  # pieces of an answer that wait to be sent
 _NAME = re.compile(r"[a-z]{1,16}")
 _SESSIONS = ("begin", "state", "records", "nodes", "ids", "known", "commit", "abort")
 _POINTS = ("open", "nodes", "columns", "fetch")
-_CALLS = {"register", "renew", "pulse", "end", *map("sessions/{}".format, _SESSIONS), *map("points/{}".format, _POINTS)}
+CALLS = {"register", "renew", "pulse", "end", *map("sessions/{}".format, _SESSIONS), *map("points/{}".format, _POINTS)}
+"""All that an agent may ask for."""
 
 T = TypeVar("T")
 
@@ -81,6 +82,15 @@ class Sessions(Protocol):
 
     def ask(self, machine: UUID, verb: str, session: str, first: int, body: memoryview) -> bytes:
         """See `Registry.ask`."""
+
+
+class _Known(NamedTuple):
+    """Whose key it is: what was true at the moment `looked` (boot time), and is so until a moment, seconds since 1970,
+    unless something changes."""
+
+    machine: UUID
+    looked: int
+    until: float
 
 
 class AgentService:
@@ -99,7 +109,7 @@ class AgentService:
         self._readings = Readings(plane)
         self._answered = answered
         self._waiting = Waiting(plane)
-        self._known: dict[str, tuple[UUID, float]] = {}
+        self._known: dict[str, _Known] = {}
         self._limiter: CapacityLimiter | None = None
 
     def stop(self) -> None:
@@ -124,7 +134,7 @@ class AgentService:
             status, code, message = _failure(error, name)
             await _send(send, status, encode({"code": code, "message": message}))
         finally:
-            known = f"agent/{name}" if name in _CALLS else "agent"  # each name is counted for ever
+            known = f"agent/{name}" if name in CALLS else "agent"  # each name is counted for ever
             self._answered(known, status, time.perf_counter() - began, code)
 
     async def _answer(self, request: Request, name: str) -> bytes:
@@ -137,7 +147,7 @@ class AgentService:
         query = dict(parse_qsl(request.scope["query_string"].decode("latin-1")))
         part, _, verb = name.partition("/")
         if name == "pulse":
-            return await self._pulse(machine, decode(await _body(request, _SMALL), Pulse))
+            return await self._pulse(request, machine, decode(await _body(request, _SMALL), Pulse))
         if name == "end":
             await self._run(machines.end, self._plane, machine, decode(await _body(request, _SMALL), End))
             return b""
@@ -164,21 +174,19 @@ class AgentService:
         key = key_of(peer)
         now = self._plane.env.wall_time() / 1e9
         known = self._known.get(key)
-        if known is None or now > known[1] or known[0] in self._waiting.revoked or self._waiting.is_blind:
+        if known is None or now > known.until or not self._waiting.still(known.machine, known.looked):
             self._known.pop(key, None)
             known = await self._run(self._find, key)
-            self._waiting.revoked.discard(known[0])  # it was let in again
             if len(self._known) > _KNOWN:
                 self._known.clear()
             self._known[key] = known
-        return known[0]
+        return known.machine
 
-    def _find(self, key: str) -> tuple[UUID, float]:
-        """(machine, until when it need not be looked up again)."""
-        now = self._plane.env.utc()
+    def _find(self, key: str) -> _Known:
+        looked, now = self._plane.env.boot_time(), self._plane.env.utc()
         with self._plane.look() as connection:
             found = agents.find(connection, key, now)
-        return found.container, min(found.until.timestamp(), now.timestamp() + _TRUST)
+        return _Known(found.container, looked, min(found.until.timestamp(), now.timestamp() + _TRUST))
 
     def _register(self, body: bytes) -> bytes:
         wanted = decode(body, Register)
@@ -195,7 +203,7 @@ class AgentService:
 
     # ------------------------------------------------------------------ pulse
 
-    async def _pulse(self, machine: UUID, pulse: Pulse) -> bytes:
+    async def _pulse(self, request: Request, machine: UUID, pulse: Pulse) -> bytes:
         self._waiting.seen(machine, pulse.version)
         told = await self._run(machines.beat, self._plane, machine, pulse.beats) if pulse.beats else []
         work: list[Work] = []
@@ -203,7 +211,7 @@ class AgentService:
             work = await self._run(self._claim, machine, pulse.room)
         if not work and not told and pulse.wait > 0:
             wait = self._waiting.wait(machine, min(pulse.wait, _LONGEST_WAIT))
-            if await wait and pulse.room > 0:
+            if await wait and pulse.room > 0 and not await request.is_disconnected():  # else nobody would hear of it
                 work = await self._run(self._claim, machine, pulse.room)
         plan = await self._run(machines.plan, self._plane, machine) if pulse.plan else None
         return encode(Pulsed(work=work, told=told, plan=plan, now=self._plane.env.wall_time() / 1e9))
@@ -221,19 +229,22 @@ class AgentService:
 
     async def _records(self, request: Request, machine: UUID, session: str, first: int) -> bytes:
         """An upload is handed on while it comes: what is cut off then has lost one record at most."""
-        data = bytearray()
+        parts: list[bytes | memoryview] = []
+        held, enough = 0, _HAND_ON
         answer = b""
         over = False
         while not over:
             part, over = await _part(request)
-            data += part
-            if not over and part and len(data) < _HAND_ON:
+            parts.append(part)
+            held += len(part)
+            if not over and part and held < enough:
                 continue
+            data = memoryview(b"".join(parts))
             size, count = whole(data)
+            parts, enough = [data[size:]], _HAND_ON if size else 2 * held
+            held -= size
             if size or (over and not answer):
-                handed = memoryview(bytes(memoryview(data)[:size]))
-                del data[:size]
-                answer = await self._run(self._sessions.ask, machine, "records", session, first, handed)
+                answer = await self._run(self._sessions.ask, machine, "records", session, first, data[:size])
                 first += count
         return answer
 
@@ -246,10 +257,10 @@ class AgentService:
         ticket = query.get("job", ""), _number(query.get("token", "0"))
         body = memoryview(await _body(request, _SMALL))
         loop = asyncio.get_running_loop()
-        pieces: asyncio.Queue[bytes | None] = asyncio.Queue(_QUEUE)
+        pieces: asyncio.Queue[memoryview | None] = asyncio.Queue(_QUEUE)
         gone = False
 
-        def put(piece: bytes | None) -> None:
+        def put(piece: memoryview | None) -> None:
             if gone:
                 raise ClientDisconnect
             asyncio.run_coroutine_threadsafe(pieces.put(piece), loop).result()

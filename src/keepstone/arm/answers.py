@@ -12,7 +12,7 @@ from keepstone.arm.table import Answer, Call
 from keepstone.control.operations import Operation
 from keepstone.errors import InvalidRequest
 
-__all__ = ["NEVER", "accepted", "duration", "moment", "page", "paged", "skip_token", "status_document"]
+__all__ = ["NEVER", "accepted", "duration", "following", "moment", "page", "paged", "skip_token", "status_document"]
 
 T = TypeVar("T")
 NEVER = "0001-01-01T00:00:00"
@@ -57,9 +57,14 @@ def paged(call: Call, value: Sequence[T], size: int, place: Callable[[T], str], 
     shown = [show(one) for one in value[:size]]
     if len(value) <= size:
         return page(shown)
-    token = base64.urlsafe_b64encode(place(value[size - 1]).encode()).decode()
+    return page(shown, following(call, place(value[size - 1])))
+
+
+def following(call: Call, place: str) -> str:
+    """Where a list goes on behind this place."""
+    token = base64.urlsafe_b64encode(place.encode()).decode()
     kept = "&".join(f"{key}={_quoted(text)}" for key, text in call.query.items() if key.casefold() != "$skiptoken")
-    return page(shown, f"{call.base}{call.path}?{kept}&$skipToken={token}")
+    return f"{call.base}{call.path}?{kept}&$skipToken={token}"
 
 
 def _quoted(text: str) -> str:

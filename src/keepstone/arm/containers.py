@@ -28,7 +28,8 @@ _KEYS = ("backupManagementType", "status", "friendlyName", "containerType", "bac
        action=f"{_VAULTS}/backupProtectionContainers/read",
        az=("backup container list", "backup container show"))  # fmt: skip
 def listing(call: Call) -> Answer:
-    """Those that all of the filter is true of, page by page; all of them are registered."""
+    """Those that all of the filter is true of, page by page. All of them count as registered, also a machine whose
+    agent was taken away: az always asks for registered ones, and would not find what that machine has."""
     wanted = filter_of(call, _KEYS)
     with call.plane.look() as connection:
         vault = find(call, connection)

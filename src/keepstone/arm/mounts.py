@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Points in the tree of a machine. Keepstone's own: Azure's instant item recovery gives a script to be run on a machine,
-for points of virtual machines alone. What somebody has to be allowed is the same.
+"""Points in the tree of a machine. Keepstone's own: Azure's instant item recovery gives a script to be run on a
+machine, for points of virtual machines alone. What somebody has to be allowed is the same.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from keepstone.arm.table import Answer, Call, Table
 from keepstone.arm.vaults import find
 from keepstone.control import items, mounting, operations, points
 from keepstone.errors import InvalidRequest
+from keepstone.vault import Vault
 
 __all__ = ["table"]
 
@@ -25,19 +26,11 @@ _ACTION = "Microsoft.RecoveryServices/Vaults/backupFabrics/protectionContainers/
 def mount(call: Call) -> Answer:
     """A job of a machine's agent mounts the point, and goes on until it is unmounted."""
     properties = call.part("properties")
-    target, shared = properties.get("targetPath"), properties.get("allowOther", False)
-    if not isinstance(target, str) or not target:
-        raise InvalidRequest(
-            f"properties.targetPath is {target!r}; name a directory of the machine", target="properties.targetPath"
-        )
-    if not isinstance(shared, bool):
-        raise InvalidRequest("properties.allowOther has to be true or false", target="properties.allowOther")
     with call.plane.change() as change:
         vault = find(call, change.connection)
         held, item = items.find(change.connection, vault, call.names["container"], call.names["item"])
         point = points.find(change.connection, item, call.names["point"])
-        wanted = mounting.Wanted(target=target, container=container_of(vault, properties), shared=shared)
-        job = mounting.mount(change, vault, held, item, point, wanted, call.correlation)
+        job = mounting.mount(change, vault, held, item, point, _wanted(vault, properties), call.correlation)
         operation = operations.record(change, vault.id, job=job)
     return taken_on(call, operation, item_path(vault, held, item))
 
@@ -54,3 +47,14 @@ def unmount(call: Call) -> Answer:
         operation = operations.record(change, vault.id, job=ended[0])
     body = {"properties": {"jobIds": [str(job) for job in ended]}}
     return taken_on(call, operation, item_path(vault, held, item), body)
+
+
+def _wanted(vault: Vault, properties: dict[str, Any]) -> mounting.Wanted:
+    target, shared = properties.get("targetPath"), properties.get("allowOther", False)
+    if not isinstance(target, str) or not target:
+        raise InvalidRequest(
+            f"properties.targetPath is {target!r}; name a directory of the machine", target="properties.targetPath"
+        )
+    if not isinstance(shared, bool):
+        raise InvalidRequest("properties.allowOther has to be true or false", target="properties.allowOther")
+    return mounting.Wanted(target=target, container=container_of(vault, properties), shared=shared)

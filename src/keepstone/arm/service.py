@@ -13,7 +13,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
@@ -22,7 +22,7 @@ from uuid import UUID
 import msgspec
 from anyio import CapacityLimiter, to_thread
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from keepstone.arm.failures import failure
@@ -99,7 +99,23 @@ class Service:
                 "seconds": seconds,
             },
         )
-        await response(scope, receive, send)
+        if isinstance(answer.body, Generator):
+            await self._stream(answer.body, response, scope, receive, send)
+        else:
+            await response(scope, receive, send)
+
+    async def _stream(
+        self, pieces: Generator[bytes, None, None], response: Response, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """An answer that is made while it is sent. Where it breaks off, so does the connection: clients see that."""
+        try:
+            await response(scope, receive, send)
+        except ClientDisconnect:
+            return
+        except KeepstoneError as error:
+            _log.warning("the answer to %s %s breaks off: %s", scope["method"], scope["path"], error)
+        finally:
+            await to_thread.run_sync(pieces.close)
 
     async def _answer(self, request: Request, correlation: str) -> Answer:
         raw = request.scope.get("raw_path") or request.scope["path"].encode()
@@ -253,6 +269,8 @@ def _response(answer: Answer) -> Response:
     headers = dict(answer.headers)
     if answer.body is None:
         return Response(status_code=answer.status, headers=headers)
+    if isinstance(answer.body, Generator):
+        return StreamingResponse(answer.body, status_code=answer.status, headers=headers)
     if isinstance(answer.body, bytes):
         return Response(answer.body, status_code=answer.status, headers=headers)
     return Response(

@@ -75,7 +75,8 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """`body`: None for none; bytes go out as they are, with the content type among the headers."""
+    """`body`: None for none; bytes go out as they are, with the content type among the headers, and so do those of a
+    generator, piece by piece: where it raises, the answer breaks off."""
 
     status: int = 200
     body: Any = None

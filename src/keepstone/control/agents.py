@@ -19,7 +19,7 @@ Invariants
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -43,6 +43,8 @@ __all__ = [
     "SILENT",
     "Facts",
     "Registered",
+    "changed_since",
+    "count",
     "dismiss",
     "enroll",
     "find",
@@ -54,7 +56,6 @@ __all__ = [
     "register",
     "renew",
     "revoke",
-    "revoked_since",
     "seen",
     "serving",
 ]
@@ -239,11 +240,19 @@ _FIND = (
 )
 
 
-def revoked_since(connection: sa.Connection, moment: datetime) -> set[UUID]:
-    """The machines whose identity was taken away since then, or whose vault was deleted, by their containers."""
-    gone = sa.or_(agents.c.revoked >= moment, vaults.c.deleted >= moment)
-    query = sa.select(agents.c.container).join(vaults, vaults.c.id == agents.c.vault).where(gone)
-    return set(connection.execute(query).scalars())
+def changed_since(connection: sa.Connection, moment: datetime) -> dict[UUID, Hashable]:
+    """The machines whose identity was given or taken away since then, or whose vault was deleted, by their containers;
+    and something that is never the same after the next such change."""
+    given = agents.c.until >= moment + timedelta(hours=HOURS)  # every certificate is good for as long
+    changed = sa.or_(agents.c.revoked >= moment, vaults.c.deleted >= moment, given)
+    query = sa.select(agents.c.container, agents.c.key, agents.c.revoked, agents.c.until, vaults.c.deleted)
+    found = connection.execute(query.join(vaults, vaults.c.id == agents.c.vault).where(changed))
+    return {row.container: tuple(row) for row in found}
+
+
+def count(connection: sa.Connection) -> int:
+    """How many machines have or had an agent: one less for each that was taken out of its vault."""
+    return connection.execute(sa.select(sa.func.count()).select_from(agents)).scalar_one()
 
 
 def seen(connection: sa.Connection, spoke: Mapping[UUID, tuple[datetime, str]]) -> None:

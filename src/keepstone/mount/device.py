@@ -151,7 +151,7 @@ def detach(where: Path) -> None:
 def sweep(where: Path) -> None:
     """Unmount what is left here of a mount of Keepstone whose process died; everything else stays."""
     try:
-        os.stat(where)
+        os.listdir(where)  # what it is the kernel may still know
     except OSError as error:
         if error.errno == errno.ENOTCONN and _is_ours(where):
             detach(where)

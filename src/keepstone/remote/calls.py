@@ -11,8 +11,10 @@ import contextlib
 import http.client
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -104,15 +106,18 @@ class Calls:
         `ServiceUnavailable` when the patience is over."""
         return self.persist(lambda: self.once(path, [body]))
 
-    def persist(self, call: Callable[[], T]) -> T:
-        """Try until it works, or the patience is over."""
+    def persist(self, call: Callable[[], T], done: Callable[[], int] = lambda: 0) -> T:
+        """Try until it works, or the patience is over. `done`: how far it is; with each step patience is as before."""
         until = self._env.boot_time() + int(self._patience * 1e9)
-        pause = _FIRST
+        pause, before = _FIRST, done()
         while True:
             try:
                 return call()
             except Broken as error:
                 self._check()
+                if (now := done()) != before:
+                    until = self._env.boot_time() + int(self._patience * 1e9)
+                    pause, before = _FIRST, now
                 if self._env.boot_time() + pause * 1e9 > until:
                     raise ServiceUnavailable(f"{self._url} does not answer ({error}); its log may say why") from error
                 self._env.sleep(pause)
@@ -187,7 +192,10 @@ class Calls:
             else:
                 for portion in self._throttle.paced(piece):
                     connection.send(portion)
-        return connection.getresponse()
+        response = connection.getresponse()
+        if response.length is None and not response.chunked:  # it was cut off before that line, which is no error there
+            raise http.client.IncompleteRead(b"")
+        return response
 
     def _connection(self) -> http.client.HTTPSConnection:
         connection: http.client.HTTPSConnection | None = getattr(self._local, "connection", None)
@@ -229,7 +237,7 @@ class HttpSession:
                 lost = False
 
         while at < first + len(records):
-            self._calls.persist(on)
+            self._calls.persist(on, lambda: at)
 
     def nodes(self, wanted: Wanted) -> list[Seen]:
         return decode(self._post("nodes", encode(wanted)), list[Seen])
@@ -269,13 +277,54 @@ class HttpPoint:
         return self._post("columns", encode(path))
 
     def fetch(self, fetch: Fetch, sink: Callable[[int, int, memoryview], None]) -> None:
-        body = encode(fetch)
-        self._calls.persist(  # what came before a cut comes again, and is written to the same place
-            lambda: self._calls.stream(f"points/fetch{self._query}", body, lambda response: _read(response, sink))
-        )
+        left = {
+            (node, index): at for node, (_, wanted) in enumerate(fetch.nodes) for index, at in enumerate(_u32s(wanted))
+        }
+
+        def once() -> None:
+            """What came before a cut is not asked for again: a link that never lasts for all of it does in the end."""
+            nodes: list[tuple[list[int], bytes]] = []
+            asked: list[list[tuple[int, int]]] = []
+            for node, those in groupby(left, lambda one: one[0]):
+                asked.append(list(those))
+                nodes.append(
+                    (fetch.nodes[node][0], struct.pack(f"<{len(asked[-1])}I", *[left[one] for one in asked[-1]]))
+                )
+
+            def take(node: int, index: int, chunk: memoryview) -> None:
+                if node >= len(asked) or index >= len(asked[node]):
+                    raise CorruptObject("the service sent a chunk that it was not asked for")
+                one = asked[node][index]
+                if one in left:
+                    try:
+                        sink(*one, chunk)
+                    except OSError as error:  # not of the connection
+                        raise _Stopped(error) from error
+                    del left[one]
+
+            if left:
+                body = encode(Fetch(nodes))
+                self._calls.stream(f"points/fetch{self._query}", body, lambda response: _read(response, take))
+
+        try:
+            self._calls.persist(once, lambda: len(left))
+        except _Stopped as stopped:
+            raise stopped.reason from stopped
 
     def _post(self, verb: str, body: bytes) -> bytes:
         return self._calls.post(f"points/{verb}{self._query}", body)
+
+
+class _Stopped(Exception):
+    """Whoever takes chunks cannot take them."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def _u32s(data: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(data) // 4}I", data)
 
 
 def _read(response: http.client.HTTPResponse, sink: Callable[[int, int, memoryview], None]) -> None:

@@ -165,7 +165,8 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Pulsed(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer: jobs for it, what it is told of those it has, and its plan where it asked for that. `now`: the service's clock, seconds since 1970."""
+    """The answer: jobs for it, what it is told of those it has, and its plan where it asked for that. `now`: the
+    service's clock, seconds since 1970."""
 
     work: list[Work] = []
     told: list[Told] = []
@@ -175,11 +176,13 @@ class Pulsed(msgspec.Struct, frozen=True, kw_only=True):
 
 class Begin(msgspec.Struct, frozen=True, kw_only=True):
     """Begin a session for a job that the machine holds. `kind`: of the workload. `sealed`: the service is not to read
-    it; `keys`: the sealed keys that its machine does so by."""
+    it; `keys`: the sealed keys that its machine does so by. `clock`: what the machine's own clock says, nanoseconds
+    since 1970: which files were written after this moment it alone can tell."""
 
     job: str
     token: Count
     kind: str
+    clock: Count = 0
     sealed: bool = False
     keys: str = ""
 
@@ -374,7 +377,7 @@ def records(data: memoryview) -> Iterator[tuple[int, memoryview]]:
         at += length
 
 
-def whole(data: bytes | bytearray) -> tuple[int, int]:
+def whole(data: bytes | bytearray | memoryview) -> tuple[int, int]:
     """(bytes, number) of the whole records at the beginning of `data`. `CorruptObject` for one that cannot be."""
     at = count = 0
     while len(data) - at >= _HEAD.size:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder of a machine elsewhere by the Azure SDK for Python: protected, backed up, restored, stopped, deleted and taken
-back.
+"""A folder of a machine elsewhere by the Azure SDK for Python: protected, backed up, restored, stopped, deleted and
+taken back.
 
 The SDK has a class for such an item, its job and its points. It has none for a request to restore files, and no
 `sourcePath` of an item: these are keys that a model takes beside its own.

@@ -131,7 +131,7 @@ class DirectPoint:
 
     def fetch(self, fetch: Fetch, sink: Callable[[int, int, memoryview], None]) -> None:
         pieces: list[bytes] = []
-        self.readings.fetch(MACHINE, "", 0, memoryview(encode(fetch)), pieces.append)
+        self.readings.fetch(MACHINE, "", 0, memoryview(encode(fetch)), lambda piece: pieces.append(bytes(piece)))
         self.pieces += pieces
         data = memoryview(b"".join(pieces))
         at = 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 import struct
 import tracemalloc
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -34,7 +35,7 @@ from keepstone.remote.wire import (
 from keepstone.store import Store
 from keepstone.store.frame import CODEC_RAW, CODEC_ZSTD, MAX_FRAME
 from keepstone.workloads.files.page import NODE_KIND
-from tests.unit.files.points import new_store
+from tests.unit.files.points import new_store, provider
 from tests.unit.store.known import items
 
 from .far import Direct, Far
@@ -87,13 +88,13 @@ def node(
 ) -> bytes:
     """A record of a node with these runs."""
     columns = [b"".join([struct.pack("<III", *run) for run in runs]) for runs in (chunks, children)]
-    return node_record(NodeRecord(kind, *columns, b"body"))
+    return node_record(NodeRecord(kind, columns[0], columns[1], b"body"))
 
 
-def finish(direct: Direct, records: int, root: bytes = struct.pack("<III", 0, 0, 1), **more: int) -> str:
+def finish(direct: Direct, records: int, root: bytes = struct.pack("<III", 0, 0, 1), **more: Any) -> str:
     """Commit the first node that was sent."""
-    said = {"detail": b"", "source": b"/", "logical": 1, "read": 1, "files": 1, "warnings": 0, **more}
-    return direct.commit(Commit(records=records, root=root, **said))  # type: ignore[arg-type]
+    said: dict[str, Any] = {"detail": b"", "source": b"/", "logical": 1, "read": 1, "files": 1, "warnings": 0, **more}
+    return direct.commit(Commit(records=records, root=root, **said))
 
 
 def test_the_truth(far: Far, store: Store) -> None:
@@ -260,7 +261,7 @@ def test_numbers_that_no_database_keeps(far: Far) -> None:
     for name in ("logical", "read", "files", "warnings"):
         for wrong in (-1, 1 << 63, (1 << 64) - 1):
             with pytest.raises(CorruptObject, match=name):
-                finish(direct, 1, **{name: wrong})
+                finish(direct, 1, **{name: wrong})  # type: ignore[arg-type]
     finish(direct, 1, logical=(1 << 63) - 1)
 
 
@@ -382,16 +383,10 @@ def decoded(data: bytearray) -> bytes:
 def world() -> tuple[Far, Store]:
     """A store that stays empty."""
     env = Env(threads=0)
-    store = Store.init(env, MemoryStorage(env), [new_store_provider()])
+    store = Store.init(env, MemoryStorage(env), [provider()])
     far = Far(env, store)
     far.session().session.abort()
     return far, store
-
-
-def new_store_provider() -> object:
-    from tests.unit.files.points import provider
-
-    return provider()
 
 
 def test_the_largest_frame(far: Far, store: Store) -> None:

@@ -88,26 +88,29 @@ def trees(draw: st.DrawFn) -> tuple[Handles, int]:
     return handles, len(known)
 
 
+def _runs(handles: int, *, child: bool) -> st.SearchStrategy[list[tuple[int, int]]]:
+    """(first place, how many) of runs of chunks, or of children."""
+    kind = NODES if child else 0
+    number = st.integers(0, 1 << 31)
+    one = st.one_of(
+        st.tuples(st.just(ZERO_REF), st.integers(1, 4)),
+        st.tuples(number.map(lambda n: n | kind), st.integers(1, 4)),
+        st.tuples(number.map(lambda n: FOUND | n), st.integers(1, 4)),
+        st.builds(
+            lambda handle, index: (earlier(handle, index, child=child), 3),
+            st.integers(0, handles - 1),
+            st.integers(0, 100),
+        ),
+    )
+    return st.lists(one, max_size=12)
+
+
 @given(trees(), st.data())
 def test_there_and_back(tree: tuple[Handles, int], data: st.DataObject) -> None:
     handles, count = tree
     near = Near()
     for child in (False, True, False):
-        runs = data.draw(
-            st.lists(
-                st.one_of(
-                    st.tuples(st.just(ZERO_REF), st.integers(1, 4)),
-                    st.tuples(st.integers(0, 1 << 31).map(lambda n: n | (NODES if child else 0)), st.integers(1, 4)),
-                    st.tuples(st.integers(0, 1 << 31).map(lambda n: FOUND | n), st.integers(1, 4)),
-                    st.builds(
-                        lambda handle, index: (earlier(handle, index, child=child), 3),
-                        st.integers(0, count - 1),
-                        st.integers(0, 100),
-                    ),
-                ),
-                max_size=12,
-            )
-        )
+        runs = data.draw(_runs(count, child=child))
         places = [first if first == ZERO_REF else first + at for first, length in runs for at in range(length)]
         tell: list[tuple[int, int]] = []
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from keepstone.objects import MemoryStorage
-from keepstone.remote.wire import KEY, Begun, Found, Opened, Seen, decode
+from keepstone.remote.wire import Begun, Found, Opened, Seen, decode
 from keepstone.store import PointRecord, Store
 from keepstone.workloads import Silent
 from keepstone.workloads.files import RestoreOptions, restore_files

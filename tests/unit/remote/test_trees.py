@@ -11,7 +11,7 @@ import pytest
 from keepstone.store import Reader
 from keepstone.workloads import Silent
 from keepstone.workloads.files import RestoreOptions, restore_files
-from tests.unit.files.backed import Backups, World, assert_like
+from tests.unit.files.backed import World
 from tests.unit.files.points import new_store
 from tests.unit.files.trees import make_tree, snapshot
 

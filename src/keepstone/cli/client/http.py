@@ -10,7 +10,9 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -78,6 +80,25 @@ class Wire:
             raise self._failed(error) from error
         return Answer(response.status_code, response.headers, self._decoded(response))
 
+    @contextmanager
+    def stream(
+        self, address: str, *, query: Mapping[str, str] | None = None, begin: int = 0, token: str = ""
+    ) -> Iterator[tuple[Answer, Iterator[bytes]]]:
+        """An answer, and its bytes as they come, from the byte `begin` on; without them where it is an error. Raises as
+        `send` does, also while the bytes come."""
+        headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
+        if begin:
+            headers["Range"] = f"bytes={begin}-"
+        try:
+            with self._client.stream("GET", self._own(address), params=query, headers=headers) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    yield Answer(response.status_code, response.headers, self._decoded(response)), iter(())
+                else:
+                    yield Answer(response.status_code, response.headers, None), response.iter_raw()
+        except httpx2.HTTPError as error:
+            raise self._failed(error) from error
+
     def close(self) -> None:
         """Let go of the connection."""
         self._client.close()
@@ -144,16 +165,32 @@ class Arm:
         body = self.ask("GET", address, query=query).body
         return body if isinstance(body, dict) else {}
 
+    def rest(self, page: Document) -> Iterator[Document]:
+        """The pages of a list behind this one."""
+        while following := page.get("nextLink"):
+            page = self.get(following)
+            yield page
+
     def every(self, address: str, where: Mapping[str, str | None] | None = None) -> Iterator[Document]:
         """A list, page after page. `where`: what has to be equal to what, where a value is given."""
         terms = [f"{key} eq {_quoted(value)}" for key, value in (where or {}).items() if value is not None]
-        page = self.get(address, {"$filter": " and ".join(terms)} if terms else None)
-        while True:
+        first = self.get(address, {"$filter": " and ".join(terms)} if terms else None)
+        for page in chain((first,), self.rest(first)):
             yield from page.get("value") or ()
-            following = page.get("nextLink")
-            if not following:
+
+    def content(self, address: str, query: Mapping[str, str], begin: int = 0) -> Iterator[bytes]:
+        """The bytes of an answer from `begin` on, as they come. Raises as `ask` does, also while they come."""
+        query = {"api-version": _VERSION} | dict(query)
+        for again in (False, True):
+            with self._wire.stream(address, query=query, begin=begin, token=self._bearer(again)) as (answer, pieces):
+                if answer.status == 401 and not again:
+                    continue
+                if answer.status >= 400:
+                    raise refused(answer.status, answer.body)
+                if begin and answer.status != 206:
+                    raise KeepstoneError(f"{self._wire.url} does not go on in the middle of {address}; begin anew")
+                yield from pieces
                 return
-            page = self.get(following)
 
     def finish(self, answer: Answer) -> str | None:
         """Wait until what was asked for is taken on; the job that it began, None where it needs none."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from keepstone.cli.client.browsing import browse, download
 from keepstone.cli.client.mounting import mount, unmount
 from keepstone.cli.client.output import Column, count, moment, octets
 from keepstone.cli.client.session import item_command
@@ -59,5 +60,5 @@ def show(session: Session, vault: str, item: Document, name: str) -> None:
     session.show(session.arm.get(find_point(session, item, name)["id"]), COLUMNS)
 
 
-for _command in (list_points, show, mount, unmount):
+for _command in (list_points, show, browse, download, mount, unmount):
     recoverypoint.add_command(_command)

@@ -157,7 +157,7 @@ def end(plane: Plane, machine: UUID, said: End) -> None:
     if mine.operation == BACKUP and status == Status.FAILED:
         failed(plane, subject(plane, context))
     error = None
-    if status == Status.FAILED:
+    if status == Status.FAILED or said.code:
         error = {"code": said.code[:64] or "AgentFailed", "message": said.message[:_LONGEST]}
     with plane.queue.ending(mine, status, error, progress=context.final):
         pass

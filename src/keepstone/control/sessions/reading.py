@@ -15,6 +15,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from uuid import UUID
 
 from keepstone.control import points
@@ -27,7 +28,7 @@ from keepstone.control.work.loading import subject
 from keepstone.control.work.restore import RESTORE
 from keepstone.errors import CorruptObject, InvalidRequest, ObjectMissing
 from keepstone.jobs import Context
-from keepstone.remote.wire import CORRUPT, GONE, MISSING, Fetch, Opened, Wanted, chunk_head, decode, encode
+from keepstone.remote.wire import CHUNK_HEAD, CORRUPT, GONE, MISSING, Fetch, Opened, Wanted, chunk_head, decode, encode
 from keepstone.store import ZERO_REF, LocalReader, Store
 
 __all__ = ["Readings"]
@@ -79,27 +80,19 @@ class Readings:
             return one.view.ids(path) + struct.pack(f"<{len(lengths)}I", *lengths)
         raise InvalidRequest(f"there is no call {verb!r}")
 
-    def fetch(self, machine: UUID, job: str, token: int, body: memoryview, put: Callable[[bytes], None]) -> None:
+    def fetch(self, machine: UUID, job: str, token: int, body: memoryview, put: Callable[[memoryview], None]) -> None:
         """The chunks that are wanted, with their heads, in pieces to `put`; damage is told at the end."""
         one = self._of(machine, job, token)
         damage: Exception | None = None
-        for refs, heads in _batches(one.reader, self._wanted(one, body)):
-            found: list[bytes] = [b""] * len(refs)
-
-            def take(number: int, chunk: memoryview, found: list[bytes] = found, heads: list[_Head] = heads) -> None:
-                found[number] = chunk_head(*heads[number], len(chunk)) + chunk
-
-            try:
-                one.reader.fetch([(ref, number) for number, ref in enumerate(refs)], take)
-            except (CorruptObject, ObjectMissing) as error:
-                damage = damage or error
-            data = b"".join(found)
+        for refs, heads, lengths in _batches(one.reader, self._wanted(one, body)):
+            data, lost = _read(one.reader, refs, heads, lengths)
+            damage = damage or lost
             for at in range(0, len(data), _PIECE):
                 put(data[at : at + _PIECE])
         if damage is not None:
             _log.warning("a point cannot be read as a whole: %s", damage)
             text = DAMAGED.encode()
-            put(chunk_head(CORRUPT if isinstance(damage, CorruptObject) else MISSING, 0, len(text)) + text)
+            put(memoryview(chunk_head(CORRUPT if isinstance(damage, CorruptObject) else MISSING, 0, len(text)) + text))
 
     @staticmethod
     def _wanted(one: _Open, body: memoryview) -> list[tuple[int, _Head]]:
@@ -161,18 +154,44 @@ def _length(reader: LocalReader, ref: int) -> int:
         return GONE
 
 
-def _batches(reader: LocalReader, wanted: list[tuple[int, _Head]]) -> Iterator[tuple[list[int], list[_Head]]]:
-    """In their order, as many at a time as fit into memory."""
+def _batches(
+    reader: LocalReader, wanted: list[tuple[int, _Head]]
+) -> Iterator[tuple[list[int], list[_Head], list[int]]]:
+    """(places, heads, lengths) in their order, as many at a time as fit into memory."""
     refs: list[int] = []
     heads: list[_Head] = []
+    lengths: list[int] = []
     size = 0
     for ref, head in wanted:
+        length = _length(reader, ref)
         refs.append(ref)
         heads.append(head)
-        length = _length(reader, ref)
-        size += length if length != GONE else 0
+        lengths.append(length if length != GONE else 0)
+        size += lengths[-1]
         if size >= _BATCH:
-            yield refs, heads
-            refs, heads, size = [], [], 0
+            yield refs, heads, lengths
+            refs, heads, lengths, size = [], [], [], 0
     if refs:
-        yield refs, heads
+        yield refs, heads, lengths
+
+
+def _read(
+    reader: LocalReader, refs: list[int], heads: list[_Head], lengths: list[int]
+) -> tuple[memoryview, CorruptObject | ObjectMissing | None]:
+    """Chunks with their heads, each copied once to where it belongs; those that can be read, and why not all."""
+    begins = list(accumulate([length + CHUNK_HEAD for length in lengths], initial=0))
+    data = memoryview(bytearray(begins[-1]))
+    there = bytearray(len(refs))
+
+    def take(number: int, chunk: memoryview) -> None:
+        at = begins[number] + CHUNK_HEAD
+        data[at - CHUNK_HEAD : at] = chunk_head(*heads[number], len(chunk))
+        data[at : at + len(chunk)] = chunk
+        there[number] = 1
+
+    try:
+        reader.fetch([(ref, number) for number, ref in enumerate(refs)], take)
+    except (CorruptObject, ObjectMissing) as error:
+        kept = [data[begins[number] : begins[number + 1]] for number, found in enumerate(there) if found]
+        return memoryview(b"".join(kept)), error
+    return data, None

@@ -20,7 +20,7 @@ from keepstone.control import clientkeys
 from keepstone.control import points as made
 from keepstone.control.plane import Plane
 from keepstone.control.sessions import machine as machines
-from keepstone.control.sessions.session import WriteSession
+from keepstone.control.sessions.session import WriteSession, clocked
 from keepstone.control.sources import FILES
 from keepstone.control.work.backup import own_date, remember
 from keepstone.control.work.loading import subject
@@ -126,6 +126,7 @@ class Registry:
         name = made.store_name(about.container.friendly, about.item)
         arguments = context.claim.arguments
         tags = made.tags(about.item.id, context.claim.id, arguments.get("part", "Full"), own_date(arguments))
+        tags += clocked(begin.clock)
         writer = store.writer(name, SEALED + kind if begin.sealed else kind, tags=tags)
         try:
             return WriteSession(self._plane.env.random(16).hex(), store, str(about.item.id), writer, self._pool, kind)

@@ -23,9 +23,10 @@ from keepstone.errors import Conflict, InvalidRequest, KeepstoneError, WriterFai
 from keepstone.remote.wire import Begun, Commit, Found, Seen, Wanted, records
 from keepstone.store import LocalWriter, Outcome, PointRecord, Store
 
-__all__ = ["WriteSession", "blank", "namer"]
+__all__ = ["WriteSession", "blank", "clocked", "namer"]
 
 _ID = 32
+_CLOCK = "clock="
 _ASKED = 1 << 14  # ids that one request may ask for
 
 
@@ -37,8 +38,26 @@ def namer(store: Store, item: str) -> Callable[[bytes], bytes]:
 
 
 def blank(record: PointRecord) -> PointRecord:
-    """What of a point's record its machine may know: nothing of where it lies, and of what others had already."""
-    return msgspec.structs.replace(record, packs=b"", root=b"", parent="", added=0, stored=0, tags=[])
+    """What of a point's record its machine may know: nothing of where it lies, and of what others had already.
+
+    `started` is what the machine's own clock said then. Whether a file may have changed since is judged by it, and the
+    service's clock may be another.
+    """
+    return msgspec.structs.replace(
+        record, packs=b"", root=b"", parent="", added=0, stored=0, tags=[], started=_clock(record)
+    )
+
+
+def clocked(moment: int) -> tuple[str, ...]:
+    """What a point remembers of its machine's clock; see `blank`."""
+    return (f"{_CLOCK}{moment}",) if moment else ()
+
+
+def _clock(record: PointRecord) -> int:
+    for tag in record.tags:
+        if tag.startswith(_CLOCK) and tag[len(_CLOCK) :].isdecimal():
+            return int(tag[len(_CLOCK) :])
+    return record.started
 
 
 class WriteSession:

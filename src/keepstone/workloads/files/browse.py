@@ -119,6 +119,40 @@ class Tree:
                 break
         return entries[:limit]
 
+    def walk(self, path: bytes = b"", *, after: bytes = b"", lost: Lost | None = None) -> Iterator[Found]:
+        """Everything beneath the directory at `path`, a directory before what is in it, in order of the names; with
+        `after` from behind the entry at that path on, which is beneath the same directory. Raises as `listing` does."""
+        found = self.find(path)
+        folder = self.root if found is None else self.enter(found)
+        names = after.split(b"/")[len(folder.path.split(b"/")) if folder.path else 0 :] if after else []
+        stack = [self._behind(folder, names[0] if names else b"", lost)]
+        while stack:
+            for found in stack[-1]:
+                depth = len(stack)
+                seen = depth <= len(names) and found.entry.name == names[depth - 1]
+                if not seen:
+                    names = []
+                    yield found
+                if stat.S_ISDIR(found.entry.mode):
+                    try:
+                        below = self.enter(found)
+                    except DAMAGE as error:
+                        if lost is None:
+                            raise
+                        lost(found.path, error)
+                        continue
+                    stack.append(self._behind(below, names[depth] if depth < len(names) else b"", lost))
+                    break
+            else:
+                stack.pop()
+
+    def _behind(self, folder: Folder, name: bytes, lost: Lost | None) -> Iterator[Found]:
+        """The entries of a directory that are called so, or come behind that."""
+        for number, page in self._in_order(folder, self._begin(folder, name), lost):
+            for at, (entry, refs) in enumerate(page):
+                if entry.name >= name:
+                    yield Found(folder, number, at, entry, refs)
+
     def _begin(self, folder: Folder, after: bytes) -> int:
         """A page before which no entry behind this name is."""
         try:

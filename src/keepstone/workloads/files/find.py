@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import translate
 
 from keepstone.store import Reader
 from keepstone.workloads.files.page import Entry
 from keepstone.workloads.files.tree import walk
 
-__all__ = ["find"]
+__all__ = ["find", "matching"]
 
 
 def find(reader: Reader, patterns: Iterable[bytes]) -> Iterator[tuple[bytes, Entry]]:
@@ -21,17 +21,27 @@ def find(reader: Reader, patterns: Iterable[bytes]) -> Iterator[tuple[bytes, Ent
     Patterns are those of fnmatch(3): one with a slash is compared with the whole path from the source, where `*` also
     matches slashes, any other one with the name.
     """
+    wanted = matching(patterns)
+    for path, entry, _ in walk(reader):
+        if wanted(path, entry):
+            yield path, entry
+
+
+def matching(patterns: Iterable[bytes]) -> Callable[[bytes, Entry], bool]:
+    """Whether one of these patterns matches an entry at a path."""
     names: list[str] = []
     paths: list[str] = []
     for pattern in patterns:
         text = os.fsdecode(pattern).rstrip("/")
         (paths if "/" in text else names).append(text.lstrip("/"))
     by_name, by_path = _matcher(names), _matcher(paths)
-    for path, entry, _ in walk(reader):
-        if (by_name is not None and by_name.match(os.fsdecode(entry.name))) or (
-            by_path is not None and by_path.match(os.fsdecode(path))
-        ):
-            yield path, entry
+
+    def is_wanted(path: bytes, entry: Entry) -> bool:
+        return (by_name is not None and by_name.match(os.fsdecode(entry.name)) is not None) or (
+            by_path is not None and by_path.match(os.fsdecode(path)) is not None
+        )
+
+    return is_wanted
 
 
 def _matcher(patterns: list[str]) -> re.Pattern[str] | None:

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All uploads of a service: how many there may be, when one is given up, and that none keeps another one waiting."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from keepstone.catalogue import jobs, points
+from keepstone.control.sessions import registry as registries
+from keepstone.control.sessions.registry import Registry
+from keepstone.errors import Conflict, KeepstoneError
+from keepstone.remote.wire import Begin, Begun, Commit, Committed, Work, decode, encode
+from tests.agents.living import Hand, Living, Machine
+
+pytestmark = pytest.mark.agents
+
+
+class Uploads:
+    """A registry beside the service's own, and the jobs that its sessions are of."""
+
+    def __init__(self, living: Living, machine: Machine, hand: Hand, folder: Path) -> None:
+        self.living, self.machine, self.hand = living, machine, hand
+        self.registry = Registry(living.plane, most=2)
+        self.folder = folder
+        self.me = UUID(int=0)
+        self._count = 0
+
+    def work(self) -> Work:
+        """A job of an item of its own."""
+        self._count += 1
+        item = self.folder / f"item{self._count}"
+        item.mkdir()
+        self.machine.protect(item)
+        work = self.hand.work(item)
+        with self.living.plane.look() as connection:
+            self.me = connection.execute(sa.select(jobs.c.machine).where(jobs.c.id == UUID(work.job))).scalar_one()
+        return work
+
+    def begin(self, work: Work) -> Begun:
+        asked = encode(Begin(job=work.job, token=work.token, kind="files"))
+        return decode(self.registry.ask(self.me, "begin", "", 0, memoryview(asked)), Begun)
+
+    def ask(self, verb: str, session: str, body: bytes = b"") -> bytes:
+        return self.registry.ask(self.me, verb, session, 0, memoryview(body))
+
+    def commit(self, session: str) -> str:
+        said = Commit(records=0, root=b"", detail=b"", source=b"/", logical=0, read=0, files=0, warnings=0)
+        return decode(self.ask("commit", session, encode(said)), Committed).point
+
+    def leases(self) -> int:
+        return len(list(self.living.store.context.storage.list("leases/")))
+
+
+@pytest.fixture
+def uploads(living: Living, machine: Machine, hand: Callable[..., Hand], tmp_path: Path) -> Iterator[Uploads]:
+    made = Uploads(living, machine, hand(), tmp_path)
+    yield made
+    made.registry.close()
+
+
+def test_so_many_at_a_time(uploads: Uploads) -> None:
+    first, second, third = (uploads.work() for _ in range(3))
+    one, other = uploads.begin(first), uploads.begin(second)
+    assert uploads.begin(first).session == one.session  # asked again
+
+    with pytest.raises(KeepstoneError, match="all sessions are taken") as busy:
+        uploads.begin(third)
+
+    assert busy.value.code == "TooManySessions"
+    uploads.ask("abort", one.session)
+    with pytest.raises(KeepstoneError, match="no such session"):
+        uploads.ask("state", one.session)
+    uploads.commit(other.session)  # what is over makes room
+    uploads.begin(third)
+    assert uploads.begin(first).session != one.session
+
+
+def test_what_nobody_uses_is_given_up(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reclaim would wait for it for a week."""
+    begun = uploads.begin(uploads.work())
+    uploads.registry.sweep()
+    uploads.ask("state", begun.session)
+    assert uploads.leases() == 1
+    monkeypatch.setattr(registries, "IDLE", 0.0)
+    busy = uploads.registry._open[begun.session]
+    busy.busy += 1
+    uploads.registry.sweep()
+    assert uploads.leases() == 1  # somebody is at it
+    busy.busy -= 1
+
+    uploads.registry.sweep()
+
+    assert uploads.leases() == 0
+    with pytest.raises(KeepstoneError, match="no such session"):
+        uploads.ask("state", begun.session)
+
+
+def test_one_that_is_stuck_keeps_nobody_waiting(uploads: Uploads) -> None:
+    work = uploads.work()
+    stuck, other = uploads.begin(work), uploads.begin(uploads.work())
+    held = uploads.registry._open[stuck.session].session._lock
+    with held:  # as while it writes, or reads a large manifest
+        ending = threading.Thread(target=uploads.ask, args=("abort", stuck.session))
+        ending.start()
+        asked = threading.Thread(target=uploads.ask, args=("state", other.session))
+        asked.start()
+        asked.join(10)
+        assert not asked.is_alive()
+        assert ending.is_alive()
+    ending.join(10)
+    assert not ending.is_alive()
+
+
+def test_a_catalogue_that_fails_once(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The point is made and nobody could note it: who asks again is answered when that is done, too."""
+    work = uploads.work()
+    begun = uploads.begin(work)
+    with monkeypatch.context() as patch:
+
+        def fails(*_: object, **__: object) -> None:
+            raise sa.exc.OperationalError("x", None, Exception("locked"))
+
+        patch.setattr("keepstone.control.sessions.registry.remember", fails)
+        with pytest.raises(sa.exc.OperationalError):
+            uploads.commit(begun.session)
+
+    point = uploads.commit(begun.session)
+
+    with uploads.living.plane.look() as connection:
+        assert connection.execute(sa.select(points.c.commit_id).where(points.c.commit_id == point)).scalar() == point
+        status = sa.select(jobs.c.status).where(jobs.c.id == UUID(work.job))
+        assert connection.execute(status).scalar() == "Completed"
+    assert uploads.commit(begun.session) == point
+
+
+def test_a_job_of_another_token_takes_the_sessions_place(uploads: Uploads) -> None:
+    work = uploads.work()
+    begun = uploads.begin(work)
+    with uploads.living.plane.database.change() as connection:
+        mine = jobs.c.id == UUID(work.job)
+        connection.execute(jobs.update().where(mine).values(token=work.token + 1))
+    with pytest.raises(KeepstoneError):
+        uploads.begin(work)
+    with pytest.raises(KeepstoneError, match="is over, or somebody else's"):
+        uploads.commit(begun.session)
+
+    newer = Work(**{name: getattr(work, name) for name in work.__struct_fields__} | {"token": work.token + 1})
+    again = uploads.begin(newer)
+
+    assert again.session != begun.session
+    assert uploads.leases() == 1
+    with pytest.raises(KeepstoneError, match="no such session"):
+        uploads.ask("state", begun.session)
+
+
+def test_two_beginnings_at_once(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A beginning that is asked again while the first one goes on makes no second session."""
+    work = uploads.work()
+    make = uploads.registry._make
+    inside, go = threading.Event(), threading.Event()
+
+    def slowly(*given: object) -> object:
+        inside.set()
+        assert go.wait(30)
+        return make(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(uploads.registry, "_make", slowly)
+    first = threading.Thread(target=uploads.begin, args=(work,))
+    first.start()
+    assert inside.wait(30)
+    with pytest.raises(Conflict):
+        uploads.begin(work)
+    go.set()
+    first.join()
+    assert uploads.leases() == 1
