@@ -91,7 +91,7 @@ def test_a_machine_is_backed_up(az: Az, server: Server, vault: str, machine: Cal
 
     # What a later version brings is said, and what to do instead.
     at = f"{IN} -c web -i web -r {point['name']}"
-    assert "restore the disk image" in az.refused(f"backup restore files mount-rp {at}")
+    assert "`keepstone restore disk` restores" in az.refused(f"backup restore files mount-rp {at}")
     account = f"-g {GROUP} -n account1 --resource-type Microsoft.Storage/storageAccounts"
     az(f"resource create {account} --properties", "{}")
     restore = f"backup restore restore-disks {at} --storage-account account1 --target-resource-group {GROUP}"

@@ -185,6 +185,7 @@ def carry_out(env: Env, order: Order, configuration: Configuration, report: Repo
 
 def main() -> int:
     """Be a job; the exit code is 0 whenever the agent was told how it ended."""
+    system.tune()
     order = from_json(Order).decode(sys.stdin.buffer.readline())
     there = Path(order.configuration).exists()
     file = ConfigurationFile(Env(), Path(order.configuration)) if there else None

@@ -50,6 +50,7 @@ __all__ = [
     "machine",
     "only_ours",
     "start",
+    "tune",
     "unreal",
 ]
 
@@ -84,6 +85,14 @@ def lower_priority(nice: int, io: IoClass) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.syscall(ctypes.c_long(number), _WHO_PROCESS, 0, _IO_PRIORITIES[io]):
             _log.warning("this process stays at its priority for disks: %s", os.strerror(ctypes.get_errno()))
+
+
+def tune() -> None:
+    """Settings of a process that moves much data (`cli/process.py`)."""
+    if sys.platform != "win32":
+        from keepstone.cli import process
+
+        process.tune()
 
 
 def start(

@@ -115,6 +115,22 @@ def test_listings_go_on_behind_any_name(store: Store, look: Look) -> None:
     assert tree.listing(b"") == [tree.look(b"d")]
 
 
+def test_a_walk_goes_on_behind_any_entry(store: Store, look: Look) -> None:
+    """Names come again in other directories: what is passed over is what was seen, and nothing else."""
+    inner = folder(b"b", file(b"b"), file(b"c"))
+    tree = look(make_point(store, *(folder(name, file(b"a"), inner, file(b"c")) for name in (b"a", b"b")), file(b"c")))
+    every = [found.path for found in tree.walk()]
+
+    assert every[:7] == [b"a", b"a/a", b"a/b", b"a/b/b", b"a/b/c", b"a/c", b"b"]
+    assert len(every) == 13
+    for number, path in enumerate(every):
+        assert [found.path for found in tree.walk(after=path)] == every[number + 1 :]
+    below = [path for path in every if path.startswith(b"b/")]
+    for number, path in enumerate(below):
+        assert [found.path for found in tree.walk(b"b", after=path)] == below[number + 1 :]
+    assert [found.path for found in tree.walk(b"/b/")] == below
+
+
 def test_every_entry_is_found_by_its_path(store: Store, look: Look) -> None:
     tree = look(make_point(store, folder(b"d", *map(file, NAMES), folder(b"e", symlink(b"s", b"\xff/x")))))
 
