@@ -142,7 +142,8 @@ def main() -> int:
 def _machine(results: Results) -> str:
     machine, versions = results["machine"], results["versions"]
     tools = ", ".join(f"{tool} {version}" for tool, version in versions.items())
-    rounds = sorted({figures["cpu_s"]["n"] for tools in results["jobs"].values() for figures in tools.values()})
+    jobs = [tools for job, tools in results["jobs"].items() if job not in (*PARTS, SERVICE)]
+    rounds = sorted({figures["cpu_s"]["n"] for tools in jobs for figures in tools.values()})
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 1e9:.0f} GB memory, Linux "
         f"{machine['kernel']}, {machine['file_system']}, Python {machine['python']}. {tools}. "
