@@ -17,7 +17,7 @@ import pytest
 
 __all__: list[str] = []
 
-_LONG = ("crash", "explore", "az", "reliability", "t2", "rescue")  # folders, those of the longest tests first
+_LONG = ("crash", "explore", "az", "agents", "reliability", "t2", "rescue")  # folders, those of the longest tests first
 
 
 def pytest_configure() -> None:

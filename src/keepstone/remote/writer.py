@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteWriter", "Session"]
 
-_BATCH = 4 << 20  # bytes of records that one request carries
-_SPILL = 1 << 15  # chunk ids that are held as Python objects before they become a sorted column
+_BATCH = 3 << 20  # bytes of records that one request carries
+_SPILL = 1 << 14  # chunk ids that are held as Python objects before they become a sorted column
 _ID = 32
 _IDS_HELD = 8 << 20  # bytes of ids of the previous point
 

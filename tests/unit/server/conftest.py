@@ -41,6 +41,15 @@ def heard(logging_as_before: None) -> Heard:
     return handler
 
 
+@pytest.fixture(autouse=True)
+def umask_as_before() -> Iterator[None]:
+    """A start takes rights from all that its process makes, and here that is the process of other tests too."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that a first start has made."""

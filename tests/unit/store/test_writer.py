@@ -446,6 +446,7 @@ def test_abort_while_packs_are_being_finished(tmp_path: Path, monkeypatch: pytes
 
 
 def test_no_thread_stays(tmp_path: Path) -> None:
+    before = set(threading.enumerate())  # of other tests in this process
     scene = Scene(tmp_path / "store", threads=2)
     for end in ("commit", "abort"):
         writing = scene.store.writer("item", "known")
@@ -455,7 +456,7 @@ def test_no_thread_stays(tmp_path: Path) -> None:
         else:
             writing.abort()
 
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("keepstone")] == []
+    assert [one.name for one in set(threading.enumerate()) - before if one.name.startswith("keepstone")] == []
 
 
 def test_a_source_that_fails(scene: Scene) -> None:
