@@ -20,6 +20,7 @@ from keepstone.store.commits import ABORTED, Commits
 from keepstone.store.layout import commit_name, pack_name
 from keepstone.store.leases import Leases, Tomb, Tombs
 from keepstone.store.reclaim import Reclaimed
+from keepstone.store.session import Session
 from keepstone.store.survey import Survey
 
 __all__ = ["VARIANTS", "switched"]
@@ -73,7 +74,7 @@ def _abort_unchecked(self: Commits, commit: str) -> bool:
     return True
 
 
-class _LateLease(writer_module.Session):
+class _LateLease(Session):
     """The tombstones are listed before the lease is published, and a while passes between the two."""
 
     def __init__(self, context: Any, tag: str, **options: Any) -> None:

@@ -21,7 +21,7 @@ from keepstone.store.frame import FRAME_LIMIT, make_frame
 from keepstone.store.layout import MOVES_TAG
 from keepstone.store.moves import encode_move
 from keepstone.store.packs import Packs
-from keepstone.store.writer import Session
+from keepstone.store.session import Session
 
 __all__ = ["compact"]
 

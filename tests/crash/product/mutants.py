@@ -15,7 +15,7 @@ from tests.crash.mutants import Edit, Mutant
 __all__ = ["HANDLING", "ORDER"]
 
 _FOLDER, _DIRECT = "objects/folder.py", "objects/direct.py"
-_WRITER, _POINTS, _RECLAIM = "store/writer.py", "store/points.py", "store/reclaim.py"
+_SESSION, _POINTS, _RECLAIM = "store/session.py", "store/points.py", "store/reclaim.py"
 _STORE, _INDEX, _LEASES = "store/store.py", "store/index.py", "store/leases.py"
 
 
@@ -135,17 +135,17 @@ ORDER: list[tuple[str, Mutant]] = [
         "delete without fsync", _FOLDER, {_DELETE_SYNC: "            pass\n\n    def clean("},
         "a purged point comes back",
     )),
-    ("backup", _mutant("no barrier before the cell", _WRITER, {_BARRIER: ""}, "a point whose packs have no names")),
+    ("backup", _mutant("no barrier before the cell", _SESSION, {_BARRIER: ""}, "a point whose packs have no names")),
     ("borrowing", _mutant(
-        "borrowed packs not in the barrier", _WRITER, {_BORROWED: "*()"}, "a point that needs another writer's pack",
+        "borrowed packs not in the barrier", _SESSION, {_BORROWED: "*()"}, "a point that needs another writer's pack",
     )),
     ("backup", _mutant(
-        "cell before its packs", _WRITER,
+        "cell before its packs", _SESSION,
         {_PACKS_FINISHED: _CELL[4:] + _PACKS_FINISHED, _CELL: "            pass\n"},
         "a point shows before its packs are there",
     )),
     ("backup", _mutant(
-        "head before its cell", _WRITER,
+        "head before its cell", _SESSION,
         {
             _BARRIER: _BARRIER + '        Chain(self.context).append(event, commit_name(self.commit_id), b"")\n',
             _HEAD: '        sequence, digest = chain.last()\n',
@@ -218,7 +218,7 @@ HANDLING: list[tuple[str, Mutant, str]] = [
         "half a pack",
     ), "short write"),
     ("backup", _mutant(
-        "error of an upload ignored", _WRITER,
+        "error of an upload ignored", _SESSION,
         {"            writer.abort()\n            raise\n        del self._unfinished":
          "            writer.abort()\n        del self._unfinished"},
         "a point whose pack was never written",
