@@ -18,7 +18,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -44,9 +44,6 @@ from keepstone.remote.wire import (
 from keepstone.store import ZERO_REF, Chunks, Cut, Node, Outcome, Scratch
 from keepstone.store.frame import Frame
 from keepstone.store.pipeline import Pipeline
-
-if TYPE_CHECKING:
-    from keepstone.store.spilled import SpilledIds
 
 __all__ = ["RemoteWriter", "Session"]
 
@@ -98,14 +95,13 @@ class RemoteWriter:
         self._batch_bytes = 0
         self._sending: Future[None] | None = None
         self._sender = env.pool()
-        self._spilled: SpilledIds | None = None
         self._over = False
         self.messages: list[str] = []
         """Warnings that the service is told with the point."""
         self.parent = begun.parent
         self._manifest: SealedManifest | None = None
         self._open_parent(begun.keys)
-        self._pipeline = Pipeline(env, self)
+        self._pipeline = Pipeline(env, self, spill=_SPILL)
 
     def _open_parent(self, keys: bytes) -> None:
         """Where the previous point cannot be opened, it is as if there was none: nothing of it is believed."""
@@ -134,8 +130,6 @@ class RemoteWriter:
 
     def submit(self, read: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None]) -> None:
         self._pipeline.submit(read, done)
-        if self._pipeline.claims > _SPILL:
-            self._spill()
 
     def drain(self) -> None:
         self._pipeline.drain()
@@ -260,11 +254,6 @@ class RemoteWriter:
             if 0 <= hint < ZERO_REF and self._id(hint) == ids[index]:
                 found[index] = hint
         missing = [index for index, place in enumerate(found) if place is None]
-        if missing and self._spilled is not None:
-            spilled = self._spilled.find([ids[index] for index in missing])
-            for index in missing:
-                found[index] = spilled.get(ids[index])
-            missing = [index for index in missing if found[index] is None]
         if not missing or self.parent is None:
             return found
         if self._manifest is not None:
@@ -276,6 +265,9 @@ class RemoteWriter:
         for number, index in enumerate(answer.indexes):
             found[missing[index]] = FOUND | answer.first + number
         return found
+
+    def appended(self, place: int) -> bytes:
+        return bytes(self._rows[_ID * place : _ID * place + _ID])
 
     # ------------------------------------------------------------------ sending
 
@@ -299,24 +291,12 @@ class RemoteWriter:
         if sending is not None:
             sending.result()
 
-    def _spill(self) -> None:
-        from keepstone.store.spilled import SpilledIds
-
-        if self._spilled is None:
-            self._spilled = SpilledIds(self._sent_id)
-        settled = self._pipeline.settled_claims()
-        self._spilled.add(settled)
-        self._pipeline.release_claims(settled)
-
     # ------------------------------------------------------------------ ids
-
-    def _sent_id(self, place: int) -> bytes:
-        return bytes(self._rows[_ID * place : _ID * place + _ID])
 
     def _id(self, place: int) -> bytes:
         """The id of a chunk of the previous point, or of what was sent."""
         if not place & EARLIER:
-            return b"" if place & FOUND else self._sent_id(place)
+            return b"" if place & FOUND else self.appended(place)
         handle, index = (place & ~EARLIER) >> INDEX_BITS, place & (1 << INDEX_BITS) - 1
         with self._lock:
             ids = self._ids.get(handle)

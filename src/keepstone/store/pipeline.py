@@ -10,7 +10,8 @@ Invariants
   refers to its chunk, and
   is settled after it. Claims are made only after reading succeeded, so a claim is always kept unless the whole
   backup fails.
-* At most `2 * threads + 1` pieces are in flight: memory is bounded by their buffers.
+* At most `2 * threads + 1` pieces are in flight: memory is bounded by their buffers. Beyond `spill` claims those that
+  are settled become sorted columns.
 * After any failure the pipeline is dead: every later call raises `WriterFailed` or the first error.
 """
 
@@ -21,17 +22,21 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from itertools import accumulate
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from keepstone.env import Env
 from keepstone.objects import aligned
 from keepstone.store.frame import FRAME_LIMIT, Frame
+
+if TYPE_CHECKING:
+    from keepstone.store.spilled import SpilledIds
 
 __all__ = ["SEGMENT", "ChunkStore", "Chunks", "Pipeline", "Scratch"]
 
 SEGMENT = 8 << 20
 """Bytes that one piece of work should read at most."""
 _SLACK = 1 << 20
+_SPILL = 1 << 16  # chunk ids that are held as Python objects before they become a sorted column
 
 
 class Scratch:
@@ -72,6 +77,9 @@ class ChunkStore(Protocol):
     def append(self, frame: Frame) -> int:
         """Store a frame; the place of its first chunk. Called by one thread."""
 
+    def appended(self, place: int) -> bytes | None:
+        """The id of a chunk that was appended. Called by workers."""
+
 
 class _Piece:
     """Work in flight. `placed`: where its own new chunks went; `depends`: by index, the piece that brings a chunk
@@ -93,8 +101,10 @@ class _Piece:
 class Pipeline:
     """See the module. One thread calls `submit` and `drain`."""
 
-    def __init__(self, env: Env, store: ChunkStore) -> None:
+    def __init__(self, env: Env, store: ChunkStore, *, spill: int | None = None) -> None:
         self._store = store
+        self._spill = _SPILL if spill is None else spill
+        self._spilled: SpilledIds | None = None
         self._pool = env.pool()
         self._limit = 2 * env.threads
         self._queue: deque[_Piece] = deque()
@@ -114,6 +124,8 @@ class Pipeline:
         self._queue.append(piece)
         while len(self._queue) > self._limit:
             self._settle_first()
+        if len(self._claims) > self._spill:
+            self._spill_claims()
 
     def drain(self) -> None:
         """Settle everything that was submitted, and what its `done` submits."""
@@ -129,19 +141,16 @@ class Pipeline:
         self._queue.clear()
         self._claims.clear()
 
-    def settled_claims(self) -> dict[bytes, int]:
-        """The new chunks whose place is final, by id."""
-        return {identity: place for identity, place in self._claims.copy().items() if isinstance(place, int)}
+    def _spill_claims(self) -> None:
+        """Put those whose place is final into the columns, and only then out of the claims: nobody misses them."""
+        from keepstone.store.spilled import SpilledIds
 
-    def release_claims(self, ids: dict[bytes, int]) -> None:
-        """Forget these claims; from now on the store must answer for them."""
-        for identity in ids:
+        if self._spilled is None:
+            self._spilled = SpilledIds(self._store.appended)
+        settled = {identity: place for identity, place in self._claims.copy().items() if isinstance(place, int)}
+        self._spilled.add(settled)
+        for identity in settled:
             del self._claims[identity]
-
-    @property
-    def claims(self) -> int:
-        """How many chunk ids are held in memory."""
-        return len(self._claims)
 
     def _work(self, piece: _Piece, read: Callable[[Scratch], Chunks]) -> None:
         scratch = getattr(self._local, "scratch", None)
@@ -172,11 +181,26 @@ class Pipeline:
         claimed = [claims.get(identity) for identity in ids]
         if not any(claim is None for claim in claimed):
             return [claim if isinstance(claim, int) else None for claim in claimed]
-        refs = self._store.known(ids, hints)
+        refs = self._known(
+            ids, hints, [identity for identity, claim in zip(ids, claimed, strict=True) if claim is None]
+        )
         return [
             claim if isinstance(claim, int) else None if claim is not None else ref
             for claim, ref in zip(claimed, refs, strict=True)
         ]
+
+    def _known(self, ids: list[bytes], hints: list[int], unclaimed: list[bytes]) -> list[int | None]:
+        """Where the chunks are that nobody has claimed: in a column, or where the store says."""
+        spilled = self._spilled.find(unclaimed) if self._spilled is not None else {}
+        if not spilled:
+            return self._store.known(ids, hints)
+        rest = [index for index, identity in enumerate(ids) if identity not in spilled]
+        refs = [spilled.get(identity) for identity in ids]
+        if rest:
+            found = self._store.known([ids[index] for index in rest], [hints[index] for index in rest] if hints else [])
+            for index, ref in zip(rest, found, strict=True):
+                refs[index] = ref
+        return refs
 
     def _compress(
         self, piece: _Piece, data: memoryview, lengths: list[int], ends: list[int], new: list[int], limit: int

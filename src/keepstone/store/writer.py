@@ -35,11 +35,9 @@ from keepstone.store.session import Session
 
 if TYPE_CHECKING:
     from keepstone.store.index import ChunkIndex
-    from keepstone.store.spilled import SpilledIds
 
 __all__ = ["LocalWriter", "Outcome", "Writer"]
 
-_SPILL = 1 << 16  # chunk ids that are held as Python objects before they become a sorted column
 _NODE_LEVEL = 3
 
 
@@ -124,7 +122,6 @@ class LocalWriter:
         self._index: ChunkIndex | None = None
         self._index_lock = threading.Lock()
         self._borrowed: set[int] = set()
-        self._spilled: SpilledIds | None = None
         self._nodes: list[bytes] = []
         self._node_bytes = 0
         self._shareable: dict[int, bool] = {}  # by pack, as far as it was asked
@@ -204,17 +201,6 @@ class LocalWriter:
 
     def submit(self, read: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None]) -> None:
         self._pipeline.submit(read, done)
-        if self._pipeline.claims > _SPILL:
-            self._spill()
-
-    def _spill(self) -> None:
-        from keepstone.store.spilled import SpilledIds
-
-        if self._spilled is None:
-            self._spilled = SpilledIds(self._session.chunk_id)
-        settled = self._pipeline.settled_claims()
-        self._spilled.add(settled)
-        self._pipeline.release_claims(settled)
 
     def drain(self) -> None:
         self._pipeline.drain()
@@ -343,13 +329,13 @@ class LocalWriter:
             if hint >= 0 and pack in self._usable and chunk_id(hint) == ids[index]:
                 refs[index] = self._now(hint)
         wanted = [identity for identity, ref in zip(ids, refs, strict=True) if ref is None]
-        if wanted:
-            found = self._spilled.find(wanted) if self._spilled is not None else {}
-            index_found = self._look_up([identity for identity in wanted if identity not in found])
-            if found or index_found:
-                found.update(index_found)
-                refs = [found.get(identity) if ref is None else ref for identity, ref in zip(ids, refs, strict=True)]
+        found = self._look_up(wanted)
+        if found:
+            refs = [found.get(identity) if ref is None else ref for identity, ref in zip(ids, refs, strict=True)]
         return refs
+
+    def appended(self, place: int) -> bytes | None:
+        return self._session.chunk_id(place)
 
     def _look_up(self, ids: list[bytes]) -> dict[bytes, int]:
         if not ids:

@@ -56,6 +56,9 @@ class Shelf:
             for identity, hint in zip(ids, hinted or [None] * len(ids), strict=True)
         ]
 
+    def appended(self, place: int) -> bytes:
+        return self.identify(self.chunks[place])
+
     def compress(self, data: bytes | memoryview, ids: list[bytes], lengths: list[int]) -> Frame:
         return make_frame(hashing("blake3"), 1, data, ids, lengths)
 
@@ -386,16 +389,19 @@ def test_a_bounded_number_of_pieces_is_in_flight(threads: int) -> None:
     assert len(buffers) <= max(1, threads)
 
 
-def test_claims_that_the_store_took_over(pipeline: Pipeline, shelf: Shelf) -> None:
-    """After `release_claims` the pipeline holds no id, and asks the store."""
-    results(pipeline, [[b"%d" % number for number in range(10)]])
-    settled = pipeline.settled_claims()
-    assert {shelf.chunks[place] for place in settled.values()} == {b"%d" % number for number in range(10)}
-    shelf.old.update(settled)
-    pipeline.release_claims(settled)
-    assert pipeline.claims == 0
+def test_claims_beyond_a_number_become_columns(threads: int, shelf: Shelf) -> None:
+    """No chunk is stored twice for it, and the store is not asked for what is in a column."""
+    pipeline = Pipeline(Machine(threads=threads), shelf, spill=3)
+    try:
+        for number in range(10):
+            results(pipeline, [[b"%d" % number]])
+        assert len(pipeline._claims) <= 4
+        shelf.asked.clear()
 
-    (refs,) = results(pipeline, [[b"3", b"new", b"7"]])
+        (refs,) = results(pipeline, [[b"3", b"new", b"0", b"3"]])
+    finally:
+        pipeline.close()
 
-    assert [shelf.chunks[ref] for ref in refs] == [b"3", b"new", b"7"]
+    assert [shelf.chunks[ref] for ref in refs] == [b"3", b"new", b"0", b"3"]
     assert len(shelf.chunks) == 11
+    assert shelf.asked == [[shelf.identify(b"new")]]

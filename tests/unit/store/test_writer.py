@@ -21,7 +21,7 @@ from keepstone.errors import (
     UsageError,
 )
 from keepstone.objects import FolderStorage, MemoryStorage
-from keepstone.store import Chunks, LocalWriter, Scratch, Store, pack, writer
+from keepstone.store import Chunks, LocalWriter, Scratch, Store, pack, pipeline
 from keepstone.store.footer import DATA
 from keepstone.store.index import ChunkIndex
 from keepstone.store.layout import pack_name
@@ -162,7 +162,7 @@ def test_what_the_record_says(store: Store) -> None:
 def test_spilling_what_does_not_fit_in_a_dict(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     """Ids beyond `_SPILL` go into sorted columns, with packs still open, finishing and finished: every chunk is stored
     about once."""
-    monkeypatch.setattr(writer, "_SPILL", 7)
+    monkeypatch.setattr(pipeline, "_SPILL", 7)
     monkeypatch.setattr(pack, "PACK_TARGET", 3000)
     store = new_store(Machine(threads=threads))
     letters = [chr(0x100 + number) for number in range(150)]
@@ -172,9 +172,9 @@ def test_spilling_what_does_not_fit_in_a_dict(monkeypatch: pytest.MonkeyPatch, t
         leaves = []
         for at in range(0, len(chunks), 5):
             leaves.append(submit(writing, chunks[at : at + 5]))
-            assert writing._pipeline.claims <= 7 + 5 * (2 * threads + 2)
+            assert len(writing._pipeline._claims) <= 7 + 5 * (2 * threads + 2)
         writing.drain()
-        assert writing._spilled is not None
+        assert writing._pipeline._spilled is not None
         commit = finish(writing, leaves)
 
     assert load(store, commit) == chunks
@@ -632,7 +632,7 @@ def test_the_dead_leave_no_lease_for_ever(store: Store, memory: MemoryStorage) -
 def test_many_workers_and_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything at once, for real: threads, packs finishing beside, spilling, a folder and an index in a cache."""
     monkeypatch.setattr(pack, "PACK_TARGET", 20_000)
-    monkeypatch.setattr(writer, "_SPILL", 100)
+    monkeypatch.setattr(pipeline, "_SPILL", 100)
     machine = Machine(threads=4)
     storage = FolderStorage(machine, tmp_path / "store", create=True)
     store = Store.init(machine, storage, [opener()], cache=tmp_path / "cache")
