@@ -214,7 +214,7 @@ class AgentService:
             if await wait and pulse.room > 0 and not await request.is_disconnected():  # else nobody would hear of it
                 work = await self._run(self._claim, machine, pulse.room)
         plan = await self._run(machines.plan, self._plane, machine) if pulse.plan else None
-        return encode(Pulsed(work=work, told=told, plan=plan, now=self._plane.env.wall_time() / 1e9))
+        return encode(Pulsed(work=work, told=told, plan=plan))
 
     def _claim(self, machine: UUID, room: int) -> list[Work]:
         found: list[Work] = []

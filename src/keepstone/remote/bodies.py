@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import struct
 import threading
 from array import array
 from collections import OrderedDict
-from itertools import groupby
+from typing import TypeAlias
 
 import msgspec
 
@@ -15,6 +14,7 @@ from keepstone.errors import CorruptObject
 from keepstone.remote.nodes import Nodes
 from keepstone.remote.places import earlier
 from keepstone.remote.sealed import COLUMNS, Body, Sealed, slices_of
+from keepstone.remote.wire import zero_runs
 from keepstone.store import Node
 
 __all__ = ["Bodies", "Column"]
@@ -22,7 +22,7 @@ __all__ = ["Bodies", "Column"]
 _HELD = 16 << 20  # bytes of bodies
 _ID = 32
 
-Column = tuple[bytes, array]  # type: ignore[type-arg]
+Column: TypeAlias = "tuple[bytes, array[int]]"
 """The ids of a node's chunks, 32 bytes each, and their lengths; of a chunk of zeros both are zero."""
 
 
@@ -45,7 +45,7 @@ class Bodies:
         node, (handle, seen) = self._nodes.node(place), self._nodes.seen(place)
         body = self.of(handle)
         lengths = self.column(handle)[1]
-        if seen.zeros != _zeros(lengths):
+        if seen.zeros != zero_runs([not length for length in lengths]):
             raise _disagree()
         count = body.children.to_bytes(len(node.children) // 2, "little")
         children = node.children[: -len(count)] + count
@@ -99,18 +99,6 @@ class Bodies:
         while self._bytes > _HELD and len(self._held) > 1:
             self._bytes -= _weight(self._held.popitem(last=False)[1])
         return body
-
-
-def _zeros(lengths: array[int]) -> bytes:
-    """Runs of chunks that are all zeros, as `wire.Seen` has them."""
-    if 0 not in lengths:
-        return b""
-    runs = b""
-    for length, run in groupby(enumerate(lengths), lambda one: one[1]):
-        if not length:
-            numbers = [number for number, _ in run]
-            runs += struct.pack("<II", numbers[0], len(numbers))
-    return runs
 
 
 def _weight(body: Body) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from keepstone.errors import CorruptObject, WriterFailed
 from keepstone.remote.bodies import Bodies
 from keepstone.remote.nodes import Nodes
-from keepstone.remote.places import EARLIER, FOUND, INDEX_BITS, NODES, earlier
+from keepstone.remote.places import EARLIER, FOUND, NODES, earlier, split
 from keepstone.remote.sealed import COLUMNS, SLICE, Body, Sealed, slices_of
 from keepstone.store import ZERO_REF
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Made", "SealedManifest"]
 
 _ID = 32
-_INDEX = (1 << INDEX_BITS) - 1
 _GATHERED = 1 << 16  # ids that are held as Python objects before they become a sorted column
 
 
@@ -86,7 +85,7 @@ class SealedManifest:
         names = []
         for place in places:
             if place & EARLIER:
-                names.append(self.bodies.name((place & ~(EARLIER | NODES)) >> INDEX_BITS, place & _INDEX))
+                names.append(self.bodies.name(*split(place)))
             else:
                 number = place & ~NODES
                 names.append(bytes(self._names[_ID * number : _ID * number + _ID]))
@@ -101,10 +100,10 @@ class SealedManifest:
                 ids.append(bytes(_ID))
                 lengths.append(0)
             elif place & EARLIER:
-                index = place & _INDEX
-                if handle != place >> INDEX_BITS:
-                    handle = place >> INDEX_BITS
-                    column = self.bodies.column(handle & ~(EARLIER >> INDEX_BITS))
+                before = handle
+                handle, index = split(place)
+                if handle != before:
+                    column = self.bodies.column(handle)
                 ids.append(column[0][_ID * index : _ID * index + _ID])
                 lengths.append(column[1][index])
             elif place & FOUND:

@@ -8,15 +8,14 @@ service naming its key.
 
 from __future__ import annotations
 
-import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
 from keepstone.errors import CorruptObject
-from keepstone.remote.places import EARLIER, INDEX_BITS, NODES, Handles, earlier
-from keepstone.remote.wire import KEY, Seen, Wanted
+from keepstone.remote.places import Handles, earlier, split
+from keepstone.remote.wire import KEY, Seen, Wanted, parse_zeros
 from keepstone.store import ZERO_REF, Node
 
 __all__ = ["NodeCache", "Nodes", "child_refs", "chunk_refs", "handle_of"]
@@ -24,7 +23,6 @@ __all__ = ["NodeCache", "Nodes", "child_refs", "chunk_refs", "handle_of"]
 _AHEAD = 8 << 20  # bytes of nodes that are held though nobody has asked for them yet
 _SIBLINGS = 256  # nodes that one request asks for at most
 _COUNT = 8  # bytes
-_ZEROS = struct.Struct("<II")
 
 
 class NodeCache(Protocol):
@@ -53,11 +51,6 @@ class Nodes:
         self._ahead_bytes = 0
         self._seen: OrderedDict[int, Seen] = OrderedDict()
         self._seen_bytes = 0
-
-    def place(self, handle: int) -> int:
-        """The place of the node with this handle."""
-        path = self.handles.path(handle)
-        return self._place(path)
 
     def roots(self) -> list[int]:
         """The places of the point's roots."""
@@ -98,7 +91,7 @@ class Nodes:
             self._keys.pop(gone, None)
 
     def _key(self, place: int) -> bytes:
-        above, index = (place & ~(EARLIER | NODES)) >> INDEX_BITS, place & (1 << INDEX_BITS) - 1
+        above, index = split(place)
         keys = self._keys.get(above)
         if keys is None:  # the node above was let go
             path = self.handles.path(above)
@@ -110,7 +103,7 @@ class Nodes:
 
     def _fetch(self, place: int) -> Seen:
         """This node, and with it those that will be asked for next."""
-        above, index = (place & ~(EARLIER | NODES)) >> INDEX_BITS, place & (1 << INDEX_BITS) - 1
+        above, index = split(place)
         self._key(place)
         keys = self._keys[above]
         way = self.handles.path(above)
@@ -154,7 +147,7 @@ class Nodes:
     def _key_of(self, path: list[int]) -> bytes:
         """The key of a node that came with its parent, or after it."""
         place = self._place(path)
-        above = (place & ~(EARLIER | NODES)) >> INDEX_BITS
+        above, _ = split(place)
         keys = self._keys.get(above)
         if keys is None:
             node = self._ahead.get(self._place(path[:-1])) if len(path) > 1 else None
@@ -165,7 +158,7 @@ class Nodes:
 def chunk_refs(node: Node) -> list[int]:
     """The places of the chunks of a node of `Nodes.node`."""
     places = list(_range(node.chunks, child=False))
-    for first, count in _ZEROS.iter_unpack(node.packs):
+    for first, count in parse_zeros(node.packs):
         places[first : first + count] = [ZERO_REF] * len(places[first : first + count])
     return places
 

@@ -33,6 +33,7 @@ __all__ = [
     "decode_places",
     "earlier",
     "encode_places",
+    "split",
 ]
 
 INDEX_BITS = 26
@@ -48,6 +49,11 @@ _UPLOADED, _FOUND, _FIRST_HANDLE = 0, 1, 2  # what the first number of a run mea
 def earlier(handle: int, index: int, *, child: bool = False) -> int:
     """The place of a chunk, or a child, of the node with this handle."""
     return EARLIER | (NODES if child else 0) | handle << INDEX_BITS | index
+
+
+def split(place: int) -> tuple[int, int]:
+    """(handle, index) of a place of the previous point."""
+    return (place & ~(EARLIER | NODES)) >> INDEX_BITS, place & _INDEX
 
 
 class Handles:
@@ -67,8 +73,9 @@ class Handles:
                 raise CorruptObject("a manifest names a chunk where a node has to be; run `keepstone store verify`")
             handle = len(self._parents)
             self._numbers[place] = handle
-            self._parents.append((place & ~(EARLIER | NODES)) >> INDEX_BITS)
-            self._indexes.append(place & _INDEX)
+            above, index = split(place)
+            self._parents.append(above)
+            self._indexes.append(index)
         return handle
 
     def above(self, handle: int) -> tuple[int, int]:
@@ -120,8 +127,8 @@ def _run(first: int, count: int, handles: Handles, tell: list[tuple[int, int]]) 
     if first == ZERO_REF:
         return _RUN.pack(ZEROS, 0, count)
     if first & EARLIER:
-        handle = (first & ~(EARLIER | NODES)) >> INDEX_BITS
-        return _RUN.pack(_FIRST_HANDLE + handles.number(handle, tell), first & _INDEX, count)
+        handle, index = split(first)
+        return _RUN.pack(_FIRST_HANDLE + handles.number(handle, tell), index, count)
     if first & FOUND:
         return _RUN.pack(_FOUND, first & ~FOUND, count)
     return _RUN.pack(_UPLOADED, first & ~NODES, count)

@@ -21,7 +21,7 @@ from keepstone.env import Env
 from keepstone.errors import CorruptObject
 from keepstone.remote.bodies import Bodies
 from keepstone.remote.nodes import NodeCache, Nodes, child_refs, chunk_refs
-from keepstone.remote.places import EARLIER, INDEX_BITS
+from keepstone.remote.places import EARLIER, split
 from keepstone.remote.sealed import Sealed
 from keepstone.remote.veil import Veil
 from keepstone.remote.wire import GONE, Fetch, Opened, Seen, Wanted
@@ -32,7 +32,6 @@ __all__ = ["Point", "RemoteReader"]
 _REQUEST = 512  # chunks of one request
 _COLUMNS = 8 << 20  # bytes
 _ROW = 36
-_INDEX = (1 << INDEX_BITS) - 1
 
 Cookie = TypeVar("Cookie")
 
@@ -180,7 +179,7 @@ class RemoteReader:
 def _of(ref: int) -> tuple[int, int]:
     if not ref & EARLIER:
         raise CorruptObject("a place is none of this point")
-    return (ref & ~EARLIER) >> INDEX_BITS, ref & _INDEX
+    return split(ref)
 
 
 def _u32s(values: array[int]) -> bytes:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -68,8 +69,10 @@ __all__ = [
     "parse_chunk_head",
     "parse_frame",
     "parse_handle",
+    "parse_zeros",
     "records",
     "whole",
+    "zero_runs",
 ]
 
 FRAME, NODE, HANDLE = 0, 1, 2
@@ -83,6 +86,7 @@ LARGEST_RECORD = MAX_FRAME + (1 << 20)
 _MOST_CHUNKS = 1 << 16  # of a frame
 
 _CHUNK = struct.Struct("<III")
+_ZEROS = struct.Struct("<II")
 CHUNK_HEAD = _CHUNK.size
 CORRUPT, MISSING = 0xFFFFFFFE, 0xFFFFFFFF
 """Instead of the number of a node in a `Fetch`: the rest cannot be read, and why."""
@@ -165,13 +169,11 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Pulsed(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer: jobs for it, what it is told of those it has, and its plan where it asked for that. `now`: the
-    service's clock, seconds since 1970."""
+    """The answer: jobs for it, what it is told of those it has, and its plan where it asked for that."""
 
     work: list[Work] = []
     told: list[Told] = []
     plan: list[Plan] | None = None
-    now: float = 0.0
 
 
 class Begin(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,7 +197,6 @@ class Begun(msgspec.Struct, frozen=True, kw_only=True):
     id_key: bytes
     hashing: str
     level: int
-    parent_id: str = ""
     parent: PointRecord | None = None
     keys: bytes = b""
     whole: bool = True
@@ -377,18 +378,29 @@ def records(data: memoryview) -> Iterator[tuple[int, memoryview]]:
         at += length
 
 
-def whole(data: bytes | bytearray | memoryview) -> tuple[int, int]:
+def whole(data: memoryview) -> tuple[int, int]:
     """(bytes, number) of the whole records at the beginning of `data`. `CorruptObject` for one that cannot be."""
-    at = count = 0
-    while len(data) - at >= _HEAD.size:
-        length, kind = _HEAD.unpack_from(data, at)
-        if length > LARGEST_RECORD or kind > HANDLE:
-            raise CorruptObject("an upload has a record that cannot be")
-        if at + _HEAD.size + length > len(data):
-            break
-        at += _HEAD.size + length
-        count += 1
-    return at, count
+    lengths = [_HEAD.size + len(content) for _, content in records(data)]
+    return sum(lengths), len(lengths)
+
+
+def zero_runs(zeros: Sequence[bool]) -> bytes:
+    """Where there are any, as `Seen` has them."""
+    runs = b""
+    at = 0
+    for zero, run in groupby(zeros) if any(zeros) else ():
+        count = sum(1 for _ in run)
+        if zero:
+            runs += _ZEROS.pack(at, count)
+        at += count
+    return runs
+
+
+def parse_zeros(runs: bytes) -> Iterator[tuple[int, int]]:
+    """(the first, how many) of each run. `CorruptObject` where it is none."""
+    if len(runs) % _ZEROS.size:
+        raise CorruptObject("runs of zeros have a broken length")
+    yield from _ZEROS.iter_unpack(runs)
 
 
 def parse_frame(data: memoryview) -> FrameRecord:
@@ -410,7 +422,7 @@ def parse_frame(data: memoryview) -> FrameRecord:
 
 def chunk_head(node: int, index: int, length: int) -> bytes:
     """What stands before each chunk of an answer to `Fetch`: of which node it is, which of those asked for, and its
-    length. The chunks come in any order."""
+    length. The chunks come in the order in which they were asked for, without those that cannot be read."""
     return _CHUNK.pack(node, index, length)
 
 

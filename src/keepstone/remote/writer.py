@@ -27,7 +27,7 @@ from keepstone.errors import CorruptObject
 from keepstone.remote.bodies import Bodies
 from keepstone.remote.manifest import SealedManifest
 from keepstone.remote.nodes import NodeCache, Nodes, child_refs, chunk_refs, handle_of
-from keepstone.remote.places import EARLIER, FOUND, INDEX_BITS, NODES, encode_places
+from keepstone.remote.places import EARLIER, FOUND, NODES, earlier, encode_places, split
 from keepstone.remote.sealed import Sealed
 from keepstone.remote.veil import Parcel, Veil
 from keepstone.remote.wire import (
@@ -155,9 +155,9 @@ class RemoteWriter:
     def node(self, ref: int) -> Node:
         handle, seen = self._nodes.seen(ref)
         if seen.stale:
-            self._stale.update(EARLIER | handle << INDEX_BITS | index for index in seen.stale)
+            self._stale.update(earlier(handle, index) for index in seen.stale)
         if seen.stale_children:
-            self._stale.update(EARLIER | NODES | handle << INDEX_BITS | index for index in seen.stale_children)
+            self._stale.update(earlier(handle, index, child=True) for index in seen.stale_children)
         if not seen.shareable:
             self._shareable[handle] = False
         return self._nodes.node(ref) if self._manifest is None else self._manifest.bodies.node(ref)
@@ -297,7 +297,7 @@ class RemoteWriter:
         """The id of a chunk of the previous point, or of what was sent."""
         if not place & EARLIER:
             return b"" if place & FOUND else self.appended(place)
-        handle, index = (place & ~EARLIER) >> INDEX_BITS, place & (1 << INDEX_BITS) - 1
+        handle, index = split(place)
         with self._lock:
             ids = self._ids.get(handle)
             if ids is None:

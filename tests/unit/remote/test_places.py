@@ -22,6 +22,7 @@ from keepstone.remote.places import (
     earlier,
     encode_places,
 )
+from keepstone.remote.wire import parse_zeros, zero_runs
 from keepstone.store import ZERO_REF
 
 pytestmark = pytest.mark.agents
@@ -162,3 +163,18 @@ def test_what_is_none(data: bytes) -> None:
 def test_a_chunk_is_no_node() -> None:
     with pytest.raises(CorruptObject, match="where a node has to be"):
         Handles().of(earlier(0, 0))
+
+
+@given(st.lists(st.booleans(), max_size=60))
+def test_runs_of_zeros(zeros: list[bool]) -> None:
+    found = [False] * len(zeros)
+    for first, count in parse_zeros(zero_runs(zeros)):
+        assert count > 0
+        found[first : first + count] = [True] * count
+
+    assert found == zeros
+
+
+def test_runs_of_zeros_that_are_none() -> None:
+    with pytest.raises(CorruptObject):
+        list(parse_zeros(b"1234567"))

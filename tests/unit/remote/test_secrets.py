@@ -92,8 +92,8 @@ def nameless(told: Begun | Opened) -> Begun | Opened:
     if record is not None:
         record = msgspec.structs.replace(record, started=0, finished=0)
     if isinstance(told, Begun):
-        names = {"session": "x" * len(told.session), "parent_id": "x" * len(told.parent_id)}
-        return msgspec.structs.replace(told, parent=record, keys=bytes(len(told.keys)), **names)
+        session = "x" * len(told.session)
+        return msgspec.structs.replace(told, parent=record, keys=bytes(len(told.keys)), session=session)
     assert record is not None
     return msgspec.structs.replace(told, point=record, keys=bytes(len(told.keys)))
 

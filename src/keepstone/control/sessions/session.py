@@ -94,7 +94,6 @@ class WriteSession:
             id_key=context.keys.id,
             hashing=self._store.descriptor.hashing,
             level=writer.level,
-            parent_id=writer.parent_id,
             parent=None if writer.parent is None else blank(writer.parent),
             keys=self._view.keys,
             whole=self._whole,

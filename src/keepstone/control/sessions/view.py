@@ -8,16 +8,14 @@ instead of places, and come back as "the i-th chunk of that node" (`remote.place
 from __future__ import annotations
 
 import logging
-import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Protocol
 
 from keepstone.errors import CorruptObject, InvalidRequest, ObjectMissing
-from keepstone.remote.wire import KEY, Seen, Wanted
+from keepstone.remote.wire import KEY, Seen, Wanted, zero_runs
 from keepstone.store import ZERO_REF, Node
 
 __all__ = ["DAMAGED", "Manifest", "Shown", "View"]
@@ -141,7 +139,7 @@ class View:
             shareable,
             stale,
             stale_children,
-            _zeros(shown.chunks),
+            zero_runs([ref == ZERO_REF for ref in shown.chunks]),
         )
 
     def _keys(self, shown: Shown) -> bytes:
@@ -159,13 +157,3 @@ class View:
         self._bytes += shown.weight
         while self._bytes > _HELD and len(self._held) > 1:
             self._bytes -= self._held.popitem(last=False)[1].weight
-
-
-def _zeros(chunks: list[int]) -> bytes:
-    """Runs of chunks that are all zeros: the first and how many, u32 each."""
-    runs = b""
-    for is_zero, run in groupby(enumerate(chunks), lambda one: one[1] == ZERO_REF):
-        if is_zero:
-            numbers = [number for number, _ in run]
-            runs += struct.pack("<II", numbers[0], len(numbers))
-    return runs
