@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
-import re
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -28,8 +26,6 @@ from uuid import UUID
 
 import msgspec
 from anyio import CapacityLimiter, to_thread
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
@@ -39,7 +35,7 @@ from keepstone.control.plane import Plane
 from keepstone.control.sessions import machine as machines
 from keepstone.control.sessions.reading import Readings
 from keepstone.errors import InvalidRequest, KeepstoneError, NotFound, Unauthenticated
-from keepstone.identity import Authority
+from keepstone.identity import Authority, key_id, read_certificate
 from keepstone.remote.wire import (
     End,
     Pulse,
@@ -68,7 +64,6 @@ _LONGEST_WAIT = 55.0
 _TRUST = 300.0  # seconds for which an agent is not looked up again, as long as changes are looked for
 _KNOWN = 100_000  # agents
 _QUEUE = 8  # pieces of an answer that wait to be sent
-_NAME = re.compile(r"[a-z]{1,16}")
 _SESSIONS = ("begin", "state", "records", "nodes", "ids", "known", "commit", "abort")
 _POINTS = ("open", "nodes", "columns", "fetch")
 CALLS = {"register", "renew", "pulse", "end", *map("sessions/{}".format, _SESSIONS), *map("points/{}".format, _POINTS)}
@@ -124,6 +119,8 @@ class AgentService:
         if self._limiter is None:
             self._limiter = CapacityLimiter(_THREADS)
         try:
+            if request.method != "POST" or name not in CALLS:
+                raise NotFound(f"{request.method} {request.url.path} is nothing that this service answers")
             if name == "points/fetch":
                 await self._fetch(request, send)
             else:
@@ -138,8 +135,6 @@ class AgentService:
             self._answered(known, status, time.perf_counter() - began, code)
 
     async def _answer(self, request: Request, name: str) -> bytes:
-        if request.method != "POST":
-            raise NotFound(f"{request.method} {request.url.path} is nothing that this service answers")
         if name in ("register", "renew"):
             body = await _body(request, _SMALL)
             return await self._run(self._register if name == "register" else self._renew, body)
@@ -153,14 +148,11 @@ class AgentService:
             return b""
         if name == "sessions/records":
             return await self._records(request, machine, query.get("session", ""), _number(query.get("first", "0")))
-        if part == "sessions" and _NAME.fullmatch(verb):
-            body = await _body(request, _SMALL)
+        body = await _body(request, _SMALL)
+        if part == "sessions":
             return await self._run(self._sessions.ask, machine, verb, query.get("session", ""), 0, memoryview(body))
-        if part == "points" and _NAME.fullmatch(verb):
-            body = await _body(request, _SMALL)
-            ticket = query.get("job", ""), _number(query.get("token", "0"))
-            return await self._run(self._readings.ask, machine, verb, *ticket, memoryview(body))
-        raise NotFound(f"{request.url.path} is nothing that this service answers")
+        ticket = query.get("job", ""), _number(query.get("token", "0"))
+        return await self._run(self._readings.ask, machine, verb, *ticket, memoryview(body))
 
     async def _run(self, function: Callable[..., T], *arguments: Any) -> T:
         return await to_thread.run_sync(function, *arguments, limiter=self._limiter)
@@ -294,10 +286,8 @@ _HEADERS = [(b"content-type", b"application/msgpack"), (b"cache-control", b"no-s
 
 @lru_cache(maxsize=20_000)
 def key_of(certificate: bytes) -> str:
-    """SHA-256 of the public key of a certificate (DER), in hex: who its owner is."""
-    key = x509.load_der_x509_certificate(certificate).public_key()
-    encoded = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(encoded).hexdigest()
+    """Who the owner of a certificate (DER) is: what its key is known by."""
+    return key_id(read_certificate(certificate)[1])
 
 
 def _registered(made: agents.Registered) -> Registered:
