@@ -59,7 +59,7 @@ _THREADS = 40
 _SMALL = 4 << 20
 _HAND_ON = 4 << 20  # bytes of an upload that are handed on together
 _MOMENT = 0.25  # seconds without a byte after which an upload is handed on as far as it came
-_PATIENCE = 120.0  # seconds that a client may take to send a body
+_PATIENCE = 120.0  # seconds that a client may take to send a body, or of an upload to send nothing
 _LONGEST_WAIT = 55.0
 _TRUST = 300.0  # seconds for which an agent is not looked up again, as long as changes are looked for
 _KNOWN = 100_000  # agents
@@ -225,8 +225,13 @@ class AgentService:
         held, enough = 0, _HAND_ON
         answer = b""
         over = False
+        last = time.monotonic()
         while not over:
             part, over = await _part(request)
+            if part:
+                last = time.monotonic()
+            elif time.monotonic() - last > _PATIENCE:
+                raise TimeoutError
             parts.append(part)
             held += len(part)
             if not over and part and held < enough:
