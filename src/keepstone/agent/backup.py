@@ -52,9 +52,10 @@ def backup(env: Env, order: Order, configuration: Configuration, report: Report,
     facts = Facts(work.job, path)
     try:
         with around(env, configuration.before, configuration.after, facts, say=_told(), check=report.check) as outcome:
-            for warning in outcome.warnings:
-                report.warn(b"", warning)
             for tries in range(_TRIES):
+                report.begin()
+                for warning in outcome.warnings:
+                    report.warn(b"", warning)
                 try:
                     return _once(env, work, source, calls, cache, report, keys)
                 except KeepstoneError as error:

@@ -87,11 +87,15 @@ class Report:
         self._lock = threading.Lock()
         self._next = 0
         self._cancelled = threading.Event()
-        self.done = self.expected = self.files = self.count = 0
-        self.warnings: list[str] = []
+        self.begin()
         self.discreet = False
         self.target = ""
         self._let_go: Callable[[], None] = lambda: None
+
+    def begin(self) -> None:
+        """From the start, also where a try before this one told of itself."""
+        self.done = self.expected = self.files = self.count = 0
+        self.warnings: list[str] = []
 
     def cancel(self) -> None:
         """Somebody asked for the end."""
