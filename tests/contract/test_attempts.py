@@ -21,9 +21,14 @@ from .conftest import Clock
 pytestmark = pytest.mark.service
 
 
+def opened(database: Database, clock: Clock, root: Path) -> Plane:
+    place = Place("tenant", "subscription", "onprem1")
+    return Plane(clock, database, JobQueue(database, clock), Stores(clock, root), place, root)
+
+
 @pytest.fixture
-def plane(database: Database, clock: Clock, queue: JobQueue, tmp_path: Path) -> Plane:
-    return Plane(clock, database, queue, Stores(clock, tmp_path), Place("tenant", "subscription", "onprem1"), tmp_path)
+def plane(database: Database, clock: Clock, tmp_path: Path) -> Plane:
+    return opened(database, clock, tmp_path)
 
 
 def looked(plane: Plane, login: str) -> bool:
@@ -47,13 +52,19 @@ def test_after_ten_in_a_row_one_has_to_wait(plane: Plane, clock: Clock) -> None:
     assert all(looked(plane, "anna") for _ in range(10))
 
 
-def test_many_at_once_are_as_many_as_one_after_another(plane: Plane) -> None:
+@pytest.mark.usefixtures("database")
+def test_many_at_once_are_as_many_as_one_after_another(url: str, clock: Clock, tmp_path: Path) -> None:
     found: list[bool] = []
     barrier = threading.Barrier(6)
 
     def run() -> None:
-        barrier.wait(30)
-        found.extend([looked(plane, "anna") for _ in range(4)])
+        """With connections of its own, as a process has them."""
+        plane = opened(Database(url), clock, tmp_path)
+        try:
+            barrier.wait(30)
+            found.extend([looked(plane, "anna") for _ in range(4)])
+        finally:
+            plane.database.close()
 
     threads = [threading.Thread(target=run) for _ in range(6)]
     for thread in threads:

@@ -3,139 +3,41 @@
 
 from __future__ import annotations
 
-import base64
 import os
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
-from itertools import count
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import hashes
 
 from keepstone.catalogue import agents as rows
 from keepstone.catalogue import items as item_rows
 from keepstone.catalogue import schedules
 from keepstone.control import agents
 from keepstone.control import items as items_control
-from keepstone.control.agents import Facts
-from keepstone.control.installation import Installation
 from keepstone.control.plane import Plane
 from keepstone.control.schedules import ItemPlans
 from keepstone.control.sources import absolute, item_name
-from keepstone.env import Env
-from keepstone.identity import Authority, Issued, Principal, new_credentials
-from keepstone.jobs import Claim, Scheduler, Status
-from tests.contract.arm.conftest import specs  # noqa: F401  the fixture that skips where there are none
+from keepstone.identity import Principal
+from keepstone.jobs import Scheduler, Status
 from tests.contract.arm.specs import Specs
 
 from .client import Client
 from .exercised import exercises
+from .machines import ALL, SYSTEM, Machine, Register, new_body
 from .protecting import CONTAINER, Vault
 
 pytestmark = pytest.mark.service
-
-SYSTEM = {"os": "Linux", "release": "6.1", "python": "3.11.9", "cpus": 4}
-_numbers = count(1)
-ALL = ("Backup", "Restore", "PurgeBackupData")
-
-
-@dataclass
-class Machine:
-    """A machine with an agent, in the vault of a test."""
-
-    vault: Vault
-    name: str
-    id: UUID
-
-    @property
-    def path(self) -> str:
-        return f"{self.vault.path}/backupFabrics/Azure/protectionContainers/Windows;{self.name}"
-
-    def item(self, source: str, **more: Any) -> tuple[str, dict[str, Any]]:
-        """The path of an item, and what protects it."""
-        properties = {
-            "protectedItemType": "MabFileFolderProtectedItem",
-            "policyId": self.vault.policy("FilesPolicy"),
-            "sourcePath": source,
-            **more,
-        }
-        return f"{self.path}/protectedItems/{item_name(source)}", {"properties": properties}
-
-    def protect(self, source: str, **more: Any) -> str:
-        path, body = self.item(source, **more)
-        self.vault.client.arm("PUT", path, body, status=202)
-        return path
-
-    def claim(self) -> Claim | None:
-        return self.vault.plane.queue.claim(self.name, ALL, self.id)
-
-    def show(self) -> dict[str, Any]:
-        shown: dict[str, Any] = self.vault.client.arm("GET", self.path)["properties"]
-        return shown
-
-
-@pytest.fixture(scope="module")
-def authority(installation: Installation) -> Authority:
-    tls = installation.root / "tls"
-    return Authority(installation.env, Issued((tls / "ca.pem").read_bytes(), (tls / "ca.key").read_bytes()))
-
-
-@pytest.fixture
-def vault(client: Client, plane: Plane, request: pytest.FixtureRequest) -> Vault:
-    return Vault(client, plane, f"{re.sub(r'[^a-z]+', '-', request.node.name)[:60]}-{next(_numbers)}")
-
-
-@pytest.fixture
-def machine(vault: Vault, authority: Authority) -> Callable[..., Machine]:
-    """Registers one, by credentials that were uploaded through the API."""
-
-    def register(name: str = "web", into: Vault | None = None) -> Machine:
-        home = into or vault
-        mark, key = upload(home.client, home.path, f"for-{name}")
-        csr = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-        der = csr.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256()).public_bytes(
-            serialization.Encoding.DER
-        )
-        signature = key.sign(der, ec.ECDSA(hashes.SHA256()))
-        facts = Facts(name=name, version="0.2.0", system=SYSTEM)
-        with vault.plane.change() as change:
-            made = agents.register(change, authority, mark, der, signature, facts)
-        return Machine(home, name, made.container.id)
-
-    return register
-
-
-Register = Callable[..., Machine]
-
-
-def upload(client: Client, vault: str, name: str) -> tuple[str, ec.EllipticCurvePrivateKey]:
-    """Make vault credentials; what they are known by, and their key."""
-    issued, body = new_body(client, name)
-    answer = client.arm("PUT", f"{vault}/certificates/{name}", body)
-    key = serialization.load_pem_private_key(issued.key, None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
-    return answer["properties"]["thumbprint"], key
-
-
-def new_body(client: Client, name: str, **more: Any) -> tuple[Issued, dict[str, Any]]:
-    issued = new_credentials(Env(), name, 2)
-    der = x509.load_pem_x509_certificate(issued.certificate).public_bytes(serialization.Encoding.DER)
-    about = {"authType": "AAD", "certificate": base64.b64encode(der).decode()} | more
-    return issued, {"properties": about}
 
 
 # Credentials
 
 
 @exercises("vault_certificates.create")
-def test_credentials_are_answered_as_azure_does(vault: Vault, specs: Specs) -> None:  # noqa: F811
+def test_credentials_are_answered_as_azure_does(vault: Vault, specs: Specs) -> None:
     issued, body = new_body(vault.client, "one")
     path = f"{vault.path}/certificates/one"
 
@@ -184,7 +86,7 @@ def test_a_lock_keeps_credentials_away(vault: Vault) -> None:
 
 
 @exercises("protection_containers.get", "backup_protection_containers.list")
-def test_how_a_machine_is_shown(vault: Vault, machine: Register, specs: Specs) -> None:  # noqa: F811
+def test_how_a_machine_is_shown(vault: Vault, machine: Register, specs: Specs) -> None:
     web = machine()
     answered = vault.client.ask("GET", web.path)
     allow = ["unknown at $.properties.keepstone"]
@@ -199,7 +101,7 @@ def test_how_a_machine_is_shown(vault: Vault, machine: Register, specs: Specs) -
     assert listed == [answered.body]
 
 
-def test_a_machine_that_is_silent(vault: Vault, machine: Register, specs: Specs) -> None:  # noqa: F811
+def test_a_machine_that_is_silent(vault: Vault, machine: Register, specs: Specs) -> None:
     web = machine()
     ago = vault.plane.env.utc() - agents.SILENT - timedelta(seconds=5)
     with vault.plane.database.change() as connection:
@@ -376,7 +278,7 @@ def test_items_of_machines_that_are_not_there(vault: Vault, machine: Register) -
 # Disks
 
 
-def test_a_disk_of_a_machine(vault: Vault, machine: Register, specs: Specs) -> None:  # noqa: F811
+def test_a_disk_of_a_machine(vault: Vault, machine: Register, specs: Specs) -> None:
     web = machine()
     item = web.protect("/dev/vg0/data", sourceType="DiskImage")
     answered = vault.client.ask("GET", item)

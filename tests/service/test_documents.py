@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from keepstone.control.plane import Plane
-from tests.contract.arm.conftest import specs  # noqa: F401  the fixture that skips where there are none
 from tests.contract.arm.specs import Specs
 
 from .client import Client
@@ -47,7 +46,7 @@ def protected(client: Client, plane: Plane, tmp_path_factory: pytest.TempPathFac
     return vault, item
 
 
-def check(specs: Specs, client: Client, verb: str, path: str, body: Any = None, allow: tuple[str, ...] = ()) -> Any:  # noqa: F811
+def check(specs: Specs, client: Client, verb: str, path: str, body: Any = None, allow: tuple[str, ...] = ()) -> Any:
     answered = client.ask(verb, path, body)
     problems = specs.check_response(
         verb, path, answered.status, answered.body, answered.headers, allow=(*ALLOWED, *allow)
@@ -57,7 +56,7 @@ def check(specs: Specs, client: Client, verb: str, path: str, body: Any = None, 
     return answered.body
 
 
-def test_reads(specs: Specs, client: Client, protected: tuple[Vault, str]) -> None:  # noqa: F811
+def test_reads(specs: Specs, client: Client, protected: tuple[Vault, str]) -> None:
     vault, item = protected
     container = f"{vault.path}/backupFabrics/Azure/protectionContainers/{CONTAINER}"
     for path in (
@@ -80,7 +79,7 @@ def test_reads(specs: Specs, client: Client, protected: tuple[Vault, str]) -> No
         check(specs, client, "GET", job["id"])
 
 
-def test_changes(specs: Specs, client: Client, protected: tuple[Vault, str]) -> None:  # noqa: F811
+def test_changes(specs: Specs, client: Client, protected: tuple[Vault, str]) -> None:
     vault, item = protected
     policy = client.arm("GET", vault.policy("DefaultPolicy"))
     check(specs, client, "PUT", vault.policy("Mine"), {"properties": policy["properties"]})

@@ -31,11 +31,6 @@ OWN, SHARED = 200_000, 300_000
 
 
 @pytest.fixture
-def vault(client: Client, plane: Any, request: pytest.FixtureRequest) -> Vault:
-    return Vault(client, plane, request.node.name)
-
-
-@pytest.fixture
 def items(vault: Vault, tmp_path: Path) -> dict[str, str]:
     """Two folders, backed up, that have a file in common and one each of their own; none of it compresses."""
     common, made = os.urandom(SHARED), {}

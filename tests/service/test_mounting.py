@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: F811  fixtures of another module
 """Asking for mounts and for their end: who gets the job, what it says, and what is refused. The mounts themselves are
 in tests/agents/test_mounts.py."""
 
@@ -15,8 +14,8 @@ from keepstone.control.sessions import machine as machines
 from keepstone.remote.wire import Beat, End
 
 from .exercised import exercises
+from .machines import Machine, Register
 from .protecting import Vault
-from .test_agents import Machine, Register, authority, machine, vault  # noqa: F401  fixtures
 
 pytestmark = pytest.mark.service
 

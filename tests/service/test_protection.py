@@ -15,18 +15,12 @@ import pytest
 from keepstone.catalogue import items as item_rows
 from keepstone.control import items as control
 from keepstone.control import resources
-from keepstone.control.plane import Plane
 from keepstone.workloads.files import walk
 
 from .client import Client
 from .protecting import CONTAINER, Vault
 
 pytestmark = pytest.mark.service
-
-
-@pytest.fixture
-def vault(client: Client, plane: Plane, request: pytest.FixtureRequest) -> Vault:
-    return Vault(client, plane, request.node.name.replace("[", "-").replace("]", ""))
 
 
 @pytest.fixture
@@ -172,6 +166,7 @@ def test_what_cannot_be_protected(vault: Vault, folder: Path, properties: dict[s
 @pytest.mark.parametrize("exclude", [[], ["!**"], ["!issuer.key", "!**/*"]])
 def test_the_keys_of_the_service_are_never_backed_up(vault: Vault, exclude: list[str]) -> None:
     """Whatever the patterns of the item say."""
+    (vault.plane.root.parent / "beside").write_text("not the service's")
     own = {
         "protectedItemType": "MabFileFolderProtectedItem",
         "policyId": vault.policy("FilesPolicy"),
@@ -186,7 +181,7 @@ def test_the_keys_of_the_service_are_never_backed_up(vault: Vault, exclude: list
     store = vault.plane.stores.open(UUID(vault.id))
     reader = store.reader(store.points.find(point["properties"]["keepstone"]["point"]))
     names = [path for path, _, _ in walk(reader)]
-    assert names
+    assert b"beside" in names
     assert not [name for name in names if name.startswith(os.fsencode(vault.plane.root.name))]
 
 

@@ -14,7 +14,6 @@ from keepstone.control.reach import Reach
 from keepstone.env import Env
 from keepstone.errors import GuardRefused
 
-from .client import Client
 from .protecting import Vault
 
 pytestmark = pytest.mark.service
@@ -28,11 +27,6 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     made = Installation(Env(), tmp_path_factory.mktemp("home") / "service")
     made.begin("onprem1")
     return made
-
-
-@pytest.fixture
-def vault(client: Client, plane: Plane, request: pytest.FixtureRequest) -> Vault:
-    return Vault(client, plane, request.node.name)
 
 
 @pytest.fixture

@@ -20,32 +20,10 @@ from keepstone.jobs import Scheduler
 from keepstone.vault import Stores
 
 from .client import Client
+from .conftest import Clock
 from .protecting import Vault
 
 pytestmark = pytest.mark.service
-
-
-class Clock(Env):
-    """A day goes by when it is told to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ahead = timedelta()
-
-    def wall_time(self) -> int:
-        return super().wall_time() + self.ahead // timedelta(microseconds=1) * 1000
-
-
-@pytest.fixture(scope="module")
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory, clock: Clock) -> Installation:
-    made = Installation(clock, tmp_path_factory.mktemp("keepstone"))
-    made.begin("onprem1")
-    return made
 
 
 @pytest.fixture(scope="module")

@@ -12,23 +12,16 @@ import pytest
 
 from keepstone.catalogue import items as rows
 from keepstone.control import clientkeys, items
-from keepstone.control.plane import Plane
 from keepstone.crypto import Argon2Cost, PassphraseProvider, create_keyring, hashing, rewrap
 from keepstone.errors import Conflict, GuardRefused, InvalidRequest
 from keepstone.remote.wire import Begin
 from keepstone.vault import Item
 
-from .client import Client
 from .protecting import Vault
 
 pytestmark = pytest.mark.service
 
 ONE, OTHER = (base64.b64encode(random.Random(seed).randbytes(1500)).decode() for seed in (1, 2))
-
-
-@pytest.fixture
-def vault(client: Client, plane: Plane, request: pytest.FixtureRequest) -> Vault:
-    return Vault(client, plane, request.node.name.replace("[", "-").replace("]", ""))
 
 
 @pytest.fixture

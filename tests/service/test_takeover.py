@@ -27,7 +27,6 @@ from keepstone.vault import Vault as Record
 from keepstone.workloads.files import Selection, backup_files
 from keepstone.workloads.progress import Silent
 
-from .client import Client
 from .protecting import Vault
 from .worker_process import LEASE
 
@@ -35,10 +34,9 @@ pytestmark = pytest.mark.service
 
 
 @pytest.fixture
-def vault(client: Client, plane: Plane, request: pytest.FixtureRequest) -> Vault:
-    made = Vault(client, plane, request.node.name.replace("[", "-").replace("]", ""))
-    made.worker = Worker(JobQueue(plane.database, plane.env, lease=LEASE), handlers(plane), plane.env, "heir")
-    return made
+def vault(vault: Vault, plane: Plane) -> Vault:
+    vault.worker = Worker(JobQueue(plane.database, plane.env, lease=LEASE), handlers(plane), plane.env, "heir")
+    return vault
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -21,6 +20,7 @@ from keepstone.identity import BUILT_IN, Principal
 from keepstone.vault import Identity, RoleAssignment
 
 from .client import Client
+from .conftest import Clock
 from .exercised import exercises
 
 pytestmark = pytest.mark.service
@@ -29,31 +29,6 @@ USERS = "/providers/Keepstone.Identity/users"
 PASSWORD = "correct horse battery"
 People = Callable[..., Principal]
 Clients = Callable[[Principal | None], Client]
-
-
-class Clock(Env):
-    """Goes on when it is told to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ahead = timedelta()
-        self.stands: int | None = None
-
-    def wall_time(self) -> int:
-        now = super().wall_time() if self.stands is None else self.stands
-        return now + self.ahead // timedelta(microseconds=1) * 1000
-
-
-@pytest.fixture(scope="module")
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory, clock: Clock) -> Installation:
-    made = Installation(clock, tmp_path_factory.mktemp("keepstone"))
-    made.begin("onprem1")
-    return made
 
 
 @pytest.fixture(autouse=True)
@@ -297,34 +272,6 @@ def test_a_program_is_kept_out_by_nobody(plane: Plane) -> None:
         people.add(change, "app", "program", "program", PASSWORD)
     assert all("7000215" in told for told in guess(plane, "program", 11))
     assert people.log_in(plane, "program", PASSWORD).client == "program"
-
-
-def test_many_at_once_are_as_many_as_one_after_another(installation: Installation, clock: Clock) -> None:
-    """Each with a database of its own, as in processes of their own."""
-    clock.stands = clock.wall_time()
-    looked: list[bool] = []
-    barrier = threading.Barrier(8)
-
-    def run() -> None:
-        plane = installation.plane()
-        try:
-            barrier.wait(30)
-            for _ in range(4):
-                try:
-                    control.begin(plane, "hanna")
-                    looked.append(True)
-                except Unauthenticated:
-                    looked.append(False)
-        finally:
-            plane.database.close()
-
-    threads = [threading.Thread(target=run) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert len(looked) == 32
-    assert sum(looked) == 10
 
 
 def test_a_clock_that_was_set_back_keeps_nobody_out(plane: Plane, clock: Clock) -> None:

@@ -25,11 +25,6 @@ pytestmark = pytest.mark.service
 Points = dict[str, RecoveryPoint]
 
 
-@pytest.fixture
-def vault(client: Client, plane: Plane, request: pytest.FixtureRequest) -> Vault:
-    return Vault(client, plane, request.node.name.replace("[", "-").replace("]", ""))
-
-
 class Held:
     """An item whose points are rows alone: what becomes of them is decided by their dates."""
 
