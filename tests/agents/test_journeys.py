@@ -16,6 +16,7 @@ import pytest
 from tests.agents.living import Living, Machine
 from tests.cli.services import until
 from tests.unit.files.trees import make_tree, snapshot
+from tests.unit.images.disk import sparse
 
 pytestmark = [
     pytest.mark.agents,
@@ -95,12 +96,8 @@ def test_what_is_left_out(agent: Machine, source: Path) -> None:
 
 
 def test_a_disk(agent: Machine, tmp_path: Path) -> None:
-    disk = tmp_path / "disk.img"
-    with disk.open("wb") as file:
-        file.truncate(50_000_000)
-        for at in (0, 20_000_000, 49_000_000):
-            file.seek(at)
-            file.write(random.Random(at).randbytes(700_000))
+    data = {at: random.Random(at).randbytes(700_000) for at in (0, 20_000_000, 49_000_000)}
+    disk = sparse(tmp_path / "disk.img", 50_000_000, data)
     agent.protect(disk, "--disk")
     agent.back_up(disk)
     with disk.open("r+b") as file:

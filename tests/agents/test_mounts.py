@@ -17,6 +17,7 @@ import pytest
 from tests.agents.living import Living, Machine
 from tests.cli.services import until
 from tests.unit.files.trees import make_tree, snapshot
+from tests.unit.images.disk import sparse
 from tests.unit.mount.mounting import mounts, needs_fuse
 
 pytestmark = [pytest.mark.agents, needs_fuse]
@@ -71,12 +72,8 @@ def test_a_tree_is_looked_at_and_gone(agent: Machine, tmp_path: Path) -> None:
 
 
 def test_a_disk_on_another_machine(agent: Machine, living: Living, tmp_path: Path) -> None:
-    disk = tmp_path / "disk.img"
-    with disk.open("wb") as file:
-        file.truncate(30_000_000)
-        for at in (0, 20_000_000, 29_000_000):
-            file.seek(at)
-            file.write(random.Random(at).randbytes(700_000))
+    data = {at: random.Random(at).randbytes(700_000) for at in (0, 20_000_000, 29_000_000)}
+    disk = sparse(tmp_path / "disk.img", 30_000_000, data)
     agent.protect(disk, "--disk")
     agent.back_up(disk)
     with living.machine("reader").running() as other:

@@ -51,3 +51,18 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
     made.start()
     yield made
     made.close()
+
+
+@pytest.fixture
+def far(service: Answering, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Commands from another machine: they know its address and its authority."""
+    monkeypatch.setenv("KEEPSTONE_ENDPOINT", service.url)
+    monkeypatch.setenv("KEEPSTONE_CA", str(service.installation.ca))
+    return cli
+
+
+@pytest.fixture
+def near(service: Answering, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Commands on its own machine, as somebody who may read its files."""
+    monkeypatch.setenv("KEEPSTONE_DATA", str(service.root))
+    return cli

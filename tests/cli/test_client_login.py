@@ -39,21 +39,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
     made.close()
 
 
-@pytest.fixture
-def far(service: Answering, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Commands from another machine: they know its address and its authority."""
-    monkeypatch.setenv("KEEPSTONE_ENDPOINT", service.url)
-    monkeypatch.setenv("KEEPSTONE_CA", str(service.installation.ca))
-    return cli
-
-
-@pytest.fixture
-def near(service: Answering, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Commands on its own machine, as somebody who may read its files."""
-    monkeypatch.setenv("KEEPSTONE_DATA", str(service.root))
-    return cli
-
-
 def tokens(cli: Cli) -> list[Path]:
     return sorted((cli.home / "cache" / "tokens").glob("*"))
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from keepstone.catalogue import agents as rows
 from keepstone.control import agents
 from keepstone.control.agents import Facts, Registered
-from keepstone.identity import Authority, Issued, thumbprint
+from keepstone.identity import thumbprint
 from tests.cli.answering import Answering
 from tests.cli.running import Cli
 
@@ -44,12 +44,10 @@ def register(service: Answering, file: Path, name: str) -> Registered:
     own = ec.generate_private_key(ec.SECP256R1())
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     csr = builder.sign(own, hashes.SHA256()).public_bytes(DER)
-    tls = service.root / "tls"
-    authority = Authority(service.plane.env, Issued((tls / "ca.pem").read_bytes(), (tls / "ca.key").read_bytes()))
     facts = Facts(name=name, version="0.2.0", system={"os": "Linux", "release": "6.1", "python": "3.11.9", "cpus": 4})
     with service.plane.change() as change:
         signature = key.sign(csr, ec.ECDSA(hashes.SHA256()))
-        return agents.register(change, authority, told["thumbprint"], csr, signature, facts)
+        return agents.register(change, service.installation.authority(), told["thumbprint"], csr, signature, facts)
 
 
 def as_json(cli: Cli, *arguments: object) -> Any:

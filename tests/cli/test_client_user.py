@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +18,6 @@ from tests.cli.running import Cli
 
 pytestmark = pytest.mark.service
 PASSWORD, OTHER = "correct horse battery", "another good password"
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
-    made = Answering(tmp_path_factory.mktemp("user") / "service")
-    made.start()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def far(service: Answering, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Commands from another machine."""
-    monkeypatch.setenv("KEEPSTONE_ENDPOINT", service.url)
-    monkeypatch.setenv("KEEPSTONE_CA", str(service.installation.ca))
-    return cli
-
-
-@pytest.fixture
-def near(service: Answering, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Commands on its own machine, as somebody who may read its files."""
-    monkeypatch.setenv("KEEPSTONE_DATA", str(service.root))
-    return cli
 
 
 def log_in(far: Cli, name: str, password: str, code: int = 0) -> Any:

@@ -26,7 +26,6 @@ from tests.unit.files.points import (
     file,
     folder,
     make_point,
-    new_store,
     symlink,
 )
 
@@ -74,16 +73,6 @@ class Watched:
         wanted = list(requests)
         self.fetched += [ref for ref, _ in wanted]
         self._reader.fetch(wanted, sink)
-
-
-@pytest.fixture
-def env() -> Env:
-    return Env(threads=2)
-
-
-@pytest.fixture
-def store(env: Env) -> Store:
-    return new_store(env)
 
 
 @pytest.fixture

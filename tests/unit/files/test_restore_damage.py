@@ -26,11 +26,6 @@ from tests.unit.files.points import Builder, Item, detail, file, folder, new_sto
 pytestmark = pytest.mark.store
 
 
-@pytest.fixture
-def env() -> Env:
-    return Env(threads=2)
-
-
 class Damaged:
     """A point in a folder, whose packs can be spoilt."""
 

@@ -271,12 +271,14 @@ def test_a_directory_with_files_is_not_replaced_by_a_file_without_leave(small: C
     "selection",
     [
         Selection(exclude=["*.keep", "/folder/nothing/"]),
+        Selection(exclude=[":odd", "*.keep", "/folder/nothing/"]),
         Selection(exclude=["!**"], always=["*.keep"], never=["folder/nothing"]),
     ],
 )
 def test_what_was_excluded_from_the_point_is_not_deleted(case: Case, selection: Selection) -> None:
     case.back_up(selection)
     kept = ["x.keep", "folder/y.keep", "folder/nothing/z", "new/w.keep"]
+    kept += [":odd"] if ":odd" in selection.exclude else []
     for name in [*kept, "new/gone", "gone.keeper"]:
         (case.target / name).parent.mkdir(exist_ok=True)
         (case.target / name).touch()

@@ -28,16 +28,6 @@ from tests.unit.files.trees import ACL_FOR_1234, acl, make_tree, snapshot
 pytestmark = pytest.mark.store
 
 
-@pytest.fixture
-def env() -> Env:
-    return Env(threads=2)
-
-
-@pytest.fixture
-def store(env: Env) -> Store:
-    return new_store(env)
-
-
 def written(reader: LocalReader, *paths: bytes) -> tuple[bytes, RestoreReport]:
     """The whole stream."""
     stream = io.BytesIO()

@@ -29,16 +29,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def env() -> Env:
-    return Env(threads=2)
-
-
-@pytest.fixture
-def store(env: Env) -> Store:
-    return new_store(env)
-
-
 def backed_up(env: Env, store: Store, source: Path) -> LocalReader:
     """The point of a real directory or file."""
     with store.writer("tree", "files") as writer:

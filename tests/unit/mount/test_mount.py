@@ -40,16 +40,6 @@ pytestmark = [pytest.mark.store, needs_fuse]
 
 
 @pytest.fixture
-def env() -> Env:
-    return Env(threads=2)
-
-
-@pytest.fixture
-def store(env: Env) -> Store:
-    return new_store(env)
-
-
-@pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
     """Where to mount."""
     path = tmp_path / "mounted"
