@@ -9,8 +9,6 @@ SIGTERM stops one, and lets it answer the requests that it has; a SIGINT does no
 
 from __future__ import annotations
 
-import argparse
-import logging
 import signal
 import socket
 import sys
@@ -19,13 +17,10 @@ from functools import partial
 from pathlib import Path
 
 from keepstone.env import Env
-from keepstone.errors import KeepstoneError
 from keepstone.server import logs, parent
 from keepstone.server.answerers import RENEW
 
 __all__ = ["main"]
-
-_log = logging.getLogger("keepstone.server.answerer")  # also where this is the program
 
 
 def answer(root: Path, listener: socket.socket, name: str) -> None:
@@ -49,8 +44,8 @@ def answer(root: Path, listener: socket.socket, name: str) -> None:
         service = Service(plane, issuer, metrics.answered)
         agents = AgentService(plane, installation.authority(), Passing(plane.env, root), metrics.answered)
         app = ByPath(service, {PREFIX: agents})
-        server = Server(Front(app, plane, issuer, metrics, processes), root / "tls", parent.say_ready)
-        server.stopping = agents.stop
+        front = Front(app, plane, issuer, metrics, processes)
+        server = Server(front, root / "tls", parent.say_ready, agents.stop)
         signal.signal(signal.SIGTERM, lambda *_: server.stop())
         signal.signal(signal.SIGINT, lambda *_: server.stop(at_once=True))
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -62,26 +57,16 @@ def answer(root: Path, listener: socket.socket, name: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Be an answerer; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m keepstone.server.answerer", description="Answers for a server.")
-    parser.add_argument("--data", type=Path, required=True, help="the server's data folder")
+    parser = parent.options("answerer", "Answers for a server.")
     parser.add_argument("--listener", type=int, required=True, help="the descriptor of the socket that listens")
-    parser.add_argument("--process", required=True, help="what names it in the log and in figures; nobody else has it")
-    parser.add_argument("--log-level", choices=logs.LEVELS, default="info")
     given = parser.parse_args(arguments)
     logs.to_stderr(given.process, given.log_level)
-    from keepstone.cli.process import tune
 
-    tune()
-    try:
+    def work() -> None:
         with socket.socket(fileno=given.listener) as listener:
             answer(given.data, listener, given.process)
-    except KeepstoneError as error:
-        _log.error("%s", error, extra={"code": error.code})
-        return error.exit_code
-    except Exception:
-        _log.exception("this answerer fell over a fault")
-        return 1
-    return 0
+
+    return parent.run("answerer", work)
 
 
 if __name__ == "__main__":

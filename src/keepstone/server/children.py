@@ -134,18 +134,15 @@ class Children:
         while True:
             began = self._env.boot_time()
             birth = self._birth(name)
-            process = self._spawn(name, birth)
-            if process is None:
+            ended = self._live(name, birth)
+            if not ended:
                 return
-            self._changed()
-            code = self._listen(name, process)
             if self._stopping.is_set():
                 self._changed()
                 birth.bury()
                 return
             lived = (self._env.boot_time() - began) / 1e9
             pause = _FIRST if lived > _HEALTHY else min(_LONGEST, 2 * pause)
-            ended = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
             _log.error("%s %s after %.1f seconds; it is started anew in %.1f", name, ended, lived, pause)
             with self._lock:
                 self.restarts += 1
@@ -154,6 +151,18 @@ class Children:
             self._died()
             if self._stopping.wait(pause):
                 return
+
+    def _live(self, name: str, birth: Birth) -> str:
+        """From its begin to its end; how it ended, in words, or nothing where it is not to begin."""
+        try:
+            process = self._spawn(name, birth)
+        except OSError as error:  # such as no room for another process
+            return f"could not be started ({error})"
+        if process is None:
+            return ""
+        self._changed()
+        code = self._listen(name, process)
+        return f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
 
     def _spawn(self, name: str, birth: Birth) -> subprocess.Popen[bytes] | None:
         with self._lock:

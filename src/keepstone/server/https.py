@@ -17,10 +17,9 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["PEER", "Server"]
+from keepstone.agentapi.service import PEER
 
-PEER = "keepstone.peer"
-"""Where the scope of a request has its client's certificate, DER; None without one."""
+__all__ = ["Server"]
 
 _PATIENCE = 10  # seconds that requests in flight have
 _IDLE = 75  # seconds that a connection stays open without a request: longer than clients pause between two polls
@@ -41,13 +40,12 @@ class _Protocol(HttpToolsProtocol):
 
 class Server(uvicorn.Server):
     """Serves `app` with the certificate in the folder `tls`. Signals are left to others. `ready` is called when it
-    answers."""
+    answers, `stopping` when it begins to stop, for whoever lets clients wait; both on the loop's thread."""
 
-    def __init__(self, app: ASGIApp, tls: Path, ready: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, app: ASGIApp, tls: Path, ready: Callable[[], None], stopping: Callable[[], None]) -> None:
         self._pair = str(tls / "server.pem"), str(tls / "server.key")
         self._ready = ready
-        self.stopping: Callable[[], None] = lambda: None
-        """Called on the loop's thread when it begins to stop, for whoever lets clients wait."""
+        self._stopping = stopping
         self._loop: asyncio.AbstractEventLoop | None = None
         certificate, key = self._pair
         super().__init__(
@@ -75,7 +73,7 @@ class Server(uvicorn.Server):
         self.force_exit = self.force_exit or at_once
         self.should_exit = True
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self.stopping)
+            self._loop.call_soon_threadsafe(self._stopping)
 
     def renew(self) -> None:
         """Use what is in the folder now for connections from now on; on the loop's thread, which alone greets

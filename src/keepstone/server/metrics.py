@@ -65,7 +65,7 @@ class Metrics:
             "keepstone_store_errors", "Requests that failed by a store", ["code"], registry=None
         )
         self._registry = CollectorRegistry()
-        MultiProcessCollector(self._registry, folder)  # type: ignore[no-untyped-call]
+        MultiProcessCollector(self._registry, folder)  # type: ignore[no-untyped-call]  # as above
         self._registry.register(_Running(processes))
         self._registry.register(_Catalogue(plane))
 

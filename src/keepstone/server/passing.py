@@ -8,7 +8,6 @@ A call is two u32 (lengths), what is asked (msgpack) and its body; an answer a u
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
 import threading
@@ -73,22 +72,13 @@ class Passing:
         raise told(code, message, status)
 
     def _ask(self, about: bytes, body: memoryview) -> tuple[int, bytes]:
-        with self._lock:
-            connection = self._idle.pop() if self._idle else None
-        if connection is None:
-            connection = socket.socket(socket.AF_UNIX)
+        """One call, over a connection that is open already where there is one; `OSError` where that has ended."""
+        connection = self._connection()
         try:
-            if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or not self._is_connected(connection):
-                connection.connect(self._path)
             connection.sendall(ASKED.pack(len(about), len(body)) + about)
             connection.sendall(body)
-            head = read(connection, ANSWER.size)
-            if head is None:
-                raise ConnectionResetError("the receiver has ended")
-            status, length = ANSWER.unpack(head)
-            answer = read(connection, length)
-            if answer is None:
-                raise ConnectionResetError("the receiver has ended")
+            status, length = ANSWER.unpack(_all(connection, ANSWER.size))
+            answer = _all(connection, length)
         except BaseException:
             connection.close()
             raise
@@ -96,9 +86,21 @@ class Passing:
             self._idle.append(connection)
         return status, bytes(answer)
 
-    @staticmethod
-    def _is_connected(connection: socket.socket) -> bool:
-        with contextlib.suppress(OSError):
-            connection.getpeername()
-            return True
-        return False
+    def _connection(self) -> socket.socket:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(self._path)
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+
+def _all(connection: socket.socket, count: int) -> bytearray:
+    data = read(connection, count)
+    if data is None:
+        raise ConnectionResetError("the receiver has ended")
+    return data

@@ -8,7 +8,6 @@ the agents begin their backups again; nothing of them was visible.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import signal
@@ -28,20 +27,21 @@ from keepstone.errors import KeepstoneError
 from keepstone.server import logs, parent
 from keepstone.server.choices import installed
 from keepstone.server.passing import ANSWER, ASKED, place, read
+from keepstone.server.rounds import Chore, Rounds
 
 __all__ = ["main"]
 
 _log = logging.getLogger("keepstone.server.receiver")  # also where this is the program
 _BACKLOG = 128
-_SWEEP = 60.0  # seconds
+_SWEEP = 60.0  # seconds between two looks for sessions that nobody uses
 
 
 class Receiver:
     """Answers at the socket of the data folder `root`, each connection by a thread of its own."""
 
-    def __init__(self, root: Path, registry: Registry) -> None:
+    def __init__(self, env: Env, root: Path, registry: Registry) -> None:
         self._registry = registry
-        self._over = threading.Event()
+        self._rounds = Rounds(env, "sweep", [Chore("giving up sessions that nobody uses", _SWEEP, registry.sweep)])
         self._path = place(root)
         self._path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX)
@@ -51,8 +51,8 @@ class Receiver:
 
     def run(self) -> None:
         """Until `stop`."""
-        threading.Thread(target=self._sweep, daemon=True).start()
-        while not self._over.is_set():
+        self._rounds.start()
+        while True:
             try:
                 connection, _ = self._listener.accept()
             except OSError:
@@ -60,16 +60,9 @@ class Receiver:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
         self._registry.close()
 
-    def _sweep(self) -> None:
-        while not self._over.wait(_SWEEP):
-            try:
-                self._registry.sweep()
-            except KeepstoneError as error:
-                _log.warning("sessions that nobody uses could not be given up: %s", error)
-
     def stop(self) -> None:
         """Take no more connections, and give up all sessions."""
-        self._over.set()
+        self._rounds.stop()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -100,7 +93,7 @@ def receive(root: Path) -> None:
     """Answer until the server says to stop."""
     plane = installed(Env(), root).plane()
     try:
-        receiver = Receiver(root, Registry(plane))
+        receiver = Receiver(plane.env, root, Registry(plane))
         signal.signal(signal.SIGTERM, lambda *_: receiver.stop())
         signal.signal(signal.SIGINT, lambda *_: receiver.stop())
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -113,24 +106,9 @@ def receive(root: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Be a receiver; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m keepstone.server.receiver", description="Has agents' uploads.")
-    parser.add_argument("--data", type=Path, required=True, help="the server's data folder")
-    parser.add_argument("--process", required=True, help="what names it in the log")
-    parser.add_argument("--log-level", choices=logs.LEVELS, default="info")
-    given = parser.parse_args(arguments)
+    given = parent.options("receiver", "Has agents' uploads.").parse_args(arguments)
     logs.to_stderr(given.process, given.log_level)
-    from keepstone.cli.process import tune
-
-    tune()
-    try:
-        receive(given.data)
-    except KeepstoneError as error:
-        _log.error("%s", error, extra={"code": error.code})
-        return error.exit_code
-    except Exception:
-        _log.exception("this receiver fell over a fault")
-        return 1
-    return 0
+    return parent.run("receiver", lambda: receive(given.data))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The server process: has the socket at which the service listens, asks for what is due, cleans up, and looks after
-those that answer and those that work. It answers nobody itself, so what it does keeps nobody waiting.
+those that answer, receive and work. It answers nobody itself, so what it does keeps nobody waiting.
 
 It stops for SIGTERM, SIGINT and SIGHUP: no new connection is taken, requests in flight are answered, workers end their
 job or hand it back. A second signal does not wait for requests.
@@ -167,7 +167,10 @@ class Serving:
                 receivers=_kind(self._receivers),
                 workers=_kind(self._workers),
             )
-            known.write(self._plane.root)
+            try:
+                known.write(self._plane.root)
+            except OSError as error:  # such as a full disk: whoever tells of a change goes on with its process
+                _log.error("those that answer cannot be told who runs: %s", error)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

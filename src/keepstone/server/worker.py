@@ -10,7 +10,6 @@ All lines of the log name the job in hand: this process has one at a time.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import os
@@ -18,7 +17,6 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -133,36 +131,30 @@ def work(plane: Plane, handlers: Mapping[str, Handler], owner: str, lines: logs.
     shift.run()
 
 
+def _of_the_service(plane: Plane) -> Mapping[str, Handler]:
+    from keepstone.control.work import handlers
+
+    return handlers(plane)
+
+
 def main(
     arguments: Sequence[str] | None = None, handlers: Mapping[str, Handler] | None = None, grace: float = GRACE
 ) -> int:
     """Be a worker; the exit code. `handlers`: other ones than those of the service."""
-    parser = argparse.ArgumentParser(prog="python -m keepstone.server.worker", description="A worker of a server.")
-    parser.add_argument("--data", type=Path, required=True, help="the server's data folder")
+    parser = parent.options("worker", "A worker of a server.")
     parser.add_argument("--owner", required=True, help="what names this worker in its jobs")
-    parser.add_argument("--process", default="worker", help="what names it in the log")
-    parser.add_argument("--log-level", choices=logs.LEVELS, default="info")
     given = parser.parse_args(arguments)
     lines = logs.to_stderr(given.process, given.log_level)
-    from keepstone.cli.process import tune
-    from keepstone.server.choices import installed
 
-    tune()
-    try:
+    def begin() -> None:
+        from keepstone.server.choices import installed
+
         plane = installed(Env(), given.data).plane()
-        if handlers is None:
-            from keepstone.control.work import handlers as of_the_service
+        known = _of_the_service(plane) if handlers is None else handlers
+        _log.info("ready for %d kinds of jobs", len(known))
+        work(plane, known, given.owner, lines, grace)
 
-            handlers = of_the_service(plane)
-        _log.info("ready for %d kinds of jobs", len(handlers))
-        work(plane, handlers, given.owner, lines, grace)
-    except KeepstoneError as error:
-        _log.error("%s", error, extra={"code": error.code})
-        return error.exit_code
-    except Exception:
-        _log.exception("this worker fell over a fault")
-        return 1
-    return 0
+    return parent.run("worker", begin)
 
 
 if __name__ == "__main__":

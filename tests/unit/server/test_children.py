@@ -114,6 +114,21 @@ def test_one_that_dies_is_started_anew_ever_later(started: Start, heard: Heard) 
     assert children.restarts >= 3
 
 
+def test_one_that_cannot_be_started_is_tried_again(tmp_path: Path, heard: Heard) -> None:
+    ready, deaths = threading.Semaphore(0), threading.Semaphore(0)
+    commands = iter([[str(tmp_path / "nothing")], [sys.executable, "-c", GOOD, "child-1"]])
+    children = Children(Env(), "child", 1, lambda name: Birth(next(commands)), ready=ready.release, died=deaths.release)
+    children.start()
+    try:
+        assert deaths.acquire(timeout=60)
+        assert ready.acquire(timeout=60)
+    finally:
+        children.stop()
+
+    assert heard.having("child-1 could not be started ([Errno 2]")
+    assert children.restarts == 1
+
+
 def test_one_that_does_not_stop_is_killed(started: Start, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.1)
     with started(STUBBORN) as children:

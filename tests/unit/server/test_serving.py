@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,19 @@ def test_one_that_is_killed_is_replaced_while_the_other_answers(served: Served) 
         assert b"\nkeepstone_answerer_restarts_total 1.0\n" in served.ask("/metrics")
 
 
+def test_one_that_is_killed_is_replaced_also_where_that_cannot_be_noted(served: Served, heard: Heard) -> None:
+    before = served.answerers
+    (served.installation.root / "run" / "processes.new").mkdir()
+
+    os.kill(before["answerer-2"], signal.SIGKILL)
+
+    now = served.serving._answerers.alive
+    until(lambda: now().get("answerer-2", before["answerer-2"]) != before["answerer-2"], "another begins")
+    until(lambda: len(heard.having("cannot be told who runs")) >= 2, "its end and its begin are in the log")
+    assert served.answerers == before
+    (served.installation.root / "run" / "processes.new").rmdir()
+
+
 def test_a_request_that_one_has_is_answered_and_the_end_comes_then(served: Served) -> None:
     waiting = []
     for name in served.answerers:
@@ -203,7 +217,7 @@ def test_a_request_that_one_has_is_answered_and_the_end_comes_then(served: Serve
     for connection in waiting:
         with connection:
             connection.sendall(b"}")
-            assert b"".join(iter(lambda: connection.recv(4096), b"")).startswith(b"HTTP/1.1 400")  # noqa: B023
+            assert b"".join(iter(partial(connection.recv, 4096), b"")).startswith(b"HTTP/1.1 400")
     served.thread.join(60)
     assert not served.thread.is_alive()
 

@@ -166,6 +166,6 @@ def test_a_database_that_is_away_is_waited_for(
 
 
 def test_a_worker_without_a_service_says_so(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert worker.main(["--data", str(tmp_path), "--owner", "w"]) == 10
+    assert worker.main(["--data", str(tmp_path), "--owner", "w", "--process", "w"]) == 10
 
     assert json.loads(capsys.readouterr().err)["code"] == "StoreMissing"
