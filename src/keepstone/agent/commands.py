@@ -43,17 +43,15 @@ _WITHHELD = ("KEEPSTONE_", "NOTIFY_", "WATCHDOG_", "LISTEN_", "CREDENTIALS_")  #
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What commands are told, in variables: `KEEPSTONE_JOB`, `KEEPSTONE_ITEM` (its path), and what the job's kind
-    adds."""
+    """What commands are told, in variables: `KEEPSTONE_JOB`, `KEEPSTONE_ITEM` (its path)."""
 
     job: str
     item: str
-    more: Mapping[str, str] = field(default_factory=dict)
 
     def environ(self, result: str | None = None) -> dict[str, str]:
         """The whole environment of a command. `result`: for those after the job, `KEEPSTONE_RESULT`."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
-        told = {"KEEPSTONE_JOB": self.job, "KEEPSTONE_ITEM": self.item, **self.more}
+        told = {"KEEPSTONE_JOB": self.job, "KEEPSTONE_ITEM": self.item}
         if result is not None:
             told["KEEPSTONE_RESULT"] = result
         return environ | {name: value.replace("\0", "") for name, value in told.items()}
@@ -70,13 +68,12 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class Ran:
     """`code`: as subprocess has it, negative for a signal; None where it did not start. `output`: its end. `failed`:
-    why, in words; empty where all is well. `cut`: bytes of output that are not kept."""
+    why, in words; empty where all is well."""
 
     argv: tuple[str, ...]
     code: int | None
     seconds: float
     output: str
-    cut: int = 0
     failed: str = ""
 
 
@@ -126,7 +123,7 @@ def run(env: Env, command: Command, environ: Mapping[str, str], check: Callable[
     """Run one to its end, or to that of its time. What `check` raises ends it."""
     began = env.boot_time()
     try:
-        process = system.start(command.run, environ, subprocess.PIPE)
+        process = system.start(command.run, environ)
     except (OSError, ValueError) as error:
         return Ran(command.run, None, 0.0, "", failed=f"could not be started: {error}")
     output = _Output(process)
@@ -148,8 +145,7 @@ def run(env: Env, command: Command, environ: Mapping[str, str], check: Callable[
     if not failed and process.returncode:
         code = process.returncode
         failed = f"ended with {code}" if code > 0 else f"was ended by signal {-code}"
-    text, cut = output.end()
-    return Ran(command.run, process.returncode, (env.boot_time() - began) / 1e9, text, cut, failed)
+    return Ran(command.run, process.returncode, (env.boot_time() - began) / 1e9, output.end(), failed)
 
 
 class _Output(threading.Thread):
@@ -161,7 +157,6 @@ class _Output(threading.Thread):
         assert process.stdout is not None
         self._pipe = process.stdout
         self._kept = bytearray()
-        self._count = 0
         self._lock = threading.Lock()
         self.start()
 
@@ -169,15 +164,14 @@ class _Output(threading.Thread):
         with self._pipe:
             while piece := os.read(self._pipe.fileno(), OUTPUT):
                 with self._lock:
-                    self._count += len(piece)
                     self._kept += piece
                     del self._kept[:-OUTPUT]
 
-    def end(self) -> tuple[str, int]:
-        """What it said until now, and how many bytes of that are not kept."""
+    def end(self) -> str:
+        """What it said until now, as far as it is kept."""
         self.join(_DRAIN)
         with self._lock:
-            return self._kept.decode("utf-8", "replace"), self._count - len(self._kept)
+            return self._kept.decode("utf-8", "replace")
 
 
 def _wanted(commands: Sequence[Command], facts: Facts) -> list[Command]:

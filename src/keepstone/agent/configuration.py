@@ -190,12 +190,12 @@ class Configuration(Struct, frozen=True):
 
 
 class ConfigurationFile:
-    """`path` of None: where this system has it, and where none is there, everything is as by default."""
+    """The file `path`. One that is not `needed` may be missing: everything is as by default then."""
 
-    def __init__(self, env: Env, path: Path | None = None) -> None:
+    def __init__(self, env: Env, path: Path, *, needed: bool = True) -> None:
         self._env = env
-        self._given = path is not None
-        self.path = path or system.folders().configuration
+        self._needed = needed
+        self.path = path
         self._seen: object = None
 
     def load(self) -> Configuration:
@@ -204,7 +204,7 @@ class ConfigurationFile:
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
-            if self._given:
+            if self._needed:
                 raise NotFound(f"there is no {self.path}; check the path, or leave it out") from error
             return Configuration()
         except UnicodeDecodeError as error:
@@ -242,7 +242,7 @@ def _decode(kind: type, value: object) -> object:
         if isinstance(value, str) and _TIME.fullmatch(value):
             return Moment(value)
         raise ValueError(f"{value!r} is no time of day; write `08:30`")
-    raise NotImplementedError(kind)
+    raise NotImplementedError(kind)  # so a hook tells msgspec that it does not know a type
 
 
 def _unknown(raw: object, kind: Any, where: str) -> Iterator[str]:

@@ -12,7 +12,6 @@ no obstacle: what counts is the key.
 
 from __future__ import annotations
 
-import contextlib
 import ssl
 from datetime import datetime
 from pathlib import Path
@@ -105,11 +104,6 @@ class Identity:
         return self._about.container
 
     @property
-    def name(self) -> str:
-        """What it calls itself."""
-        return self._about.name
-
-    @property
     def until(self) -> float:
         """When its certificate ends, seconds since 1970."""
         return self._about.until
@@ -184,8 +178,7 @@ def _keep(env: Env, folder: Path, made: Registered, about: _About) -> None:
     """`agent.json` comes last: with it the machine is registered."""
     for name, data in (("machine.pem", made.certificates.encode()), ("agent.json", msgspec.json.encode(about))):
         fresh = folder / f"{name}.new"
-        with contextlib.suppress(FileNotFoundError):
-            fresh.unlink()
+        fresh.unlink(missing_ok=True)
         write_private(env, fresh, data)
         replace_private(env, fresh, folder / name)
 

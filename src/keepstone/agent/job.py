@@ -191,9 +191,8 @@ def main() -> int:
     """Be a job; the exit code is 0 whenever the agent was told how it ended."""
     system.tune()
     order = from_json(Order).decode(sys.stdin.buffer.readline())
-    there = Path(order.configuration).exists()
-    file = ConfigurationFile(Env(), Path(order.configuration)) if there else None
-    configuration = file.load() if file is not None else Configuration()
+    file = ConfigurationFile(Env(), Path(order.configuration), needed=False)
+    configuration = file.load()
     env = Env(threads=configuration.threads)
     system.lower_priority(configuration.limits.nice, configuration.limits.io)
     limits = Limits(env, configuration.limits)
@@ -203,7 +202,7 @@ def main() -> int:
     def listen() -> None:
         while os.read(sys.stdin.fileno(), 4096):
             with contextlib.suppress(KeepstoneError):
-                changed = file.reload() if file is not None else None
+                changed = file.reload()
                 if changed is not None:
                     limits.change(changed.limits)
         report.leave()

@@ -75,14 +75,10 @@ class Limits:
         """What holds now; None: no limit."""
         return self._now(lambda one: one.bandwidth)
 
-    def cores(self) -> float | None:
-        """How many of one processor's cores the agent may use now, 0.5 for half of one; None: no limit."""
-        percent = self._now(lambda one: one.cpu)
-        return None if percent is None else percent / 100
-
     def _cpu_per_second(self) -> float | None:
-        cores = self.cores()
-        return None if cores is None else cores * 1e9
+        """Nanoseconds, of which a whole core has 1e9."""
+        percent = self._now(lambda one: one.cpu)
+        return None if percent is None else percent / 100 * 1e9
 
     def _now(self, part: Callable[[LimitsSettings | Span], float | None]) -> float | None:
         """The first span of time that it is now and that says something of this; else what holds at all times."""

@@ -31,9 +31,9 @@ PATIENCE = 30.0
 _LOOK = 0.25  # seconds between two looks whether the job goes on
 
 
-def mount(env: Env, order: Order, configuration: Configuration, report: Report) -> Path:
-    """Mount, and come back when it is unmounted; where it was. `JobCancelled`; what `Paths.target`, `reading` and
-    `mount_point` raise."""
+def mount(env: Env, order: Order, configuration: Configuration, report: Report) -> None:
+    """Mount, and come back when it is unmounted. `JobCancelled`; what `Paths.target`, `reading` and `mount_point`
+    raise."""
     work, folders = order.work, order.folders
     where = Paths(configuration, folders.configuration, folders).target(str(work.arguments["target"]))
     sweep(where)
@@ -44,7 +44,6 @@ def mount(env: Env, order: Order, configuration: Configuration, report: Report) 
             report.mounted(where)
             while not mounted.wait(_LOOK):
                 report.check()
-    return where
 
 
 def _mounted(env: Env, reader: Reader, where: Path, report: Report, *, shared: bool) -> Mount:

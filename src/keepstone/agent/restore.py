@@ -19,7 +19,7 @@ __all__ = ["restore"]
 
 
 def restore(env: Env, order: Order, configuration: Configuration, report: Report) -> tuple[Path, bool]:
-    """Where to it went, and whether something was left out."""
+    """Where it went to, and whether something was left out."""
     folders = order.folders
     paths = Paths(configuration, folders.configuration, folders)
 

@@ -51,7 +51,6 @@ class _Running:
 
     work: Work
     process: subprocess.Popen[bytes]
-    thread: threading.Thread | None = None
     said: Said = field(default_factory=Said)
     lost: bool = False
 
@@ -59,18 +58,11 @@ class _Running:
 class Agent:
     """`folders`: where its things are."""
 
-    def __init__(
-        self,
-        env: Env,
-        identity: Identity,
-        folders: system.Folders,
-        *,
-        notifier: Notifier | None = None,
-    ) -> None:
+    def __init__(self, env: Env, identity: Identity, folders: system.Folders) -> None:
         self._env = env
         self._identity = identity
         self._folders = folders
-        self._notifier = notifier or Notifier(env)
+        self._notifier = Notifier(env)
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._running: dict[str, _Running] = {}
@@ -159,15 +151,14 @@ class Agent:
     def _start(self, work: Work) -> None:
         _log.info("job %s: %s of %s", work.job, work.operation, work.name)
         order = Order.of(work, self._folders)
-        process = system.start(PROGRAM, os.environ, subprocess.PIPE, given=subprocess.PIPE, errors=None)
+        process = system.start(PROGRAM, os.environ, given=subprocess.PIPE, errors=None)
         running = _Running(work, process)
         assert process.stdin is not None
         process.stdin.write(msgspec.json.encode(order) + b"\n")
         process.stdin.flush()
-        running.thread = threading.Thread(target=self._listen, args=(running,), name=work.job, daemon=True)
         with self._lock:
             self._running[work.job] = running
-        running.thread.start()
+        threading.Thread(target=self._listen, args=(running,), name=work.job, daemon=True).start()
 
     def _listen(self, running: _Running) -> None:
         assert running.process.stdout is not None

@@ -29,7 +29,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 from keepstone.env import Env
 from keepstone.errors import AccessDenied
@@ -98,14 +98,13 @@ def tune() -> None:
 def start(
     argv: Sequence[str],
     environ: Mapping[str, str],
-    output: IO[bytes] | int,
     *,
     given: int = subprocess.DEVNULL,
     errors: int | None = subprocess.STDOUT,
 ) -> subprocess.Popen[bytes]:
     """Run a command at the root of the file system, in a group of its own, without a terminal, so that `end` ends all
-    of it and Ctrl-C does not. `given`: its standard input; `errors`: where its errors go, None for ours. `OSError`
-    where there is no such command."""
+    of it and Ctrl-C does not. Its output is a pipe. `given`: its standard input; `errors`: where its errors go, None
+    for ours. `OSError` where there is no such command."""
     flags, session = 0, True
     if sys.platform == "win32":
         flags, session = subprocess.CREATE_NEW_PROCESS_GROUP, False
@@ -114,7 +113,7 @@ def start(
         cwd=Path(sys.executable).anchor,
         env=dict(environ),
         stdin=given,
-        stdout=output,
+        stdout=subprocess.PIPE,
         stderr=errors,
         creationflags=flags,
         start_new_session=session,
@@ -231,21 +230,12 @@ class Machine:
 
     name: str
     system: str
-    architecture: str
     processors: int
-    memory: int
-    """Bytes; 0 where the system does not say."""
 
 
 def machine() -> Machine:
     """This one."""
-    return Machine(
-        name=socket.gethostname(),
-        system=_system(),
-        architecture=platform.machine(),
-        processors=os.cpu_count() or 1,
-        memory=_memory(),
-    )
+    return Machine(name=socket.gethostname(), system=_system(), processors=os.cpu_count() or 1)
 
 
 def _system() -> str:
@@ -256,12 +246,3 @@ def _system() -> str:
     except (OSError, KeyError):
         name = platform.system()
     return f"{name}, {platform.system()} {platform.release()}"
-
-
-def _memory() -> int:
-    if sys.platform == "win32":
-        return 0
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (OSError, ValueError):
-        return 0

@@ -17,9 +17,10 @@ from keepstone.agent.commands import OUTPUT, Facts, Outcome, Ran, around, run
 from keepstone.agent.configuration import Command
 from keepstone.env import Env
 from keepstone.errors import JobCancelled, KeepstoneError
+from tests.cli.services import until
 
 pytestmark = pytest.mark.agents
-FACTS = Facts("job-1", "/srv/data", {"KEEPSTONE_OPERATION": "Backup"})
+FACTS = Facts("job-1", "/srv/data")
 
 
 def shell(text: str, *, timeout: float = 60, ignore: bool = False, items: tuple[str, ...] = ()) -> Command:
@@ -74,13 +75,6 @@ def alive(pid: int) -> bool:
     return state not in "ZX"
 
 
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def test_commands_run_in_order_around_the_job(trial: Trial) -> None:
     trial(
         [shell("echo one; echo wrong >&2"), shell("echo two")],
@@ -101,7 +95,7 @@ def test_what_they_are_told_and_what_not(trial: Trial, monkeypatch: pytest.Monke
     before, after = (dict(line.split("=", 1) for line in text.splitlines()) for text in trial.said)
     told = {name: value for name, value in before.items() if name.startswith(("KEEPSTONE", "NOTIFY"))}
 
-    assert told == {"KEEPSTONE_JOB": "job-1", "KEEPSTONE_ITEM": "/srv/data", "KEEPSTONE_OPERATION": "Backup"}
+    assert told == {"KEEPSTONE_JOB": "job-1", "KEEPSTONE_ITEM": "/srv/data"}
     assert before["OTHER"] == "kept"
     assert after["KEEPSTONE_RESULT"] == "Completed"
 
@@ -185,7 +179,6 @@ def test_only_the_end_of_much_output_is_kept() -> None:
 
     assert len(ran.output) == OUTPUT
     assert ran.output.endswith("xthe end")
-    assert ran.cut == 3_000_007 - OUTPUT
 
 
 def test_time_is_over_for_all_that_a_command_started(tmp_path: Path) -> None:
@@ -196,7 +189,7 @@ def test_time_is_over_for_all_that_a_command_started(tmp_path: Path) -> None:
 
     assert ran.failed == "took longer than 1000 seconds, and was ended"
     assert ran.output.startswith("begun\n")
-    until(lambda: not alive(int(child.read_text())))
+    until(lambda: not alive(int(child.read_text())), "its child is gone")
 
 
 def test_who_does_not_go_politely_goes_by_force(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -208,7 +201,7 @@ def test_who_does_not_go_politely_goes_by_force(monkeypatch: pytest.MonkeyPatch,
     ran = run(Late(mark), shell(text, timeout=1000), FACTS.environ())
 
     assert ran.code == -signal.SIGKILL
-    until(lambda: not alive(int(child.read_text())))
+    until(lambda: not alive(int(child.read_text())), "its child is gone")
 
 
 def test_a_polite_end_is_waited_for(tmp_path: Path) -> None:

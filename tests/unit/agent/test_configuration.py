@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from keepstone.agent import configuration, system
+from keepstone.agent import configuration
 from keepstone.agent.configuration import Command, Configuration, ConfigurationFile
 from keepstone.env import Env
 from keepstone.errors import AccessDenied, NotFound, UsageError
@@ -113,13 +113,17 @@ def test_errors_of_a_file_have_its_path(tmp_path: Path) -> None:
         ConfigurationFile(Env(), path).load()
 
 
-def test_a_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere.toml"
     with pytest.raises(NotFound, match=r"nowhere\.toml"):
-        ConfigurationFile(Env(), tmp_path / "nowhere.toml").load()
-    monkeypatch.setenv("KEEPSTONE_HOME", str(tmp_path))
+        ConfigurationFile(Env(), path).load()
+    file = ConfigurationFile(Env(), path, needed=False)
 
-    assert ConfigurationFile(Env()).path == system.folders().configuration
-    assert ConfigurationFile(Env()).load() == Configuration()
+    assert file.load() == Configuration()
+    assert file.reload() is None
+    path.touch(0o600)
+    path.write_text("threads = 2")
+    assert file.reload() == Configuration(threads=2)
 
 
 @pytest.mark.parametrize("others", ["file", "folder"])

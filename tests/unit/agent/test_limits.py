@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 import time
 import timeit
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -23,8 +24,8 @@ BERLIN = ZoneInfo("Europe/Berlin")
 MONDAY = datetime(2026, 3, 23, 12, tzinfo=BERLIN)
 
 
-def limits(env: Env, text: str, **named: object) -> Limits:
-    return Limits(env, Configuration.parse(text).limits, zone=BERLIN, **named)  # type: ignore[arg-type]
+def limits(env: Env, text: str, used: Callable[[], int] = time.process_time_ns) -> Limits:
+    return Limits(env, Configuration.parse(text).limits, zone=BERLIN, used=used)
 
 
 def test_bytes_take_as_long_as_their_rate_says() -> None:
@@ -70,12 +71,12 @@ def test_one_limit_for_all_who_take() -> None:
         (0, "18:00", 20_000),
         (4, "23:00", 50_000),  # Friday night
         (5, "05:59", 50_000),  # belongs to Friday
-        (5, "06:00", None),  # Saturday has no limit, by the last span
-        (5, "22:00", None),
+        (5, "06:00", 10**15),  # Saturday: its first span says nothing of this
+        (5, "22:00", 10**15),
         (6, "12:00", 20_000),
     ],
 )
-def test_the_first_span_that_it_is_now_counts(day: int, hour: str, rate: int | None) -> None:
+def test_the_first_span_that_it_is_now_counts(day: int, hour: str, rate: int) -> None:
     text = """
         [limits]
         bandwidth = 20_000
@@ -94,14 +95,12 @@ def test_the_first_span_that_it_is_now_counts(day: int, hour: str, rate: int | N
         cpu = 50
         [[limits.times]]
         days = ["sat"]
-        bandwidth = 1e12
-        """.replace("bandwidth = 1e12", 'bandwidth = "1000 TB"')
+        bandwidth = "1000 TB"
+        """
     moment = datetime.strptime(hour, "%H:%M")
     now = MONDAY.replace(hour=moment.hour, minute=moment.minute) + timedelta(days=day)
 
-    found = limits(Clock(now), text).bytes_per_second()
-
-    assert found == (10**15 if rate is None else rate)
+    assert limits(Clock(now), text).bytes_per_second() == rate
 
 
 def test_times_are_those_of_the_clock_on_the_wall_when_summer_begins() -> None:

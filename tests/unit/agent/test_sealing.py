@@ -120,7 +120,7 @@ def test_a_wrong_passphrase(file: Path) -> None:
     ):
         with pytest.raises(WrongKey, match="is not the one that '/srv/data' is sealed by") as raised:
             attempt()
-        assert "another one" not in str(raised.value).replace("is not the one", "")
+        assert "another one" not in str(raised.value)
 
 
 def test_what_was_sealed_stays_sealed(file: Path) -> None:

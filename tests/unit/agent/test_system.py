@@ -166,9 +166,7 @@ def test_what_this_machine_is() -> None:
 
     assert found.name == socket.gethostname()
     assert found.processors >= 1
-    assert found.memory > 1 << 20
     assert platform.system() in found.system
-    assert found.architecture == platform.machine()
 
 
 # What a Python on Windows has not; there it is `AttributeError` or `ImportError`.
@@ -203,7 +201,7 @@ system.only_ours(Path("nowhere"))
 assert system.unreal() == ()
 assert system.is_device(Path("\\\\\\\\.\\\\PhysicalDrive0"))
 assert "Keepstone" in str(system.folders({"ProgramData": "data"}).state)
-assert system.machine().memory == 0
+assert system.machine().system.startswith("Windows")
 print("well")
 """
 

@@ -50,6 +50,7 @@ def register(console: Console, folders: Folders, *, file: Path, name: str | None
 @agent_command(name="status")
 def status(console: Console, folders: Folders) -> None:
     """Show who this machine is to its vault, and whether the service lets it in."""
+    from keepstone import __version__
     from keepstone.agent.identity import Identity
     from keepstone.agent.plan import Plans
     from keepstone.env import Env
@@ -62,7 +63,7 @@ def status(console: Console, folders: Folders) -> None:
     calls = Calls(env, identity.url, identity.context, patience=0.0)
     reached = "yes"
     try:
-        calls.once("pulse", [encode(Pulse(version="", room=0))])
+        calls.once("pulse", [encode(Pulse(version=__version__, room=0))])
     except (Broken, KeepstoneError) as error:
         reached = f"no: {error}"
     finally:

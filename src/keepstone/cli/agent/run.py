@@ -31,19 +31,16 @@ def run(console: Console, folders: Folders, *, configuration: Path | None) -> No
     import logging
     from dataclasses import replace
 
-    from keepstone.agent.configuration import Configuration, ConfigurationFile
+    from keepstone.agent.configuration import ConfigurationFile
     from keepstone.agent.identity import Identity
     from keepstone.agent.service import Agent
     from keepstone.env import Env
 
     env = Env()
-    if configuration is not None or folders.configuration.exists():
-        folders = replace(folders, configuration=(configuration or folders.configuration).absolute())
-        level = ConfigurationFile(env, folders.configuration).load().log_level
-    else:
-        level = Configuration().log_level
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(message)s")
-    agent = Agent(env, Identity.load(env, folders.state), folders)
+    path = (configuration or folders.configuration).absolute()
+    settings = ConfigurationFile(env, path, needed=configuration is not None).load()
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    agent = Agent(env, Identity.load(env, folders.state), replace(folders, configuration=path))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: agent.stop())
     agent.run()
