@@ -75,7 +75,6 @@ def _quoted(text: str) -> str:
 
 def accepted(
     call: Call,
-    operation: Operation,
     *,
     location: str | None = None,
     status: str | None = None,

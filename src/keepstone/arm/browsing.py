@@ -17,9 +17,9 @@ from urllib.parse import quote
 
 from keepstone.arm.answers import following, moment, page, paged, skip_token
 from keepstone.arm.lro import POINT
+from keepstone.arm.points import found_point
 from keepstone.arm.table import Answer, Call, Table
-from keepstone.arm.vaults import find
-from keepstone.control import browsing, items, points
+from keepstone.control import browsing
 from keepstone.control.browsing import Look, Named
 from keepstone.errors import InvalidRequest
 from keepstone.vault import RecoveryPoint
@@ -97,9 +97,7 @@ def content(call: Call) -> Answer:
 def _looking(call: Call) -> Iterator[tuple[RecoveryPoint, Look]]:
     """The point of a request. `NotFound`, `WrongKey`."""
     with call.plane.look() as connection:
-        vault = find(call, connection)
-        _, item = items.find(connection, vault, call.names["container"], call.names["item"])
-        point = points.find(connection, item, call.names["point"])
+        vault, _, _, point = found_point(call, connection)
     with browsing.looking(call.plane, vault, point) as look:
         yield point, look
 
@@ -157,14 +155,14 @@ def _document(one: Named) -> dict[str, Any]:
     entry = one.entry
     properties: dict[str, Any] = {
         "path": escaped(one.path),
-        "kind": one.kind,
+        "kind": entry.kind,
         "mode": stat.filemode(entry.mode),
         "uid": entry.uid,
         "gid": entry.gid,
         "size": entry.size,
         "modified": moment(one.modified),
     }
-    if one.kind == "symlink":
+    if entry.kind == "symlink":
         properties["target"] = escaped(entry.extra.target)
     if entry.extra.flags:
         properties["doubtful"] = True

@@ -102,7 +102,6 @@ def unregister(call: Call) -> Answer:
         operation = operations.record(change, vault.id)
     return accepted(
         call,
-        operation,
         status=f"{vault.path}/backupFabrics/Azure/operationsStatus/{operation.id}",
         location=f"{vault.path}/backupOperationResults/{operation.id}",
     )

@@ -74,7 +74,7 @@ def delete(call: Call) -> Answer:
     with call.plane.change() as change:
         groups.delete(change, groups.find(change.connection, subscription, call.names["group"]))
         operation = operations.record(change, None)
-    return accepted(call, operation, location=f"/subscriptions/{subscription}/operationresults/{operation.id}")
+    return accepted(call, location=f"/subscriptions/{subscription}/operationresults/{operation.id}")
 
 
 @table(

@@ -116,7 +116,6 @@ def delete(call: Call) -> Answer:
         operation = operations.record(change, vault.id, job=job)
     return accepted(
         call,
-        operation,
         status=f"{vault.path}/backupOperations/{operation.id}",
         location=f"{vault.path}/backupOperationResults/{operation.id}",
     )

@@ -32,7 +32,6 @@ def taken_on(call: Call, operation: Operation, address: str, body: Any = None) -
     """202, with where to ask: both addresses are beneath that of the resource which the request was about."""
     return accepted(
         call,
-        operation,
         status=f"{address}/operationsStatus/{operation.id}",
         location=f"{address}/operationResults/{operation.id}",
         body=body,

@@ -9,10 +9,9 @@ from typing import Any
 
 from keepstone.arm.items import path as item_path
 from keepstone.arm.lro import POINT, taken_on
-from keepstone.arm.points import container_of
+from keepstone.arm.points import container_of, found_point
 from keepstone.arm.table import Answer, Call, Table
-from keepstone.arm.vaults import find
-from keepstone.control import items, mounting, operations, points
+from keepstone.control import mounting, operations
 from keepstone.errors import InvalidRequest
 from keepstone.vault import Vault
 
@@ -27,9 +26,7 @@ def mount(call: Call) -> Answer:
     """A job of a machine's agent mounts the point, and goes on until it is unmounted."""
     properties = call.part("properties")
     with call.plane.change() as change:
-        vault = find(call, change.connection)
-        held, item = items.find(change.connection, vault, call.names["container"], call.names["item"])
-        point = points.find(change.connection, item, call.names["point"])
+        vault, held, item, point = found_point(call, change.connection)
         job = mounting.mount(change, vault, held, item, point, _wanted(vault, properties), call.correlation)
         operation = operations.record(change, vault.id, job=job)
     return taken_on(call, operation, item_path(vault, held, item))
@@ -40,9 +37,7 @@ def unmount(call: Call) -> Answer:
     """Everywhere, or on the machine of `targetInfo`. `NotFound` where it is not mounted."""
     properties: dict[str, Any] = {} if call.body is None else call.part("properties")
     with call.plane.change() as change:
-        vault = find(call, change.connection)
-        held, item = items.find(change.connection, vault, call.names["container"], call.names["item"])
-        point = points.find(change.connection, item, call.names["point"])
+        vault, held, item, point = found_point(call, change.connection)
         ended = mounting.unmount(change, vault, item, point, container_of(vault, properties))
         operation = operations.record(change, vault.id, job=ended[0])
     body = {"properties": {"jobIds": [str(job) for job in ended]}}

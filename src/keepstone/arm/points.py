@@ -12,6 +12,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+import sqlalchemy as sa
+
 from keepstone.arm.answers import moment, paged, skip_token
 from keepstone.arm.filters import filter_of
 from keepstone.arm.filters import moment as moment_of
@@ -21,9 +23,9 @@ from keepstone.arm.table import Answer, Call, Table
 from keepstone.arm.vaults import find
 from keepstone.control import items, operations, points, restores
 from keepstone.errors import InvalidRequest, Unsupported
-from keepstone.vault import Item, RecoveryPoint, Vault, folded
+from keepstone.vault import Container, Item, RecoveryPoint, Vault, folded
 
-__all__ = ["container_of", "document", "table"]
+__all__ = ["container_of", "document", "found_point", "table"]
 
 table = Table()
 _ACTION = "Microsoft.RecoveryServices/Vaults/backupFabrics/protectionContainers/protectedItems/recoveryPoints"
@@ -68,9 +70,7 @@ def listing(call: Call) -> Answer:
 def get(call: Call) -> Answer:
     """`NotFound`."""
     with call.plane.look() as connection:
-        vault = find(call, connection)
-        held, item = items.find(connection, vault, call.names["container"], call.names["item"])
-        point = points.find(connection, item, call.names["point"])
+        vault, held, item, point = found_point(call, connection)
     return Answer(body=document(item_path(vault, held, item), item, point))
 
 
@@ -80,9 +80,7 @@ def restore(call: Call) -> Answer:
     properties = call.part("properties")
     kind = str(properties.get("objectType", ""))
     with call.plane.change() as change:
-        vault = find(call, change.connection)
-        held, item = items.find(change.connection, vault, call.names["container"], call.names["item"])
-        point = points.find(change.connection, item, call.names["point"])
+        vault, held, item, point = found_point(call, change.connection)
         expected = _FILES if item.workload == "FileFolder" else _IMAGE
         if folded(kind) != folded(expected):
             raise Unsupported(
@@ -92,6 +90,13 @@ def restore(call: Call) -> Answer:
         job = restores.restore(change, vault, held, item, point, _wanted(vault, properties), call.correlation)
         operation = operations.record(change, vault.id, job=job)
     return taken_on(call, operation, item_path(vault, held, item))
+
+
+def found_point(call: Call, connection: sa.Connection) -> tuple[Vault, Container, Item, RecoveryPoint]:
+    """What the address of a point names. `NotFound`."""
+    vault = find(call, connection)
+    held, item = items.find(connection, vault, call.names["container"], call.names["item"])
+    return vault, held, item, points.find(connection, item, call.names["point"])
 
 
 def document(base: str, item: Item, point: RecoveryPoint) -> dict[str, Any]:

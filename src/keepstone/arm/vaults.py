@@ -78,9 +78,7 @@ def put(call: Call) -> Answer:
         )
         with call.plane.change() as change:
             operation = operations.record(change, vault.id)
-        return accepted(
-            call, operation, status=f"{vault.path}/operationStatus/{operation.id}", body=document(vault), code=201
-        )
+        return accepted(call, status=f"{vault.path}/operationStatus/{operation.id}", body=document(vault), code=201)
     location = folded(call.text("location")).replace(" ", "")
     if location != folded(there.location):
         raise InvalidRequest(
@@ -123,7 +121,6 @@ def delete(call: Call) -> Answer:
         operation = operations.record(change, None)
     return accepted(
         call,
-        operation,
         status=f"{there.path}/operationStatus/{operation.id}",
         location=f"{there.path}/operationResults/{operation.id}",
     )

@@ -76,6 +76,10 @@ _STRANGE = (
     "the vault credentials are not known, or not those that signed the request; `keepstone vault credentials download` "
     "makes new ones"
 )
+_UNKNOWN = (
+    "this machine is not registered here; register it with `keepstone agent register`, for which `keepstone vault "
+    "credentials download` makes the file"
+)
 _NEW = "`keepstone vault credentials download` makes new ones"
 
 
@@ -99,8 +103,8 @@ class Registered:
     vault: Vault
 
 
-def enroll(change: Change, vault: Vault, name: str, der: bytes, days: int = DAYS) -> Credential:
-    """Let whoever has the key of this certificate register a machine, until the certificate ends, for so many days at
+def enroll(change: Change, vault: Vault, name: str, der: bytes) -> Credential:
+    """Let whoever has the key of this certificate register a machine, until the certificate ends, for `DAYS` days at
     most. The same again changes nothing; another one of this name takes the place of those that nobody used.
     `InvalidRequest`, `Conflict`."""
     connection, now = change.connection, change.now
@@ -126,7 +130,7 @@ def enroll(change: Change, vault: Vault, name: str, der: bytes, days: int = DAYS
         name=name,
         certificate=der,
         created=now,
-        until=min(end, now + timedelta(days=days)),
+        until=min(end, now + timedelta(days=DAYS)),
     )
     change.insert(made)
     return made
@@ -182,11 +186,11 @@ def renew(change: Change, authority: Authority, key: bytes, csr: bytes, signatur
     again = sa.and_(agents.c.former == now, agents.c.key == following)
     agent = first(connection, Agent, sa.or_(agents.c.key == now, again))
     if agent is None:
-        raise Unauthenticated(_unknown())
+        raise Unauthenticated(_UNKNOWN)
     vault = _locked(connection, agent.vault)
     agent = first(connection, Agent, agents.c.container == agent.container, sa.or_(agents.c.key == now, again))
     if agent is None or agent.revoked is not None:
-        raise Unauthenticated(_unknown() if agent is None else _revoked(agent))
+        raise Unauthenticated(_UNKNOWN if agent is None else _revoked(agent))
     taken = first(connection, Agent, agents.c.key == following, agents.c.container != agent.container)
     if taken is not None:
         raise Conflict("the next key of this machine is that of another one already; make a new one")
@@ -222,7 +226,7 @@ def find(connection: sa.Connection, key: str, now: datetime) -> Agent:
     """Who has proved to have this key (`identity.key_id`). `Unauthenticated`: nobody who may come in."""
     row = connection.execute(_FIND, {"wanted": key}).first()
     if row is None:
-        raise Unauthenticated(_unknown())
+        raise Unauthenticated(_UNKNOWN)
     agent = Agent(**row._mapping)
     if agent.revoked is not None:
         raise Unauthenticated(_revoked(agent))
@@ -393,13 +397,6 @@ def _check_facts(facts: Facts) -> None:
 
 def _is_plain(value: object) -> bool:
     return value is None or (isinstance(value, (str, int)) and len(str(value)) <= _LONGEST and str(value).isprintable())
-
-
-def _unknown() -> str:
-    return (
-        "this machine is not registered here; register it with `keepstone agent register`, for which `keepstone vault "
-        "credentials download` makes the file"
-    )
 
 
 def _revoked(agent: Agent) -> str:

@@ -17,11 +17,12 @@ from typing import BinaryIO
 
 from msgspec import structs
 
+from keepstone.control import points
 from keepstone.control.pipe import poured
 from keepstone.control.plane import Plane
-from keepstone.errors import KeepstoneError, NotFound, RestoreIncomplete, ServiceUnavailable, Unsupported, UsageError
-from keepstone.mount.nodes import DISK, disk_entry
-from keepstone.store import LocalReader, Point, PointRecord
+from keepstone.errors import KeepstoneError, RestoreIncomplete, ServiceUnavailable, Unsupported, UsageError
+from keepstone.mount import DISK, disk_entry, is_disk
+from keepstone.store import LocalReader
 from keepstone.vault import RecoveryPoint, Vault
 from keepstone.workloads import Silent
 from keepstone.workloads.chunks import ChunkCache
@@ -39,15 +40,6 @@ _PIECE = 1 << 20
 _STREAMS = threading.BoundedSemaphore(4)  # downloads of one process at a time: each takes up to 100 MB
 _LOOK = 256  # entries between two looks at the clock
 _SECONDS = 4.0  # that one search may take before it says how far it came
-_KINDS = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "directory",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFCHR: "character device",
-    stat.S_IFBLK: "block device",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +53,6 @@ class Named:
     def name(self) -> bytes:
         """The last part of its path."""
         return self.path.rpartition(b"/")[2]
-
-    @property
-    def kind(self) -> str:
-        """In a word."""
-        return _KINDS.get(stat.S_IFMT(self.entry.mode), "other")
 
     @property
     def modified(self) -> datetime:
@@ -95,10 +82,7 @@ class Matches:
 def looking(plane: Plane, vault: Vault, point: RecoveryPoint) -> Iterator[Look]:
     """Look into a point. `NotFound` where it is gone, `WrongKey` where it is sealed; `CorruptObject`."""
     store = plane.stores.open(vault.id)
-    record = store.commits.get(point.commit_id)
-    if not isinstance(record, PointRecord):
-        raise NotFound(f"recovery point {point.name} is gone from the vault's store; choose another one")
-    with store.reader(Point(point.commit_id, record)) as reader, ChunkCache(plane.env, reader, _CACHE) as chunks:
+    with points.opened(store, point) as reader, ChunkCache(plane.env, reader, _CACHE) as chunks:
         yield Look(plane, reader, chunks)
 
 
@@ -134,7 +118,7 @@ class Look:
         told = _Damage()
         if self._tree is None:
             disk = Named(DISK, disk_entry(self._reader))
-            if self._is_disk(path):
+            if is_disk(path):
                 return Listing(disk, [], "")
             above = structs.replace(disk.entry, name=b".", mode=stat.S_IFDIR | 0o500, size=0)
             return Listing(Named(b"", above), [] if after >= DISK else [disk], "")
@@ -192,22 +176,13 @@ class Look:
 
     def _content(self, path: bytes) -> Content:
         if self._tree is None:
-            if not self._is_disk(path):
+            if not is_disk(path):
                 raise UsageError(f"a disk is no file until it is named: ask for {DISK.decode()}")
             return Content(DiskMap(self._reader), self._chunks)
         found = self._tree.find(path)
         if found is None or not stat.S_ISREG(found.entry.mode):
             raise UsageError("only a file has bytes; take a folder as a tar")
         return self._tree.content(found)
-
-    @staticmethod
-    def _is_disk(path: bytes) -> bool:
-        wanted = path.strip(b"/")
-        if wanted not in (b"", DISK):
-            raise NotFound(
-                f"a point of a disk has nothing but {DISK.decode()}; mount it, and that file, to look into it"
-            )
-        return wanted == DISK
 
 
 class _Damage:

@@ -13,9 +13,9 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from keepstone.catalogue import jobs
-from keepstone.control import agents, containers, items, restores, sources
+from keepstone.control import agents, containers, items, restores
 from keepstone.control.plane import Change
-from keepstone.errors import Conflict, InvalidRequest, NotFound, Unsupported
+from keepstone.errors import Conflict, NotFound, Unsupported
 from keepstone.vault import Container, Item, RecoveryPoint, Vault
 
 __all__ = ["MOST", "MOUNT", "Wanted", "mount", "unmount"]
@@ -47,12 +47,7 @@ def mount(
             f"'{there.friendly}' has no agent, and only an agent mounts points; register one with `keepstone agent "
             "register` there, choose another machine, or look into the point with `keepstone recoverypoint browse`"
         )
-    target = sources.absolute(wanted.target, elsewhere=True)
-    if target is None:
-        raise InvalidRequest(
-            f"properties.targetPath is {wanted.target!r}; name an absolute path of '{there.friendly}'",
-            target="properties.targetPath",
-        )
+    target = restores.place(there, wanted.target, elsewhere=True)
     if len(_open(change.connection, jobs.c.machine == machine)) >= MOST:
         raise Conflict(
             f"'{there.friendly}' has {MOST} points mounted, or is asked to; end one of them with `keepstone "

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from keepstone.catalogue import every, insert, items, one, points
 from keepstone.catalogue.judging import outdate
-from keepstone.errors import NotFound, PointNotFound
-from keepstone.store import SEALED, PointRecord, Store
+from keepstone.errors import NotFound, ObjectMissing, PointNotFound
+from keepstone.store import SEALED, LocalReader, Point, PointRecord, Store
 from keepstone.vault import Item, RecoveryPoint
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "listing",
     "name_of",
     "of_record",
+    "opened",
     "remove",
     "sizes",
     "store_name",
@@ -164,6 +165,16 @@ def sizes(connection: sa.Connection) -> dict[UUID, Sizes]:
     query = sa.select(points.c.vault, sa.func.count(), *sums).where(points.c.deleted.is_(None))
     rows = connection.execute(query.group_by(points.c.vault))
     return {vault: Sizes(*(int(value) for value in values)) for vault, *values in rows}
+
+
+def opened(store: Store, point: RecoveryPoint, *, sealed: bool = False) -> LocalReader:
+    """Read a point; `sealed` as in `Store.reader`. `NotFound` where it is gone, `WrongKey`; `CorruptObject`."""
+    record = None
+    with contextlib.suppress(ObjectMissing):
+        record = store.commits.get(point.commit_id)
+    if not isinstance(record, PointRecord):
+        raise NotFound(f"recovery point {point.name} is gone from the vault's store; choose another one")
+    return store.reader(Point(point.commit_id, record), sealed=sealed)
 
 
 def destroy(store: Store, commit: str) -> None:

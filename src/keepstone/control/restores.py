@@ -12,7 +12,7 @@ from keepstone.control.work.restore import RESTORE
 from keepstone.errors import InvalidRequest
 from keepstone.vault import Container, Item, RecoveryPoint, Vault, folded
 
-__all__ = ["Wanted", "machine", "restore"]
+__all__ = ["Wanted", "machine", "place", "restore"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,16 +35,9 @@ def restore(
     `NotFound` where the vault has no such machine, `Conflict` where it has no agent any more."""
     there = machine(change, vault, held, wanted.container, wanted.target)
     agent = agents.serving(change.connection, there)
-    target = wanted.target
-    if target is not None:
-        target = sources.absolute(target, elsewhere=agent is not None)
-        if target is None:
-            raise InvalidRequest(
-                f"properties.targetPath is {wanted.target!r}; name an absolute path of '{there.friendly}'",
-                target="properties.targetPath",
-            )
-        if agent is None:
-            change.plane.reach.check(target)
+    target = None if wanted.target is None else place(there, wanted.target, elsewhere=agent is not None)
+    if target is not None and agent is None:
+        change.plane.reach.check(target)
     about = {
         "target": target,
         "paths": list(wanted.paths),
@@ -58,9 +51,20 @@ def restore(
     return items.work(change, vault, held, item, RESTORE, activity, about, agent)
 
 
+def place(there: Container, target: str, *, elsewhere: bool) -> str:
+    """A path of this machine, as it is kept; `elsewhere` as in `sources.absolute`. `InvalidRequest`."""
+    path = sources.absolute(target, elsewhere=elsewhere)
+    if path is None:
+        raise InvalidRequest(
+            f"properties.targetPath is {target!r}; name an absolute path of '{there.friendly}'",
+            target="properties.targetPath",
+        )
+    return path
+
+
 def machine(change: Change, vault: Vault, held: Container, name: str | None, target: str | None) -> Container:
-    """Where a point goes: to this container, None for the item's own. `target` as in `Wanted`. `InvalidRequest`,
-    `NotFound`."""
+    """Where a point goes: to the container of this name; None for the item's own. `target` as in `Wanted`.
+    `InvalidRequest`, `NotFound`."""
     if name is None:
         return held
     there = containers.find(change.connection, vault, name)

@@ -102,7 +102,7 @@ def make_kit(
     env: Env, keyring: Keyring, description: str, *, passphrase: str | None = None, recipients: Sequence[str] = ()
 ) -> bytes:
     """A kit, sealed under `passphrase` or to `recipients` ("age1…"), not both. `UsageError` for anything else."""
-    import pyrage  # type: ignore[import-untyped]
+    import pyrage  # type: ignore[import-untyped]  # it comes without types
 
     if bool(passphrase) == bool(recipients):
         raise UsageError("a recovery kit takes either a passphrase or age recipients; give one of them")

@@ -17,11 +17,12 @@ from keepstone.errors import KeepstoneError
 from keepstone.mount.device import attach, check, detach
 from keepstone.mount.kernel import MOST_READ
 from keepstone.mount.nodes import Disk, Files, Shown
-from keepstone.mount.session import Lost, Session
+from keepstone.mount.session import Session
 from keepstone.store import Reader
 from keepstone.workloads.chunks import ChunkCache
 from keepstone.workloads.files import Tree
 from keepstone.workloads.files.names import shown
+from keepstone.workloads.files.tree import Lost
 
 __all__ = ["Mount", "mount_point"]
 

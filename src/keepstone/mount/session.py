@@ -19,11 +19,9 @@ from keepstone.mount import kernel
 from keepstone.mount.nodes import Node, Shown
 from keepstone.objects import Buffer
 from keepstone.store import PointRecord
+from keepstone.workloads.files.tree import Lost
 
-__all__ = ["Lost", "Session"]
-
-Lost = Callable[[bytes, KeepstoneError], None]
-"""Told of a path that cannot be read, from several threads."""
+__all__ = ["Session"]
 
 _THREADS = 8  # a slow answer does not keep others waiting
 _ROOM = 64 << 10  # bytes of a request; none is longer, because nothing can be written
@@ -40,7 +38,8 @@ Answer = Sequence[Buffer]
 
 
 class Session:
-    """One mount's conversation over `fd`, which it closes at its end. `permissions`: the kernel looks at ACLs."""
+    """One mount's conversation over `fd`, which it closes at its end. `lost`: told of a path that cannot be read, from
+    several threads. `permissions`: the kernel looks at ACLs."""
 
     def __init__(self, fd: int, shown: Shown, point: PointRecord, lost: Lost, *, permissions: bool) -> None:
         self._fd = fd

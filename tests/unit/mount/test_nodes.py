@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from threading import Lock
 
 import pytest
 
@@ -85,6 +86,28 @@ def test_what_the_kernel_forgot_is_not_kept(files: Files) -> None:
     assert other.inode == child.inode
     files.forget(ROOT, 1 << 40)
     assert files.node(ROOT).inode == ROOT
+
+
+def test_a_directory_that_is_forgotten_while_it_is_told_of_again(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    d = entered(files, ROOT, b"d")
+    lock, forget = Lock(), [lambda: files.forget(d.number, 1)]
+
+    class Meanwhile:
+        """Once it was left, the kernel forgets the directory."""
+
+        def __enter__(self) -> None:
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+            if forget:
+                forget.pop()()
+
+    monkeypatch.setattr(files, "_lock", Meanwhile())
+    files.remember(d)
+
+    assert not forget
+    assert files.child(d.number, b"00001") is not None
 
 
 def test_only_files_have_content(files: Files) -> None:

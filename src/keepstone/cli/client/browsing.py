@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,10 +118,7 @@ def _looked_up(session: Session, address: str, item: Document, given: str) -> tu
     if (given + "/").startswith(source) and source != "/":
         given = given[len(source) :]
     plain = escaped(os.fsencode(given))
-    for path in dict.fromkeys((given, plain)):
-        try:
-            return path, session.arm.get(f"{address}/entries", {"path": path})
-        except NotFound:
-            if path == plain:
-                raise
-    raise AssertionError("unreachable")
+    if given != plain:
+        with contextlib.suppress(NotFound):
+            return given, session.arm.get(f"{address}/entries", {"path": given})
+    return plain, session.arm.get(f"{address}/entries", {"path": plain})

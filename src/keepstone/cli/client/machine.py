@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from keepstone.cli.client.output import at
 
 if TYPE_CHECKING:
     from keepstone.cli.client.session import Session
 
-__all__ = ["MACHINE", "files_name", "machine_name", "source_path"]
+__all__ = ["MACHINE", "destination", "files_name", "machine_name", "source_path"]
 
 MACHINE = "Windows"
 """containerType of a machine, whatever its system: Azure knows no other."""
@@ -45,6 +47,19 @@ def source_path(session: Session, machine: str | None, text: str) -> str:
     own = socket.gethostname().casefold()
     is_own = machine is None or machine.rpartition(";")[2].casefold() == own
     return session.path(text) if is_own else text
+
+
+def destination(session: Session, vault: str, item: dict[str, Any], machine: str | None, target: str) -> dict[str, Any]:
+    """Where a point of an item goes, as requests say it. `machine`: another one than the item's, by what people call
+    its container. `NotFound`, `UsageError`."""
+    if machine is None:
+        there = at(item, "properties.computerName")  # a virtual machine is restored by the service's own
+        return {"targetPath": source_path(session, there, target)}
+    from keepstone.cli.client.finding import find_container
+
+    found = find_container(session, vault, machine)
+    path = source_path(session, at(found, "properties.friendlyName"), target)
+    return {"targetInfo": {"containerId": found["id"]}, "targetPath": path}
 
 
 def files_name(path: str) -> str:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["mount", "unmount"]
 
 Document = dict[str, Any]
-_OPEN = ("InProgress", "Cancelling")
 _PAUSE = 0.3  # seconds between two looks
 _POINT = click.argument("point")
 _NO_WAIT = click.option("--no-wait", is_flag=True, help="Do not wait until it is done.")
@@ -46,22 +45,17 @@ def mount(
     then. `restore.allow` of the machine's agent.toml says where. The mount is a job: `unmount`, `keepstone job stop`,
     `umount DIR` there and the end of the agent end it.
     """
-    from keepstone.cli.client.finding import find_container, find_point
-    from keepstone.cli.client.machine import source_path
-    from keepstone.cli.client.waiting import COLUMNS, conclude, job_of
+    from keepstone.cli.client.finding import find_point
+    from keepstone.cli.client.machine import destination
+    from keepstone.cli.client.waiting import COLUMNS, conclude, fact, is_open, job_of
 
-    there = at(item, "properties.computerName")
-    wanted: Document = {"allowOther": allow_other}
-    if machine is not None:
-        found = find_container(session, vault, machine)
-        there, wanted["targetInfo"] = at(found, "properties.friendlyName"), {"containerId": found["id"]}
-    wanted["targetPath"] = source_path(session, there, target)
-    found_point = find_point(session, item, point)
-    job = job_of(session, vault, session.arm.ask("POST", f"{found_point['id']}/mount", {"properties": wanted}))
-    while not no_wait and not _is_there(job):
+    wanted = {"allowOther": allow_other} | destination(session, vault, item, machine, target)
+    found = find_point(session, item, point)
+    job = job_of(session, vault, session.arm.ask("POST", f"{found['id']}/mount", {"properties": wanted}))
+    while not no_wait and is_open(job) and fact(job, "Target") is None:  # which it has once it is mounted
         time.sleep(_PAUSE)
         job = session.arm.get(job["id"])
-    if not _is_open(job):
+    if not is_open(job):
         return conclude(session, job)
     session.show(job, COLUMNS)
     if not no_wait:
@@ -78,7 +72,7 @@ def mount(
 def unmount(session: Session, vault: str, item: Document, point: str, machine: str | None, no_wait: bool) -> int:
     """End the mounts of POINT. Whoever has a file of it open gets an error from then on."""
     from keepstone.cli.client.finding import find_container, find_point, named
-    from keepstone.cli.client.waiting import COLUMNS
+    from keepstone.cli.client.waiting import COLUMNS, is_open
 
     wanted: Document = {}
     if machine is not None:
@@ -87,17 +81,8 @@ def unmount(session: Session, vault: str, item: Document, point: str, machine: s
     answer = session.arm.ask("POST", f"{found['id']}/unmount", {"properties": wanted})
     addresses = [named(vault, "backupJobs", job) for job in at(answer.body, "properties.jobIds") or ()]
     jobs = [session.arm.get(address) for address in addresses]
-    while not no_wait and any(map(_is_open, jobs)):
+    while not no_wait and any(map(is_open, jobs)):
         time.sleep(_PAUSE)
         jobs = [session.arm.get(address) for address in addresses]
     session.show(jobs, COLUMNS)
     return session.console.ending()
-
-
-def _is_open(job: Document) -> bool:
-    return at(job, "properties.status") in _OPEN
-
-
-def _is_there(job: Document) -> bool:
-    """Whether it is mounted by now, or will not be any more."""
-    return not _is_open(job) or "Target" in (at(job, "properties.extendedInfo.propertyBag") or {})

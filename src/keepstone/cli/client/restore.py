@@ -114,8 +114,7 @@ def _wanted(
     session: Session, kind: str, vault: str, item: Document, target: str | None, machine: str | None, in_place: bool
 ) -> Document:
     """What of a request every kind of restore has. `UsageError`."""
-    from keepstone.cli.client.finding import find_container
-    from keepstone.cli.client.machine import source_path
+    from keepstone.cli.client.machine import destination
     from keepstone.errors import UsageError
 
     if in_place == (target is not None):
@@ -124,12 +123,8 @@ def _wanted(
         if machine is not None:
             raise UsageError("another machine has no place of its own for it; give --target with --target-container")
         return {"objectType": kind, "recoveryType": "OriginalLocation"}
-    there = at(item, "properties.computerName")  # a virtual machine is restored by the service's own
-    wanted: Document = {"objectType": kind, "recoveryType": "AlternateLocation"}
-    if machine is not None:
-        found = find_container(session, vault, machine)
-        there, wanted["targetInfo"] = at(found, "properties.friendlyName"), {"containerId": found["id"]}
-    return wanted | {"targetPath": source_path(session, there, target)}
+    place = destination(session, vault, item, machine, target)
+    return {"objectType": kind, "recoveryType": "AlternateLocation"} | place
 
 
 def _restore(

@@ -20,7 +20,7 @@ from keepstone.cli.client.session import Session
 from keepstone.cli.progress import Meter, metered
 from keepstone.errors import JobCancelled, KeepstoneError
 
-__all__ = ["COLUMNS", "conclude", "ended", "follow", "job_of"]
+__all__ = ["COLUMNS", "conclude", "ended", "fact", "follow", "is_open", "job_of"]
 
 Document = dict[str, Any]
 _OPEN = ("InProgress", "Cancelling")
@@ -29,12 +29,18 @@ _AWAY = 60.0  # seconds for which a service may be away
 _DURATION = re.compile(r"PT(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?")
 
 
-def _fact(job: Any, name: str) -> Any:
+def is_open(job: Document) -> bool:
+    """Whether it has not come to its end."""
+    return at(job, "properties.status") in _OPEN
+
+
+def fact(job: Any, name: str) -> Any:
+    """What a job says beside its state; None where it does not."""
     return (at(job, "properties.extendedInfo.propertyBag") or {}).get(name)
 
 
 def _number(job: Any, name: str) -> int:
-    text = str(_fact(job, name) or "")
+    text = str(fact(job, name) or "")
     return int(text) if text.isdecimal() else 0
 
 
@@ -59,7 +65,7 @@ def _reason(job: Any) -> str:
 
 
 def _bag(name: str) -> Any:
-    return lambda document: _fact(document, name)
+    return lambda document: fact(document, name)
 
 
 COLUMNS = (
@@ -91,7 +97,7 @@ def follow(session: Session, job: Document, timeout: float | None = None) -> Doc
     begun = time.monotonic()
     with _told(session, job), metered(session.console, str(at(job, "properties.operation")).casefold()) as meter:
         pause = _FIRST
-        while at(job, "properties.status") in _OPEN:
+        while is_open(job):
             _show(meter, job)
             if timeout is not None and time.monotonic() - begun + pause > timeout:
                 raise KeepstoneError(

@@ -30,7 +30,7 @@ _LEVELS = {"fast": 1, "balanced": 3}
 _DAY = 86_400 * 10**9
 
 
-class _Level(click.ParamType):  # type: ignore[type-arg]
+class _Level(click.ParamType):  # type: ignore[type-arg] # generic in newer versions of click only
     """A zstd level by number or name."""
 
     name = "level"

@@ -15,22 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["facts", "line", "paths"]
 
-_KINDS = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "directory",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFCHR: "character device",
-    stat.S_IFBLK: "block device",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-}
-
 
 def facts(path: bytes, entry: Entry) -> dict[str, Any]:
     """What is known of an entry without its content."""
     return {
         "path": escaped(path),
-        "kind": _KINDS.get(stat.S_IFMT(entry.mode), "other"),
+        "kind": entry.kind,
         "mode": stat.filemode(entry.mode),
         "uid": entry.uid,
         "gid": entry.gid,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -90,11 +91,9 @@ def _chosen(tree: Tree, meant: list[bytes]) -> tuple[bytes, Entry]:
 
 
 def _disk(reader: LocalReader, given: str) -> Iterator[tuple[bytes, Entry]]:
-    from keepstone.errors import NotFound
-    from keepstone.mount import DISK, disk_entry
+    from keepstone.mount import DISK, disk_entry, is_disk
 
-    if given.strip("/") not in ("", DISK.decode()):
-        raise NotFound(f"a point of a disk has nothing but {DISK.decode()}; mount it, and that file, to look into it")
+    is_disk(os.fsencode(given))
     yield DISK, disk_entry(reader)
 
 

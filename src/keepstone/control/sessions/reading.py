@@ -30,6 +30,7 @@ from keepstone.errors import CorruptObject, InvalidRequest, ObjectMissing
 from keepstone.jobs import Context
 from keepstone.remote.wire import CHUNK_HEAD, CORRUPT, GONE, MISSING, Fetch, Opened, Wanted, chunk_head, decode, encode
 from keepstone.store import ZERO_REF, LocalReader, Store
+from keepstone.vault import RecoveryPoint
 
 __all__ = ["Readings"]
 
@@ -56,7 +57,7 @@ class Readings:
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
         self._open: OrderedDict[tuple[UUID, str], _Open] = OrderedDict()
-        self._tickets: dict[tuple[UUID, str, int], tuple[int, tuple[UUID, str, str]]] = {}
+        self._tickets: dict[tuple[UUID, str, int], tuple[int, RecoveryPoint]] = {}
         self._lock = threading.Lock()
 
     def ask(self, machine: UUID, verb: str, job: str, token: int, body: memoryview) -> bytes:
@@ -107,27 +108,23 @@ class Readings:
                 wanted.append((chunks[at], (number, index)))
         return wanted
 
-    def close(self) -> None:
-        """Let go of all readers."""
-        with self._lock:
-            while self._open:
-                self._open.popitem()[1].reader.close()
-
     def _of(self, machine: UUID, job: str, token: int) -> _Open:
-        vault, item, commit = self._ticket(machine, job, token)
+        point = self._ticket(machine, job, token)
+        key = point.vault, point.commit_id
         with self._lock:
-            one = self._open.get((vault, commit))
+            one = self._open.get(key)
             if one is None:
-                store = self._plane.stores.open(vault)
-                reader = store.reader(store.points.find(commit), sealed=True)
-                one = self._open[vault, commit] = _Open(store, reader, View(reader, reader.root(), namer(store, item)))
+                store = self._plane.stores.open(point.vault)
+                reader = points.opened(store, point, sealed=True)
+                view = View(reader, reader.root(), namer(store, str(point.item)))
+                one = self._open[key] = _Open(store, reader, view)
                 if len(self._open) > _KEPT:
                     self._open.popitem(last=False)  # whoever is at it keeps it until the end of his request
             else:
-                self._open.move_to_end((vault, commit))
+                self._open.move_to_end(key)
             return one
 
-    def _ticket(self, machine: UUID, job: str, token: int) -> tuple[UUID, str, str]:
+    def _ticket(self, machine: UUID, job: str, token: int) -> RecoveryPoint:
         now = self._plane.env.boot_time()
         key = machine, job, token
         known = self._tickets.get(key)
@@ -138,8 +135,7 @@ class Readings:
             raise InvalidRequest("a job of another kind reads no point")
         about = subject(self._plane, Context(self._plane.queue, mine))
         with self._plane.look() as connection:
-            commit = points.find(connection, about.item, mine.arguments["point"]).commit_id
-        found = about.vault.id, str(about.item.id), commit
+            found = points.find(connection, about.item, mine.arguments["point"])
         with self._lock:
             if len(self._tickets) > 10_000:
                 self._tickets.clear()

@@ -78,7 +78,7 @@ def own_date(arguments: Mapping[str, Any]) -> datetime | None:
 
 def _selection(plane: Plane, source: Mapping[str, Any]) -> Selection:
     """What of the tree is taken; never the service's own folder, which has the keys."""
-    root, top = plane.root.resolve(), Path(source["path"]).resolve()
+    root, top = plane.reach.root, Path(source["path"]).resolve()
     never = [str(root.relative_to(top))] if root.is_relative_to(top) else []
     return Selection(
         exclude=source.get("exclude", ()),

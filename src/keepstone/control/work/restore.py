@@ -28,10 +28,9 @@ def restore(plane: Plane, context: Context) -> None:
     `paths`, `conflict` and `delete`."""
     about = subject(plane, context)
     wanted = context.claim.arguments
-    store = plane.stores.open(about.vault.id)
     with plane.look() as connection:
-        commit = points.find(connection, about.item, wanted["point"]).commit_id
-    reader = store.reader(store.points.find(commit))
+        point = points.find(connection, about.item, wanted["point"])
+    reader = points.opened(plane.stores.open(about.vault.id), point)
     reporter = Reporter(context)
 
     def allowed(target: Path) -> Path:

@@ -18,6 +18,7 @@ files; access times are not kept, because the backup itself would change them.
 
 from __future__ import annotations
 
+import stat
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
@@ -106,12 +107,17 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     count: int
     extra: Extra
 
+    @property
+    def kind(self) -> str:
+        """What it is, in a word."""
+        return _KINDS.get(stat.S_IFMT(self.mode), "other")
+
 
 class Detail(msgspec.Struct, frozen=True):
     """What the point's record says beside its root. `root`: the entry of the root directory itself, a page with this
     one entry named `.`; empty where `single`: the source was one file, which is the only entry of the root page.
-    `users`, `groups`: names of the ids that occur. `patterns`: what was excluded, and behind `include:` what alone was
-    taken; see `selection.recorded`.
+    `users`, `groups`: names of the ids that occur. `patterns`: what was excluded; behind `include:` what alone was
+    taken, behind `always:` and `never:` what was left out whatever the others say; see `selection.Rules.patterns`.
     """
 
     root: bytes
@@ -121,6 +127,15 @@ class Detail(msgspec.Struct, frozen=True):
     patterns: list[str]
 
 
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+}
 _FIELDS = ("modes", "uids", "gids", "sizes", "mtimes", "ctimes", "inodes", "counts")
 NO_EXTRA = Extra()
 _decoder = msgspec.msgpack.Decoder(Page)

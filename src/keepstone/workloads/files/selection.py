@@ -63,11 +63,15 @@ class Selection:
     @classmethod
     def of_record(cls, patterns: Sequence[str]) -> Selection:
         """The selection that a point remembers by its `patterns`."""
-        kinds: dict[str, list[str]] = {"include": [], "never": [], "always": [], "": []}
+        exclude: list[str] = []
+        others: dict[str, list[str]] = {"include": [], "never": [], "always": []}
         for text in map(remembered, patterns):
             kind, colon, rest = text.partition(":")
-            kinds[kind if colon and kind in kinds else ""].append(rest if colon and kind in kinds else text)
-        return cls(exclude=kinds[""], include=kinds["include"], never=kinds["never"], always=kinds["always"])
+            if colon and kind in others:
+                others[kind].append(rest)
+            else:
+                exclude.append(text)
+        return cls(exclude=exclude, include=others["include"], never=others["never"], always=others["always"])
 
 
 class Rules:

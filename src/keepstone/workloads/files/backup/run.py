@@ -191,7 +191,7 @@ def _failures(path: bytes) -> Iterator[None]:
 
 
 class _Nowhere:
-    """A `Writer` that keeps nothing and has no parent."""
+    """A `Writer` that keeps nothing and has no parent. What it does not do, a dry run does not ask for."""
 
     parent: PointRecord | None = None
     cut = staticmethod(cut_file)
