@@ -40,7 +40,8 @@ def backup(env: Env, order: Order, configuration: Configuration, report: Report,
     work = order.work
     path = str(work.source["path"])
     folders = order.folders
-    source = Paths(configuration, folders.configuration, folders).source(path)
+    paths = Paths(configuration, folders.configuration, folders)
+    source = paths.source(path)
     if not source.path.exists():
         raise SourceMissing(f"there is no {path} on this machine; check the item, or stop its protection")
     keys = keys_for_backup(env, work, configuration, source.path)
@@ -57,7 +58,7 @@ def backup(env: Env, order: Order, configuration: Configuration, report: Report,
                 for warning in outcome.warnings:
                     report.warn(b"", warning)
                 try:
-                    return _once(env, work, source, calls, cache, report, keys)
+                    return _once(env, work, source, paths, calls, cache, report, keys)
                 except KeepstoneError as error:
                     if error.code not in ("SessionLost", "LeaseLost", "WriterFailed") or tries == _TRIES - 1:
                         raise
@@ -69,7 +70,14 @@ def backup(env: Env, order: Order, configuration: Configuration, report: Report,
 
 
 def _once(
-    env: Env, work: Work, source: Source, calls: Calls, cache: DiskCache, report: Report, keys: ItemKeys | None
+    env: Env,
+    work: Work,
+    source: Source,
+    paths: Paths,
+    calls: Calls,
+    cache: DiskCache,
+    report: Report,
+    keys: ItemKeys | None,
 ) -> str:
     kind = "files" if work.workload == FILES else "images"
     begin = Begin(
@@ -98,10 +106,11 @@ def _once(
                 skip_caches=wanted.get("excludeCaches", False),
             )
             return backup_files(env, writer, os.fsencode(source.path), selection, report).commit
-        from keepstone.disks import RawSource
+        from keepstone.disks import open_disk
         from keepstone.workloads.images import backup_image
 
-        with RawSource(env, source.path) as disk:
+        # What else an image is made of, it names itself: this machine has to allow that as well.
+        with open_disk(env, source.path, allowed=lambda path: paths.source(str(path))) as disk:
             return backup_image(env, writer, disk, report, name=os.fsencode(source.path)).commit
 
 

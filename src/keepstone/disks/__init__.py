@@ -3,7 +3,20 @@
 
 from __future__ import annotations
 
+from keepstone.disks.opening import FORMATS, SUFFIXES, Disk, detect, open_disk, refuse_image
 from keepstone.disks.port import BlockSink, BlockSource, Extent
 from keepstone.disks.raw import RawSink, RawSource
 
-__all__ = ["BlockSink", "BlockSource", "Extent", "RawSink", "RawSource"]
+__all__ = [
+    "FORMATS",
+    "SUFFIXES",
+    "BlockSink",
+    "BlockSource",
+    "Disk",
+    "Extent",
+    "RawSink",
+    "RawSource",
+    "detect",
+    "open_disk",
+    "refuse_image",
+]

@@ -59,11 +59,11 @@ def _make(plane: Plane, context: Context, about: Subject, store: Store, reporter
             report = backup_files(env, writer, os.fsencode(source["path"]), _selection(plane, source), reporter)
             commit = report.commit
         else:
-            from keepstone.disks import RawSource
+            from keepstone.disks import open_disk
             from keepstone.workloads.images import backup_image
 
             path = Path(source["path"])
-            with RawSource(env, path) as disk:
+            with open_disk(env, path, allowed=plane.reach.check) as disk:
                 commit = backup_image(env, writer, disk, reporter, name=os.fsencode(path)).commit
     record = store.commits.get(commit)
     assert isinstance(record, PointRecord)
