@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from keepstone.disks.writing import FORMATS
 from keepstone.vault.properties import SOFT_DELETE_DAYS
 
 __all__ = ["BODIES", "schema"]
@@ -182,6 +183,7 @@ _RESTORE = _object(
     paths=_list(_TEXT),
     conflict=_one_of("overwrite", "skip", "keep-both"),
     delete=_FLAG,
+    format=_one_of(*FORMATS),
 )
 
 BODIES: dict[str, Schema] = {

@@ -3,8 +3,8 @@
 
 Restoring files is Keepstone's own kind of request, for which Azure has none: `FilesRestoreRequest` with `recoveryType`
 (OriginalLocation, AlternateLocation), `targetPath`, `paths`, `conflict` and `delete`. A disk image takes
-`ImageRestoreRequest` with the first two. Either goes to another machine of the vault by `targetInfo.containerId`, as
-AzureWorkloadRestoreRequest has it: the id of its container, or the name.
+`ImageRestoreRequest` with the first two and `format`, of the new image that it becomes. Either goes to another machine
+of the vault by `targetInfo.containerId`, as AzureWorkloadRestoreRequest has it: the id of its container, or the name.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from keepstone.arm.lro import ITEM, POINT, taken_on
 from keepstone.arm.table import Answer, Call, Table
 from keepstone.arm.vaults import find
 from keepstone.control import items, operations, points, restores
+from keepstone.disks.writing import FORMATS
 from keepstone.errors import InvalidRequest, Unsupported
 from keepstone.vault import Container, Item, RecoveryPoint, Vault, folded
 
@@ -163,12 +164,18 @@ def _wanted(vault: Vault, properties: dict[str, Any]) -> restores.Wanted:
     delete = properties.get("delete", False)
     if not isinstance(delete, bool):
         raise InvalidRequest("properties.delete has to be true or false", target="properties.delete")
+    format = properties.get("format")
+    if format is not None and (not isinstance(format, str) or format not in FORMATS):
+        raise InvalidRequest(
+            f"properties.format is {format!r}; choose one of {', '.join(FORMATS)}", target="properties.format"
+        )
     return restores.Wanted(
         target=str(target) if kinds[kind] else None,
         container=container_of(vault, properties),
         paths=tuple(paths),
         conflict=conflict,
         delete=delete,
+        format=format,
     )
 
 

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from uuid import UUID
 
 from keepstone.control import agents, containers, items, sources
 from keepstone.control.plane import Change
 from keepstone.control.work.restore import RESTORE
-from keepstone.errors import InvalidRequest
+from keepstone.disks.writing import RAW, chosen
+from keepstone.errors import InvalidRequest, UsageError
 from keepstone.vault import Container, Item, RecoveryPoint, Vault, folded
 
 __all__ = ["Wanted", "machine", "place", "restore"]
@@ -19,13 +21,14 @@ __all__ = ["Wanted", "machine", "place", "restore"]
 class Wanted:
     """`target`: a path of the machine that restores; None for where the point came from. `container`: the machine, by
     the name of its container; None for the item's own. `paths`: what of it, all where there are none. `conflict`,
-    `delete`: see `workloads.files.RestoreOptions`."""
+    `delete`: see `workloads.files.RestoreOptions`. `format`: of a disk's image, see `disks.writing`; None for raw."""
 
     target: str | None = None
     container: str | None = None
     paths: tuple[str, ...] = ()
     conflict: str | None = None
     delete: bool = False
+    format: str | None = None
 
 
 def restore(
@@ -43,12 +46,35 @@ def restore(
         "paths": list(wanted.paths),
         "conflict": wanted.conflict,
         "delete": wanted.delete,
+        "format": _format(item, target, wanted.format),
         "point": point.name,
         "user": True,
     }
     if there.id != held.id:
         about["to"] = there.friendly
     return items.work(change, vault, held, item, RESTORE, activity, about, agent)
+
+
+def _format(item: Item, target: str | None, wanted: str | None) -> str | None:
+    """The format of the image that a disk becomes; None for anything else. `InvalidRequest`, also where the target is
+    called like an image of another format than raw and nobody chose."""
+    option = "properties.format"
+    if item.workload == "FileFolder":
+        if wanted is not None:
+            raise InvalidRequest(f"{option} is for disks, and '{item.friendly}' has files; leave it out", target=option)
+        return None
+    if target is None:
+        if wanted not in (None, RAW):
+            raise InvalidRequest(
+                f"{option} is '{wanted}', and a disk goes back to its own place as raw bytes; restore it into a new "
+                "file, with AlternateLocation",
+                target=option,
+            )
+        return RAW
+    try:
+        return chosen(PurePosixPath(target), wanted, option).name
+    except UsageError as error:
+        raise InvalidRequest(str(error), target=option) from error
 
 
 def place(there: Container, target: str, *, elsewhere: bool) -> str:

@@ -29,16 +29,16 @@ def restore_point(
 ) -> tuple[Path, bool]:
     """Restore a point; where to, and whether something was left out.
 
-    `wanted`: `target`, a path, None for where it came from; for files `paths`, `conflict` and `delete`. `allowed` gives
-    the target as it is to be used, and raises where nobody may write there. `origin`: where a disk is now, if not
-    where it was.
+    `wanted`: `target`, a path, None for where it came from; for files `paths`, `conflict` and `delete`, for a disk
+    `format`, see `disks.writing`: another one than raw is for new files. `allowed` gives the target as it is to be
+    used, and raises where nobody may write there. `origin`: where a disk is now, if not where it was.
     """
     given = wanted.get("target")
     if reader.point.kind == "files":
         target = allowed(Path(given) if given else folder_of(reader))
         return target, _files(env, reader, target, wanted, progress)
     target = allowed(Path(given) if given else origin or Path(os.fsdecode(reader.point.source)))
-    return target, _image(env, reader, target, progress, overwrite=not given)
+    return target, _image(env, reader, target, progress, overwrite=not given, name=wanted.get("format"))
 
 
 def _files(env: Env, reader: Reader, target: Path, wanted: Mapping[str, Any], progress: Progress) -> bool:
@@ -53,15 +53,23 @@ def _files(env: Env, reader: Reader, target: Path, wanted: Mapping[str, Any], pr
     return bool(report.failed)
 
 
-def _image(env: Env, reader: Reader, target: Path, progress: Progress, *, overwrite: bool) -> bool:
-    from keepstone.disks import RawSink, RawSource
-    from keepstone.workloads.images import image_size, restore_image
+def _image(
+    env: Env, reader: Reader, target: Path, progress: Progress, *, overwrite: bool, name: str | None = None
+) -> bool:
+    from keepstone.disks import RawSink, RawSource, refuse_image
+    from keepstone.disks.writing import RAW, chosen
+    from keepstone.workloads.images import image_size, restore_image, restore_into
 
     if not target.parent.is_dir():
         raise NotFound(f"the folder of {target} does not exist; make it, or choose another target")
     there = target.exists()
     if there and not overwrite:
         raise TargetExists(f"{target} is there already; choose another target, or restore to the original location")
+    wanted = chosen(target, name or RAW)
+    if wanted.name != RAW:
+        return bool(restore_into(env, reader, target, wanted, progress))
+    if overwrite:
+        refuse_image(env, target)
     with ExitStack() as stack:
         sink = stack.enter_context(RawSink(env, target, image_size(reader), overwrite=there))
         existing = stack.enter_context(RawSource(env, target)) if there else None

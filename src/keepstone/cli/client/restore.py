@@ -9,6 +9,7 @@ import click
 
 from keepstone.cli.client.output import Column, at, moment, octets
 from keepstone.cli.client.session import item_command, yes_option
+from keepstone.cli.formats import format_option
 
 if TYPE_CHECKING:
     from keepstone.cli.client.session import Session
@@ -34,6 +35,7 @@ _COLUMNS = (
     Column("on", "machine"),
     Column("what is there", "conflict"),
     Column("only", "paths"),
+    Column("as", "format"),
 )
 
 
@@ -89,6 +91,7 @@ def files(
 @_TARGET
 @_MACHINE
 @_IN_PLACE
+@format_option
 @yes_option
 @_DRY_RUN
 @_NO_WAIT
@@ -100,12 +103,24 @@ def disk(
     target: str | None,
     machine: str | None,
     in_place: bool,
+    kind: str | None,
     yes: bool,
     dry_run: bool,
     no_wait: bool,
 ) -> int | None:
     """Restore a disk: to a new file, or over its own, which nobody may use meanwhile."""
+    from pathlib import PurePath
+
+    from keepstone.disks.writing import RAW, chosen
+    from keepstone.errors import UsageError
+
+    if in_place and kind not in (None, RAW):
+        raise UsageError(f"a {kind} is written into a new file; give --target instead of --in-place")
+    if target is not None:
+        kind = chosen(PurePath(target), kind).name
     wanted = _wanted(session, "ImageRestoreRequest", vault, item, target, machine, in_place)
+    if kind is not None:
+        wanted["format"] = kind
     question = "Overwrite the disk that is there?" if in_place else ""
     return _restore(session, vault, item, point, wanted, question, yes=yes, dry_run=dry_run, no_wait=no_wait)
 
@@ -156,6 +171,7 @@ def _restore(
             "machine": (at(wanted, "targetInfo.containerId") or "").rpartition(";")[2] or None,
             "conflict": _fate(wanted),
             "paths": wanted.get("paths") or None,
+            "format": wanted.get("format"),
         }
         session.show(found, _COLUMNS)
         return None

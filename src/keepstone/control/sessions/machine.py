@@ -85,7 +85,7 @@ def _work(about: Subject, taken: Claim) -> Work:
     )
 
 
-_TOLD = ("point", "target", "paths", "conflict", "delete", "part", "shared")
+_TOLD = ("point", "target", "paths", "conflict", "delete", "format", "part", "shared")
 
 
 def held(plane: Plane, machine: UUID, job: str, token: int) -> Claim:

@@ -25,7 +25,7 @@ RESTORE = "Restore"
 
 def restore(plane: Plane, context: Context) -> None:
     """The handler. Its arguments: `point`; `target`, a path of this machine, None for where it came from; for files
-    `paths`, `conflict` and `delete`."""
+    `paths`, `conflict` and `delete`; for disks `format`."""
     about = subject(plane, context)
     wanted = context.claim.arguments
     with plane.look() as connection:

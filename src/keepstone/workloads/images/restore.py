@@ -23,7 +23,7 @@ from keepstone.workloads.progress import Progress
 from keepstone.workloads.salvage import DAMAGE, fetch
 from keepstone.workloads.undisturbed import undisturbed
 
-__all__ = ["Lost", "image_size", "restore_image"]
+__all__ = ["Lost", "image_size", "reported", "restore_image"]
 
 _WINDOW = 8  # leaves whose chunks are read together
 
@@ -75,7 +75,12 @@ def _restored(
     finally:
         if comparison is not None:
             comparison.close()
-    lost = list(_joined(restore.lost))
+    return reported(restore.lost, progress)
+
+
+def reported(pieces: Iterable[Lost], progress: Progress) -> list[Lost]:
+    """What is lost, in ascending order, after warning of each range."""
+    lost = list(_joined(pieces))
     for piece in lost:
         progress.warn(b"", f"{piece.where} are not restored: {piece.reason}")
     return lost
