@@ -78,7 +78,6 @@ def test_older_point_is_chosen_by_its_id(made: Cli, disk: Path) -> None:
     "arguments",
     [
         (),
-        ("--target", "new", "etc/passwd"),
         ("--target", "new", "--delete"),
         ("--target", "new", "--skip"),
         ("--target", "new", "--keep-both"),

@@ -32,6 +32,7 @@ _ACTION = (
     "Microsoft.RecoveryServices/Vaults/backupFabrics/protectionContainers/protectedItems/recoveryPoints/restore/action"
 )
 _PAGE = 1000
+_ARCHIVES = {"tar": "application/x-tar", "zip": "application/zip"}
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
@@ -63,17 +64,19 @@ def search(call: Call) -> Answer:
 
 @table("GET", f"{POINT}/content", "keepstone.content_get", action=_ACTION)
 def content(call: Call) -> Answer:
-    """The bytes of the file at `path`, or of a disk; a Range of them is answered 206. A directory with `format=tar`."""
+    """The bytes of the file at `path`, or of a disk; a Range of them is answered 206. A directory with `format=tar` or
+    `format=zip`."""
     path, form = _path(call, "path"), call.query.get("format", "")
-    if form not in ("", "tar"):
-        raise InvalidRequest(f"format is {form!r}; leave it out, or say tar", target="format")
+    if form not in ("", *_ARCHIVES):
+        raise InvalidRequest(f"format is {form!r}; leave it out, or say tar or zip", target="format")
     with ExitStack() as stack:
         stack.enter_context(browsing.streaming())
         point, look = stack.enter_context(_looking(call))
         name = path.rstrip(b"/").rpartition(b"/")[2] or point.name.encode()
         if form:
-            headers = {"Content-Type": "application/x-tar", "Content-Disposition": _attachment(name + b".tar")}
-            return Answer(body=_begun(stack.pop_all(), look.tar(path)), headers=headers)
+            disposition = _attachment(name + b"." + form.encode())
+            headers = {"Content-Type": _ARCHIVES[form], "Content-Disposition": disposition}
+            return Answer(body=_begun(stack.pop_all(), look.archive(path, form)), headers=headers)
         size, tag = look.size(path), f'"{point.commit_id}-{blake2b(path, digest_size=12).hexdigest()}"'
         wanted = _range(call, tag, size)
         begin, end = wanted or (0, size)

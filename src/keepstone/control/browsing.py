@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looking into a point without restoring it: what is in a directory, where a name is, bytes of a file, a folder as tar.
+"""Looking into a point without restoring it: what is in a directory, where a name is, bytes of a file, a folder
+as tar or zip.
 
 Each request opens the point for itself and closes it again: nothing is kept between two of them, and each takes memory
 that is bounded. Only points that the service can read: what is sealed says so (`WrongKey`).
@@ -10,19 +11,16 @@ from __future__ import annotations
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import BinaryIO
-
-from msgspec import structs
 
 from keepstone.control import points
 from keepstone.control.pipe import poured
 from keepstone.control.plane import Plane
 from keepstone.errors import KeepstoneError, RestoreIncomplete, ServiceUnavailable, Unsupported, UsageError
-from keepstone.mount import DISK, disk_entry, is_disk
-from keepstone.store import LocalReader
+from keepstone.store import Reader
 from keepstone.vault import RecoveryPoint, Vault
 from keepstone.workloads import Silent
 from keepstone.workloads.chunks import ChunkCache
@@ -30,7 +28,9 @@ from keepstone.workloads.content import Content
 from keepstone.workloads.files import Entry, Tree, write_tar
 from keepstone.workloads.files.find import matching
 from keepstone.workloads.files.names import shown
-from keepstone.workloads.images import DiskMap
+from keepstone.workloads.files.restore.zip import write_zip
+from keepstone.workloads.guestfiles.reader import IMAGE, GuestReader
+from keepstone.workloads.guestfiles.tree import GuestTree, guest_reader
 
 __all__ = ["Listing", "Look", "Matches", "Named", "looking", "streaming"]
 
@@ -82,8 +82,12 @@ class Matches:
 def looking(plane: Plane, vault: Vault, point: RecoveryPoint) -> Iterator[Look]:
     """Look into a point. `NotFound` where it is gone, `WrongKey` where it is sealed; `CorruptObject`."""
     store = plane.stores.open(vault.id)
-    with points.opened(store, point) as reader, ChunkCache(plane.env, reader, _CACHE) as chunks:
-        yield Look(plane, reader, chunks)
+    with ExitStack() as stack:
+        reader: Reader = stack.enter_context(points.opened(store, point))
+        kind = "files" if reader.point.kind == "files" else "disk"
+        if kind == "disk":
+            reader = stack.enter_context(guest_reader(plane.env, reader))
+        yield Look(plane, kind, reader, stack.enter_context(ChunkCache(plane.env, reader, _CACHE)))
 
 
 @contextmanager
@@ -101,42 +105,27 @@ class Look:
     """One look. Everything raises `CorruptObject` and `ObjectMissing` for what is damaged or gone, `NotFound` for a
     path that the point does not have, `UsageError` for one that cannot be meant so."""
 
-    def __init__(self, plane: Plane, reader: LocalReader, chunks: ChunkCache) -> None:
+    def __init__(self, plane: Plane, kind: str, reader: Reader, chunks: ChunkCache) -> None:
         self._plane = plane
         self._reader = reader
-        self._chunks = chunks
-        self._tree = Tree(reader, chunks) if reader.point.kind == "files" else None
-
-    @property
-    def kind(self) -> str:
-        """`files`, or `disk`."""
-        return "disk" if self._tree is None else "files"
+        self._tree = GuestTree(reader, chunks) if isinstance(reader, GuestReader) else Tree(reader, chunks)
+        self.kind = kind
+        """`files`, or `disk`: then there are the disk itself and its volumes, or those of several disks."""
 
     def listing(self, path: bytes, *, after: bytes = b"", limit: int) -> Listing:
-        """What is at `path`, and at most `limit` entries of it behind the name `after`. A disk is the only entry of a
-        directory, as a mount shows it."""
+        """What is at `path`, and at most `limit` entries of it behind the name `after`."""
         told = _Damage()
-        if self._tree is None:
-            disk = Named(DISK, disk_entry(self._reader))
-            if is_disk(path):
-                return Listing(disk, [], "")
-            above = structs.replace(disk.entry, name=b".", mode=stat.S_IFDIR | 0o500, size=0)
-            return Listing(Named(b"", above), [] if after >= DISK else [disk], "")
         found = self._tree.find(path)
         of = Named(b"", self._tree.entry) if found is None else Named(found.path, found.entry)
         if not stat.S_ISDIR(of.entry.mode):
             return Listing(of, [], "")
         entries = self._tree.listing(path, after=after, limit=limit, lost=told)
         prefix = of.path + b"/" if of.path else b""
-        return Listing(of, [Named(prefix + entry.name, entry) for entry in entries], told.said)
+        return Listing(of, [Named(prefix + entry.name, entry) for entry in entries], told.said or self._unseen(of.path))
 
     def search(self, pattern: bytes, path: bytes, *, after: bytes = b"", limit: int) -> Matches:
         """At most `limit` entries beneath `path`, behind the path `after`, that the pattern matches (as `find` has it).
         Ends sooner where it takes long."""
-        if self._tree is None:
-            raise Unsupported(
-                f"a disk has no names in it that could be looked for; mount it, and {DISK.decode()} there"
-            )
         until = self._plane.env.boot_time() + int(_SECONDS * 1e9)
         is_wanted, told = matching([pattern]), _Damage()
         matches: list[Named] = []
@@ -157,16 +146,16 @@ class Look:
         for at in range(begin, end, _PIECE):
             yield b"".join(content.read(at, min(_PIECE, end - at)))
 
-    def tar(self, path: bytes) -> Iterator[bytes]:
-        """What is at `path` as a tar stream, as it is made. Where something of it is damaged, the rest comes, and
-        `RestoreIncomplete` in place of the end."""
-        if self._tree is None:
-            raise Unsupported(f"a disk is no folder; take {DISK.decode()} as it is")
+    def archive(self, path: bytes, form: str) -> Iterator[bytes]:
+        """What is at `path` as a stream, `tar` or `zip`, as it is made. Where something of it is damaged, the rest
+        comes, and `RestoreIncomplete` in place of the end."""
         found = self._tree.find(path)
+        if isinstance(self._reader, GuestReader) and (found is None or found.path in self._reader.disks):
+            raise Unsupported(f"a disk is no folder; take a folder of it, or {IMAGE.decode()} as it is")
         paths = [] if found is None else [found.path]
 
         def write(stream: BinaryIO) -> None:
-            report = write_tar(self._reader, paths, stream, Silent())
+            report = (write_zip if form == "zip" else write_tar)(self._reader, paths, stream, Silent())
             if report.failed:
                 raise RestoreIncomplete(
                     "a part of it is damaged in the store; `keepstone restore` leaves out only that"
@@ -175,14 +164,16 @@ class Look:
         yield from poured(write)
 
     def _content(self, path: bytes) -> Content:
-        if self._tree is None:
-            if not is_disk(path):
-                raise UsageError(f"a disk is no file until it is named: ask for {DISK.decode()}")
-            return Content(DiskMap(self._reader), self._chunks)
         found = self._tree.find(path)
         if found is None or not stat.S_ISREG(found.entry.mode):
             raise UsageError("only a file has bytes; take a folder as a tar")
         return self._tree.content(found)
+
+    def _unseen(self, path: bytes) -> str:
+        """Why the volumes of the disk at this path are missing."""
+        if isinstance(self._reader, GuestReader) and path in self._reader.damage:
+            return f"what is on the disk cannot be told: {self._reader.damage[path]}"
+        return ""
 
 
 class _Damage:

@@ -5,6 +5,5 @@ from __future__ import annotations
 
 from keepstone.mount.device import sweep
 from keepstone.mount.mounted import Mount, mount_point
-from keepstone.mount.nodes import DISK, disk_entry, is_disk
 
-__all__ = ["DISK", "Mount", "disk_entry", "is_disk", "mount_point", "sweep"]
+__all__ = ["Mount", "mount_point", "sweep"]

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from keepstone.errors import NotFound
 from keepstone.store import Reader
 from keepstone.workloads.chunks import ChunkCache
 from keepstone.workloads.content import Content
@@ -24,7 +23,7 @@ from keepstone.workloads.files.page import NO_EXTRA, Entry
 from keepstone.workloads.images import DiskMap, image_size
 from keepstone.workloads.recent import Recent
 
-__all__ = ["DISK", "ROOT", "Disk", "Files", "Node", "Shown", "disk_entry", "is_disk"]
+__all__ = ["DISK", "ROOT", "Disk", "Files", "Node", "Shown", "disk_entry"]
 
 ROOT = 1
 """The number of the root, by the protocol."""
@@ -198,14 +197,6 @@ class Disk:
 def disk_entry(reader: Reader) -> Entry:
     """What a mount shows of a disk: whoever looks owns it. `CorruptObject` where it is no sound point of one."""
     return _made_up(reader, DISK, stat.S_IFREG | 0o400, image_size(reader))
-
-
-def is_disk(path: bytes) -> bool:
-    """Whether this path of a mounted disk is its file, and not the directory around it. `NotFound` for another one."""
-    wanted = path.strip(b"/")
-    if wanted not in (b"", DISK):
-        raise NotFound(f"a point of a disk has nothing but {DISK.decode()}; mount it, and that file, to look into it")
-    return wanted == DISK
 
 
 def _made_up(reader: Reader, name: bytes, mode: int, size: int = 0) -> Entry:

@@ -46,9 +46,9 @@ _COLUMNS = (
 def browse(session: Session, vault: str, item: Document, point: str, path: str, pattern: str | None) -> int:
     """List what is in POINT, or at PATH in it, without restoring anything.
 
-    Of a directory what is in it, of anything else the entry itself; a disk is the one file disk.img. A PATTERN with a
-    slash in it is compared with whole paths. Paths are shown so that each is one line: a backslash is doubled, and what
-    cannot be printed is escaped; PATH may be given so.
+    Of a directory what is in it, of anything else the entry itself; a disk is the file disk.img, and a folder for each
+    of its volumes. A PATTERN with a slash in it is compared with whole paths. Paths are shown so that each is one line:
+    a backslash is doubled, and what cannot be printed is escaped; PATH may be given so.
     """
     from keepstone.cli.client.finding import find_point
     from keepstone.workloads.escaping import escaped
@@ -87,8 +87,8 @@ def download(session: Session, vault: str, item: Document, point: str, path: str
     address = find_point(session, item, point)["id"]
     path, found = _looked_up(session, address, item, path)
     entry = found["entry"]
-    if found["kind"] == "disk" and found["value"]:
-        (entry,) = found["value"]
+    if found["kind"] == "disk" and not path.strip("/"):
+        entry = next((one for one in found["value"] if one["name"] == "disk.img"), entry)
         path = entry["name"]
     is_folder = at(entry, "properties.kind") == "directory"
     query = {"path": path} | ({"format": "tar"} if is_folder else {})

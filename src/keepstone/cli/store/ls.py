@@ -3,22 +3,23 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from keepstone.cli.console import Console
 from keepstone.cli.opening import Opening, store_command
-from keepstone.cli.render import escaped, text
+from keepstone.cli.render import escaped, safe, size, text
 from keepstone.cli.store.entries import facts, line, paths
 
 if TYPE_CHECKING:
     from keepstone.env import Env
-    from keepstone.store import LocalReader
+    from keepstone.store import LocalReader, PointRecord
     from keepstone.workloads.files import Entry, Tree
+    from keepstone.workloads.guestfiles import Volume
 
 __all__ = ["ls"]
 
@@ -32,50 +33,72 @@ _AT_A_TIME = 4096
 def ls(console: Console, opening: Opening, name: str, path: str, item: str | None) -> int:
     """List what is in POINT, or at PATH in it, without restoring anything.
 
-    Of a directory what is in it, of anything else the entry itself; of a disk its image as `mount` shows it.
+    Of a directory what is in it, of anything else the entry itself. A disk is its image and a folder for each of its
+    volumes that can be read, of a machine there is a folder for each disk.
     """
-    from keepstone.cli.store.points import FILES
-
     store = opening.store()
     point = store.points.find(name, deleted=True, item=None if item is None else text(item))
-    with store.reader(point) as reader:
-        found = (
-            _entries(console, store.context.env, reader, path) if point.record.kind == FILES else _disk(reader, path)
-        )
+    with store.reader(point) as reader, ExitStack() as stack:
+        tree = _tree(stack, store.context.env, reader)
         shown: list[dict[str, Any]] = []
-        for where, entry in found:
+        volumes: dict[bytes, Volume] = {}
+        for where, entry in _entries(console, tree, reader.point, path, volumes):
             known = {**facts(where, entry), **_more(entry)}
+            if where in volumes:
+                known["volume"] = _volume(volumes[where])
             if console.json:
                 shown.append(known)
             else:
-                console.line(line(known) + (f" -> {known['target']}" if "target" in known else ""))
-    console.result({"point": point.id, "item": point.record.item, "entries": shown})
+                console.line(line(known) + (f" -> {known['target']}" if "target" in known else "") + _about(known))
+        unread = [_volume(volume) for volume in volumes.values() if not volume.is_readable]
+        for one in unread:
+            console.say(f"volume {_described(one)}")
+    result: dict[str, Any] = {"point": point.id, "item": point.record.item, "entries": shown}
+    console.result(result | ({"other_volumes": unread} if unread else {}))
     return console.ending()
 
 
-def _entries(console: Console, env: Env, reader: LocalReader, given: str) -> Iterator[tuple[bytes, Entry]]:
+def _tree(stack: ExitStack, env: Env, reader: LocalReader) -> Tree:
+    from keepstone.cli.store.points import FILES
     from keepstone.workloads.chunks import ChunkCache
     from keepstone.workloads.files import Tree
+    from keepstone.workloads.guestfiles.tree import GuestTree, guest_reader
 
-    with ChunkCache(env, reader) as chunks:
-        tree = Tree(reader, chunks)
-        path, entry = _chosen(tree, paths(reader.point, given))
-        if not stat.S_ISDIR(entry.mode):
-            yield path, entry
+    if reader.point.kind == FILES:
+        return Tree(reader, stack.enter_context(ChunkCache(env, reader)))
+    guest = stack.enter_context(guest_reader(env, reader))
+    return GuestTree(guest, stack.enter_context(ChunkCache(env, guest)))
+
+
+def _entries(
+    console: Console, tree: Tree, point: PointRecord, given: str, volumes: dict[bytes, Volume]
+) -> Iterator[tuple[bytes, Entry]]:
+    """(path, entry); `volumes` gets those that are in this directory, by the paths that they have or would have."""
+    from keepstone.workloads.guestfiles.reader import IMAGE, GuestReader
+
+    path, entry = _chosen(tree, paths(point, given))
+    if not stat.S_ISDIR(entry.mode):
+        yield path, entry
+        return
+    after = b""
+    while True:
+        page = tree.listing(
+            path,
+            after=after,
+            limit=_AT_A_TIME,
+            lost=lambda where, error: console.warn(f"a part of it is left out: {error}", escaped(where or b".")),
+        )
+        if isinstance(tree.reader, GuestReader) and not after:
+            if path in tree.reader.damage:
+                console.warn(f"what is on it cannot be told: {tree.reader.damage[path]}", escaped(path or b"."))
+            elif any(entry.name == IMAGE for entry in page) and path in tree.reader.disks:
+                prefix = path + b"/" if path else b""
+                volumes.update((prefix + one.name.encode(), one) for one in tree.reader.volumes(path))
+        for entry in page:
+            yield (path + b"/" + entry.name if path else entry.name), entry
+        if len(page) < _AT_A_TIME:
             return
-        after = b""
-        while True:
-            page = tree.listing(
-                path,
-                after=after,
-                limit=_AT_A_TIME,
-                lost=lambda where, error: console.warn(f"a part of it is left out: {error}", escaped(where or b".")),
-            )
-            for entry in page:
-                yield (path + b"/" + entry.name if path else entry.name), entry
-            if len(page) < _AT_A_TIME:
-                return
-            after = page[-1].name
+        after = page[-1].name
 
 
 def _chosen(tree: Tree, meant: list[bytes]) -> tuple[bytes, Entry]:
@@ -90,13 +113,6 @@ def _chosen(tree: Tree, meant: list[bytes]) -> tuple[bytes, Entry]:
     return meant[-1].strip(b"/"), tree.look(meant[-1])
 
 
-def _disk(reader: LocalReader, given: str) -> Iterator[tuple[bytes, Entry]]:
-    from keepstone.mount import DISK, disk_entry, is_disk
-
-    is_disk(os.fsencode(given))
-    yield DISK, disk_entry(reader)
-
-
 def _more(entry: Entry) -> dict[str, Any]:
     """What only some entries have."""
     extra = entry.extra
@@ -108,3 +124,26 @@ def _more(entry: Entry) -> dict[str, Any]:
     if extra.flags:
         more["doubtful"] = True
     return more
+
+
+def _volume(volume: Volume) -> dict[str, Any]:
+    return {
+        "name": volume.name,
+        "partition": volume.number,
+        "offset": volume.offset,
+        "size": volume.size,
+        "filesystem": volume.filesystem,
+        "label": volume.label,
+        **({"note": volume.note} if volume.note else {}),
+    }
+
+
+def _described(known: dict[str, Any]) -> str:
+    """A volume for people."""
+    parts = [known["filesystem"] or "no known file system", f'"{known["label"]}"' if known["label"] else "",
+             size(known["size"]), known.get("note", "")]  # fmt: skip
+    return safe(f"{known['name']}: {', '.join(part for part in parts if part)}")
+
+
+def _about(known: dict[str, Any]) -> str:
+    return f"  ({_described(known['volume']).partition(': ')[2]})" if "volume" in known else ""
