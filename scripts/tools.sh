@@ -14,7 +14,21 @@ need setfattr attr
 need gcc gcc
 need age age
 need fusermount3 fuse3
+need qemu-system-x86_64 qemu-system-x86
+need qemu-img qemu-utils
+need nbdkit nbdkit
+need nbdcopy libnbd-bin
+need busybox busybox-static
+need cpio cpio
+need sfdisk fdisk
+need mkntfs ntfs-3g
+need mkfs.xfs xfsprogs
+need mkfs.vfat dosfstools
+need mkfs.exfat exfatprogs
+need mcopy mtools
+need pvcreate lvm2
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
+[ -e /usr/lib/python3/dist-packages/nbd.py ] || missing="$missing python3-libnbd"
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

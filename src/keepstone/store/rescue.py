@@ -7,8 +7,8 @@
 
 KEY is `--key-file F`, `--passphrase-file F`, or `--kit-json F` with what `age --decrypt KIT` shows. F may be `-`, which
 is standard input. A kit also opens a store whose `keys/` is lost. POINT is the beginning of an id that `list` shows, or
-`latest`. TARGET must not exist: a folder for files, a file for an image. Exit code: 0 all is well, 1 nothing could be
-done, 2 wrong usage, 4 done, but something is damaged or left out.
+`latest`. TARGET must not exist: a folder for files or a machine, a file for an image. Exit code: 0 all is well,
+1 nothing could be done, 2 wrong usage, 4 done, but something is damaged or left out.
 
 It takes Python 3.11 or newer on Linux with `cryptography` 44 or newer, `zstandard`, and `blake3` unless the store uses
 HMAC-SHA256; where `xxhash` is there too, `verify` compares the checksums of packs. The store is only read. What is
@@ -55,7 +55,8 @@ Told = Callable[[str], None]
 HEADER, TRAILER, MAX_FRAME, LEAF_SPAN = 64, 64, 16 << 20, 1 << 30
 ABORTED = b"keepstone: aborted\n"
 COMMIT = r"(?:[0-9a-f]{16}|moves)-[0-9a-f]{32}"
-KINDS = ("files/page", "images/root", "images/leaf")
+KINDS = ("files/page", "images/root", "images/leaf", "machine/root")
+DISK = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 
 class Failed(Exception):
@@ -645,9 +646,33 @@ class Restore:
             except FAILURE as error:
                 self.problem(f"{path}: its {what} cannot be set: {error}")
 
+    def machine(self, point: Point, target: str) -> None:
+        """Restore the disks of a machine into the new folder `target`, with what is known of it in machine.json."""
+        root = self.store.node(next(point.root), "machine/root")
+        about = unpack(root.body, dict)
+        places = [*islice(root.children, len(about["disks"]) + 1)]
+        os.mkdir(target, 0o700)
+        for disk, place in zip(about["disks"], places, strict=True):
+            if not re.fullmatch(DISK, disk["name"]):
+                raise Hostile(f"{disk['name']!a} is no name of a disk; the point is forged")
+            disk["file"] = f"{disk['name']}.raw"
+            try:
+                self._disk(place, f"{target}/{disk['file']}")
+            except UNUSABLE as error:
+                if isinstance(error, OSError) and error.errno in HOPELESS:
+                    raise
+                self.problem(f"{disk['file']} is left out: {error}")
+        about["definition"] = {name: readable(document) for name, document in about["definition"].items()}
+        file = os.open(f"{target}/machine.json", _NEW, 0o600)
+        with open(file, "w", encoding="utf-8") as stream:
+            json.dump(about, stream, indent=2)
+
     def image(self, point: Point, target: str) -> None:
         """Restore an image into the new file `target`."""
-        root = self.store.node(next(point.root), "images/root")
+        self._disk(next(point.root), target)
+
+    def _disk(self, place: Place, target: str) -> None:
+        root = self.store.node(place, "images/root")
         image = unpack(root.body, dict)
         size, step = image["size"], image["chunk"]
         if size < 0 or step < 1 or LEAF_SPAN % step:
@@ -679,6 +704,14 @@ class Restore:
                 if len(data) != min(offsets.step, size - offset):
                     raise Damaged(f"the chunk for byte {offset} has another length")
                 self.bytes += os.pwrite(file, data, offset)
+
+
+def readable(document: bytes) -> Any:
+    """A document of a machine as JSON has it, else as text."""
+    try:
+        return json.loads(document)
+    except DAMAGE:
+        return document.decode("utf-8", "backslashreplace")
 
 
 def special(status: os.stat_result, entry: Entry) -> int:
@@ -831,6 +864,7 @@ def main() -> int:
         else:
             point, restore = find(store, arguments.point), Restore(store, arguments.salvage, problem)
             kinds: dict[str, Callable[[Point, str], None]] = {"files": restore.tree, "images": restore.image}
+            kinds["machine"] = restore.machine
             kind = point.record["kind"]
             if kind not in kinds:
                 raise Failed(f"a point of kind {kind!r}: where it is sealed, its machine's passphrase alone opens it")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from keepstone.disks import BlockSource
-from keepstone.disks.writing.crc32c import crc32c
+from keepstone.disks.crc32c import crc32c
 from keepstone.objects import aligned
 
 __all__ = ["KIB", "MIB", "Vhdx", "noise", "qemu_bytes", "qemu_image", "qemu_write", "read_all", "scattered", "vhd"]

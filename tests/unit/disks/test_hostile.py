@@ -25,7 +25,7 @@ from keepstone.disks import vmdk as vmdk_parser
 from keepstone.disks.image import Image
 from keepstone.disks.layout import DATA, DEFLATED, Layout, check, check_apart
 from keepstone.disks.mapped import MappedSource
-from keepstone.disks.writing.crc32c import crc32c
+from keepstone.disks.crc32c import crc32c
 from keepstone.env import Env
 from keepstone.errors import SourceFailed, SourceMissing, Unsupported
 from keepstone.objects import DirectFile, aligned

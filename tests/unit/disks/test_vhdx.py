@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from keepstone.disks import open_disk
-from keepstone.disks.writing.crc32c import crc32c
+from keepstone.disks.crc32c import crc32c
 from keepstone.env import Env
 from keepstone.errors import SourceFailed, SourceMissing, Unsupported
 from keepstone.objects import is_zero

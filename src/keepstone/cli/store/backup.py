@@ -17,15 +17,18 @@ from keepstone.cli.mounts import mounted
 from keepstone.cli.opening import Opening, store_command
 from keepstone.cli.progress import Meter, metered
 from keepstone.cli.render import duration, path_text, plain, safe, size
+from keepstone.cli.store.machines import FLEECING
 from keepstone.cli.store.points import FILES, IMAGES, facts
 
 if TYPE_CHECKING:
+    from keepstone.disks import Disk
     from keepstone.env import Env
     from keepstone.store import Store
 
-__all__ = ["backup"]
+__all__ = ["FORMATS", "backup"]
 
-_DISK_IMAGES = (b".raw", b".img")
+_RAW_IMAGES = (".raw", ".img")
+FORMATS = ("raw", "vhdx", "vhd", "vmdk", "qcow2")
 _LEVELS = {"fast": 1, "balanced": 3}
 _DAY = 86_400 * 10**9
 
@@ -44,18 +47,32 @@ class _Level(click.ParamType):  # type: ignore[type-arg] # generic in newer vers
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """One thing to back up. `path` is absolute; `store`: where in it the store itself lies, empty where it does not."""
+    """One thing to back up. `path` is absolute; `store`: where in it the store itself lies, empty where it does not.
+    `format`: of a disk, None where its image says it; `parents`: folders for what else it is made of."""
 
     path: bytes
     kind: str
     item: str
     store: str
+    format: str | None
+    parents: tuple[Path, ...]
 
 
 @store_command(name="backup")
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.argument("sources", nargs=-1, metavar="SOURCE...")
+@click.option("--machine", metavar="qemu:SOCKET", help="Back up the machine whose QMP socket this is, while it runs.")
+@click.option("--agent", metavar="SOCKET", help="The machine's guest agent, which brings it to rest for a moment.")
+@click.option("--exclude-disk", multiple=True, metavar="NAME", help="Leave out this disk of the machine.")
+@click.option("--fleece", type=click.Path(path_type=Path, file_okay=False), default=FLEECING, show_default=True,
+              metavar="FOLDER", help="Where what a machine overwrites meanwhile is kept.")  # fmt: skip
+@click.option("--full", is_flag=True, help="Read all of the machine, whatever is known of what changed.")
 @click.option("--image/--no-image", default=None,
-              help="Take regular files for disk images, or not [default: .raw and .img are].")  # fmt: skip
+              help="Take regular files for disk images, or not "
+                   "[default: .raw, .img, .vhdx, .avhdx, .vhd, .avhd, .vmdk and .qcow2 are].")  # fmt: skip
+@click.option("--format", "disk_format", type=click.Choice(["auto", *FORMATS]), default="auto",
+              help="Format of the disk images [default: what name and content both say, else raw].")  # fmt: skip
+@click.option("--parents", multiple=True, metavar="FOLDER", type=click.Path(path_type=Path),
+              help="Look here too for the parents of a disk image, and its other files.")  # fmt: skip
 @click.option("--item", metavar="NAME", help="Name of the protected item, of one source [default: its path].")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave out what matches, as .gitignore would.")
 @click.option("--exclude-from", multiple=True, metavar="FILE", help="Patterns to leave out, one a line.")
@@ -73,7 +90,14 @@ def backup(
     console: Console,
     opening: Opening,
     sources: tuple[str, ...],
+    machine: str | None,
+    agent: str | None,
+    exclude_disk: tuple[str, ...],
+    fleece: Path,
+    full: bool,
     image: bool | None,
+    disk_format: str,
+    parents: tuple[Path, ...],
     item: str | None,
     exclude: tuple[str, ...],
     exclude_from: tuple[str, ...],
@@ -87,7 +111,7 @@ def backup(
     dry_run: bool,
     listed: bool,
 ) -> int:
-    """Make a recovery point of each SOURCE: a folder, a file, a disk image, or a block device.
+    """Make a recovery point of each SOURCE: a folder, a file, a disk image, or a block device. Or of a --machine.
 
     Only what is not in the store yet is stored. What cannot be read is reported and left out: exit code 4.
 
@@ -100,9 +124,20 @@ def backup(
         raise UsageError(
             "--list goes with --dry-run; `keepstone store find '*' --point latest` lists what was backed up"
         )
+    if machine is None and not sources:
+        raise UsageError("what? give a folder, a file, an image or a device, or --machine")
+    if machine is None and (agent or exclude_disk or full):
+        raise UsageError("--agent, --exclude-disk and --full are about a machine; give --machine, or leave them out")
+    if machine is not None and (sources or dry_run or exclude or exclude_from or include or image is not None):
+        raise UsageError("a machine is backed up by itself; leave out sources and their options")
     store = opening.store()
     env = store.context.env
-    found = _sources(console, sources, item, image, opening.place)
+    format = None if disk_format == "auto" else disk_format
+    if format is not None:
+        if image is False:
+            raise UsageError("--format is for disk images; leave --no-image out")
+        image = True
+    found = _sources(console, sources, item, image, opening.place, (format, parents))
     if not any(source.kind == FILES for source in found) and (
         exclude or exclude_from or include or exclude_caches or one_file_system
     ):
@@ -125,6 +160,18 @@ def backup(
         "tags": tags,
         "lock_until": env.wall_time() + lock_days * _DAY if lock_days else 0,
     }
+    if machine is not None:
+        from keepstone.cli.store.machines import back_up_machine, machine_at
+
+        address = machine_at(machine, agent)
+        with metered(console, "backup") as meter:
+            commit = back_up_machine(
+                store, address, item or address.address, options, meter,
+                exclude=exclude_disk, fleecing=fleece, full=full,
+            )  # fmt: skip
+        made.append(_made(store, commit) | {"seconds": round(meter.seconds, 3)})
+        console.event("point", **made[-1])
+        lines.append(_line(made[-1]))
     for source in found:
         with metered(console, "backup") as meter:
             point = _back_up(store, source, _without_store(source, selection), options, meter)
@@ -136,9 +183,15 @@ def backup(
 
 
 def _sources(
-    console: Console, paths: tuple[str, ...], item: str | None, image: bool | None, store: Path
+    console: Console,
+    paths: tuple[str, ...],
+    item: str | None,
+    image: bool | None,
+    store: Path,
+    disk: tuple[str | None, tuple[Path, ...]],
 ) -> list[_Source]:
     """What the paths are; each must be there before the first is begun."""
+    from keepstone.disks import SUFFIXES
     from keepstone.errors import SourceMissing, UsageError
     from keepstone.objects import failure
 
@@ -151,10 +204,10 @@ def _sources(
             mode = os.stat(path).st_mode
         except OSError as error:
             raise failure(error, given, missing=SourceMissing) from error
-        is_image = path.lower().endswith(_DISK_IMAGES) if image is None else image
+        is_image = given.lower().endswith((*_RAW_IMAGES, *SUFFIXES)) if image is None else image
         if stat.S_ISDIR(mode):
             if image:
-                raise UsageError(f"{given} is a folder, not a disk image; leave --image out")
+                raise UsageError(f"{given} is a folder, not a disk image; leave --image and --format out")
             kind = FILES
         elif stat.S_ISREG(mode):
             kind = IMAGES if is_image else FILES
@@ -167,7 +220,7 @@ def _sources(
         inside = _inside(path, store) if kind == FILES else ""
         if inside:
             console.say(f"{safe(given)}: the store itself, {safe(inside)} in it, is left out")
-        found[path] = _Source(path, kind, item or path_text(path), inside)
+        found[path] = _Source(path, kind, item or path_text(path), inside, *disk)
     return list(found.values())
 
 
@@ -186,25 +239,35 @@ def _without_store(source: _Source, selection: dict[str, Any]) -> dict[str, Any]
     return selection | {"never": (source.store,)} if source.store else selection
 
 
+def _disk(env: Env, source: _Source) -> Disk:
+    from keepstone.disks import open_disk
+
+    return open_disk(env, Path(os.fsdecode(source.path)), source.format, folders=source.parents)
+
+
 def _back_up(
     store: Store, source: _Source, selection: dict[str, Any], options: dict[str, Any], meter: Meter
 ) -> dict[str, Any]:
     """Make the point; what its record says."""
-    from keepstone.store import Point, PointRecord
-
     env = store.context.env
     with store.writer(source.item, source.kind, **options) as writer:
         meter.new = lambda: writer.new_bytes
         if source.kind == IMAGES:
-            from keepstone.disks import RawSource
             from keepstone.workloads.images import backup_image
 
-            with RawSource(env, Path(os.fsdecode(source.path))) as disk:
+            with _disk(env, source) as disk:
                 commit = backup_image(env, writer, disk, meter, name=source.path).commit
         else:
             from keepstone.workloads.files import Selection, backup_files
 
             commit = backup_files(env, writer, source.path, Selection(**selection), meter).commit
+    return _made(store, commit)
+
+
+def _made(store: Store, commit: str) -> dict[str, Any]:
+    """What the record of a point says that was just made."""
+    from keepstone.store import Point, PointRecord
+
     record = store.commits.get(commit)
     assert isinstance(record, PointRecord)
     return facts(Point(commit, record))
@@ -227,9 +290,7 @@ def _try(console: Console, env: Env, sources: list[_Source], selection: dict[str
         about: dict[str, Any] = {"item": source.item, "kind": source.kind}
         with metered(console, "dry run") as meter:
             if source.kind == IMAGES:
-                from keepstone.disks import RawSource
-
-                with RawSource(env, Path(os.fsdecode(source.path))) as disk:
+                with _disk(env, source) as disk:
                     data = sum(extent.length for extent in disk.extents() if not extent.zero)
                     about |= {"bytes": disk.size, "data_bytes": data}
                 lines.append(f"{safe(source.item)}  {size(about['bytes'])}, {size(data)} of them data")

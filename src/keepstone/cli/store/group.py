@@ -22,6 +22,7 @@ _HERE = "keepstone.cli.store"
         "restore": (f"{_HERE}.restore:restore", "Restore a recovery point, or what is chosen of it."),
         "ls": (f"{_HERE}.ls:ls", "List a directory of a recovery point."),
         "mount": (f"{_HERE}.mount:mount", "Look into a recovery point with any program, without restoring it."),
+        "serve": (f"{_HERE}.serve:serve", "Let virtual machines and other programs read the disk of a recovery point."),
         "find": (f"{_HERE}.find:find", "Find files in all recovery points."),
         "diff": (f"{_HERE}.diff:diff", "Show where two recovery points differ."),
         "verify": (f"{_HERE}.verify:verify", "Check that everything is there, and with --deep every byte."),

@@ -10,6 +10,7 @@ import click
 from keepstone.cli.console import Console
 from keepstone.cli.opening import Opening, store_command
 from keepstone.cli.render import path_text, safe, size, table, text
+from keepstone.cli.store.machines import MACHINES, machine_facts, machine_lines
 from keepstone.cli.store.points import FILES, facts, rows
 
 if TYPE_CHECKING:
@@ -56,7 +57,12 @@ def show(console: Console, opening: Opening, name: str, item: str | None) -> Non
     shown = [f"{safe(entry['path'])}  {entry['why']}" for entry in doubtful[:_SHOWN]]
     if len(doubtful) > _SHOWN:
         shown.append(f"and {len(doubtful) - _SHOWN:,} more; --json has all of them")
-    console.result({"point": known, "doubtful": doubtful}, [*table(rows), *shown])
+    result: dict[str, Any] = {"point": known, "doubtful": doubtful}
+    if point.record.kind == MACHINES:
+        with store.reader(point) as reader:
+            result["machine"] = machine_facts(reader)
+        shown += machine_lines(result["machine"])
+    console.result(result, [*table(rows), *shown])
 
 
 def _doubtful(store: Store, point: Point) -> list[dict[str, str]]:

@@ -7,22 +7,26 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from keepstone.cli.console import Console
+from keepstone.cli.formats import format_option
 from keepstone.cli.opening import Opening, store_command
 from keepstone.cli.progress import Meter, metered
 from keepstone.cli.render import duration, lines_of, plain, safe, size, text
 from keepstone.cli.store.entries import paths as meant
-from keepstone.cli.store.points import FILES
+from keepstone.cli.store.machines import MACHINES, restore_machine
+from keepstone.cli.store.points import FILES, IMAGES
 
 if TYPE_CHECKING:
+    from keepstone.disks.writing import Format
     from keepstone.env import Env
-    from keepstone.store import LocalReader, Point
+    from keepstone.store import LocalReader, Point, Reader
+    from keepstone.workloads.images import Lost
 
 __all__ = ["restore"]
 
@@ -38,13 +42,14 @@ class _Wanted:
     compare_content: bool
     numeric_ids: bool
     plain: bool
+    kind: str | None
 
 
 @store_command(name="restore")
 @click.argument("name", metavar="POINT")
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option("--target", type=click.Path(path_type=Path), metavar="TARGET",
-              help="Where to: a folder for files; for a disk a file, or with --overwrite a block device.")  # fmt: skip
+              help="Where to: a folder; for a disk a file, or with --overwrite a block device.")  # fmt: skip
 @click.option("--in-place", is_flag=True,
               help="TARGET may hold something; only what differs is written [default TARGET: the source].")  # fmt: skip
 @click.option("--tar", metavar="FILE", help="Write a tar stream to FILE, or to the standard output with `-`.")
@@ -57,6 +62,7 @@ class _Wanted:
 @click.option("--numeric-ids", is_flag=True, help="Restore owners by number, not by name.")
 @click.option("--no-attributes", is_flag=True,
               help="Restore no extended attributes, ACLs, capabilities, setuid bits and devices.")  # fmt: skip
+@format_option
 @click.option("--item", metavar="NAME", help="Choose among the points of this item.")
 def restore(
     console: Console,
@@ -71,9 +77,12 @@ def restore(
     compare_content: bool,
     numeric_ids: bool,
     no_attributes: bool,
+    kind: str | None,
     item: str | None,
 ) -> int:
-    """Restore POINT, or with PATH... only these parts of it, as `find` shows them.
+    """Restore POINT, or with PATH... only these parts of it, as `find` shows them; of a machine, these disks.
+
+    Of a disk PATH... are files and folders in its volumes, as `ls` shows them, such as 1/etc/fstab.
 
     Nothing is overwritten without --in-place, or an option that says what to do with what is there.
     """
@@ -93,10 +102,19 @@ def restore(
         compare_content=compare_content,
         numeric_ids=numeric_ids,
         plain=no_attributes,
+        kind=kind,
     )
+    if kind is not None and point.record.kind != IMAGES:
+        raise UsageError("--format is for the image that a disk becomes; leave it out")
     with store.reader(point) as reader, metered(console, "restore") as meter:
         env = store.context.env
-        if point.record.kind != FILES:
+        if point.record.kind != FILES and _inside(point, paths):
+            result, lines = _guest_files(console, env, reader, paths, tar, wanted, meter)
+        elif point.record.kind == MACHINES:
+            if tar is not None or wanted.in_place or conflict or delete:
+                raise UsageError("a machine is restored into new files of a folder; give --target alone")
+            result, lines = restore_machine(env, reader, target, paths, meter)
+        elif point.record.kind != FILES:
             streamed = tar is not None or bool(paths)
             result, lines = _image(console, env, reader, point, wanted, meter, streamed=streamed)
         elif tar is not None:
@@ -120,7 +138,34 @@ def restore(
     return console.ending()
 
 
-def _chosen(reader: LocalReader, paths: tuple[str, ...]) -> list[bytes]:
+def _inside(point: Point, paths: tuple[str, ...]) -> bool:
+    """Whether files in a disk are meant, and not disks."""
+    return bool(paths) and (point.record.kind != MACHINES or any("/" in path.strip("/") for path in paths))
+
+
+def _guest_files(
+    console: Console,
+    env: Env,
+    reader: LocalReader,
+    paths: tuple[str, ...],
+    tar: str | None,
+    wanted: _Wanted,
+    meter: Meter,
+) -> tuple[dict[str, Any], list[str]]:
+    """Files out of the file systems of a disk: what would lend a guest's identity to somebody here is left out."""
+    from keepstone.errors import UsageError
+    from keepstone.workloads.guestfiles.tree import guest_reader
+
+    if wanted.target is None and tar is None:
+        raise UsageError("where to? files of a disk do not go back by themselves; give --target or --tar")
+    with guest_reader(env, reader) as guest:
+        chosen = _chosen(guest, paths)
+        if tar is not None:
+            return _tar(console, guest, chosen, tar, meter)
+        return _files(console, env, guest, chosen, replace(wanted, plain=True, numeric_ids=True), meter)
+
+
+def _chosen(reader: Reader, paths: tuple[str, ...]) -> list[bytes]:
     """Paths as the point has them: given as `find` shows them, or as they are where that names nothing."""
     from keepstone.errors import NotFound
     from keepstone.workloads.files import walk
@@ -163,7 +208,7 @@ def _unfinished(console: Console, begun: Callable[[], bool], note: str) -> Itera
 
 
 def _files(
-    console: Console, env: Env, reader: LocalReader, paths: list[bytes], wanted: _Wanted, meter: Meter
+    console: Console, env: Env, reader: Reader, paths: list[bytes], wanted: _Wanted, meter: Meter
 ) -> tuple[dict[str, Any], list[str]]:
     from keepstone.workloads.files import Conflict, RestoreOptions, folder_of, restore_files
 
@@ -197,18 +242,23 @@ def _files(
 def _image(
     console: Console, env: Env, reader: LocalReader, point: Point, wanted: _Wanted, meter: Meter, *, streamed: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    from keepstone.disks import RawSink, RawSource
+    from keepstone.disks import RawSink, RawSource, refuse_image
+    from keepstone.disks.writing import RAW
     from keepstone.errors import NotFound, UsageError
-    from keepstone.workloads.images import image_size, restore_image
+    from keepstone.workloads.images import image_size, restore_image, restore_into
 
     if streamed or wanted.conflict in ("skip", "keep-both") or wanted.delete or wanted.compare_content:
         raise UsageError("a disk is restored whole, to a file or device; leave out paths, --tar and options for files")
-    target = wanted.target or _source(point)
-    if target.is_dir():
-        target /= _source(point).name
+    overwrite = wanted.in_place or wanted.conflict == "overwrite"
+    target, format = _disk_target(point, wanted)
     if not target.parent.is_dir():
         raise NotFound(f"the folder of {target} does not exist; make it, or choose another target")
-    overwrite = wanted.in_place or wanted.conflict == "overwrite"
+    if format.name != RAW:
+        if overwrite:
+            raise UsageError(f"a {format.name} is written into a new file; leave out --in-place and --overwrite")
+        return _written(target, restore_into(env, reader, target, format, meter), meter)
+    if target.exists() or (wanted.target is None and wanted.kind is None):
+        refuse_image(env, target)
     note = (
         f"{safe(str(target))} is now neither what it was nor the whole point: restore again before anybody uses it; "
         "with --in-place only what differs is written"
@@ -218,6 +268,23 @@ def _image(
         sink = stack.enter_context(RawSink(env, target, image_size(reader), overwrite=overwrite))
         existing = stack.enter_context(RawSource(env, target)) if wanted.in_place else None
         lost = restore_image(env, reader, sink, meter, existing=existing)
+    return _written(target, lost, meter)
+
+
+def _disk_target(point: Point, wanted: _Wanted) -> tuple[Path, Format]:
+    """Where a disk goes, and as what. A file that the source named, not the user, may be called anything."""
+    from keepstone.disks.writing import RAW, chosen
+
+    source = _source(point)
+    if wanted.target is None:
+        return source, chosen(source, wanted.kind or RAW)
+    if not wanted.target.is_dir():
+        return wanted.target, chosen(wanted.target, wanted.kind)
+    format = chosen(source, wanted.kind or RAW)
+    return wanted.target / (source.name if format.name == RAW else source.stem + format.suffixes[0]), format
+
+
+def _written(target: Path, lost: list[Lost], meter: Meter) -> tuple[dict[str, Any], list[str]]:
     written = meter.done - meter.reused
     result = {"target": str(target), "size": meter.done, "written_bytes": written}
     if lost:
@@ -230,7 +297,7 @@ def _source(point: Point) -> Path:
 
 
 def _tar(
-    console: Console, reader: LocalReader, paths: list[bytes], file: str, meter: Meter
+    console: Console, reader: Reader, paths: list[bytes], file: str, meter: Meter
 ) -> tuple[dict[str, Any], list[str]]:
     from keepstone.workloads.files import write_tar
 

@@ -5,6 +5,11 @@ Holes are not read. A segment is read into its worker's own buffer, and what is 
 of zeros is squeezed out. Each chunk is compared with the parent's chunk at the same offset first, so an unchanged disk
 needs no index; a node that came out the same as the parent's is not written again. Memory: one leaf and the pieces in
 flight.
+
+A source that tracks its changes names its states by tokens, and a point remembers that of the state which it is of.
+Then the next one reads what the source lists as changed since, and takes over all other chunks. Only the token of the
+very parent point counts; where a leaf of the parent cannot be used, or the disk is longer than it was, that part is
+read whatever the source lists.
 """
 
 from __future__ import annotations
@@ -14,16 +19,18 @@ from typing import NamedTuple
 
 import msgspec
 
-from keepstone.disks import BlockSource
+from keepstone.decoders import from_msgpack
+from keepstone.disks import BlockSource, Extent
 from keepstone.env import Env
 from keepstone.objects import is_zero, round_up
 from keepstone.store import DISK_CHUNK, ZERO_REF, Chunks, Outcome, Scratch, Writer
+from keepstone.workloads.images.changes import Listing, listed
 from keepstone.workloads.images.leaf import LEAF_KIND, LEAF_SPAN, ROOT_KIND, Image, leaf_chunks
 from keepstone.workloads.images.parent import Parent
 from keepstone.workloads.images.segments import segments
 from keepstone.workloads.progress import Progress
 
-__all__ = ["Report", "backup_image"]
+__all__ = ["Report", "backup_image", "parent_token", "store_image"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,22 @@ class Report:
     size: int
     read: int
     warnings: int
+
+
+class _Detail(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the record of a point says of its disk. `token`: the source's name of this state."""
+
+    token: str | None = None
+
+
+def parent_token(writer: Writer) -> str | None:
+    """Names the state of the disk that the writer's parent is of; None where it remembers none."""
+    if writer.parent is None or not writer.parent.detail:
+        return None
+    try:
+        return from_msgpack(_Detail).decode(writer.parent.detail).token
+    except msgspec.MsgspecError:
+        return None
 
 
 def backup_image(env: Env, writer: Writer, source: BlockSource, progress: Progress, *, name: bytes) -> Report:
@@ -48,28 +71,39 @@ def backup_image(env: Env, writer: Writer, source: BlockSource, progress: Progre
         warnings += 1
         progress.warn(name, message)
 
+    progress.expect(source.size)
+    parent = Parent(writer, writer.parent_root, warn)
+    root, read = store_image(writer, source, progress, parent, since=parent_token(writer))
+    token = source.token()
+    detail = msgspec.msgpack.encode(_Detail(token)) if token is not None else b""
+    outcome = Outcome(
+        root=[root], detail=detail, source=name, logical=source.size, read=read, files=1, warnings=warnings
+    )
+    return Report(writer.commit(outcome), source.size, read, warnings)
+
+
+def store_image(
+    writer: Writer, source: BlockSource, progress: Progress, parent: Parent, *, since: str | None
+) -> tuple[int, int]:
+    """(place of the root, bytes that were read) of one disk. `since`: the token of the state that `parent` is of."""
     image = Image(source.size)
-    progress.expect(image.size)
-    parent = Parent(writer, warn)
-    pieces = segments(source.extents(), image.size)
-    piece = next(pieces, None)
+    kept = parent.kept(image) if since is not None else 0
+    listing = Listing(listed(source, since, kept, image.chunk))
     leaves = []
     read = 0
     for index in range(image.leaves):
-        leaf = _Leaf(source, progress, image, index, parent.hints(index, image))
-        while piece is not None and piece[0][0] < leaf.end:
+        leaf = _Leaf(source, progress, image, index, parent.hints(index, image), kept)
+        extents = leaf.needed(listing.before(leaf.end))
+        leaf.clear(extents)
+        for piece in segments(extents, image.size):
             leaf.submit(writer, piece)
-            piece = next(pieces, None)
         writer.drain()
         read += leaf.finish()
         place = parent.same_leaf(leaf.refs)
         leaves.append(writer.put_node(LEAF_KIND, leaf.refs, [], b"") if place is None else place)
     body = msgspec.msgpack.encode(image)
     root = parent.same_root(leaves, body)
-    if root is None:
-        root = writer.put_node(ROOT_KIND, [], leaves, body)
-    outcome = Outcome(root=[root], detail=b"", source=name, logical=image.size, read=read, files=1, warnings=warnings)
-    return Report(writer.commit(outcome), image.size, read, warnings)
+    return (writer.put_node(ROOT_KIND, [], leaves, body) if root is None else root), read
 
 
 class _Piece(NamedTuple):
@@ -81,17 +115,32 @@ class _Piece(NamedTuple):
 
 
 class _Leaf:
-    """One leaf while it is read. `refs`: the places of its chunks, zeros where no piece says otherwise."""
+    """One leaf while it is read. `refs`: the places of its chunks: in the first `kept` bytes of the disk those of the
+    parent, behind them zeros, where no piece says otherwise."""
 
-    def __init__(self, source: BlockSource, progress: Progress, image: Image, index: int, hints: list[int]) -> None:
+    def __init__(
+        self, source: BlockSource, progress: Progress, image: Image, index: int, hints: list[int], kept: int
+    ) -> None:
         self._source = source
         self._progress = progress
         self._start = index * LEAF_SPAN
         self.end = min(image.size, self._start + LEAF_SPAN)
         count = leaf_chunks(image, index)
-        self.refs = [ZERO_REF] * count
+        taken = max(0, min(count, -(-(kept - self._start) // image.chunk)))
+        self._lost = taken > 0 and not hints  # the parent is no help here
+        self.refs = hints[:taken] + [ZERO_REF] * (count - len(hints[:taken]))
         self._hints = (hints + [-1] * (count - len(hints)))[:count]  # the disk may have another size now
         self._read = 0
+
+    def needed(self, listed: list[Extent]) -> list[Extent]:
+        """What has to be read: what is listed, or everything."""
+        return [Extent(self._start, self.end - self._start, zero=False)] if self._lost else listed
+
+    def clear(self, extents: list[Extent]) -> None:
+        """Forget what these whole chunks were; they are zeros, unless a piece says otherwise."""
+        for extent in extents:
+            first, last = (extent.offset - self._start) // DISK_CHUNK, -(-(extent.end - self._start) // DISK_CHUNK)
+            self.refs[first:last] = [ZERO_REF] * (last - first)
 
     def submit(self, writer: Writer, ranges: list[tuple[int, int]]) -> None:
         """Queue the data of a segment: (offset, length) of each range."""

@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from keepstone.decoders import from_msgpack
-from keepstone.errors import CorruptObject
+from keepstone.errors import CorruptObject, UsageError
 from keepstone.objects import PAGE
 from keepstone.store import DISK_CHUNK, SEGMENT, Node
 
@@ -34,6 +34,7 @@ __all__ = [
 LEAF_KIND = "images/leaf"
 ROOT_KIND = "images/root"
 LEAF_SPAN = 1 << 30
+_MACHINE = "machine/root"  # see workloads/machines
 _LARGEST = 1 << 20  # bytes of a chunk
 
 
@@ -67,6 +68,8 @@ def read_root(nodes: Nodes, root: list[int]) -> tuple[Image, Node, list[int]]:
     if len(root) != 1:
         raise CorruptObject(f"the manifest of a disk image has {len(root)} roots; run `keepstone store verify`")
     node = nodes.node(root[0])
+    if node.kind == _MACHINE:
+        raise UsageError("the point is of a whole machine; choose one of its disks, or restore all of it")
     try:
         image = from_msgpack(Image).decode(node.body) if node.kind == ROOT_KIND else None
     except msgspec.MsgspecError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The item's previous recovery point, as far as it helps to make the next one.
+"""A disk's previous recovery point, as far as it helps to make the next one.
 
 A parent that cannot be read any more is no reason to fail: the backup then compares with the whole store instead, and
 says so in a warning.
@@ -19,9 +19,9 @@ _Place = tuple[int, Node]
 
 
 class Parent:
-    """The manifest of the writer's parent; an empty one where there is none."""
+    """What the writer's parent has of the disk, beneath these `roots`; nothing where there are none."""
 
-    def __init__(self, writer: Writer, warn: Callable[[str], None]) -> None:
+    def __init__(self, writer: Writer, roots: Callable[[], list[int]], warn: Callable[[str], None]) -> None:
         self._writer = writer
         self._warn = warn
         self._image = Image(0)
@@ -29,17 +29,24 @@ class Parent:
         self._root: _Place | None = None
         self._current: _Place | None = None
         self._refs: list[int] = []
-        if writer.parent is None:
-            return
         try:
-            root = writer.parent_root()
-            self._image, node, self._leaves = read_root(writer, root)
-            self._root = root[0], node
+            found = roots()
+            if found:
+                self._image, node, self._leaves = read_root(writer, found)
+                self._root = found[0], node
         except (CorruptObject, ObjectMissing) as error:
             self._damaged(error)
 
     def _damaged(self, error: Exception) -> None:
         self._warn(f"the previous recovery point is no help to this backup: {error}")
+
+    def kept(self, image: Image) -> int:
+        """How many bytes of a disk that is this one some time later consist of the parent's chunks, where they did not
+        change: none of one that became shorter."""
+        if image == self._image:
+            return image.size
+        grown = image.chunk == self._image.chunk and image.size > self._image.size
+        return self._image.size // image.chunk * image.chunk if grown else 0
 
     def hints(self, index: int, image: Image) -> list[int]:
         """Where the chunks of the leaf with this index may be; empty where nothing is known of it."""

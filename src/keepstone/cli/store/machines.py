@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `backup`, `restore` and `show` do with points of whole machines."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keepstone.cli.progress import Meter
+from keepstone.cli.render import plain, safe, size, when
+
+if TYPE_CHECKING:
+    from keepstone.env import Env
+    from keepstone.store import LocalReader, Store
+    from keepstone.workloads.kvm import Qemu
+    from keepstone.workloads.machines import PointOfMachine
+
+__all__ = ["FLEECING", "MACHINES", "back_up_machine", "machine_at", "machine_facts", "machine_lines", "restore_machine"]
+
+MACHINES = "machine"
+FLEECING = "/var/tmp"
+_DESCRIPTION = "machine.json"
+
+
+def machine_at(address: str, agent: str | None) -> Qemu:
+    """What `--machine` and `--agent` name. `UsageError`."""
+    from keepstone.errors import UsageError
+    from keepstone.workloads.kvm import Qemu
+
+    kind, _, place = address.partition(":")
+    if kind != "qemu" or not place:
+        raise UsageError(f"{address} names no machine; give qemu: and the path of its QMP socket, as qemu:/run/vm1.qmp")
+    return Qemu(Path(os.path.abspath(place)), None if agent is None else Path(os.path.abspath(agent)))
+
+
+def back_up_machine(
+    store: Store,
+    machine: Qemu,
+    item: str,
+    options: dict[str, Any],
+    meter: Meter,
+    *,
+    exclude: tuple[str, ...],
+    fleecing: Path,
+    full: bool,
+) -> str:
+    """Make the point; its id."""
+    from keepstone.workloads.kvm import Fleecing, backup_qemu
+
+    with store.writer(item, MACHINES, **options) as writer:
+        meter.new = lambda: writer.new_bytes
+        report = backup_qemu(
+            store.context.env,
+            writer,
+            machine,
+            meter,
+            owner=f"{store.descriptor.store}/{item}",
+            fleecing=Fleecing(fleecing),
+            exclude=exclude,
+            full=full,
+        )
+    return report.commit
+
+
+def machine_facts(reader: LocalReader) -> dict[str, Any]:
+    """What a point says of its machine, for programs."""
+    from keepstone.workloads.machines import machine_of
+
+    return _described(machine_of(reader))
+
+
+def _described(machine: PointOfMachine) -> dict[str, Any]:
+    about = machine.about
+    return {
+        "name": about.name,
+        "moment": when(about.moment),
+        "consistency": {
+            "level": str(about.consistency.level),
+            "reason": about.consistency.reason,
+            "frozen_seconds": round(about.consistency.frozen / 10**9, 3),
+        },
+        "disks": [
+            {"name": disk.name, "size": disk.size, "role": str(disk.role), "bus": disk.bus, "file": f"{disk.name}.raw"}
+            for disk in about.disks
+        ],
+        "excluded": about.excluded,
+        "definition": {name: _readable(document) for name, document in about.definition.items()},
+    }
+
+
+def _readable(document: bytes) -> Any:
+    """A document as JSON has it, else as text."""
+    try:
+        return json.loads(document)
+    except (ValueError, RecursionError):
+        return document.decode("utf-8", "backslashreplace")
+
+
+def machine_lines(known: dict[str, Any]) -> list[str]:
+    """The same for people."""
+    consistency = known["consistency"]
+    frozen = f", it stood still for {consistency['frozen_seconds']:.2f} s" if consistency["frozen_seconds"] else ""
+    reason = f": {safe(consistency['reason'])}" if consistency["reason"] else ""
+    lines = [f"machine {safe(known['name'])} at {known['moment']}, {consistency['level']}-consistent{reason}{frozen}"]
+    lines += [
+        f"  {disk['name']}  {size(disk['size'])}  {disk['role']}{'  ' if disk['bus'] else ''}{safe(disk['bus'])}"
+        for disk in known["disks"]
+    ]
+    if known["excluded"]:
+        lines.append(f"  without {safe(', '.join(known['excluded']))}")
+    return lines
+
+
+def restore_machine(
+    env: Env, reader: LocalReader, target: Path | None, disks: tuple[str, ...], meter: Meter
+) -> tuple[dict[str, Any], list[str]]:
+    """Restore these disks, or all, each into a new file of the folder `target`, and say there what machine it was."""
+    from keepstone.disks import BlockSink, RawSink
+    from keepstone.errors import KeepstoneError, UsageError
+    from keepstone.objects import failure
+    from keepstone.workloads.machines import Disk, machine_of, restore_disks
+
+    if target is None:
+        raise UsageError("a machine is restored into a folder; give --target FOLDER")
+    folder = target
+    machine = machine_of(reader)
+    described = _described(machine)
+    begun: list[Path] = []
+
+    def open_sink(disk: Disk, length: int) -> BlockSink:
+        path = folder / f"{disk.name}.raw"
+        sink = RawSink(env, path, length)
+        begun.append(path)
+        return sink
+
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        done = restore_disks(env, machine, open_sink, meter, names=disks)
+        with open(folder / _DESCRIPTION, "x", encoding="utf-8", opener=_private) as file:
+            json.dump(described, file, indent=2)
+    except (KeepstoneError, OSError) as error:
+        known = error if isinstance(error, KeepstoneError) else failure(error, str(folder))
+        whole = [safe(str(path)) for path in begun if path.exists()]  # one that failed is gone again
+        if whole:
+            known.args = (f"{known}. {', '.join(whole)} is there and whole; take it away before you try again",)
+        raise known from error
+    result = {"target": str(folder), "disks": [str(path) for path in begun], "size": meter.done}
+    failed = [plain(piece) | {"disk": disk.name} for disk, lost in done for piece in lost]
+    if failed:
+        result["failed"] = failed
+    return result, [f"restored {safe(described['name'])} to {safe(str(folder))}", *(f"  {path.name}" for path in begun)]
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)

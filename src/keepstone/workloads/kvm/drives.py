@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The disks of a machine, as its QEMU has them: fixed disks and NVRAM; no CDs, no floppies, no firmware."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from keepstone.decoders import known
+from keepstone.errors import NotFound, SourceFailed
+from keepstone.workloads.kvm.qmp import Monitor, Refused
+from keepstone.workloads.machines import Disk, Role
+from keepstone.workloads.machines.root import is_name
+
+__all__ = ["Bitmap", "Drive", "bitmaps", "chosen", "drives"]
+
+_FLASH = "/machine/system.flash"
+_NAMED = re.compile(r"/machine/peripheral/([^/]+)")
+_LARGEST = 1 << 60
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """A disk. `node`: what QEMU calls what is attached; `keeps`: its image can keep a bitmap while QEMU is off."""
+
+    disk: Disk
+    node: str
+    keeps: bool
+
+
+class Bitmap(msgspec.Struct, frozen=True):
+    """A record of changes. `inconsistent`: QEMU ended without saving it."""
+
+    name: str = ""
+    recording: bool = False
+    busy: bool = False
+    persistent: bool = False
+    inconsistent: bool = False
+
+
+class _Image(msgspec.Struct, frozen=True):
+    size: int = msgspec.field(name="virtual-size")
+
+
+class _Inserted(msgspec.Struct, frozen=True):
+    node: str = msgspec.field(name="node-name")
+    driver: str = msgspec.field(name="drv")
+    ro: bool
+    image: _Image
+
+
+class _Block(msgspec.Struct, frozen=True):
+    device: str = ""
+    qdev: str = ""
+    removable: bool = False
+    inserted: _Inserted | None = None
+
+
+class _Node(msgspec.Struct, frozen=True):
+    node: str = msgspec.field(name="node-name")
+    bitmaps: list[Bitmap] = msgspec.field(name="dirty-bitmaps", default_factory=list)
+
+
+def drives(monitor: Monitor) -> list[Drive]:
+    """In QEMU's order. A name is the id of the device where it has one, so that it outlives snapshots of the image."""
+    try:
+        found = msgspec.convert(monitor.execute("query-block"), known(list[_Block]))
+    except msgspec.MsgspecError as error:
+        raise SourceFailed(f"QEMU at {monitor.path} describes its disks in a way that is not known: {error}") from error
+    disks: list[Drive] = []
+    for block in found:
+        flash = block.qdev.startswith(_FLASH)
+        inserted = block.inserted
+        if inserted is None or block.removable or (flash and inserted.ro):
+            continue
+        if not 0 <= inserted.image.size <= _LARGEST:
+            raise SourceFailed(
+                f"QEMU says that {inserted.node} has {inserted.image.size} bytes; it cannot be backed up"
+            )
+        name = _name(block, inserted, {drive.disk.name for drive in disks})
+        role = Role.NVRAM if flash else Role.DISK
+        disk = Disk(name, inserted.image.size, role, _bus(monitor, block.qdev))
+        disks.append(Drive(disk, inserted.node, keeps=inserted.driver == "qcow2" and not inserted.ro))
+    return disks
+
+
+def _name(block: _Block, inserted: _Inserted, taken: Collection[str]) -> str:
+    device = _NAMED.match(block.qdev)
+    for name in (device[1] if device else "", block.device, inserted.node):
+        if is_name(name) and name not in taken:
+            return name
+    return next(name for number in range(len(taken) + 1) if (name := f"disk-{number}") not in taken)
+
+
+def _bus(monitor: Monitor, qdev: str) -> str:
+    """The type of the device; empty where QEMU does not say."""
+    with contextlib.suppress(Refused):
+        return str(monitor.execute("qom-get", path=qdev.removesuffix("/virtio-backend"), property="type"))[:100]
+    return ""
+
+
+def chosen(found: list[Drive], exclude: Collection[str]) -> tuple[list[Drive], list[str]]:
+    """(what is left without these disks, the names of what is left out); they go by their names, or their nodes'."""
+    for name in exclude:
+        if not any(name in (drive.disk.name, drive.node) for drive in found):
+            names = ", ".join(drive.disk.name for drive in found)
+            raise NotFound(f"the machine has no disk {name!r} to exclude; it has {names or 'none'}")
+    left_out = [drive for drive in found if drive.disk.name in exclude or drive.node in exclude]
+    return [drive for drive in found if drive not in left_out], [drive.disk.name for drive in left_out]
+
+
+def bitmaps(monitor: Monitor) -> dict[str, dict[str, Bitmap]]:
+    """By node, those that have a name."""
+    nodes: Any = monitor.execute("query-named-block-nodes", flat=True)
+    found = msgspec.convert(nodes, known(list[_Node]))
+    return {node.node: {bitmap.name: bitmap for bitmap in node.bitmaps if bitmap.name} for node in found}

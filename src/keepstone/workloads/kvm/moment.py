@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All disks of a machine at one moment, readable while the guest goes on writing.
+
+For each disk there is a fleecing node: an empty image over the disk, into which a job of QEMU puts what the disk held
+wherever the guest is about to overwrite it. Read through that node, the disk is what it was. (QEMU,
+docs/interop/live-block-operations.rst, "Live disk backup", and docs/interop/bitmaps.rst)
+
+Invariants
+* One transaction begins all jobs and all new bitmaps: the disks are of one moment.
+* In it new bitmaps come first, jobs then, and what the old bitmaps hold is copied last. So a write that slipped in
+  between would be in one bitmap too many and never in one too few.
+* An old bitmap goes on recording, and only a copy of it is read: whatever becomes of this backup, it is still right.
+* Everything is made and opened before the guest is frozen, but for the transaction.
+* Who reads asks afterwards whether the moment `lasted`: a job that is gone or failed held nothing from then on.
+* The fleecing files have no names, and the socket lies in a folder of our own: nobody else can open them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keepstone.env import Env
+from keepstone.errors import Conflict, SourceFailed
+from keepstone.objects import failure
+from keepstone.workloads.kvm.drives import Drive
+from keepstone.workloads.kvm.qmp import Monitor, Refused
+
+__all__ = ["Held", "Moment"]
+
+_GRANULARITY = 64 << 10
+_SOCKET = "nbd"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A disk that is held. `export`: its name at the socket, `changes`: the bitmap there of what changed since the
+    point before, None where all of it is to be read; `token`: the bitmap that records from now on."""
+
+    drive: Drive
+    export: str
+    changes: str | None
+    token: str
+
+
+class Moment:
+    """`prefix`: how all names begin; `since`: by name of the disk, the bitmap that tells what changed; `folder`: where
+    the fleecing files are.
+
+    `prepare`, then `hold` while the guest is frozen, then `show`; whatever comes, `close`, and then `sweep`.
+    """
+
+    def __init__(
+        self, env: Env, monitor: Monitor, prefix: str, drives: Sequence[Drive], since: Mapping[str, str], folder: Path
+    ) -> None:
+        self._env = env
+        self._monitor = monitor
+        self._prefix = prefix
+        self._folder = folder
+        self._since = since
+        self._place: Path | None = None
+        self.when = 0
+        """Wall clock of the moment, ns."""
+        self.disks = [self._held(number, drive) for number, drive in enumerate(drives)]
+
+    def _held(self, number: int, drive: Drive) -> Held:
+        changes = self._name("c", number) if drive.disk.name in self._since else None
+        return Held(drive, self._name("e", number), changes, self._prefix + self._env.random(8).hex())
+
+    def _name(self, kind: str, number: int) -> str:
+        return f"{self._prefix}{kind}{number}"
+
+    @property
+    def address(self) -> Path:
+        """The socket at which the exports are."""
+        assert self._place is not None
+        return self._place / _SOCKET
+
+    @property
+    def jobs(self) -> list[str]:
+        """Those that hold the moment."""
+        return [self._name("j", number) for number in range(len(self.disks))]
+
+    def prepare(self) -> None:
+        """Make what can be made before the guest is frozen. `Refused`, `Gone`, and what files raise."""
+        for number, held in enumerate(self.disks):
+            self._fleece(number, held.drive)
+            if held.changes is not None:
+                self._monitor.execute(
+                    "block-dirty-bitmap-add",
+                    node=held.drive.node,
+                    name=held.changes,
+                    granularity=_GRANULARITY,
+                    disabled=True,
+                )
+
+    def _fleece(self, number: int, drive: Drive) -> None:
+        monitor, file, node = self._monitor, self._name("f", number), self._name("q", number)
+        fd = self._file()
+        try:
+            fdset = monitor.execute("add-fd", fd=fd, opaque=file)["fdset-id"]
+        finally:
+            self._env.fs.close(fd)
+        monitor.execute("blockdev-add", driver="file", node_name=file, filename=f"/dev/fdset/{fdset}")
+        job = self._name("m", number)
+        monitor.execute(
+            "blockdev-create", job_id=job, options={"driver": "qcow2", "file": file, "size": drive.disk.size}
+        )
+        monitor.wait(lambda: self._state(job)["status"] == "concluded", "an empty image")
+        error = self._state(job).get("error")
+        monitor.execute("job-dismiss", id=job)
+        if error:
+            raise Refused(f"QEMU cannot make a fleecing image in {self._folder}: {error}")
+        monitor.execute("blockdev-add", driver="qcow2", node_name=node, file=file, backing=drive.node)
+
+    def _state(self, job: str) -> dict[str, Any]:
+        found = [told for told in self._monitor.execute("query-jobs") if told["id"] == job]
+        return found[0] if found else {"status": "gone"}
+
+    def _file(self) -> int:
+        """A file without a name."""
+        fs, flags = self._env.fs, os.O_RDWR | os.O_CLOEXEC
+        try:
+            try:
+                return fs.open(self._folder, flags | os.O_TMPFILE, 0o600)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+                    raise
+            path = self._folder / f".keepstone-{self._env.random(8).hex()}"
+            fd = fs.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+            fs.unlink(path)
+            return fd
+        except OSError as error:
+            raise failure(error, f"the folder for fleecing {self._folder}") from error
+
+    def hold(self) -> None:
+        """The moment."""
+        new, jobs, copies = [], [], []
+        for number, held in enumerate(self.disks):
+            node = held.drive.node
+            bitmap = {
+                "node": node,
+                "name": held.token,
+                "persistent": held.drive.keeps,
+                "granularity": _GRANULARITY,
+            }
+            new.append({"type": "block-dirty-bitmap-add", "data": bitmap})
+            job = {
+                "job-id": self.jobs[number],
+                "device": node,
+                "target": self._name("q", number),
+                "sync": "none",
+                "filter-node-name": self._name("h", number),
+            }
+            jobs.append({"type": "blockdev-backup", "data": job})
+            if held.changes is not None:
+                copy = {"node": node, "target": held.changes, "bitmaps": [self._since[held.drive.disk.name]]}
+                copies.append({"type": "block-dirty-bitmap-merge", "data": copy})
+        self.when = self._env.wall_time()
+        self._monitor.execute("transaction", actions=[*new, *jobs, *copies])
+
+    def show(self) -> None:
+        """Let the disks be read at `address`. `Conflict` where QEMU serves somebody else."""
+        self._serve()
+        for number, held in enumerate(self.disks):
+            self._monitor.execute(
+                "block-export-add",
+                type="nbd",
+                id=held.export,
+                node_name=self._name("q", number),
+                name=held.export,
+                writable=False,
+                bitmaps=[] if held.changes is None else [held.changes],  # QEMU finds it in the disk beneath
+            )
+
+    def _serve(self) -> None:
+        for left in Path(tempfile.gettempdir()).glob(f"{self._prefix}*"):  # by a predecessor that was killed
+            self._forget(left)
+        self._place = Path(tempfile.mkdtemp(prefix=self._prefix))
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(self.address))
+            try:
+                self._start(listener)
+            except Refused as error:
+                if self._monitor.execute("query-block-exports"):
+                    raise Conflict(
+                        f"QEMU at {self._monitor.path} serves disks to somebody else already; wait until that is over"
+                    ) from error
+                self._monitor.execute("nbd-server-stop")  # of a predecessor that was killed before it had an export
+                self._start(listener)
+
+    def _start(self, listener: socket.socket) -> None:
+        name = f"{self._prefix}s"
+        self._monitor.execute("getfd", fd=listener.fileno(), fdname=name)
+        self._monitor.execute("nbd-server-start", addr={"type": "fd", "data": {"str": name}})
+
+    def lasted(self) -> None:
+        """`SourceFailed` where a disk was not held until now: what was read since then may be of another moment."""
+        for number, held in enumerate(self.disks):
+            state = self._state(self.jobs[number])
+            if state["status"] != "running" or state.get("error"):
+                why = state.get("error") or f"its job is {state['status']}"
+                raise SourceFailed(
+                    f"the moment of {held.drive.disk.name} was lost while it was read ({why}); back it up again"
+                )
+
+    def close(self) -> None:
+        """Let go of what is outside of QEMU."""
+        if self._place is not None:
+            self._forget(self._place)
+
+    def _forget(self, place: Path) -> None:
+        """Remove the folder of a socket."""
+        for remove, path in ((self._env.fs.unlink, place / _SOCKET), (self._env.fs.rmdir, place)):
+            with contextlib.suppress(OSError):
+                remove(path)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a backup has in a QEMU, and taking it away again.
+
+Whatever we make there has a name that begins with the prefix of the item and its store, so that one function finds all
+of it: at the end of a backup, after a failure, and before the next one, for what a killed predecessor left. There is no
+other way to take something away. Descriptors of files and the socket are handed over, and go with what uses them; the
+files themselves have no names.
+
+Invariants
+* A bitmap goes only if it is none of `keep`: that of a point is kept until the next point is durable.
+* What is not ours is not touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Collection
+from typing import Any
+
+from keepstone.workloads.kvm.drives import bitmaps
+from keepstone.workloads.kvm.qmp import Monitor, Refused
+
+__all__ = ["prefix_of", "sweep"]
+
+
+def prefix_of(owner: str) -> str:
+    """How everything begins that belongs to this item of this store; names of nodes have 31 characters at most."""
+    return f"keepstone-{hashlib.sha256(owner.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}-"
+
+
+def sweep(monitor: Monitor, prefix: str, keep: Collection[str] | None) -> list[str]:
+    """Take away everything with this prefix, but these bitmaps, or any; what was there. `Refused`, `Gone`."""
+    swept = _exports(monitor, prefix)
+    swept += _jobs(monitor, prefix)
+    swept += _nodes(monitor, prefix)
+    for fdset in monitor.execute("query-fdsets"):
+        if any(str(fd.get("opaque")).startswith(prefix) for fd in fdset["fds"]):
+            with contextlib.suppress(Refused):  # it goes by itself when its last user has gone
+                monitor.execute("remove-fd", fdset_id=fdset["fdset-id"])
+    for node, named in bitmaps(monitor).items() if keep is not None else ():
+        for name in named:
+            if name.startswith(prefix) and keep is not None and name not in keep:
+                monitor.execute("block-dirty-bitmap-remove", node=node, name=name)
+                swept.append(name)
+    return swept
+
+
+def _ours(monitor: Monitor, query: str, key: str, prefix: str) -> list[dict[str, Any]]:
+    return [found for found in monitor.execute(query) if str(found.get(key)).startswith(prefix)]
+
+
+def _exports(monitor: Monitor, prefix: str) -> list[str]:
+    found = [export["id"] for export in _ours(monitor, "query-block-exports", "id", prefix)]
+    for name in found:
+        with contextlib.suppress(Refused):  # it is on its way out
+            monitor.execute("block-export-del", id=name, mode="hard")
+    monitor.wait(lambda: not _ours(monitor, "query-block-exports", "id", prefix), "the end of its exports")
+    if found and not monitor.execute("query-block-exports"):
+        with contextlib.suppress(Refused):
+            monitor.execute("nbd-server-stop")
+    return found
+
+
+def _jobs(monitor: Monitor, prefix: str) -> list[str]:
+    found: list[str] = []
+
+    def over() -> bool:
+        left = _ours(monitor, "query-jobs", "id", prefix)
+        for job in left:
+            with contextlib.suppress(Refused):  # it went on meanwhile
+                if job["status"] == "concluded":
+                    monitor.execute("job-dismiss", id=job["id"])
+                elif job["id"] not in found:
+                    monitor.execute("job-cancel", id=job["id"])
+            found.append(job["id"])
+        return not left
+
+    monitor.wait(over, "the end of its jobs")
+    return sorted(set(found))
+
+
+def _nodes(monitor: Monitor, prefix: str) -> list[str]:
+    """Those that stand on others first: QEMU lists what was made last first."""
+    found = [node["node-name"] for node in _ours(monitor, "query-named-block-nodes", "node-name", prefix)]
+    left = found
+    while left:
+        before, left = left, [name for name in left if not _deleted(monitor, name)]
+        if len(left) == len(before):
+            monitor.execute("blockdev-del", node_name=left[0])  # says why not
+    return found
+
+
+def _deleted(monitor: Monitor, node: str) -> bool:
+    try:
+        monitor.execute("blockdev-del", node_name=node)
+    except Refused:
+        return False
+    return True
