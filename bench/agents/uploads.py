@@ -29,7 +29,7 @@ from keepstone.errors import KeepstoneError
 from keepstone.jobs import BACKUP, Status
 from keepstone.remote.calls import Calls, HttpSession
 from keepstone.remote.veil import Plain
-from keepstone.remote.wire import Begin, Begun, Pulse, Pulsed, decode, encode
+from keepstone.remote.wire import TRANSFER, Begin, Begun, Pulse, Pulsed, decode, encode
 from keepstone.remote.writer import RemoteWriter
 from keepstone.server.processes import Processes
 from keepstone.vault import Item, Vault
@@ -101,9 +101,12 @@ def _upload(url: str, ca: str, folder: Path, name: str) -> None:
     env = Env(threads=1)
     context = ssl.create_default_context(cafile=ca)
     context.load_cert_chain(folder / "machines" / f"{name}.pem")
+    asking = Calls(env, url, lambda: context, patience=_PATIENCE)
+    work = decode(asking.post("pulse", encode(Pulse(version="bench", room=1, wait=30.0))), Pulsed).work[0]
+    asking.close()
+    context.set_alpn_protocols([TRANSFER])
     calls = Calls(env, url, lambda: context, patience=_PATIENCE)
     try:
-        work = decode(calls.post("pulse", encode(Pulse(version="bench", room=1, wait=30.0))), Pulsed).work[0]
         begin = encode(Begin(job=work.job, token=work.token, kind="files"))
         until = time.monotonic() + _PATIENCE
         while True:

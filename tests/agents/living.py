@@ -238,7 +238,7 @@ class Hand:
         self.machine = machine
         self.identity = Identity.load(self.env, machine.home / "agent" / "state")
         self.direct = Calls(self.env, machine.living.url, self.identity.context, patience=patience)
-        self.calls = Calls(self.env, url or machine.living.url, self.identity.context, patience=patience, **more)
+        self.calls = Calls(self.env, url or machine.living.url, self.identity.transfers, patience=patience, **more)
 
     def pulse(self, *, room: int = 1, wait: float = 20.0, beats: tuple[Beat, ...] = ()) -> Pulsed:
         """One question."""

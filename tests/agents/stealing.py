@@ -26,12 +26,13 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509.oid import NameOID
 
 from keepstone.agent.identity import Credentials
-from keepstone.agentapi import service as agentapi
 from keepstone.catalogue import agents as rows
 from keepstone.catalogue.tables.base import metadata
 from keepstone.env import Env
 from keepstone.identity import Authority, Issued
 from keepstone.remote.wire import (
+    PREFIX,
+    TRANSFER,
     Beat,
     Begin,
     Commit,
@@ -77,21 +78,34 @@ class Connection:
 
     def __init__(self, url: str, context: ssl.SSLContext) -> None:
         parts = urlsplit(url)
-        self._http = http.client.HTTPSConnection(parts.hostname or "", parts.port, context=context, timeout=60)
+        host = parts.hostname or ""
+        self._context = context
+        self._http, self._transfers = (
+            http.client.HTTPSConnection(host, parts.port, context=context, timeout=60) for _ in range(2)
+        )
 
     def ask(self, verb: str, path: str, body: bytes = b"", **headers: str) -> Answer:
         """Whatever is answered."""
-        self._http.request(verb, path, body, headers)
-        answer = self._http.getresponse()
-        return answer.status, answer.read()
+        return self._ask(self._http, "http/1.1", verb, path, body, headers)
 
     def agent(self, call: str, body: bytes) -> Answer:
-        """A call of the agents' API."""
-        return self.ask("POST", f"{agentapi.PREFIX}{call}", body)
+        """A call of the agents' API, over the kind of connection that it belongs to."""
+        if call.startswith(("sessions/", "points/")):
+            return self._ask(self._transfers, TRANSFER, "POST", PREFIX + call, body, {})
+        return self.ask("POST", PREFIX + call, body)
+
+    def _ask(
+        self, http: http.client.HTTPSConnection, protocol: str, verb: str, path: str, body: bytes, headers: Any
+    ) -> Answer:
+        self._context.set_alpn_protocols([protocol])
+        http.request(verb, path, body, headers)
+        answer = http.getresponse()
+        return answer.status, answer.read()
 
     def close(self) -> None:
         """Hang up."""
         self._http.close()
+        self._transfers.close()
 
     def pulse(self) -> int:
         """How the shortest question is answered."""

@@ -21,7 +21,7 @@ from keepstone.remote import calls as remote_calls
 from keepstone.remote.calls import HttpPoint, HttpSession
 from keepstone.remote.reader import RemoteReader
 from keepstone.remote.veil import Plain
-from keepstone.remote.wire import Begun, Commit, NodeRecord, Work, frame_record, node_record
+from keepstone.remote.wire import TRANSFER, Begun, Commit, NodeRecord, Work, frame_record, node_record
 from keepstone.workloads import Silent
 from keepstone.workloads.files import RestoreOptions, restore_files
 from keepstone.workloads.files.page import NODE_KIND
@@ -52,6 +52,8 @@ def proxied(machine: Machine, plan: Plan = CLEAN, **more: Any) -> Iterator[Fault
     near.load_cert_chain(tls / "server.pem", tls / "server.key")
     far = ssl.create_default_context(cafile=tls / "ca.pem")
     far.load_cert_chain(own / "machine.pem", own / "machine.key")
+    for context in (near, far):
+        context.set_alpn_protocols([TRANSFER])
     target = ("127.0.0.1", machine.living.port)
     with FaultProxy(target, plan, client_tls=near, target_tls=far, target_name="localhost", **more) as proxy:
         yield proxy

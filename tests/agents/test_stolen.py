@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from keepstone.agent.identity import Credentials, Identity, register
-from keepstone.agentapi import service as agentapi
+from keepstone.agentapi import service, transfers
 from keepstone.arm.operations import OPERATIONS
 from keepstone.catalogue import credentials as credential_rows
 from keepstone.env import Env
@@ -97,7 +97,7 @@ def scene(shared: Scene) -> Scene:
 
 def test_every_call_is_tried() -> None:
     tried = {call(Names.none())[0].partition("?")[0] for call in CALLS.values()}
-    assert tried | {"register", "renew", "pulse"} == agentapi.CALLS
+    assert tried | {"register", "renew", "pulse"} == service.CALLS | transfers.CALLS
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
@@ -201,7 +201,7 @@ def test_after_it_was_taken_away(scene: Scene, gone: Busy, connect: Connect) -> 
 
     until(lambda: thief.pulse() == 401, "the end of a stolen certificate")
     with unchanged(living):
-        assert is_out(thief, gone)
+        until(lambda: is_out(thief, gone), "the end of its transfers")
         assert thief.agent("renew", renewal(gone.key))[0] == 401
         assert thief.agent("register", registration(living.root / f"{name}.json", name, gone.key))[0] == 401
         assert thief.agent("register", registration(living.root / f"{name}.json", name))[0] == 401
@@ -222,7 +222,7 @@ def test_after_another_took_its_place(scene: Scene, gone: Busy, connect: Connect
 
     until(lambda: thief.pulse() == 401, "the end of the old key")
 
-    assert is_out(thief, gone)
+    until(lambda: is_out(thief, gone), "the end of its transfers")
     assert thief.agent("renew", renewal(gone.key))[0] == 401
     assert owner.pulse() == 200
 

@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from keepstone.agent.identity import Credentials, _key, _request, register
-from keepstone.agentapi.service import key_of as named
+from keepstone.agentapi.callers import key_of as named
 from keepstone.catalogue import agents as rows
 from keepstone.env import Env
 from keepstone.errors import (

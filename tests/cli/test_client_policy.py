@@ -15,6 +15,7 @@ import pytest
 from keepstone.catalogue import points
 from tests.cli.answering import Answering
 from tests.cli.running import Cli, Ended
+from tests.cli.services import until
 
 pytestmark = pytest.mark.service
 _numbers = count(1)
@@ -94,9 +95,13 @@ def test_a_change_is_tried_before_it_is_made(cli: Cli, item: str) -> None:
 
     cli.run("policy", "set", "-n", "FilesPolicy", "--policy", days(cli, 5), "--yes")
     cli.run("protection", "backup-now", "-i", item)
-    left = found(cli.run("recoverypoint", "list", "-i", item, "--json"))
-    assert dry["properties"]["items"][0]["points"][0]["name"] not in [point["name"] for point in left]
-    assert len(left) == 2
+    lost = dry["properties"]["items"][0]["points"][0]["name"]
+
+    def left() -> list[str]:
+        return [point["name"] for point in found(cli.run("recoverypoint", "list", "-i", item, "--json"))]
+
+    until(lambda: lost not in left(), "what is over goes, when the job has ended")
+    assert len(left()) == 2
 
 
 def test_a_longer_policy_costs_no_point(cli: Cli, item: str) -> None:

@@ -48,7 +48,7 @@ def backup(env: Env, order: Order, configuration: Configuration, report: Report,
     report.discreet = keys is not None
     identity = Identity.load(env, folders.state)
     throttle = limits.bandwidth(report.check)
-    calls = Calls(env, identity.url, identity.context, check=report.check, throttle=throttle)
+    calls = Calls(env, identity.url, identity.transfers, check=report.check, throttle=throttle)
     cache = DiskCache(folders.cache / f"{work.item}.nodes", configuration.cache)
     facts = Facts(work.job, path)
     try:

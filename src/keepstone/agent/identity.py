@@ -25,7 +25,7 @@ from keepstone.env import Env
 from keepstone.errors import AlreadyExists, NotFound, UsageError
 from keepstone.objects import replace_private, write_private
 from keepstone.remote.calls import Calls
-from keepstone.remote.wire import Register, Registered, Renew, decode, encode
+from keepstone.remote.wire import TRANSFER, Register, Registered, Renew, decode, encode
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -112,6 +112,12 @@ class Identity:
         """For a connection as this machine."""
         context = _trusting(self._about.ca)
         context.load_cert_chain(self._folder / "machine.pem", self._folder / "machine.key")
+        return context
+
+    def transfers(self) -> ssl.SSLContext:
+        """For one over which it writes or reads points."""
+        context = self.context()
+        context.set_alpn_protocols([TRANSFER])
         return context
 
     def is_due(self) -> bool:

@@ -33,7 +33,7 @@ def reading(
     anything is read. From then on nothing of a sealed point is told to the service."""
     work = order.work
     identity = Identity.load(env, order.folders.state)
-    calls = Calls(env, identity.url, identity.context, patience=patience, check=report.check)
+    calls = Calls(env, identity.url, identity.transfers, patience=patience, check=report.check)
     try:
         point = HttpPoint(calls, work.job, work.token)
         opened = point.open()

@@ -35,6 +35,7 @@ from keepstone.remote.wire import (
     CHUNK_HEAD,
     CORRUPT,
     MISSING,
+    PREFIX,
     Commit,
     Committed,
     Fetch,
@@ -57,7 +58,6 @@ _FIRST, _LONGEST = 0.5, 30.0  # seconds between two tries
 _AGAIN = (408, 425, 429, 502, 503, 504)
 _FAULTS = ("", "InternalServerError")  # other errors of status 500 are no fault, and come again
 _READ = 1 << 20
-_PREFIX = "/agent/v1/"
 
 T = TypeVar("T")
 
@@ -183,7 +183,7 @@ class Calls:
     def _send(
         self, connection: http.client.HTTPSConnection, path: str, pieces: Sequence[bytes]
     ) -> http.client.HTTPResponse:
-        connection.putrequest("POST", _PREFIX + path, skip_accept_encoding=True)
+        connection.putrequest("POST", PREFIX + path, skip_accept_encoding=True)
         connection.putheader("Content-Length", str(sum(map(len, pieces))))
         connection.endheaders()
         for piece in pieces:

@@ -38,6 +38,8 @@ __all__ = [
     "LARGEST_RECORD",
     "MISSING",
     "NODE",
+    "PREFIX",
+    "TRANSFER",
     "Beat",
     "Begin",
     "Begun",
@@ -75,6 +77,10 @@ __all__ = [
     "zero_runs",
 ]
 
+PREFIX = "/agent/v1/"
+"""Where a service answers machines."""
+TRANSFER = "keepstone-transfer/1"
+"""The protocol (ALPN, RFC 7301) of connections over which a machine writes or reads points, and does nothing else."""
 FRAME, NODE, HANDLE = 0, 1, 2
 _HEAD = struct.Struct("<IB")
 _FRAME = struct.Struct("<B3xII")

@@ -25,13 +25,14 @@ __all__ = ["main"]
 
 def answer(root: Path, listener: socket.socket, name: str) -> None:
     """Answer until the server says to stop."""
-    from keepstone.agentapi.service import PREFIX, AgentService
+    from keepstone.agentapi.service import AgentService
     from keepstone.arm.service import Service
+    from keepstone.remote.wire import PREFIX
     from keepstone.server.choices import installed
     from keepstone.server.front import Front
     from keepstone.server.https import Server
     from keepstone.server.metrics import Metrics
-    from keepstone.server.passing import Passing
+    from keepstone.server.passing import hand_on
     from keepstone.server.paths import ByPath
     from keepstone.server.processes import Processes
 
@@ -42,10 +43,10 @@ def answer(root: Path, listener: socket.socket, name: str) -> None:
         processes = partial(Processes.read, root)
         metrics = Metrics(plane, name, processes)
         service = Service(plane, issuer, metrics.answered)
-        agents = AgentService(plane, installation.authority(), Passing(plane.env, root), metrics.answered)
+        agents = AgentService(plane, installation.authority(), metrics.answered)
         app = ByPath(service, {PREFIX: agents})
         front = Front(app, plane, issuer, metrics, processes)
-        server = Server(front, root / "tls", parent.say_ready, agents.stop)
+        server = Server(front, root / "tls", parent.say_ready, agents.stop, partial(hand_on, root))
         signal.signal(signal.SIGTERM, lambda *_: server.stop())
         signal.signal(signal.SIGINT, lambda *_: server.stop(at_once=True))
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -17,7 +17,6 @@ from keepstone.server import logs
 
 __all__ = ["READY", "hear", "options", "run", "say_ready"]
 
-_log = logging.getLogger(__name__)
 READY = '{"ready":true}'
 """The line that says so, among those of the log."""
 
@@ -35,14 +34,15 @@ def run(kind: str, work: Callable[[], None]) -> int:
     """Do the work of such a process; its exit code. What it falls over is in the log."""
     from keepstone.cli.process import tune
 
+    log = logging.getLogger(f"keepstone.server.{kind}")
     tune()
     try:
         work()
     except KeepstoneError as error:
-        _log.error("%s", error, extra={"code": error.code})
+        log.error("%s", error, extra={"code": error.code})
         return error.exit_code
     except Exception:
-        _log.exception("this %s fell over a fault", kind)
+        log.exception("this %s fell over a fault", kind)
         return 1
     return 0
 

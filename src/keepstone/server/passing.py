@@ -1,106 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How those that answer agents reach the process that has the write sessions: a socket in the data folder, which
-belongs to the service's user alone.
-
-A call is two u32 (lengths), what is asked (msgpack) and its body; an answer a u16 status, a u32 length and its body
-(little-endian). Every call may be repeated.
-"""
+"""How connections over which agents transfer data come to the process that does it: those that answer accept them, and
+hand them on, before anything was read, through a socket in the data folder that belongs to the service's user alone."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
-import struct
-import threading
+from collections.abc import Iterator
 from pathlib import Path
-from uuid import UUID
 
-import msgspec
+__all__ = ["hand_on", "listening", "received"]
 
-from keepstone.decoders import from_msgpack
-from keepstone.env import Env
-from keepstone.errors import ServiceUnavailable, told
-
-__all__ = ["ANSWER", "ASKED", "Passing", "place", "read"]
-
-ASKED = struct.Struct("<II")
-ANSWER = struct.Struct("<HI")
-_PATIENCE = 10.0  # seconds that a receiver may take to be started anew
-_PAUSE = 0.2
+_BYTE = b"\0"  # a descriptor does not travel alone
 
 
-def place(root: Path) -> Path:
-    """Where the socket is."""
-    return root / "run" / "receiver.sock"
+@contextlib.contextmanager
+def _place(root: Path) -> Iterator[str]:
+    """The address of the socket, short however deep the data folder lies: one may have 107 bytes (unix(7))."""
+    folder = os.open(root / "run", os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/receiver.sock"
+    finally:
+        os.close(folder)
 
 
-def read(connection: socket.socket, count: int) -> bytearray | None:
-    """So many bytes; None where the other side has ended."""
-    data = bytearray(count)
-    view = memoryview(data)
-    at = 0
-    while at < count:
-        got = connection.recv_into(view[at:])
-        if not got:
-            return None
-        at += got
-    return data
+def hand_on(root: Path, connection: socket.socket) -> None:
+    """Give a connection away; whoever did closes it then. `BlockingIOError` where too many wait to be taken, `OSError`
+    where nobody takes them."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(False)
+        with _place(root) as place:
+            sender.connect(place)
+        socket.send_fds(sender, [_BYTE], [connection.fileno()])
 
 
-class Passing:
-    """`agentapi.Sessions` in another process. Safe for several threads."""
-
-    def __init__(self, env: Env, root: Path) -> None:
-        self._env = env
-        self._path = str(place(root))
-        self._idle: list[socket.socket] = []
-        self._lock = threading.Lock()
-
-    def ask(self, machine: UUID, verb: str, session: str, first: int, body: memoryview) -> bytes:
-        about = msgspec.msgpack.encode((machine.bytes, verb, session, first))
-        until = self._env.boot_time() + int(_PATIENCE * 1e9)
-        while True:
-            try:
-                status, answer = self._ask(about, body)
-                break
-            except OSError as error:
-                if self._env.boot_time() > until:
-                    raise ServiceUnavailable("the process that takes uploads does not answer; try again") from error
-                self._env.sleep(_PAUSE)
-        if status == 200:
-            return answer
-        code, message = from_msgpack(tuple[str, str]).decode(answer)
-        raise told(code, message, status)
-
-    def _ask(self, about: bytes, body: memoryview) -> tuple[int, bytes]:
-        """One call, over a connection that is open already where there is one; `OSError` where that has ended."""
-        connection = self._connection()
-        try:
-            connection.sendall(ASKED.pack(len(about), len(body)) + about)
-            connection.sendall(body)
-            status, length = ANSWER.unpack(_all(connection, ANSWER.size))
-            answer = _all(connection, length)
-        except BaseException:
-            connection.close()
-            raise
-        with self._lock:
-            self._idle.append(connection)
-        return status, bytes(answer)
-
-    def _connection(self) -> socket.socket:
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        connection = socket.socket(socket.AF_UNIX)
-        try:
-            connection.connect(self._path)
-        except OSError:
-            connection.close()
-            raise
-        return connection
+def listening(root: Path) -> socket.socket:
+    """Where they come to."""
+    found = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with _place(root) as place:
+        Path(place).unlink(missing_ok=True)
+        found.bind(place)
+        Path(place).chmod(0o600)
+    return found
 
 
-def _all(connection: socket.socket, count: int) -> bytearray:
-    data = read(connection, count)
-    if data is None:
-        raise ConnectionResetError("the receiver has ended")
-    return data
+def received(listener: socket.socket) -> socket.socket | None:
+    """The next one; None for a message that brought none. `OSError` where the listener is closed."""
+    data, descriptors, _, _ = socket.recv_fds(listener, len(_BYTE), 1)
+    if not data and not descriptors:
+        raise OSError("the listener is shut")
+    return socket.socket(fileno=descriptors[0]) if descriptors else None

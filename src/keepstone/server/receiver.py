@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that has the write sessions of agents: a session belongs to one process, and those that answer agents
-are several. They hand on what they are asked through a socket in the data folder (`passing.py`).
+"""The process to which agents write and from which they read: a write session belongs to one process, and those that
+answer are several. They hand on connections for transfers as they come (`passing.py`), before TLS has begun.
 
 `python -m keepstone.server.receiver --data DIR` is started by the server. When it dies, its sessions are over, and
 the agents begin their backups again; nothing of them was visible.
@@ -12,51 +12,72 @@ import contextlib
 import logging
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from uuid import UUID
 
-import msgspec
-
+from keepstone.agentapi.exchange import Exchange
+from keepstone.agentapi.transfers import Transfers
 from keepstone.control.sessions.registry import Registry
-from keepstone.decoders import from_msgpack
 from keepstone.env import Env
-from keepstone.errors import KeepstoneError
+from keepstone.remote.wire import TRANSFER
 from keepstone.server import logs, parent
+from keepstone.server.answerers import RENEW
 from keepstone.server.choices import installed
-from keepstone.server.passing import ANSWER, ASKED, place, read
+from keepstone.server.metrics import Metrics
+from keepstone.server.passing import listening, received
+from keepstone.server.processes import Processes
 from keepstone.server.rounds import Chore, Rounds
 
 __all__ = ["main"]
 
 _log = logging.getLogger("keepstone.server.receiver")  # also where this is the program
-_BACKLOG = 128
 _SWEEP = 60.0  # seconds between two looks for sessions that nobody uses
+_STRANGERS = 256  # connections that have not proved who they are, at a time
+_MOST = 4096  # connections
+_GREETING = 10.0  # seconds for TLS to begin
+_STACK = 512 << 10  # bytes of a connection's thread; nothing in it goes deep
 
 
 class Receiver:
-    """Answers at the socket of the data folder `root`, each connection by a thread of its own."""
+    """Serves the connections that come to the data folder `root`, each in a thread of its own."""
 
-    def __init__(self, env: Env, root: Path, registry: Registry) -> None:
+    def __init__(self, env: Env, root: Path, registry: Registry, transfers: Transfers) -> None:
+        self._tls = root / "tls"
         self._registry = registry
+        self._transfers = transfers
         self._rounds = Rounds(env, "sweep", [Chore("giving up sessions that nobody uses", _SWEEP, registry.sweep)])
-        self._path = place(root)
-        self._path.unlink(missing_ok=True)
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(self._path))
-        self._path.chmod(0o600)
-        self._listener.listen(_BACKLOG)
+        self._strangers = threading.BoundedSemaphore(_STRANGERS)
+        self._room = threading.BoundedSemaphore(_MOST)
+        self._listener = listening(root)
+        self.renew()
+
+    def renew(self) -> None:
+        """Use the certificate that is in the folder now for connections from now on."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self._tls / "server.pem", self._tls / "server.key")
+        context.load_verify_locations(self._tls / "ca.pem")
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.set_alpn_protocols([TRANSFER])
+        self._context = context
 
     def run(self) -> None:
         """Until `stop`."""
+        threading.stack_size(_STACK)
         self._rounds.start()
         while True:
             try:
-                connection, _ = self._listener.accept()
+                connection = received(self._listener)
             except OSError:
                 break
+            if connection is None:
+                continue
+            if not self._room.acquire(blocking=False):
+                connection.close()
+                continue
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
         self._registry.close()
 
@@ -68,36 +89,37 @@ class Receiver:
         self._listener.close()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            while (head := read(connection, ASKED.size)) is not None:
-                length, size = ASKED.unpack(head)
-                about, body = read(connection, length), read(connection, size)
-                if about is None or body is None:
-                    return
-                status, answer = self._answer(about, memoryview(body))
-                connection.sendall(ANSWER.pack(status, len(answer)))
-                connection.sendall(answer)
-
-    def _answer(self, about: bytearray, body: memoryview) -> tuple[int, bytes]:
         try:
-            machine, verb, session, first = from_msgpack(tuple[bytes, str, str, int]).decode(about)
-            return 200, self._registry.ask(UUID(bytes=machine), verb, session, first, body)
-        except KeepstoneError as error:
-            return error.status, msgspec.msgpack.encode((error.code, str(error)))
-        except Exception:
-            _log.exception("a fault while an agent's call was answered")
-            return 500, msgspec.msgpack.encode(("InternalServerError", "a fault of the service; its log says more"))
+            with connection, contextlib.suppress(OSError):
+                secured = self._greeted(connection)
+                if secured is not None:
+                    with secured:
+                        self._transfers.serve(Exchange(secured), secured.getpeercert(binary_form=True))
+        finally:
+            self._room.release()
+
+    def _greeted(self, connection: socket.socket) -> ssl.SSLSocket | None:
+        """TLS has begun; None where too many others are about to."""
+        if not self._strangers.acquire(blocking=False):
+            return None
+        try:
+            connection.settimeout(_GREETING)
+            return self._context.wrap_socket(connection, server_side=True)
+        finally:
+            self._strangers.release()
 
 
-def receive(root: Path) -> None:
-    """Answer until the server says to stop."""
+def receive(root: Path, name: str) -> None:
+    """Serve until the server says to stop."""
     plane = installed(Env(), root).plane()
     try:
-        receiver = Receiver(plane.env, root, Registry(plane))
+        registry = Registry(plane)
+        answered = Metrics(plane, name, partial(Processes.read, root)).answered
+        receiver = Receiver(plane.env, root, registry, Transfers(plane, registry, answered))
         signal.signal(signal.SIGTERM, lambda *_: receiver.stop())
         signal.signal(signal.SIGINT, lambda *_: receiver.stop())
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        parent.hear(lambda _: None, receiver.stop)
+        parent.hear(lambda line: receiver.renew() if line == RENEW else None, receiver.stop)
         parent.say_ready()
         receiver.run()
     finally:
@@ -106,9 +128,9 @@ def receive(root: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Be a receiver; the exit code."""
-    given = parent.options("receiver", "Has agents' uploads.").parse_args(arguments)
+    given = parent.options("receiver", "Agents write to it and read from it.").parse_args(arguments)
     logs.to_stderr(given.process, given.log_level)
-    return parent.run("receiver", lambda: receive(given.data))
+    return parent.run("receiver", lambda: receive(given.data, given.process))
 
 
 if __name__ == "__main__":

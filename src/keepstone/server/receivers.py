@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process of a server that has the write sessions of agents (`receiver.py`): one, for a session is in one place."""
+"""The process of a server to which agents write (`receiver.py`): one, for a session is in one place."""
 
 from __future__ import annotations
 

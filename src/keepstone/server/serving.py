@@ -113,7 +113,8 @@ class Serving:
         before = self._certificate.read_bytes()
         self._installation.certificate(self._address.names)
         if self._certificate.read_bytes() != before:
-            self._answerers.send(RENEW)
+            for children in (self._answerers, self._receivers):
+                children.send(RENEW)
             _log.info("the certificate is renewed")
 
     def _prepare(self) -> None:

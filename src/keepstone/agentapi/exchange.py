@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests and answers of one connection, one after the other, in the connection's own thread: HTTP/1.1 (RFC 9112), as
+far as an agent that transfers data speaks it.
+
+A request is a POST with a Content-Length. Its body is read straight to where it is wanted, and an answer is sent from
+where it lies: nothing is copied, and neither is any larger in memory than whoever reads or sends makes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import socket
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+from keepstone.errors import InvalidRequest
+
+__all__ = ["MOMENT", "Exchange", "Head"]
+
+MOMENT = 0.25
+"""Seconds without a byte after which `some` comes back without one."""
+_IDLE = 75.0  # seconds that a connection stays open without a request
+_HEAD = 16 << 10  # bytes
+_HEAD_SECONDS = 10.0
+_PATIENCE = 120.0  # seconds that a client may take for a small body, or to take a piece of an answer
+_PIECE = 256 << 10  # bytes that a client has to take within that
+_DRAIN = 10.0  # seconds for what a client sends on after it was refused: it would not read why otherwise
+
+
+class Head(NamedTuple):
+    """What is asked: `path` without the question mark, and what is behind it."""
+
+    path: str
+    query: dict[str, str]
+
+
+class Exchange:
+    """Of one connection, which its user closes. Everything raises `OSError` where that is broken."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._ahead = b""
+        self._left = 0  # bytes of the body that were not read
+        self._chunked = False
+
+    def next(self) -> Head | None:
+        """The next request; None at the end. `InvalidRequest` for what is none: nothing can follow that."""
+        head, end = bytearray(self._ahead), -1
+        self._ahead = b""
+        until = None
+        while (end := head.find(b"\r\n\r\n")) < 0:
+            if len(head) > _HEAD:
+                raise InvalidRequest("the head of the request is too long")
+            self._connection.settimeout(_IDLE if until is None else max(0.001, until - time.monotonic()))
+            part = self._connection.recv(_HEAD)
+            if not part:
+                return None
+            until = until or time.monotonic() + _HEAD_SECONDS
+            head += part
+        self._ahead = bytes(head[end + 4 :])
+        return self._parsed(bytes(head[: end + 2]))
+
+    def _parsed(self, head: bytes) -> Head:
+        line, _, rest = head.partition(b"\r\n")
+        words = line.decode("latin-1").split(" ")
+        if len(words) != 3 or words[0] != "POST" or words[2] != "HTTP/1.1":
+            raise InvalidRequest("only POST requests of HTTP/1.1 are answered here")
+        try:
+            headers = http.client.parse_headers(io.BytesIO(rest + b"\r\n"))
+        except http.client.HTTPException as error:
+            raise InvalidRequest("the head of the request is none") from error
+        lengths = headers.get_all("content-length") or []
+        if len(lengths) != 1 or not lengths[0].isascii() or not lengths[0].isdigit() or len(lengths[0]) > 15:
+            raise InvalidRequest("a request needs its Content-Length")
+        if "transfer-encoding" in headers:
+            raise InvalidRequest("a request's body cannot come in chunks")
+        self._left = int(lengths[0])
+        target = urlsplit(words[1])
+        return Head(target.path, dict(parse_qsl(target.query)))
+
+    @property
+    def left(self) -> int:
+        """How many bytes of the body have not been read yet."""
+        return self._left
+
+    def some(self, view: memoryview) -> int:
+        """Read as much of the body as there is into `view`; how many bytes, 0 where nothing comes for a `MOMENT`.
+        `ConnectionError` where nothing comes any more."""
+        wanted = min(len(view), self._left)
+        if self._ahead:
+            count = min(wanted, len(self._ahead))
+            view[:count] = self._ahead[:count]
+            self._ahead = self._ahead[count:]
+        else:
+            self._connection.settimeout(MOMENT)
+            try:
+                count = self._connection.recv_into(view[:wanted])
+            except TimeoutError:
+                return 0
+            if not count:
+                raise ConnectionResetError("the client has ended in the middle of a request")
+        self._left -= count
+        return count
+
+    def body(self, largest: int) -> memoryview:
+        """The whole body. `InvalidRequest` for one that is too large, `TimeoutError` where it does not come."""
+        if self._left > largest:
+            error = InvalidRequest(f"a request may have {largest} bytes; send less at a time")
+            error.status = 413
+            raise error
+        view = memoryview(bytearray(self._left))
+        at = 0
+        until = time.monotonic() + _PATIENCE
+        while at < len(view):
+            at += self.some(view[at:])
+            if time.monotonic() > until:
+                raise TimeoutError
+        return view
+
+    def answer(self, status: int, body: bytes) -> None:
+        """The whole answer."""
+        self._send(_head(status, f"content-length: {len(body)}") + body)
+
+    @contextlib.contextmanager
+    def stream(self) -> Iterator[None]:
+        """An answer of unknown length begins with its first `piece`, and ends here."""
+        self._chunked = False
+        yield
+        if not self._chunked:
+            self.answer(200, b"")
+        else:
+            self._send(b"0\r\n\r\n")
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether something of a `stream` was sent: no other answer can follow then."""
+        return self._chunked
+
+    def piece(self, data: memoryview) -> None:
+        """A piece of a `stream`."""
+        head = b"" if self._chunked else _head(200, "transfer-encoding: chunked")
+        self._chunked = True
+        self._send(head + b"%x\r\n" % len(data))
+        for at in range(0, len(data), _PIECE):
+            self._send(data[at : at + _PIECE])
+        self._send(b"\r\n")
+
+    def drain(self) -> bool:
+        """Read what is left of the body to nowhere; whether the next request can be read."""
+        nowhere = memoryview(bytearray(1 << 16))
+        until = time.monotonic() + _DRAIN
+        while self._left and time.monotonic() < until:
+            self.some(nowhere)
+        return not self._left
+
+    def _send(self, data: bytes | memoryview) -> None:
+        self._connection.settimeout(_PATIENCE)
+        self._connection.sendall(data)
+
+
+def _head(status: int, length: str) -> bytes:
+    words = http.client.responses.get(status, "")
+    kind = "content-type: application/msgpack\r\ncache-control: no-store"
+    return f"HTTP/1.1 {status} {words}\r\n{kind}\r\n{length}\r\n\r\n".encode("latin-1")
