@@ -105,7 +105,7 @@ def detect(env: Env, path: Path) -> str:
 
 
 def refuse_image(env: Env, path: Path) -> None:
-    """`UsageError` where the bytes of a disk would take the place of an image of it that is here, or was by its name."""
+    """`UsageError` where the bytes of a disk would take the place of an image that is here, or was by its name."""
     found = detect(env, path) if path.exists() else SUFFIXES.get(path.suffix.lower(), RAW)
     if found != RAW:
         raise UsageError(

@@ -18,10 +18,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from keepstone.disks.crc32c import crc32c
 from keepstone.disks.image import Image, text
 from keepstone.disks.layout import DATA, PARENT, ZERO, Layout, Link, Runs
 from keepstone.disks.vhdx_log import replayed
-from keepstone.disks.crc32c import crc32c
 from keepstone.errors import SourceFailed, Unsupported
 
 __all__ = ["SIGNATURE", "parse"]

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from keepstone.disks.image import MOST_BYTES, Image
 from keepstone.disks.crc32c import crc32c
+from keepstone.disks.image import MOST_BYTES, Image
 from keepstone.errors import SourceFailed
 
 __all__ = ["MOST_LOG", "Overlaid", "replayed"]

@@ -22,10 +22,10 @@ from keepstone.disks import open_disk
 from keepstone.disks import vhd as vhd_parser
 from keepstone.disks import vhdx as vhdx_parser
 from keepstone.disks import vmdk as vmdk_parser
+from keepstone.disks.crc32c import crc32c
 from keepstone.disks.image import Image
 from keepstone.disks.layout import DATA, DEFLATED, Layout, check, check_apart
 from keepstone.disks.mapped import MappedSource
-from keepstone.disks.crc32c import crc32c
 from keepstone.env import Env
 from keepstone.errors import SourceFailed, SourceMissing, Unsupported
 from keepstone.objects import DirectFile, aligned

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keepstone.disks.crc32c import crc32c
 from keepstone.disks.writing import Layout
 from keepstone.disks.writing.cells import Cells
-from keepstone.disks.crc32c import crc32c
 from keepstone.disks.writing.qcow2 import Qcow2
 from keepstone.disks.writing.vhd import DynamicVhd, FixedVhd
 from keepstone.disks.writing.vhdx import Vhdx

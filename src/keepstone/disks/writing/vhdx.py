@@ -13,8 +13,8 @@ import struct
 from collections.abc import Iterator
 from uuid import UUID
 
-from keepstone.disks.writing.cells import Cells
 from keepstone.disks.crc32c import crc32c
+from keepstone.disks.writing.cells import Cells
 from keepstone.disks.writing.file import Piece
 from keepstone.disks.writing.sink import whole
 from keepstone.env import Env
