@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from keepstone.disks import open_disk
+from keepstone.env import Env
 from tests.cli.conftest import cli, made
 from tests.cli.running import Cli
 from tests.machines.guest import Guest
@@ -66,6 +68,24 @@ def test_nothing_is_overwritten(tmp_path: Path, cli: Cli) -> None:
     assert "the point is of a whole machine" in cli("diff latest latest", *key, code=2).err
     for options in (["--tar", "-"], ["--in-place"], ["--in-place", "--target", target]):
         cli("restore latest", *options, *key, code=2)
+
+
+def test_disks_as_images_of_a_format(tmp_path: Path, cli: Cli) -> None:
+    """Those that are disks; NVRAM is what the firmware takes, byte for byte."""
+    shelf = new_shelf(tmp_path)
+    disks = {name: sparse(tmp_path / name, CHUNK, {0: noise(0.5)}) for name in ("sda", "nvram")}
+    machine_point(shelf.store, disks)
+
+    cli("restore latest --format qcow2", "--target", tmp_path / "out", "--key-file", tmp_path / "key")
+
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["machine.json", "nvram.raw", "sda.qcow2"]
+    told = json.loads((tmp_path / "out/machine.json").read_text())
+    assert [disk["file"] for disk in told["disks"]] == ["sda.qcow2", "nvram.raw"]
+    assert (tmp_path / "out/nvram.raw").read_bytes() == disks["nvram"].read_bytes()
+    with open_disk(Env(), tmp_path / "out/sda.qcow2") as disk:
+        buffer = memoryview(bytearray(disk.size))
+        disk.pread_into(buffer, 0)
+        assert bytes(buffer) == disks["sda"].read_bytes()
 
 
 @pytest.mark.parametrize(

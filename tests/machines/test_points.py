@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from keepstone.disks import RawSink
+from keepstone.disks.writing import FORMATS, Format
 from keepstone.env import Env
 from keepstone.errors import CorruptObject, HostileName, KeepstoneError, NotFound, UsageError
 from keepstone.store import Store
 from keepstone.workloads import Silent
 from keepstone.workloads.images import DiskMap, PointDisk, image_size, restore_image
-from keepstone.workloads.machines import Role, disk_of, machine_of, restore_disks
+from keepstone.workloads.machines import Disk, Role, disk_of, machine_of, restore_disks
 from keepstone.workloads.machines.root import tokens
 from tests.machines.points import forged_machine, machine_point
 from tests.unit.files.points import new_store
@@ -85,8 +86,8 @@ def test_chosen_disks(env: Env, store: Store, disks: dict[str, Path], tmp_path: 
     with store.reader(machine_point(store, disks)) as reader:
         machine = machine_of(reader)
 
-        def into(disk: Any, size: int) -> RawSink:
-            return RawSink(env, tmp_path / f"new-{disk.name}", size)
+        def into(disk: Disk) -> tuple[Path, Format]:
+            return tmp_path / f"new-{disk.name}", FORMATS["raw"]
 
         done = restore_disks(env, machine, into, Silent(), names=["sdb"])
         with pytest.raises(NotFound, match="no disk sdx; it has"):

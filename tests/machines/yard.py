@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from keepstone.disks import RawSink
+from keepstone.disks.writing import FORMATS
 from keepstone.env import Env
 from keepstone.store import Point, Store
 from keepstone.workloads import Silent
@@ -75,7 +75,7 @@ class Yard:
             done = restore_disks(
                 self.env,
                 machine_of(reader),
-                lambda disk, size: RawSink(self.env, place / disk.name, size),
+                lambda disk: (place / disk.name, FORMATS["raw"]),
                 Silent(),
             )
         assert [lost for _, lost in done if lost] == []

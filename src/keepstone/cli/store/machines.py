@@ -114,43 +114,46 @@ def machine_lines(known: dict[str, Any]) -> list[str]:
 
 
 def restore_machine(
-    env: Env, reader: LocalReader, target: Path | None, disks: tuple[str, ...], meter: Meter
+    env: Env, reader: LocalReader, target: Path | None, disks: tuple[str, ...], kind: str | None, meter: Meter
 ) -> tuple[dict[str, Any], list[str]]:
-    """Restore these disks, or all, each into a new file of the folder `target`, and say there what machine it was."""
-    from keepstone.disks import BlockSink, RawSink
+    """Restore these disks, or all, each into a new file of the folder `target`, and say there what machine it was.
+    `kind`: the format of its disks; what firmware keeps stays as it is."""
+    from keepstone.disks.writing import FORMATS, RAW, Format
     from keepstone.errors import KeepstoneError, UsageError
     from keepstone.objects import failure
-    from keepstone.workloads.machines import Disk, machine_of, restore_disks
+    from keepstone.workloads.machines import Disk, Role, machine_of, restore_disks
 
     if target is None:
         raise UsageError("a machine is restored into a folder; give --target FOLDER")
     folder = target
     machine = machine_of(reader)
+
+    def image(disk: Disk) -> tuple[Path, Format]:
+        format = FORMATS[kind if kind and disk.role is Role.DISK else RAW]
+        return folder / (disk.name + format.suffixes[0]), format
+
+    files = {disk.name: image(disk)[0] for disk in machine.about.disks}
+    others = [path for path in files.values() if path.exists()]
     described = _described(machine)
-    begun: list[Path] = []
-
-    def open_sink(disk: Disk, length: int) -> BlockSink:
-        path = folder / f"{disk.name}.raw"
-        sink = RawSink(env, path, length)
-        begun.append(path)
-        return sink
-
+    for told in described["disks"]:
+        told["file"] = files[told["name"]].name
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        done = restore_disks(env, machine, open_sink, meter, names=disks)
+        done = restore_disks(env, machine, image, meter, names=disks)
         with open(folder / _DESCRIPTION, "x", encoding="utf-8", opener=_private) as file:
             json.dump(described, file, indent=2)
     except (KeepstoneError, OSError) as error:
         known = error if isinstance(error, KeepstoneError) else failure(error, str(folder))
-        whole = [safe(str(path)) for path in begun if path.exists()]  # one that failed is gone again
-        if whole:
+        whole = [safe(str(path)) for path in files.values() if path.exists() and path not in others]
+        if whole:  # one that failed is gone again
             known.args = (f"{known}. {', '.join(whole)} is there and whole; take it away before you try again",)
         raise known from error
-    result = {"target": str(folder), "disks": [str(path) for path in begun], "size": meter.done}
+    made = [files[disk.name] for disk, _ in done]
+    result = {"target": str(folder), "disks": [str(path) for path in made], "size": meter.done}
     failed = [plain(piece) | {"disk": disk.name} for disk, lost in done for piece in lost]
     if failed:
         result["failed"] = failed
-    return result, [f"restored {safe(described['name'])} to {safe(str(folder))}", *(f"  {path.name}" for path in begun)]
+    return result, [f"restored {safe(described['name'])} to {safe(str(folder))}", *(f"  {path.name}" for path in made)]
 
 
 def _private(path: str, flags: int) -> int:

@@ -104,7 +104,7 @@ def restore(
         plain=no_attributes,
         kind=kind,
     )
-    if kind is not None and point.record.kind != IMAGES:
+    if kind is not None and point.record.kind not in (IMAGES, MACHINES):
         raise UsageError("--format is for the image that a disk becomes; leave it out")
     with store.reader(point) as reader, metered(console, "restore") as meter:
         env = store.context.env
@@ -113,7 +113,7 @@ def restore(
         elif point.record.kind == MACHINES:
             if tar is not None or wanted.in_place or conflict or delete:
                 raise UsageError("a machine is restored into new files of a folder; give --target alone")
-            result, lines = restore_machine(env, reader, target, paths, meter)
+            result, lines = restore_machine(env, reader, target, paths, kind, meter)
         elif point.record.kind != FILES:
             streamed = tar is not None or bool(paths)
             result, lines = _image(console, env, reader, point, wanted, meter, streamed=streamed)
