@@ -16,7 +16,7 @@ import msgspec
 from keepstone.crypto.keys import KEY_SIZE, VaultKey
 from keepstone.crypto.providers import Bytes32, Slot, Wrapped, read_slot, write_slot
 from keepstone.crypto.slots import open_slot, seal_slot, slot_check, slot_fits
-from keepstone.env import Env, FileSystem
+from keepstone.env import Env, FileSystem, sync_folder
 from keepstone.errors import (
     AccessDenied,
     AlreadyExists,
@@ -69,7 +69,7 @@ class PlatformKeyProvider:
                     fs.fsync(descriptor)
                 finally:
                     fs.close(descriptor)
-                _sync_folder(fs, path.parent)
+                sync_folder(fs, path.parent)
             except BaseException:
                 fs.unlink(path)
                 raise
@@ -137,15 +137,7 @@ def _make_folders(fs: FileSystem, folder: Path) -> None:
         _make_folders(fs, folder.parent)
         with suppress(FileExistsError):  # another process was as quick
             fs.mkdir(folder, 0o700)
-    _sync_folder(fs, folder.parent)
-
-
-def _sync_folder(fs: FileSystem, folder: Path) -> None:
-    descriptor = fs.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fs.fsync(descriptor)
-    finally:
-        fs.close(descriptor)
+    sync_folder(fs, folder.parent)
 
 
 def _write_all(fs: FileSystem, descriptor: int, data: bytes) -> None:

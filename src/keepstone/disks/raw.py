@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from keepstone.disks.port import Extent
-from keepstone.env import Env
+from keepstone.env import Env, sync_folder
 from keepstone.errors import SourceFailed, SourceMissing, TargetExists, UsageError
 from keepstone.objects import PAGE, Buffer, DirectFile, aligned, failure, round_up
 
@@ -192,19 +192,12 @@ class RawSink:
             with self._failures():
                 self._file.fsync()
                 if self._fresh:
-                    self._sync_folder()
+                    sync_folder(self._fs, self.path.absolute().parent)
         except BaseException:
             self.abort()
             raise
         self._open = False
         self._file.close()
-
-    def _sync_folder(self) -> None:
-        fd = self._fs.open(self.path.absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            self._fs.fsync(fd)
-        finally:
-            self._fs.close(fd)
 
     def abort(self) -> None:
         if not self._open:

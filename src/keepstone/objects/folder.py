@@ -19,7 +19,7 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from keepstone.env import Env, Process
+from keepstone.env import Env, Process, sync_folder
 from keepstone.errors import NotFound, ObjectExists, ObjectMissing, StorageError, StoreMissing, UsageError
 from keepstone.objects.buffers import PAGE, BufferPool, is_aligned
 from keepstone.objects.direct import ROOM, WINDOW, DirectFile, DirectWriter
@@ -332,12 +332,12 @@ class FolderStorage:
             self._fs.mkdir(root, 0o700)
         except FileExistsError:
             with contextlib.suppress(PermissionError):  # not ours, so it was made by somebody else and long ago
-                self._sync_path(parent)
+                sync_folder(self._fs, parent)
         except FileNotFoundError:
             self._create(parent)
             self._create(root)
         else:
-            self._sync_path(parent)
+            sync_folder(self._fs, parent)
 
     def _sync_folders(self, names: Iterable[str]) -> None:
         for folder in sorted({folder_of(name) for name in names}):
@@ -345,17 +345,7 @@ class FolderStorage:
                 self._sync_folder(folder)
 
     def _sync_folder(self, folder: str) -> None:
-        self._sync_path(self._path(folder))
-
-    def _sync_path(self, path: str) -> None:
-        fd = self._fs.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            self._fs.fsync(fd)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # a file system whose folders need no barrier says EINVAL
-                raise
-        finally:
-            self._fs.close(fd)
+        sync_folder(self._fs, self._path(folder))
 
     @contextlib.contextmanager
     def _discarding(self, temporary: str) -> Iterator[None]:

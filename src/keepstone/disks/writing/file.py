@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from keepstone.env import Env
+from keepstone.env import Env, sync_folder
 from keepstone.errors import TargetExists, UsageError
 from keepstone.objects import Buffer, DirectFile, failure
 
@@ -53,19 +53,12 @@ class NewFile:
                 for offset, data in head:
                     self._file.pwrite(offset, data)
                 self._file.fsync()
-                self._sync_folder()
+                sync_folder(self._fs, self.path.absolute().parent)
         except BaseException:
             self.abort()
             raise
         self._open = False
         self._file.close()
-
-    def _sync_folder(self) -> None:
-        fd = self._fs.open(self.path.absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            self._fs.fsync(fd)
-        finally:
-            self._fs.close(fd)
 
     def abort(self) -> None:
         """Remove it; harmless after `seal` and when repeated."""
