@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from keepstone.disks.opening import FORMATS, SUFFIXES, Disk, detect, open_disk, refuse_image
+from keepstone.disks.detecting import FORMATS, SUFFIXES, detect, refuse_image
+from keepstone.disks.opening import Disk, open_disk
 from keepstone.disks.port import BlockSink, BlockSource, Extent
 from keepstone.disks.raw import RawSink, RawSource
 

@@ -123,7 +123,7 @@ def test_a_circle_of_parents(env: Env, tmp_path: Path) -> None:
 
 
 def test_a_chain_that_never_ends(env: Env, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keepstone.disks.opening._LONGEST_CHAIN", 3)
+    monkeypatch.setattr("keepstone.disks.foreign._LONGEST_CHAIN", 3)
     for number in range(5):
         Vhdx(MIB, {}, parent=(f"{number + 1}.vhdx", Vhdx(0, {}).id)).write(tmp_path / f"{number}.vhdx")
     with pytest.raises(SourceFailed, match="more than 3 parents"):

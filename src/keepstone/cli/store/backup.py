@@ -125,7 +125,9 @@ def backup(
             "--list goes with --dry-run; `keepstone store find '*' --point latest` lists what was backed up"
         )
     if machine is None and not sources:
-        raise UsageError("what? give a folder, a file, an image or a device, or --machine")
+        raise UsageError(
+            "what? give a folder, a file, an image or a device, or --machine; `keepstone store backup --help` shows how"
+        )
     if machine is None and (agent or exclude_disk or full):
         raise UsageError("--agent, --exclude-disk and --full are about a machine; give --machine, or leave them out")
     if machine is not None and (sources or dry_run or exclude or exclude_from or include or image is not None):
