@@ -230,7 +230,7 @@ def unchanged(living: Living) -> Iterator[None]:
     yield
     after = state(living)
     changed = {name: sorted({*after[name]} ^ {*before[name]}) for name in after}
-    assert not any(changed.values()), "\n".join(row for rows in changed.values() for row in rows)
+    assert not any(changed.values()), "\n".join(str(row) for rows in changed.values() for row in rows)
 
 
 # What an agent may ask for, of somebody's jobs.

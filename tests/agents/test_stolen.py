@@ -200,8 +200,10 @@ def test_after_it_was_taken_away(scene: Scene, gone: Busy, connect: Connect) -> 
     living("container", "revoke", "-n", name, "--yes")
 
     until(lambda: thief.pulse() == 401, "the end of a stolen certificate")
+    ask = f"sessions/state?session={gone.names.session}"
+    until(lambda: thief.agent(ask, b"")[0] == 401, "the end of its transfers")
     with unchanged(living):
-        until(lambda: is_out(thief, gone), "the end of its transfers")
+        assert is_out(thief, gone)
         assert thief.agent("renew", renewal(gone.key))[0] == 401
         assert thief.agent("register", registration(living.root / f"{name}.json", name, gone.key))[0] == 401
         assert thief.agent("register", registration(living.root / f"{name}.json", name))[0] == 401
