@@ -16,9 +16,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from keepstone.agentapi import transfers
-from keepstone.agentapi.exchange import Exchange
+from keepstone.agentapi.exchange import Exchange, Hangup
 from keepstone.agentapi.transfers import Transfers
+from keepstone.control.sessions.reading import Readings
 from keepstone.control.sessions.registry import Registry
+from keepstone.errors import CorruptObject, NotFound
 from keepstone.remote.wire import PREFIX, NodeRecord, Progress, decode, encode, node_record
 from tests.agents.living import Machine
 from tests.cli.services import until
@@ -34,6 +36,10 @@ class Taken(Registry):
         self.sizes: list[int] = []
 
     def ask(self, machine: UUID, verb: str, session: str, first: int, body: memoryview) -> bytes:
+        if session == "lost":
+            raise NotFound("there is no such session")
+        if session == "fault":
+            raise OSError("not of the connection")
         self.sizes.append(len(body))
         return encode(Progress(first))
 
@@ -44,13 +50,13 @@ class Line:
     def __init__(self, served: Transfers, certificate: bytes | None) -> None:
         self.own, other = socket.socketpair()
         self.own.settimeout(20)
-        self.error: OSError | None = None
+        self.error: Hangup | None = None
 
         def serve() -> None:
             with other:
                 try:
                     served.serve(Exchange(other), certificate)
-                except OSError as error:
+                except Hangup as error:
                     self.error = error
 
         self._thread = threading.Thread(target=serve, daemon=True)
@@ -73,6 +79,16 @@ class Line:
         self.own.close()
         self._thread.join(20)
         assert not self._thread.is_alive()
+
+
+def fetched(
+    self: Readings, machine: UUID, job: str, token: int, body: memoryview, put: Callable[[memoryview], None]
+) -> None:
+    """In place of a point: some bytes, and damage where the job says so."""
+    for _ in range(token):
+        put(memoryview(b"chunks"))
+    if job == "damaged":
+        raise CorruptObject("no more can be read")
 
 
 @pytest.fixture
@@ -117,7 +133,7 @@ def test_an_upload_that_ends_is_taken_as_far_as_it_came(line: Callable[..., Line
     one.close()
 
     assert taken.sizes == [2 * len(WHOLE)]
-    assert isinstance(one.error, ConnectionError)
+    assert isinstance(one.error, Hangup)
 
 
 def test_records_of_any_size_come_whole(line: Callable[..., Line], taken: Taken) -> None:
@@ -178,6 +194,40 @@ def test_strangers_learn_nothing(line: Callable[..., Line], taken: Taken) -> Non
         one.send(call, b"")
         assert one.code() == (401, "AuthenticationFailed")
     assert taken.sizes == []
+
+
+def test_what_is_refused_after_a_stream_is_said(line: Callable[..., Line], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that came whole says nothing of the next one, over the same connection."""
+    monkeypatch.setattr(Readings, "fetch", fetched)
+    one = line()
+    for count in (3, 0, 1):
+        one.send(f"points/fetch?job=j&token={count}", b"")
+        assert one.answer() == (200, b"chunks" * count)
+        one.send("sessions/state?session=lost", b"")
+        assert one.answer()[0] == 404
+    one.send("points/fetch?job=damaged&token=0", b"")
+    assert one.answer()[0] == 500
+    one.send("sessions/state?session=s", b"")
+    assert one.answer()[0] == 200
+
+
+def test_a_stream_that_breaks_has_no_end(line: Callable[..., Line], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Readings, "fetch", fetched)
+    one = line()
+    one.send("points/fetch?job=damaged&token=2", b"")
+
+    with pytest.raises(http.client.IncompleteRead):
+        one.answer()
+    one.close()
+    assert isinstance(one.error, Hangup)
+
+
+def test_a_fault_of_the_service_is_no_break(line: Callable[..., Line], caplog: pytest.LogCaptureFixture) -> None:
+    one = line()
+    one.send("sessions/state?session=fault", b"")
+
+    assert one.code() == (500, "InternalServerError")
+    assert "a fault while agent/sessions/state was answered" in caplog.text
 
 
 def test_a_machine_has_so_many_connections(line: Callable[..., Line], monkeypatch: pytest.MonkeyPatch) -> None:

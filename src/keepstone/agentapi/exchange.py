@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from keepstone.errors import InvalidRequest
 
-__all__ = ["MOMENT", "Exchange", "Head"]
+__all__ = ["MOMENT", "Exchange", "Hangup", "Head"]
 
 MOMENT = 0.25
 """Seconds without a byte after which `some` comes back without one."""
@@ -31,6 +31,10 @@ _PIECE = 256 << 10  # bytes that a client has to take within that
 _DRAIN = 10.0  # seconds for what a client sends on after it was refused: it would not read why otherwise
 
 
+class Hangup(Exception):
+    """The connection is broken, or its client takes nothing any more."""
+
+
 class Head(NamedTuple):
     """What is asked: `path` without the question mark, and what is behind it."""
 
@@ -39,24 +43,27 @@ class Head(NamedTuple):
 
 
 class Exchange:
-    """Of one connection, which its user closes. Everything raises `OSError` where that is broken."""
+    """Of one connection, which its user closes. Everything raises `Hangup` where that is broken."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._ahead = b""
         self._left = 0  # bytes of the body that were not read
-        self._chunked = False
+        self._begun = False
 
     def next(self) -> Head | None:
         """The next request; None at the end. `InvalidRequest` for what is none: nothing can follow that."""
         head, end = bytearray(self._ahead), -1
-        self._ahead = b""
+        self._ahead, self._begun = b"", False
         until = None
         while (end := head.find(b"\r\n\r\n")) < 0:
             if len(head) > _HEAD:
                 raise InvalidRequest("the head of the request is too long")
             self._connection.settimeout(_IDLE if until is None else max(0.001, until - time.monotonic()))
-            part = self._connection.recv(_HEAD)
+            try:
+                part = self._connection.recv(_HEAD)
+            except OSError as error:
+                raise Hangup("no request comes") from error
             if not part:
                 return None
             until = until or time.monotonic() + _HEAD_SECONDS
@@ -88,8 +95,7 @@ class Exchange:
         return self._left
 
     def some(self, view: memoryview) -> int:
-        """Read as much of the body as there is into `view`; how many bytes, 0 where nothing comes for a `MOMENT`.
-        `ConnectionError` where nothing comes any more."""
+        """Read as much of the body as there is into `view`; how many bytes, 0 where nothing comes for a `MOMENT`."""
         wanted = min(len(view), self._left)
         if self._ahead:
             count = min(wanted, len(self._ahead))
@@ -101,8 +107,10 @@ class Exchange:
                 count = self._connection.recv_into(view[:wanted])
             except TimeoutError:
                 return 0
+            except OSError as error:
+                raise Hangup("the client is gone in the middle of a request") from error
             if not count:
-                raise ConnectionResetError("the client has ended in the middle of a request")
+                raise Hangup("the client has ended in the middle of a request")
         self._left -= count
         return count
 
@@ -128,22 +136,21 @@ class Exchange:
     @contextlib.contextmanager
     def stream(self) -> Iterator[None]:
         """An answer of unknown length begins with its first `piece`, and ends here."""
-        self._chunked = False
         yield
-        if not self._chunked:
-            self.answer(200, b"")
-        else:
+        if self._begun:
             self._send(b"0\r\n\r\n")
+        else:
+            self.answer(200, b"")
 
     @property
     def has_begun(self) -> bool:
-        """Whether something of a `stream` was sent: no other answer can follow then."""
-        return self._chunked
+        """Whether something of a `stream` was sent for this request: no other answer to it can follow then."""
+        return self._begun
 
     def piece(self, data: memoryview) -> None:
         """A piece of a `stream`."""
-        head = b"" if self._chunked else _head(200, "transfer-encoding: chunked")
-        self._chunked = True
+        head = b"" if self._begun else _head(200, "transfer-encoding: chunked")
+        self._begun = True
         self._send(head + b"%x\r\n" % len(data))
         for at in range(0, len(data), _PIECE):
             self._send(data[at : at + _PIECE])
@@ -158,8 +165,11 @@ class Exchange:
         return not self._left
 
     def _send(self, data: bytes | memoryview) -> None:
-        self._connection.settimeout(_PATIENCE)
-        self._connection.sendall(data)
+        try:
+            self._connection.settimeout(_PATIENCE)
+            self._connection.sendall(data)
+        except OSError as error:
+            raise Hangup("the client takes no answer") from error
 
 
 def _head(status: int, length: str) -> bytes:

@@ -4,21 +4,20 @@
     sessions/<verb>             writing a point: `control/sessions/registry.py`
     points/<verb>               reading one: `control/sessions/reading.py`
 
-An upload is handed on while it comes: what is cut off then has lost one record at most. One machine has so many
-connections at a time, and sends or gets data over so many of them at once, that no other one is kept out.
+An upload is handed on while it comes: what is cut off then has lost one record at most. One machine has `CONNECTIONS`
+at a time at most, so that it does not take those of all others.
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from uuid import UUID
 
 from keepstone.agentapi.callers import Callers
-from keepstone.agentapi.exchange import Exchange, Head
+from keepstone.agentapi.exchange import Exchange, Hangup, Head
 from keepstone.agentapi.failing import failure, said
 from keepstone.control.plane import Plane
 from keepstone.control.sessions.reading import Readings
@@ -57,62 +56,46 @@ class Transfers:
         self._lock = threading.Lock()
 
     def serve(self, exchange: Exchange, certificate: bytes | None) -> None:
-        """All requests of a connection whose client has this certificate (DER). `OSError` where it is broken."""
-        known: UUID | None = None
-        with contextlib.ExitStack() as stack:
-            while True:
-                began = time.perf_counter()
-                name, status, code = "", 200, ""
-                try:
-                    head = exchange.next()
-                    if head is None:
-                        return
-                    began = time.perf_counter()
-                    name = head.path.removeprefix(PREFIX)
-                    machine = self._callers.remembered(certificate) or self._callers.look_up(certificate)
-                    if not head.path.startswith(PREFIX) or name not in CALLS:
-                        raise NotFound(f"{head.path} is nothing that is answered here")
-                    if machine != known:
-                        stack.enter_context(self._place(machine))
-                        known = machine
-                    self._answer(exchange, machine, name, head)
-                except OSError as error:
-                    if not isinstance(error, TimeoutError) or not name:
-                        raise
-                    status, code = self._refuse(exchange, error, name)
-                except Exception as error:
-                    status, code = self._refuse(exchange, error, name)
-                    if not name:
-                        return
-                finally:
-                    if name:
-                        self._answered(f"agent/{name}" if name in CALLS else "agent", status, _since(began), code)
+        """All requests of a connection whose client has this certificate (DER). `Hangup` where it breaks."""
+        held: set[UUID] = set()
+        try:
+            while (head := exchange.next()) is not None:
+                self._serve(exchange, head, certificate, held)
                 if not exchange.drain():
                     return
+        except InvalidRequest as error:
+            _refuse(exchange, error, "")
+        finally:
+            with self._lock:
+                self._open -= Counter(held)
 
-    @staticmethod
-    def _refuse(exchange: Exchange, error: Exception, name: str) -> tuple[int, str]:
-        status, code, message = failure(error, name)
-        if exchange.has_begun:  # the client sees that the answer has no end
-            raise ConnectionAbortedError(message) from error
-        exchange.answer(status, said(code, message))
-        return status, code
+    def _serve(self, exchange: Exchange, head: Head, certificate: bytes | None, held: set[UUID]) -> None:
+        """One request. `held`: whose places this connection has."""
+        began = time.perf_counter()
+        name = head.path.removeprefix(PREFIX) if head.path.startswith(PREFIX) else ""
+        status, code = 200, ""
+        try:
+            machine = self._callers.remembered(certificate) or self._callers.look_up(certificate)
+            if name not in CALLS:
+                raise NotFound(f"{head.path} is nothing that is answered here")
+            if machine not in held:
+                self._take_place(machine)
+                held.add(machine)
+            self._answer(exchange, machine, name, head)
+        except Hangup:
+            raise
+        except Exception as error:
+            status, code = _refuse(exchange, error, name)
+        finally:
+            self._answered(f"agent/{name}" if name in CALLS else "agent", status, time.perf_counter() - began, code)
 
-    @contextlib.contextmanager
-    def _place(self, machine: UUID) -> Iterator[None]:
+    def _take_place(self, machine: UUID) -> None:
         with self._lock:
             if self._open[machine] >= CONNECTIONS:
                 error = Conflict(f"a machine may have {CONNECTIONS} connections; wait until others have ended")
                 error.status = 429
                 raise error
             self._open[machine] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._open[machine] -= 1
-                if not self._open[machine]:
-                    del self._open[machine]
 
     def _answer(self, exchange: Exchange, machine: UUID, name: str, head: Head) -> None:
         part, _, verb = name.partition("/")
@@ -136,14 +119,14 @@ class Transfers:
         buffer = memoryview(bytearray(min(exchange.left, _HAND_ON)))
         filled = 0
         answer = b""
-        broken: OSError | None = None
+        broken: Hangup | TimeoutError | None = None
         last = time.monotonic()
         while not answer or exchange.left:
             count = 0
             if exchange.left:
                 try:
                     count = exchange.some(buffer[filled:])
-                except OSError as error:  # what came is taken all the same
+                except Hangup as error:  # what came is taken all the same
                     broken = error
             filled += count
             if count:
@@ -177,5 +160,11 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _since(began: float) -> float:
-    return time.perf_counter() - began
+def _refuse(exchange: Exchange, error: Exception, name: str) -> tuple[int, str]:
+    """Say what went wrong with a call; the status and the code. `Hangup` where a part of the answer is sent already:
+    the client sees that it has no end."""
+    status, code, message = failure(error, name)
+    if exchange.has_begun:
+        raise Hangup(message) from error
+    exchange.answer(status, said(code, message))
+    return status, code

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from keepstone.agentapi.exchange import Exchange
+from keepstone.agentapi.exchange import Exchange, Hangup
 from keepstone.agentapi.transfers import Transfers
 from keepstone.control.sessions.registry import Registry
 from keepstone.env import Env
@@ -90,7 +90,7 @@ class Receiver:
 
     def _serve(self, connection: socket.socket) -> None:
         try:
-            with connection, contextlib.suppress(OSError):
+            with connection, contextlib.suppress(Hangup):
                 secured = self._greeted(connection)
                 if secured is not None:
                     with secured:
@@ -99,12 +99,14 @@ class Receiver:
             self._room.release()
 
     def _greeted(self, connection: socket.socket) -> ssl.SSLSocket | None:
-        """TLS has begun; None where too many others are about to."""
+        """TLS has begun; None where it cannot, or too many others are about to."""
         if not self._strangers.acquire(blocking=False):
             return None
         try:
             connection.settimeout(_GREETING)
             return self._context.wrap_socket(connection, server_side=True)
+        except OSError:  # whatever a stranger did
+            return None
         finally:
             self._strangers.release()
 
