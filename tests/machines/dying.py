@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from keepstone.disks.nbd import NbdSource
 from keepstone.env import Env
@@ -46,7 +47,7 @@ class Unwatched:
 def prepare(when: str, what: str) -> None:
     """Arrange that it dies there."""
     if when == "reading":
-        setattr(NbdSource, "pread_into", die)  # noqa: B010
+        mock.patch.object(NbdSource, "pread_into", die).start()
         return
     place: Any = Commits if what == "commit" else Monitor
     name = "publish" if what == "commit" else "execute"
@@ -63,7 +64,7 @@ def prepare(when: str, what: str) -> None:
 
     setattr(place, name, replaced)
     if when == "unwatched":
-        setattr(freeze, "Watchdog", Unwatched)  # noqa: B010
+        mock.patch.object(freeze, "Watchdog", Unwatched).start()
     if when == "paused":
         freeze._LONGEST = -18.0  # with the time that a freeze may take: two seconds
 

@@ -56,8 +56,8 @@ def backup_machine(
     before, known = _parent(writer, warn), tokens(writer.parent)
     roots, read = [], 0
     for part in parts:
-        place = before.get(part.disk.name)
-        parent = Parent(writer, lambda place=place: [] if place is None else [place], warn)  # type: ignore[misc]
+        earlier = [before[part.disk.name]] if part.disk.name in before else []
+        parent = Parent(writer, earlier.copy, warn)
         root, count = store_image(writer, part.source, progress, parent, since=known.get(part.disk.name))
         roots.append(root)
         read += count
