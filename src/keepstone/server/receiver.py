@@ -39,6 +39,7 @@ _SWEEP = 60.0  # seconds between two looks for sessions that nobody uses
 _STRANGERS = 256  # connections that have not proved who they are, at a time
 _MOST = 4096  # connections
 _GREETING = 10.0  # seconds for TLS to begin
+_NAP = 0.5  # seconds
 _STACK = 512 << 10  # bytes of a connection's thread; nothing in it goes deep
 
 
@@ -53,6 +54,7 @@ class Receiver:
         self._strangers = threading.BoundedSemaphore(_STRANGERS)
         self._room = threading.BoundedSemaphore(_MOST)
         self._listener = listening(root)
+        self._listener.settimeout(_NAP)
         self.renew()
 
     def renew(self) -> None:
@@ -71,6 +73,8 @@ class Receiver:
         while True:
             try:
                 connection = received(self._listener)
+            except TimeoutError:  # for a signal that the system handed to another thread
+                continue
             except OSError:
                 break
             if connection is None:

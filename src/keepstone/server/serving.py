@@ -17,7 +17,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 from keepstone.control.installation import Installation
@@ -39,6 +39,7 @@ __all__ = ["Serving"]
 _log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PATIENCE = 10  # seconds that a chore has to end
+_NAP = 0.5  # seconds
 _OFTEN = 60.0  # seconds: a chore of this pace has to be short
 
 
@@ -97,12 +98,19 @@ class Serving:
                     for rounds in self._rounds:
                         rounds.start()
                     ready()
-                    while self._events.get() is not _Event.STOP:
+                    while self._next() is not _Event.STOP:
                         pass
             finally:
                 stopping()
                 self._end()
         _log.info("stopped")
+
+    def _next(self) -> _Event:
+        """The next event. The system may hand a signal to another thread than this one, as after a SIGSTOP, and then
+        wakes nobody who could handle it: so this one gets up now and then."""
+        while True:
+            with contextlib.suppress(Empty):
+                return self._events.get(timeout=_NAP)
 
     def stop(self) -> None:
         """Ask it to stop; asked again, it does not wait for requests."""
@@ -127,7 +135,7 @@ class Serving:
     def _all_answer(self) -> bool:
         """Wait until they do; False where they are to stop before."""
         for _ in range(self._answerers.wanted):
-            match self._events.get():
+            match self._next():
                 case _Event.STOP:
                     return False
                 case _Event.DIED:
@@ -138,7 +146,7 @@ class Serving:
         """Stop all, on a thread of its own: this one hears whoever is in a hurry."""
         thread = threading.Thread(target=self._stop_all, name="stop")
         thread.start()
-        while (event := self._events.get()) is not _Event.OVER:
+        while (event := self._next()) is not _Event.OVER:
             if event is _Event.STOP:
                 self._answerers.hurry()
         thread.join()
