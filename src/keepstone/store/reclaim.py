@@ -95,11 +95,12 @@ def reclaim(
 
 
 def _sparse(survey: Survey, condemned: frozenset[bytes], below: float) -> list[tuple[bytes, int]]:
-    """(pack, wasted bytes) of the packs that are worth compacting."""
+    """(pack, wasted bytes) of the packs that are worth compacting, however much of them is needed where they keep dead
+    copies: one that was compacted and then pardoned, for the sake of a backup that came late, would do so for good."""
     found = []
     for pack, size in survey.sizes.items():
         share = survey.needed_share(pack)
-        if 0 < share < below and pack not in condemned:
+        if share and pack not in condemned and (share < below or (below and survey.keeps_copies(pack))):
             found.append((pack, int(size * (1 - share))))
     return found
 

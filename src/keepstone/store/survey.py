@@ -175,6 +175,12 @@ class Survey:
             if pack in self.sizes and self.is_dead(pack) and self.numbers.number(pack) not in copies
         ]
 
+    def keeps_copies(self, pack: bytes) -> bool:
+        """Whether a copy of a chunk that was moved out of this pack, and that nothing needs, stays as long as it does;
+        see `removable`."""
+        copies = (self.numbers.ids[number] for number in self.moves.targets(self.numbers.number(pack)))
+        return any(copy in self.sizes and self.is_dead(copy) for copy in copies)
+
     def moves_there(self) -> set[str]:
         """The commits of the move records."""
         return set(self._move_records)

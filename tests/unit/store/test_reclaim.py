@@ -386,6 +386,28 @@ def test_what_a_running_writer_may_refer_to_waits(store: Store, memory: MemorySt
     assert store.verify(deep=True).ok
 
 
+def test_a_pack_that_was_pardoned_keeps_no_dead_copies(store: Store, memory: MemoryStorage) -> None:
+    """Chunks were moved out of a pack that a running backup then needs: the copies stay as long as that pack does, and
+    when nobody needs them any more, what is left in it is moved as well."""
+    first = save(store, items("abce"))
+    late = other_process(store)
+    writing = late.writer("item", "known")
+    leaf = submit(writing, items("bce"))
+    other = save(store, items("a"), "other")
+    purge(store, first)
+    assert store.reclaim().packs_compacted >= 1
+    purge(store, other)
+    commit = finish(writing, [leaf])
+
+    for _ in range(4):
+        store.reclaim()
+
+    assert packs(memory) == needed(store)
+    assert load(store, commit) == items("bce")
+    assert store.verify(deep=True).findings == []
+    assert store.reclaim().packs_compacted == 0
+
+
 def test_a_writer_that_began_after_the_tombstone_is_not_waited_for(store: Store, memory: MemoryStorage) -> None:
     gone = save(store, items("xyz"), "other")
     early = other_process(store, 5).writer("item", "known")
