@@ -177,8 +177,11 @@ _ITEM = _object(
 )
 _RESTORE = _object(
     ("objectType", "recoveryType"),
-    objectType=_one_of("FilesRestoreRequest", "ImageRestoreRequest"),
-    recoveryType=_one_of("OriginalLocation", "AlternateLocation"),
+    objectType=_one_of("FilesRestoreRequest", "ImageRestoreRequest", "IaasVMRestoreRequest"),
+    recoveryType=_one_of("OriginalLocation", "AlternateLocation", "RestoreDisks"),
+    storageAccountId=_TEXT,
+    restoreDiskLunList=_list({"type": "integer"}),
+    keepstone=_object(targetPath=_TEXT, format=_one_of(*FORMATS), disks=_list(_TEXT), safetyPoint=_FLAG),
     targetPath=_TEXT,
     paths=_list(_TEXT),
     conflict=_one_of("overwrite", "skip", "keep-both"),

@@ -12,7 +12,7 @@ from keepstone.arm.filters import filter_of
 from keepstone.arm.lro import CONTAINER, FABRIC, taken_on
 from keepstone.arm.table import VAULT, Answer, Call, Table
 from keepstone.arm.vaults import find
-from keepstone.control import agents, containers, operations, resources
+from keepstone.control import agents, containers, hypervisors, operations, resources
 from keepstone.vault import Agent, Container, Resource, Vault, folded
 
 __all__ = ["document", "path", "table"]
@@ -82,9 +82,13 @@ def get(call: Call) -> Answer:
        az=("backup container register", "backup container re-register"))  # fmt: skip
 def register(call: Call) -> Answer:
     """202 with the container as its body: a client reads it."""
+    name, properties = call.names["container"], call.part("properties")
     with call.plane.change() as change:
         vault = find(call, change.connection)
-        container = containers.register(change, vault, call.names["container"], call.part("properties"))
+        if folded(str(properties.get("containerType"))) == folded(containers.HYPERVISOR):
+            container = hypervisors.register(change, vault, name, properties, call.correlation)
+        else:
+            container = containers.register(change, vault, name, properties)
         agent = agents.of_container(change.connection, container.id)
         operation = operations.record(change, vault.id)
         body = document(vault, container, 0, agent, change.now)
@@ -122,10 +126,11 @@ def inquire(call: Call) -> Answer:
        action=f"{_VAULTS}/backupFabrics/refreshContainers/action",
        az=("backup container register", "backup protection enable-for-vm"))  # fmt: skip
 def refresh(call: Call) -> Answer:
-    """Look for what could be registered: lists are always of now."""
+    """Look for what could be protected or registered: the operation is over when the hypervisors were looked at."""
     with call.plane.change() as change:
         vault = find(call, change.connection)
-        operation = operations.record(change, vault.id)
+        job = hypervisors.ask(change, vault, call.correlation)
+        operation = operations.record(change, vault.id, job=job, wait=job is not None)
     return taken_on(call, operation, f"{vault.path}/backupFabrics/Azure")
 
 
@@ -198,6 +203,11 @@ def document(vault: Vault, container: Container, count: int, agent: Agent | None
                 "inquiryInfo": {"status": "Success", "inquiryDetails": []},
                 "nodesList": [],
             },
+        }
+    elif container.kind == containers.HYPERVISOR:
+        properties |= {
+            "fabricName": "Azure",
+            "extendedInformation": {"serviceEndpoints": hypervisors.endpoints(container)},
         }
     else:
         machine = container.properties.get("sourceResourceId", "")

@@ -222,6 +222,7 @@ def document(
             "kpisHealths": {},
             "protectedItemDataId": str(item.id.int & 0x7FFFFFFFFFFFFFFF),
             "policyType": policy.properties.get("policyType", "V1") if policy is not None else None,
+            "extendedProperties": item.properties.get("extendedProperties"),
         }
     else:
         properties |= {

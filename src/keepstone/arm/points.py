@@ -5,6 +5,8 @@ Restoring files is Keepstone's own kind of request, for which Azure has none: `F
 (OriginalLocation, AlternateLocation), `targetPath`, `paths`, `conflict` and `delete`. A disk image takes
 `ImageRestoreRequest` with the first two and `format`, of the new image that it becomes. Either goes to another machine
 of the vault by `targetInfo.containerId`, as AzureWorkloadRestoreRequest has it: the id of its container, or the name.
+
+A virtual machine takes Azure's `IaasVMRestoreRequest`, with what is our own in its property `keepstone`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from keepstone.arm.items import path as item_path
 from keepstone.arm.lro import ITEM, POINT, taken_on
 from keepstone.arm.table import Answer, Call, Table
 from keepstone.arm.vaults import find
-from keepstone.control import items, operations, points, restores
+from keepstone.control import items, machine_restores, operations, points, restores, virtual_machines
 from keepstone.disks.writing import FORMATS
 from keepstone.errors import InvalidRequest, Unsupported
 from keepstone.vault import Container, Item, RecoveryPoint, Vault, folded
@@ -32,7 +34,7 @@ table = Table()
 _ACTION = "Microsoft.RecoveryServices/Vaults/backupFabrics/protectionContainers/protectedItems/recoveryPoints"
 _KEYS = ("startDate", "endDate", "restorePointQueryType", "extendedInfo", "moveReadyRPOnly", "includeSoftDeletedRP")
 _PAGE = 200
-_FILES, _IMAGE = "FilesRestoreRequest", "ImageRestoreRequest"
+_FILES, _IMAGE, _MACHINE = "FilesRestoreRequest", "ImageRestoreRequest", "IaasVMRestoreRequest"
 
 
 @table("GET", f"{ITEM}/recoveryPoints", "recovery_points.list", action=f"{_ACTION}/read",
@@ -75,14 +77,22 @@ def get(call: Call) -> Answer:
     return Answer(body=document(item_path(vault, held, item), item, point))
 
 
-@table("POST", f"{POINT}/restore", "restores.begin_trigger", action=f"{_ACTION}/restore/action")
+@table("POST", f"{POINT}/restore", "restores.begin_trigger", action=f"{_ACTION}/restore/action",
+       az=("backup restore restore-disks",))  # fmt: skip
 def restore(call: Call) -> Answer:
     """A job restores."""
     properties = call.part("properties")
     kind = str(properties.get("objectType", ""))
     with call.plane.change() as change:
         vault, held, item, point = found_point(call, change.connection)
+        if item.management == "AzureIaasVM" and folded(kind) == folded(_MACHINE):
+            wanted = _of_machine(vault, properties)
+            job = machine_restores.restore(change, vault, held, item, point, wanted, call.correlation)
+            operation = operations.record(change, vault.id, job=job)
+            return taken_on(call, operation, item_path(vault, held, item))
         expected = _FILES if item.workload == "FileFolder" else _IMAGE
+        if virtual_machines.is_running(item):
+            expected = _MACHINE
         if folded(kind) != folded(expected):
             raise Unsupported(
                 f"restore requests of type {kind!r} are not part of this version; '{item.friendly}' is restored by a "
@@ -176,6 +186,43 @@ def _wanted(vault: Vault, properties: dict[str, Any]) -> restores.Wanted:
         conflict=conflict,
         delete=delete,
         format=format,
+    )
+
+
+def _of_machine(vault: Vault, properties: dict[str, Any]) -> machine_restores.Wanted:
+    """Azure's request, and what is our own in `keepstone`: `targetPath`, `format`, `disks` and `safetyPoint`."""
+    mode = {folded(one): one for one in machine_restores.Mode}.get(folded(str(properties.get("recoveryType", ""))))
+    if mode is None:
+        raise InvalidRequest(
+            f"properties.recoveryType is {properties.get('recoveryType')!r}; choose one of "
+            f"{', '.join(machine_restores.Mode)}",
+            target="properties.recoveryType",
+        )
+    luns = properties.get("restoreDiskLunList")
+    own = properties.get("keepstone") or {}
+    names, target, safety = own.get("disks") or [], own.get("targetPath"), own.get("safetyPoint", True)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InvalidRequest(
+            "properties.keepstone.disks has to be a list of names", target="properties.keepstone.disks"
+        )
+    if target is not None and not isinstance(target, str):
+        raise InvalidRequest(
+            f"properties.keepstone.targetPath is {target!r}; name an absolute path",
+            target="properties.keepstone.targetPath",
+        )
+    if not isinstance(safety, bool):
+        raise InvalidRequest(
+            "properties.keepstone.safetyPoint has to be true or false", target="properties.keepstone.safetyPoint"
+        )
+    return machine_restores.Wanted(
+        mode=mode,
+        target=target,
+        account=properties.get("storageAccountId"),
+        container=container_of(vault, properties),
+        luns=None if luns is None else virtual_machines.luns(luns, "properties.restoreDiskLunList"),
+        names=tuple(names),
+        format=own.get("format"),
+        safety=safety,
     )
 
 

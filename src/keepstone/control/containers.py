@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Containers: what holds items. The machine that the service runs on is one, of the kind that Azure has for machines
-with an agent; a virtual machine is one by itself."""
+with an agent; a virtual machine is one by itself. A hypervisor (`hypervisors.py`) holds none: its machines do."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from keepstone.vault import Container, Item, Resource, Vault, folded
 
 __all__ = [
     "AGENT",
+    "GENERIC",
+    "HYPERVISOR",
     "MACHINE",
     "VIRTUAL_MACHINE",
     "WORKLOAD",
@@ -39,6 +41,9 @@ AGENT = "MAB"
 MACHINE = "Windows"
 """containerType of a machine with an agent, whatever its system: clients know no other."""
 VIRTUAL_MACHINE = "Microsoft.Compute/virtualMachines"
+GENERIC = "DefaultBackup"
+HYPERVISOR = "GenericContainer"
+"""containerType of a hypervisor."""
 WORKLOAD = "AzureWorkload"
 WORKLOADS = "VMAppContainer"
 """containerType of a virtual machine with databases in it."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from keepstone.catalogue import containers, every, first, items, policies, vaults
-from keepstone.control import sources
+from keepstone.control import sources, virtual_machines
 from keepstone.control.items import PROTECTED
 from keepstone.errors import Conflict, InvalidRequest, Unsupported
 from keepstone.vault import Container, Item, StoredPolicy, Vault, folded
@@ -67,7 +67,7 @@ def check(connection: sa.Connection, subscription: str, kind: str, resource: str
             f"a datasource of type {kind!r} has no resource that could be checked in this version; virtual machines "
             f"({sources.IMAGES}) have one, and folders and files are checked when they are protected"
         )
-    machine = sources.of_machine(connection, {"sourceResourceId": resource}).machine
+    machine = virtual_machines.source(connection, {"sourceResourceId": resource}).machine
     assert machine is not None
     if folded(machine.location) != folded(vault.location):
         raise InvalidRequest(

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from keepstone.catalogue import containers, every, first, items, one, points, vaults
 from keepstone.catalogue import policies as stored
-from keepstone.control import agents, alerts, jobs, locks, policies, schedules, sources
+from keepstone.control import agents, alerts, jobs, locks, policies, schedules, sources, virtual_machines
 from keepstone.control import containers as machines
 from keepstone.control.plane import Change, Plane
 from keepstone.errors import Conflict, GuardRefused, InvalidRequest, NotFound, Unsupported
@@ -53,6 +53,7 @@ PROTECTED, STOPPED, SUSPENDED = "Protected", "ProtectionStopped", "BackupsSuspen
 PURGE = "PurgeBackupData"
 """The operation that removes the points of a deleted item, and the item."""
 _PENDING = "IRPending"
+_EXTENDED = "extendedProperties"  # which disks of a virtual machine are taken
 _BATCH = 500
 
 
@@ -135,7 +136,13 @@ def protect(
                 target="properties.sourceType",
             )
         source = wanted.document
-    item = replace(there, policy=policy.id, state=PROTECTED, source=source)
+    kept = there.properties
+    if _EXTENDED in properties and virtual_machines.is_running(there):
+        machine = virtual_machines.find(connection, kept.get("sourceResourceId"))
+        chosen = virtual_machines.exclusion(machine, properties)
+        source = {key: value for key, value in source.items() if key != "disks"} | chosen
+        kept = {**kept, _EXTENDED: properties[_EXTENDED]}
+    item = replace(there, policy=policy.id, state=PROTECTED, source=source, properties=kept)
     change.save(item)
     schedules.plan(change, item, policies.parsed(policy))
     return item, _done(change, held, item, "ConfigureBackup", activity, {"Policy Name": policy.name})
@@ -272,7 +279,7 @@ def _enable(
         source = sources.of_files(properties, elsewhere=machine_id is not None)
         wanted, management = sources.item_name(source.document["path"]), machines.AGENT
     elif kind == "microsoft.compute/virtualmachines":
-        source = sources.of_machine(change.connection, properties)
+        source = virtual_machines.source(change.connection, properties)
         machine = source.machine
         assert machine is not None
         if folded(machine.location) != folded(vault.location):
@@ -293,16 +300,20 @@ def _enable(
     else:
         raise Unsupported(
             f"items of type {properties.get('protectedItemType')!r} are not part of this version; it protects "
-            "folders, files and disks of machines (MabFileFolderProtectedItem), and virtual machines that are disk "
-            "images of the service's machine (Microsoft.Compute/virtualMachines)"
+            "folders, files and disks of machines (MabFileFolderProtectedItem), and virtual machines "
+            "(Microsoft.Compute/virtualMachines)"
         )
     if machine_id is None:
-        change.plane.reach.check(source.document["path"])
+        for path in virtual_machines.paths(source.document):
+            change.plane.reach.check(path)
     if folded(name) != folded(wanted):
         raise InvalidRequest(
             f"the item is called '{wanted}', not '{name}'; its name follows from its source", target="name"
         )
     _check_kind(management, policy)
+    about = {} if source.machine is None else {"sourceResourceId": source.machine.path}
+    if "disks" in source.document:
+        about[_EXTENDED] = properties[_EXTENDED]
     item = Item(
         id=change.plane.new_id(),
         vault=vault.id,
@@ -315,7 +326,7 @@ def _enable(
         source=source.document,
         created=change.now,
         policy=policy.id,
-        properties={} if source.machine is None else {"sourceResourceId": source.machine.path},
+        properties=about,
     )
     change.insert(item)
     schedules.plan(change, item, policies.parsed(policy))

@@ -2,25 +2,27 @@
 """What a client that was answered 202 asks about.
 
 Azure calls an operation the work of taking a request on: it is over when the job that does the rest has begun. So most
-are over before the first poll, for which clients would otherwise wait five seconds.
+are over before the first poll, for which clients would otherwise wait five seconds. The few whose answer is what a job
+finds are over when that is; the job says how it ended.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 
-from keepstone.catalogue import operations
+from keepstone.catalogue import jobs, operations
 from keepstone.control.plane import Change
 from keepstone.errors import NotFound
 
 __all__ = ["Operation", "find", "forget", "record"]
 
 _KEPT = timedelta(days=7)
+_OVER, _WAITING = "Succeeded", "InProgress"
 _BY_ID = sa.select(operations).where(operations.c.id == sa.bindparam("id"))
 
 
@@ -39,15 +41,20 @@ class Operation:
 
 
 def record(
-    change: Change, vault: UUID | None, *, job: UUID | None = None, result: dict[str, Any] | None = None
+    change: Change,
+    vault: UUID | None,
+    *,
+    job: UUID | None = None,
+    result: dict[str, Any] | None = None,
+    wait: bool = False,
 ) -> Operation:
-    """An operation that is over."""
+    """An operation that is over; or, with `wait`, when its job is."""
     now = change.now
     operation = Operation(
         id=change.plane.new_id(),
         vault=vault,
         job=job,
-        status="Succeeded",
+        status=_WAITING if wait else _OVER,
         started=now,
         ended=now,
         error=None,
@@ -66,7 +73,11 @@ def find(connection: sa.Connection, name: str, vault: UUID | None) -> Operation:
         row = None
     if row is None or row["vault"] not in (vault, None):
         raise NotFound(f"There is no operation '{name}'; it is kept for {_KEPT.days} days")
-    return Operation(**row)
+    operation = Operation(**row)
+    if operation.status != _WAITING:
+        return operation
+    ended = connection.execute(sa.select(jobs.c.ended).where(jobs.c.id == operation.job)).scalar()
+    return replace(operation, ended=ended, status=_WAITING if ended is None else _OVER)
 
 
 def forget(change: Change) -> None:

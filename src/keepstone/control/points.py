@@ -13,11 +13,17 @@ import sqlalchemy as sa
 
 from keepstone.catalogue import every, insert, items, one, points
 from keepstone.catalogue.judging import outdate
+from keepstone.control import sources
 from keepstone.errors import NotFound, ObjectMissing, PointNotFound
 from keepstone.store import SEALED, LocalReader, Point, PointRecord, Store
 from keepstone.vault import Item, RecoveryPoint
+from keepstone.workloads.machines import KIND as MACHINE
+from keepstone.workloads.machines import Level, level_of
 
 __all__ = [
+    "DISKS",
+    "FILES",
+    "MACHINE",
     "Sizes",
     "add",
     "commit_of_job",
@@ -26,6 +32,7 @@ __all__ = [
     "find",
     "item_of",
     "job_of",
+    "kind",
     "listing",
     "name_of",
     "of_record",
@@ -37,13 +44,27 @@ __all__ = [
     "tags",
 ]
 
+FILES, DISKS = "files", "images"
+"""The kinds of points of files and of disks; `MACHINE` is that of whole machines."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LEVELS = {
+    Level.APPLICATION: "AppConsistent",
+    Level.FILE_SYSTEM: "FileSystemConsistent",
+    Level.CRASH: "CrashConsistent",
+}
 _ITEM, _JOB, _TYPE, _OWN = "item=", "job=", "type=", "own="
 
 
 def store_name(machine: str, item: Item) -> str:
     """What the store calls an item: people find it in `keepstone store list`."""
-    return f"{machine}:{item.source['path']}"
+    return f"{machine}:{item.source.get('machine') or item.source['path']}"
+
+
+def kind(item: Item) -> str:
+    """Of which kind the points of an item are in the store."""
+    if item.workload == sources.FILES:
+        return FILES
+    return MACHINE if "machine" in item.source else DISKS
 
 
 def tags(item: UUID, job: UUID, type: str, own: datetime | None) -> tuple[str, ...]:
@@ -77,7 +98,7 @@ def of_record(item: Item, commit: str, record: PointRecord) -> RecoveryPoint:
         commit_id=commit,
         made=_moment(record.started),
         type=_text(record, _TYPE) or "Full",
-        consistency="FileSystemConsistent" if record.kind.removeprefix(SEALED) == "files" else "CrashConsistent",
+        consistency=_consistency(record),
         logical=record.logical,
         fresh=record.added,
         stored=record.stored,
@@ -190,6 +211,14 @@ def commit_of_job(store: Store, job: UUID) -> tuple[str, PointRecord] | None:
         if job_of(point.record) == job:
             return point.id, point.record
     return None
+
+
+def _consistency(record: PointRecord) -> str:
+    """In Azure's words. Files are read through their file system, disks as they lie there."""
+    if record.kind.removeprefix(SEALED) == FILES:
+        return "FileSystemConsistent"
+    level = level_of(record) if record.kind == MACHINE else None
+    return "CrashConsistent" if level is None else _LEVELS[level]
 
 
 def _text(record: PointRecord, prefix: str) -> str | None:

@@ -6,29 +6,22 @@ machine's own console chooses). With `sourceType` DiskImage, which Azure does no
 or a block device, and is taken as one. What lies on a machine with an agent is not to be seen from here: of its paths
 only the form is looked at, that of POSIX or that of Windows.
 
-A virtual machine is a resource with a disk image of this machine as its unmanaged disk
-(`storageProfile.osDisk.vhd.uri`, a file: address). Disks are backed up as they lie there, so crash-consistent.
+Virtual machines are in `machines.py`.
 """
 
 from __future__ import annotations
 
 import ntpath
-import os
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-import sqlalchemy as sa
+from keepstone.errors import InvalidRequest
+from keepstone.vault import Resource
 
-from keepstone.control import resources
-from keepstone.control.containers import VIRTUAL_MACHINE
-from keepstone.errors import InvalidRequest, NotFound, Unsupported
-from keepstone.vault import Resource, folded
-
-__all__ = ["DISKS", "FILES", "IMAGES", "OF_FILES", "Source", "absolute", "item_name", "of_files", "of_machine"]
+__all__ = ["DISKS", "FILES", "IMAGES", "OF_FILES", "Source", "absolute", "item_name", "of_files"]
 
 FILES = "FileFolder"
 DISKS = "DiskImage"
@@ -100,35 +93,3 @@ def of_files(properties: Mapping[str, Any], *, elsewhere: bool = False) -> Sourc
             raise InvalidRequest(f"properties.{key} has to be true or false", target=f"properties.{key}")
         document[key] = value
     return Source(workload=FILES, friendly=document["path"], document=document)
-
-
-def of_machine(connection: sa.Connection, properties: Mapping[str, Any]) -> Source:
-    """A virtual machine. `InvalidRequest` where there is none, `Unsupported` where its disk is not here."""
-    path = properties.get("sourceResourceId") or properties.get("virtualMachineId")
-    if not isinstance(path, str) or folded(VIRTUAL_MACHINE) not in folded(path):
-        raise InvalidRequest(
-            f"properties.sourceResourceId is {path!r}; it has to be the id of a virtual machine",
-            target="properties.sourceResourceId",
-        )
-    try:
-        machine = resources.find(connection, path)
-    except NotFound as error:
-        raise InvalidRequest(str(error), target="properties.sourceResourceId", code="BMSUserErrorVMNotFound") from error
-    profile = machine.properties.get("storageProfile")
-    disks = [] if not isinstance(profile, dict) else [profile.get("osDisk"), *(profile.get("dataDisks") or [])]
-    images = [_image(disk) for disk in disks if isinstance(disk, dict)]
-    if len(images) != 1 or not images[0]:
-        raise Unsupported(
-            f"virtual machine '{machine.name}' has no disk image of this machine as its only disk; give it one with "
-            "properties.storageProfile.osDisk.vhd.uri = file:///path/of/disk.img. Machines of a hypervisor, and of "
-            "several disks, are not part of this version"
-        )
-    return Source(workload=IMAGES, friendly=machine.name, document={"path": images[0]}, machine=machine)
-
-
-def _image(disk: Mapping[str, Any]) -> str:
-    """The path of a disk that is a file here; empty for another one."""
-    vhd = disk.get("vhd")
-    parts = urlsplit(str(vhd.get("uri", ""))) if isinstance(vhd, dict) else None
-    path = unquote(parts.path) if parts is not None and parts.scheme == "file" and not parts.netloc else ""
-    return path if os.path.isabs(path) and "\0" not in path else ""

@@ -29,15 +29,27 @@ def restore_point(
 ) -> tuple[Path, bool]:
     """Restore a point; where to, and whether something was left out.
 
-    `wanted`: `target`, a path, None for where it came from; for files `paths`, `conflict` and `delete`, for a disk
-    `format`, see `disks.writing`: another one than raw is for new files. `allowed` gives the target as it is to be
-    used, and raises where nobody may write there. `origin`: where a disk is now, if not where it was.
+    `wanted`: `target`, a path, None for where it came from; for files `paths`, `conflict` and `delete`; for a disk
+    `format`, see `disks.writing`, of which another one than raw is for new files, and `folder`, whether that of the new
+    file is made where it is missing. A machine goes into the folder `target`, and `disks` are those of its data disks
+    that are wanted, all of them without. `allowed` gives the target as it is to be used, and raises where nobody may
+    write there. `origin`: where a disk is now, if not where it was.
     """
     given = wanted.get("target")
+    if reader.point.kind == "machine":
+        from keepstone.workloads.machines import machine_of, restore_machine, wanted_disks
+
+        machine = machine_of(reader)
+        folder = allowed(Path(given or ""))
+        names = wanted_disks(machine, wanted.get("disks"))
+        done = restore_machine(env, machine, folder, progress, names=names, format=wanted.get("format"))
+        return folder, bool(done.lost)
     if reader.point.kind == "files":
         target = allowed(Path(given) if given else folder_of(reader))
         return target, _files(env, reader, target, wanted, progress)
     target = allowed(Path(given) if given else origin or Path(os.fsdecode(reader.point.source)))
+    if wanted.get("folder"):
+        target.parent.mkdir(mode=0o700, exist_ok=True)
     return target, _image(env, reader, target, progress, overwrite=not given, name=wanted.get("format"))
 
 

@@ -125,6 +125,61 @@ def disk(
     return _restore(session, vault, item, point, wanted, question, yes=yes, dry_run=dry_run, no_wait=no_wait)
 
 
+@item_command(name="machine")
+@_POINT
+@click.option("--target", metavar="FOLDER", help="Into a new folder: an image of each disk, and what machine it was.")
+@click.option("--storage-account", metavar="ID", help="Into a folder of its own in that of a storage account.")
+@_MACHINE
+@_IN_PLACE
+@click.option("--disk", "disks", multiple=True, metavar="NAME", help="Of its data disks only these; again for more.")
+@format_option
+@click.option("--safety-point/--no-safety-point", default=True, show_default=True,
+              help="In place: make a point of what is there first.")  # fmt: skip
+@yes_option
+@_DRY_RUN
+@_NO_WAIT
+def machine_command(
+    session: Session,
+    vault: str,
+    item: Document,
+    point: str,
+    target: str | None,
+    storage_account: str | None,
+    machine: str | None,
+    in_place: bool,
+    disks: tuple[str, ...],
+    kind: str | None,
+    safety_point: bool,
+    yes: bool,
+    dry_run: bool,
+    no_wait: bool,
+) -> int | None:
+    """Restore a virtual machine: its disks into new images, or in place, over those that it has. It is paused then,
+    and starts anew when all is written."""
+    from keepstone.cli.client.machine import destination
+    from keepstone.errors import UsageError
+
+    if [in_place, target is not None, storage_account is not None].count(True) != 1:
+        raise UsageError("where to? give one of --target, --storage-account and --in-place")
+    if in_place and (kind is not None or machine is not None):
+        raise UsageError("in place it stays where it is, as it is; leave out --format and --target-container")
+    own: Document = {"disks": list(disks), "safetyPoint": safety_point}
+    wanted: Document = {
+        "objectType": "IaasVMRestoreRequest",
+        "recoveryType": "OriginalLocation" if in_place else "RestoreDisks",
+        "storageAccountId": storage_account,
+    }
+    if target is not None:
+        place = destination(session, vault, item, machine, target)
+        own["targetPath"] = place.pop("targetPath")
+        wanted |= place
+    if kind is not None:
+        own["format"] = kind
+    wanted["keepstone"] = own
+    question = "Pause the machine, overwrite its disks and start it anew?" if in_place else ""
+    return _restore(session, vault, item, point, wanted, question, yes=yes, dry_run=dry_run, no_wait=no_wait)
+
+
 def _wanted(
     session: Session, kind: str, vault: str, item: Document, target: str | None, machine: str | None, in_place: bool
 ) -> Document:
@@ -167,11 +222,11 @@ def _restore(
             "point": point["name"],
             "made": at(point, "properties.recoveryPointTime"),
             "bytes": at(point, "properties.keepstone.logicalBytes"),
-            "target": wanted.get("targetPath") or f"in place, {at(item, 'properties.friendlyName')}",
+            "target": _target(item, wanted),
             "machine": (at(wanted, "targetInfo.containerId") or "").rpartition(";")[2] or None,
             "conflict": _fate(wanted),
             "paths": wanted.get("paths") or None,
-            "format": wanted.get("format"),
+            "format": wanted.get("format") or at(wanted, "keepstone.format"),
         }
         session.show(found, _COLUMNS)
         return None
@@ -182,8 +237,16 @@ def _restore(
     return ended(session, vault, answer, wait=not no_wait)
 
 
+def _target(item: Document, wanted: Document) -> str:
+    given = wanted.get("targetPath") or at(wanted, "keepstone.targetPath") or wanted.get("storageAccountId")
+    return str(given or f"in place, {at(item, 'properties.friendlyName')}")
+
+
 def _fate(wanted: Document) -> str:
     """What becomes of what is at the target."""
+    if wanted["objectType"] == "IaasVMRestoreRequest":
+        in_place = wanted["recoveryType"] == "OriginalLocation"
+        return "is overwritten where it differs" if in_place else "nothing may be there"
     conflict = wanted.get("conflict") or ("overwrite" if "targetPath" not in wanted else "")
     if not conflict:
         return "nothing may be there"
@@ -191,5 +254,5 @@ def _fate(wanted: Document) -> str:
     return f"{what}, and what the point does not have is removed" if wanted.get("delete") else what
 
 
-for _command in (files, disk):
+for _command in (files, disk, machine_command):
     restore.add_command(_command)

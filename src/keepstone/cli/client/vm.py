@@ -1,51 +1,71 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`keepstone vm …`: virtual machines that are disk images of the service's machine.
+"""`keepstone vm …`: virtual machines, as Azure's clients look them up before they protect one.
 
-Clients of Azure protect virtual machines, which they look up as resources. This one has a disk image as its unmanaged
-disk; it is backed up as it lies there, so while the machine does not run, or from a snapshot.
+Behind one is a machine of QEMU, which is backed up while it runs, or a disk image of the service's machine, which is
+backed up as it lies there: so while its machine does not run, or from a snapshot.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from keepstone.cli.client.output import Column
+from keepstone.cli.client.output import Column, at
 from keepstone.cli.client.session import client_command, yes_option
 
 if TYPE_CHECKING:
     from keepstone.cli.client.session import Session
 
-__all__ = ["vm"]
+__all__ = ["TYPE", "vm"]
 
-_TYPE = "Microsoft.Compute/virtualMachines"
+TYPE = "Microsoft.Compute/virtualMachines"
 _GROUP = click.option("--resource-group", "-g", "group", required=True, metavar="NAME", help="The resource group.")
 _NAME = click.option("--name", "-n", required=True, metavar="NAME", help="The virtual machine.")
 _COLUMNS = (
     Column("name", "name"),
     Column("location", "location"),
-    Column("disk", "properties.storageProfile.osDisk.vhd.uri"),
-)
+    Column("machine", "properties.keepstone.machine"),
+    Column("disk", lambda document: at(document, "properties.storageProfile.osDisk.vhd.uri")
+                                    or at(document, "properties.storageProfile.osDisk.name")),
+)  # fmt: skip
 
 
 @click.group()
 def vm() -> None:
-    """Virtual machines that are disk images of the service's machine."""
+    """Virtual machines: of QEMU, or disk images of the service's machine."""
 
 
 @client_command(name="create")
 @_GROUP
 @_NAME
-@click.option("--disk", required=True, metavar="FILE", help="The disk image, a file or block device of that machine.")
-def create(session: Session, group: str, name: str, disk: str) -> None:
-    """Make a virtual machine of a disk image, or give one another image."""
-    uri = Path(session.path(disk)).as_uri()
-    body = {
-        "location": session.location,
-        "properties": {"storageProfile": {"osDisk": {"name": Path(disk).name, "vhd": {"uri": uri}}}},
-    }
+@click.option("--qemu", metavar="SOCKET", help="The monitor (QMP) of a machine of QEMU.")
+@click.option("--agent", metavar="SOCKET", help="The socket of its guest agent, which brings it to rest for a moment.")
+@click.option(
+    "--fleece", metavar="FOLDER", help="Where what it overwrites during a backup is kept [default: /var/tmp]."
+)
+@click.option("--disk", metavar="FILE", help="A disk image, a file or block device of the service's machine.")
+def create(
+    session: Session, group: str, name: str, qemu: str | None, agent: str | None, fleece: str | None, disk: str | None
+) -> None:
+    """Make a virtual machine of a machine of QEMU or of a disk image, or give one another. The machines of a
+    hypervisor are found by themselves, see `keepstone hypervisor register`."""
+    from keepstone.errors import UsageError
+
+    if (qemu is None) == (disk is None):
+        raise UsageError("what is behind it? give --qemu or --disk")
+    if qemu is None and (agent or fleece):
+        raise UsageError("--agent and --fleece are of a machine of QEMU; give --qemu, or leave them out")
+    properties: dict[str, Any]
+    if disk is not None:
+        uri = Path(session.path(disk)).as_uri()
+        properties = {"storageProfile": {"osDisk": {"name": Path(disk).name, "vhd": {"uri": uri}}}}
+    else:
+        own = {"machine": f"qemu:{session.path(qemu or '')}"}
+        own |= {key: session.path(path) for key, path in (("agent", agent), ("fleece", fleece)) if path is not None}
+        properties = {"keepstone": own}
+    body = {"location": session.location, "properties": properties}
     session.show(session.arm.ask("PUT", _path(session, group, name), body).body, _COLUMNS)
 
 
@@ -55,7 +75,7 @@ def list_machines(session: Session, group: str) -> None:
     """List the virtual machines of a group."""
     from keepstone.cli.client.finding import group_path
 
-    found = list(session.arm.every(f"{group_path(session, group)}/providers/{_TYPE}"))
+    found = list(session.arm.every(f"{group_path(session, group)}/providers/{TYPE}"))
     session.show(found, _COLUMNS, "no virtual machines; make one with `keepstone vm create`")
 
 
@@ -72,7 +92,7 @@ def show(session: Session, group: str, name: str) -> None:
 @_NAME
 @yes_option
 def delete(session: Session, group: str, name: str, yes: bool) -> None:
-    """Forget a virtual machine. Its disk image stays, and so do its recovery points."""
+    """Forget a virtual machine. It stays as it is, and so do its recovery points."""
     session.console.confirm(f"Forget the virtual machine {name}?", yes)
     session.arm.finish(session.arm.ask("DELETE", _path(session, group, name)))
     session.tell(f"virtual machine {name} is forgotten")
@@ -81,7 +101,7 @@ def delete(session: Session, group: str, name: str, yes: bool) -> None:
 def _path(session: Session, group: str, name: str) -> str:
     from keepstone.cli.client.finding import group_path
 
-    return f"{group_path(session, group)}/providers/{_TYPE}/{name}"
+    return f"{group_path(session, group)}/providers/{TYPE}/{name}"
 
 
 for _command in (create, list_machines, show, delete):

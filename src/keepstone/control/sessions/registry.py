@@ -21,7 +21,6 @@ from keepstone.control import points as made
 from keepstone.control.plane import Plane
 from keepstone.control.sessions import machine as machines
 from keepstone.control.sessions.session import WriteSession, clocked
-from keepstone.control.sources import FILES
 from keepstone.control.work.backup import own_date, remember
 from keepstone.control.work.loading import subject
 from keepstone.errors import Conflict, InvalidRequest, JobLost, KeepstoneError, NotFound
@@ -118,7 +117,7 @@ class Registry:
 
     def _make(self, begin: Begin, context: Context) -> WriteSession:
         about = subject(self._plane, context)
-        kind = "files" if about.item.workload == FILES else "images"
+        kind = made.kind(about.item)
         if begin.kind != kind:
             raise InvalidRequest(f"'{about.item.friendly}' is an item of {kind}, not of {begin.kind}")
         clientkeys.keep(self._plane, about.item, begin)

@@ -17,10 +17,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from keepstone.catalogue import first, items, points
-from keepstone.control import clientkeys, retention
+from keepstone.control import clientkeys, retention, virtual_machines
 from keepstone.control import points as made
 from keepstone.control.plane import Plane
-from keepstone.control.sources import FILES
 from keepstone.control.work.loading import Subject, ending, subject
 from keepstone.control.work.reporter import Reporter
 from keepstone.errors import KeepstoneError
@@ -36,7 +35,8 @@ def backup(plane: Plane, context: Context) -> None:
     """The handler. Its arguments: `part`, a type of backup; `until`, when the point's own time is over."""
     about = subject(plane, context)
     try:
-        plane.reach.check(about.item.source["path"])
+        for path in virtual_machines.paths(about.item.source):
+            plane.reach.check(path)
         clientkeys.check_open(about.item)
         store = plane.stores.open(about.vault.id)
         found = made.commit_of_job(store, context.claim.id) if context.claim.attempt > 1 else None
@@ -50,14 +50,19 @@ def backup(plane: Plane, context: Context) -> None:
 
 def _make(plane: Plane, context: Context, about: Subject, store: Store, reporter: Reporter) -> tuple[str, PointRecord]:
     env, source = plane.env, about.item.source
-    is_files = about.item.workload == FILES
+    kind = made.kind(about.item)
     name = made.store_name(about.container.friendly, about.item)
     arguments = context.claim.arguments
     tags = made.tags(about.item.id, context.claim.id, arguments.get("part", "Full"), own_date(arguments))
-    with store.writer(name, "files" if is_files else "images", tags=tags) as writer:
-        if is_files:
+    with store.writer(name, kind, tags=tags) as writer:
+        if kind == made.FILES:
             report = backup_files(env, writer, os.fsencode(source["path"]), _selection(plane, source), reporter)
             commit = report.commit
+        elif kind == made.MACHINE:
+            from keepstone.workloads.hypervisors import backup_vm
+
+            owner = f"{store.descriptor.store}/{about.item.id}"
+            commit = backup_vm(env, writer, source, reporter, owner=owner).commit
         else:
             from keepstone.disks import open_disk
             from keepstone.workloads.images import backup_image

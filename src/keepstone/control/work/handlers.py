@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from keepstone.control.hypervisors import DISCOVER
 from keepstone.control.plane import Plane
 from keepstone.control.work.backup import backup
+from keepstone.control.work.discover import look
 from keepstone.control.work.footprint import COUNT, count
 from keepstone.control.work.purge import PURGE, purge
 from keepstone.control.work.reclaim import RECLAIM, reclaim
@@ -26,4 +28,5 @@ def handlers(plane: Plane) -> Mapping[str, Handler]:
         RECLAIM: lambda context: reclaim(plane, context),
         COUNT: lambda context: count(plane, context),
         VERIFY: lambda context: verify(plane, context),
+        DISCOVER: lambda context: look(plane, context),
     }

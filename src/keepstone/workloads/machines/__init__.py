@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from keepstone.workloads.machines.backup import Part, backup_machine
-from keepstone.workloads.machines.restore import restore_disks
-from keepstone.workloads.machines.root import KIND, Consistency, Disk, Level, Machine, Role
+from keepstone.workloads.machines.folder import DESCRIPTION, Restored, described, restore_machine
+from keepstone.workloads.machines.restore import restore_disks, wanted_disks
+from keepstone.workloads.machines.root import KIND, Consistency, Disk, Level, Machine, Role, level_of
 from keepstone.workloads.machines.view import OneDisk, PointOfMachine, disk_of, machine_of
 
 __all__ = [
+    "DESCRIPTION",
     "KIND",
     "Consistency",
     "Disk",
@@ -17,9 +19,14 @@ __all__ = [
     "OneDisk",
     "Part",
     "PointOfMachine",
+    "Restored",
     "Role",
     "backup_machine",
+    "described",
     "disk_of",
+    "level_of",
     "machine_of",
     "restore_disks",
+    "restore_machine",
+    "wanted_disks",
 ]

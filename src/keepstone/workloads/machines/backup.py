@@ -63,9 +63,10 @@ def backup_machine(
         read += count
     held()
     body = msgspec.msgpack.encode(machine)
+    states = {part.disk.name: token for part in parts if (token := part.source.token()) is not None}
     outcome = Outcome(
         root=[writer.put_node(MACHINE_KIND, [], roots, body)],
-        detail=detail_of({part.disk.name: token for part in parts if (token := part.source.token()) is not None}),
+        detail=detail_of(states, machine.consistency.level),
         source=name,
         logical=size,
         read=read,

@@ -10,11 +10,23 @@ from keepstone.disks.writing import Format
 from keepstone.env import Env
 from keepstone.errors import NotFound
 from keepstone.workloads.images import Lost, image_size, restore_into
-from keepstone.workloads.machines.root import Disk
+from keepstone.workloads.machines.root import Disk, Role
 from keepstone.workloads.machines.view import PointOfMachine
 from keepstone.workloads.progress import Progress
 
-__all__ = ["restore_disks"]
+__all__ = ["restore_disks", "wanted_disks"]
+
+
+def wanted_disks(machine: PointOfMachine, data: Collection[str] | None) -> list[str]:
+    """The disk of the system, what firmware keeps, and these data disks, or all. `NotFound` for one that is none."""
+    names = [disk.name for disk, _ in machine.disks]
+    if data is None:
+        return names
+    unknown = sorted(set(data) - set(names))
+    if unknown:
+        raise NotFound(f"the point has no disk {', '.join(unknown)}; it has {', '.join(names) or 'none'}")
+    system = next((disk.name for disk, _ in machine.disks if disk.role is Role.DISK), "")
+    return [disk.name for disk, _ in machine.disks if disk.role is not Role.DISK or disk.name in (system, *data)]
 
 
 def restore_disks(

@@ -6,7 +6,8 @@
 What a machine has beside its disks, such as NVRAM or the state of a TPM, is a disk of another role: so it is stored,
 shared, verified and restored like one.
 
-The record's `detail` holds the tokens of the disks (see `images.backup`).
+The record's `detail` holds the tokens of the disks (see `images.backup`), and what the moment is worth, for those who
+list points.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ __all__ = [
     "Role",
     "detail_of",
     "is_name",
+    "level_of",
     "read_machine",
     "tokens",
 ]
@@ -88,23 +90,31 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     excluded: list[str] = []
 
 
-class _Detail(msgspec.Struct, frozen=True):
+class _Detail(msgspec.Struct, frozen=True, omit_defaults=True):
     tokens: dict[str, str]
+    level: Level | None = None
 
 
 def tokens(record: PointRecord | None) -> dict[str, str]:
     """Names the state that each disk of a point is of, as far as that is remembered."""
-    if record is None:
-        return {}
+    return {} if record is None else _detail(record).tokens
+
+
+def level_of(record: PointRecord) -> Level | None:
+    """What the moment of a point is worth; None where its record does not say."""
+    return _detail(record).level
+
+
+def _detail(record: PointRecord) -> _Detail:
     try:
-        return from_msgpack(_Detail).decode(record.detail).tokens
+        return from_msgpack(_Detail).decode(record.detail)
     except msgspec.MsgspecError:
-        return {}
+        return _Detail({})
 
 
-def detail_of(tokens: dict[str, str]) -> bytes:
-    """What the record of a point says of its disks."""
-    return msgspec.msgpack.encode(_Detail(tokens))
+def detail_of(tokens: dict[str, str], level: Level) -> bytes:
+    """What the record of a point says of its disks and of its moment."""
+    return msgspec.msgpack.encode(_Detail(tokens, level))
 
 
 def is_name(name: str) -> bool:

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hypervisors: hosts that register with a vault, and whose virtual machines become resources that it can protect.
+
+A hypervisor is a container of its vault, of the kind that Azure has for whatever is none of its own
+(`GenericContainer`); where its machines are found are its `serviceEndpoints`:
+
+    qemu             a folder with a monitor for each machine (`NAME.qmp`), and its agent's socket (`NAME.qga`)
+    resourceGroup    where its machines are as resources; the vault's own group where it is missing
+
+A job looks for machines: when it registers, when a client asks what could be protected (`refreshContainers`), and
+every hour. A machine that is not found any more stays a resource, for it may be off; somebody deletes it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from keepstone.catalogue import containers, every, jobs, vaults
+from keepstone.control import containers as holders
+from keepstone.control import groups, locks, resources, virtual_machines
+from keepstone.control.plane import Change, Plane
+from keepstone.errors import InvalidRequest, NotFound
+from keepstone.jobs import Status
+from keepstone.vault import Container, Resource, Vault, folded
+from keepstone.workloads.hypervisors import Found
+
+__all__ = ["DISCOVER", "ask", "ask_all", "endpoints", "folder", "note", "of_vault", "register", "strays"]
+
+DISCOVER = "DiscoverMachines"
+"""The operation of the job."""
+_EXTENDED, _ENDPOINTS = "extendedInformation", "serviceEndpoints"
+_QEMU, _GROUP = "qemu", "resourceGroup"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def register(change: Change, vault: Vault, name: str, properties: Mapping[str, Any], activity: str) -> Container:
+    """Register one, or give one other endpoints, and ask for its machines. `InvalidRequest`; `GuardRefused` where the
+    service's workers may not go there."""
+    locks.check_write(change.connection, vault.path)
+    prefix, _, own = name.partition(";")
+    if folded(prefix) != folded(holders.HYPERVISOR) or not _NAME.fullmatch(own):
+        raise InvalidRequest(
+            f"a hypervisor's container is called '{holders.HYPERVISOR};NAME', of letters, digits, '.', '_' and '-'; "
+            f"not '{name}'",
+            target="containerName",
+        )
+    told = _endpoints(change, vault, properties)
+    held = holders.ensure(change, vault, f"{holders.HYPERVISOR};{own}", own, holders.GENERIC, holders.HYPERVISOR, {})
+    held = replace(held, properties={_ENDPOINTS: told})
+    change.save(held)
+    ask(change, vault, activity)
+    return held
+
+
+def _endpoints(change: Change, vault: Vault, properties: Mapping[str, Any]) -> dict[str, str]:
+    target = f"properties.{_EXTENDED}.{_ENDPOINTS}"
+    extended = properties.get(_EXTENDED)
+    told = extended.get(_ENDPOINTS) if isinstance(extended, dict) else None
+    if not isinstance(told, dict) or not all(isinstance(value, str) for value in told.values()):
+        raise InvalidRequest(f"{target} says where the hypervisor's machines are; it is missing", target=target)
+    unknown = sorted(set(told) - {_QEMU, _GROUP})
+    if unknown or _QEMU not in told:
+        raise InvalidRequest(
+            f"{target} has to have {_QEMU}, a folder of monitors, and may have {_GROUP}"
+            + (f"; not {', '.join(unknown)}" if unknown else ""),
+            target=target,
+        )
+    place = told[_QEMU]
+    if not PurePosixPath(place).is_absolute() or "\0" in place:
+        raise InvalidRequest(f"{target}.{_QEMU} is {place!r}; name an absolute folder", target=f"{target}.{_QEMU}")
+    change.plane.reach.check(place)
+    groups.find(change.connection, vault.subscription, told.get(_GROUP, vault.group_name))
+    return {key: told[key] for key in (_QEMU, _GROUP) if key in told}
+
+
+def endpoints(hypervisor: Container) -> dict[str, str]:
+    """As they were given."""
+    return dict(hypervisor.properties.get(_ENDPOINTS) or {})
+
+
+def folder(hypervisor: Container) -> Path:
+    """Where its monitors are."""
+    return Path(endpoints(hypervisor)[_QEMU])
+
+
+def of_vault(connection: sa.Connection, vault: Vault) -> list[Container]:
+    """Those of a vault, by name."""
+    return holders.listing(connection, vault, kind=holders.HYPERVISOR)
+
+
+def strays(connection: sa.Connection, vault: Vault) -> list[Resource]:
+    """The machines of its subscription that somebody made by their addresses, and no hypervisor has told of."""
+    found = resources.listing(connection, vault.subscription, kind=resources.MACHINE)
+    return [one for one in found if "hypervisor" not in (one.properties.get(virtual_machines.BEHIND) or {"hypervisor"})]
+
+
+def ask(change: Change, vault: Vault, activity: str = "") -> UUID | None:
+    """Ask for a look at what the hypervisors of a vault have; the job, or the one that was asked for already. None
+    where there is nothing to look at."""
+    connection = change.connection
+    if not of_vault(connection, vault) and not strays(connection, vault):
+        return None
+    waiting = sa.select(jobs.c.id).where(
+        jobs.c.vault == vault.id, jobs.c.operation == DISCOVER, jobs.c.status == Status.QUEUED
+    )
+    there: UUID | None = connection.execute(waiting.limit(1)).scalar()
+    if there is not None:
+        return there
+    about = {"entity": vault.name, "user": bool(activity)}
+    return change.plane.queue.enqueue(connection, DISCOVER, about, vault=vault.id, priority=1, activity=activity)
+
+
+def ask_all(plane: Plane) -> None:
+    """The same for every vault that has hypervisors."""
+    with plane.change() as change:
+        held = sa.select(containers.c.vault).where(containers.c.kind == holders.HYPERVISOR)
+        for vault in every(change.connection, Vault, vaults.c.deleted.is_(None), vaults.c.id.in_(held)):
+            ask(change, vault)
+
+
+def note(change: Change, vault: Vault, hypervisor: Container, found: Found) -> str:
+    """Make a machine a resource, or bring the one that it is up to date; why it cannot be one, or nothing."""
+    group = endpoints(hypervisor).get(_GROUP, vault.group_name)
+    name = _UNFIT.sub("-", found.name).strip("-.")[:64] or "machine"
+    path = f"/subscriptions/{vault.subscription}/resourceGroups/{group}/providers/{resources.MACHINE}/{name}"
+    told = {"hypervisor": hypervisor.name, **found.address.document}
+    try:
+        there = resources.find(change.connection, path)
+    except NotFound:
+        there, _ = resources.put(
+            change, vault.subscription, group, resources.MACHINE, name, vault.location,
+            {virtual_machines.BEHIND: told}, {},
+        )  # fmt: skip
+    behind = there.properties.get(virtual_machines.BEHIND)
+    if not isinstance(behind, dict) or behind.get("machine") != told["machine"]:
+        return f"the machine at {told['machine']} is called '{found.name}', and '{path}' is another one; rename one"
+    virtual_machines.noted(change, there, found)
+    return ""

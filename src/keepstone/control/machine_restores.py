@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asking for a restore of a virtual machine, as Azure has it.
+
+    RestoreDisks       new images of its disks, in a folder of the host
+    OriginalLocation   over the disks of the machine itself, which is paused meanwhile and starts anew
+
+Azure restores disks into a storage account. One of ours stands for a folder, by its own property `keepstone.path`, and
+may say of which format images there are (`keepstone.format`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from keepstone.control import agents, items, resources, restores, virtual_machines
+from keepstone.control.plane import Change
+from keepstone.control.work.restore import RESTORE
+from keepstone.disks.writing import FORMATS, RAW
+from keepstone.errors import InvalidRequest, NotFound
+from keepstone.vault import Container, Item, RecoveryPoint, Resource, Vault, folded
+
+__all__ = ["Mode", "Wanted", "restore", "storage"]
+
+_STAMP = "%Y%m%dT%H%M%SZ"
+
+
+class Mode(StrEnum):
+    """Azure's recoveryType."""
+
+    DISKS = "RestoreDisks"
+    REPLACE = "OriginalLocation"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """`target`: the folder that the images go into, which is made; `account`: the id of the storage account that they
+    go into otherwise, into a folder of their own. `container`: another machine that restores, by the name of its
+    container. `luns`: the data disks that go with that of the system, `names`: the disks, by their names; all where
+    neither is given. `format`: of the images. `safety`: whether a point of what is there now is made first."""
+
+    mode: Mode
+    target: str | None = None
+    account: str | None = None
+    container: str | None = None
+    luns: tuple[int, ...] | None = None
+    names: tuple[str, ...] = ()
+    format: str | None = None
+    safety: bool = True
+
+
+def restore(
+    change: Change, vault: Vault, held: Container, item: Item, point: RecoveryPoint, wanted: Wanted, activity: str
+) -> UUID:
+    """Ask for it; the job. `InvalidRequest`; `NotFound`, `Conflict` as in `restores.restore`."""
+    about: dict[str, Any] = {"point": point.name, "user": True, "mode": str(wanted.mode)}
+    about["disks"] = _disks(change.connection, item, wanted)
+    if wanted.mode is Mode.REPLACE:
+        if not virtual_machines.is_running(item):
+            raise InvalidRequest(
+                f"'{item.friendly}' is a disk image; put it back with `keepstone restore disk --in-place`",
+                target="properties.recoveryType",
+            )
+        about |= {"target": None, "safety": wanted.safety}
+        return items.work(change, vault, held, item, RESTORE, activity, about, agents.serving(change.connection, held))
+    folder, format, told = _place(change, item, point, wanted)
+    there = restores.machine(change, vault, held, wanted.container, folder)
+    agent = agents.serving(change.connection, there)
+    folder = restores.place(there, folder, elsewhere=agent is not None)
+    if agent is None:
+        change.plane.reach.check(folder)
+    about |= {"target": folder, "format": format, "properties": told}
+    if there.id != held.id:
+        about["to"] = there.friendly
+    if not virtual_machines.is_running(item):  # a disk image, whose restore is one file
+        about |= {"target": f"{folder}/{item.friendly}{FORMATS[format].suffixes[0]}", "folder": True}
+    return items.work(change, vault, held, item, RESTORE, activity, about, agent)
+
+
+def storage(connection: sa.Connection, path: object) -> tuple[Resource, Mapping[str, Any]]:
+    """A storage account, and what of it says where it is. `InvalidRequest`."""
+    target = "properties.storageAccountId"
+    if not isinstance(path, str) or folded(resources.STORAGE) not in folded(path):
+        raise InvalidRequest(f"{target} is {path!r}; it has to be the id of a storage account", target=target)
+    try:
+        account = resources.find(connection, path)
+    except NotFound as error:
+        raise InvalidRequest(str(error), target=target) from error
+    told = account.properties.get(virtual_machines.BEHIND)
+    place = told.get("path") if isinstance(told, dict) else None
+    if not isinstance(place, str) or not PurePosixPath(place).is_absolute():
+        raise InvalidRequest(
+            f"storage account '{account.name}' stands for no folder; give it one with `keepstone storage create -g "
+            f"{account.group_name} -n {account.name} --path FOLDER`",
+            target=target,
+        )
+    assert isinstance(told, dict)
+    return account, told
+
+
+def _place(change: Change, item: Item, point: RecoveryPoint, wanted: Wanted) -> tuple[str, str, dict[str, str]]:
+    """(the folder, the format of what goes there, what people see of it in the job)."""
+    if wanted.target is not None:
+        return wanted.target, _format(wanted.format), {}
+    account, told = storage(change.connection, wanted.account)
+    name = f"{item.friendly}-{point.made.strftime(_STAMP)}-{change.now.strftime(_STAMP)}"
+    shown = {"Target Storage Account Name": account.name, "Target Folder": name}
+    return f"{told['path'].rstrip('/')}/{name}", _format(wanted.format or told.get("format")), shown
+
+
+def _format(name: object) -> str:
+    if name is None:
+        return RAW
+    if not isinstance(name, str) or name not in FORMATS:
+        raise InvalidRequest(f"there is no format {name!r}; choose one of {', '.join(FORMATS)}", target="format")
+    return name
+
+
+def _disks(connection: sa.Connection, item: Item, wanted: Wanted) -> list[str] | None:
+    """The names of the data disks that are wanted; None for all of them."""
+    if wanted.names:
+        return list(wanted.names)
+    if wanted.luns is None or not virtual_machines.is_running(item):
+        return None
+    machine = virtual_machines.find(connection, item.properties.get("sourceResourceId"))
+    return virtual_machines.disks(machine, wanted.luns, "properties.restoreDiskLunList")

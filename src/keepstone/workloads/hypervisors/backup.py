@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A backup of a machine that is known by a document."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import msgspec
+
+from keepstone.env import Env
+from keepstone.store import Writer
+from keepstone.workloads.hypervisors.address import Address
+from keepstone.workloads.hypervisors.discovery import disks_of
+from keepstone.workloads.images import Report
+from keepstone.workloads.kvm import Fleecing, Qemu, backup_qemu
+from keepstone.workloads.progress import Progress
+
+__all__ = ["Chosen", "backup_vm"]
+
+
+class Chosen(msgspec.Struct, frozen=True):
+    """Which data disks are taken, by their names: only these (`only`), or all but these. The disk of the system, which
+    is the first one, is always taken, and so is what firmware keeps."""
+
+    names: list[str] = []
+    only: bool = False
+
+    def left_out(self, disks: Collection[str]) -> list[str]:
+        """What of these disks, the system's first, is not taken."""
+        return [name for name in list(disks)[1:] if (name in self.names) is not self.only]
+
+
+def backup_vm(env: Env, writer: Writer, source: Mapping[str, Any], progress: Progress, *, owner: str) -> Report:
+    """Make a recovery point of the machine of an item and commit it. `source`: its address, and `disks`, which are
+    chosen (`Chosen`). `owner` and what is raised as in `backup_qemu`; `UsageError`."""
+    address = Address.of(source)
+    exclude: list[str] = []
+    if source.get("disks"):
+        chosen = msgspec.convert(source["disks"], Chosen)
+        exclude = chosen.left_out([disk.name for disk in disks_of(env, address)])
+    return backup_qemu(
+        env,
+        writer,
+        Qemu(address.monitor, address.agent),
+        progress,
+        owner=owner,
+        fleecing=Fleecing(address.fleece),
+        exclude=exclude,
+    )

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole life of a virtual machine's item: a real guest of QEMU, and the Azure CLI."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.machines.guest import Guest, make_disk
+
+from .running import Az
+from .serving import LOCATION, Server
+
+pytestmark = [pytest.mark.service, pytest.mark.vm]
+
+GROUP, VAULT = "machines", "machines"
+IN = f"-g {GROUP} -v {VAULT}"
+WEB = f"{IN} -c web -i web"
+VM = "--backup-management-type AzureIaasVM --workload-type VM"
+
+
+@pytest.fixture(scope="module")
+def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    """A machine of three disks; its system's is the one that it writes to."""
+    folder = tmp_path_factory.mktemp("web")
+    disks = [(f"d{number}", make_disk(folder / f"d{number}.qcow2", 24)) for number in range(3)]
+    with Guest(folder, disks) as guest:
+        guest.sh("echo one > /a/file; echo data > /b/file; sync")
+        yield guest
+
+
+@pytest.fixture(scope="module")
+def vault(az: Az, server: Server, guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The id of a vault whose hypervisor has the machine."""
+    az(f"group create -n {GROUP} -l {LOCATION}")
+    az(f"backup vault create -g {GROUP} -n {VAULT} -l {LOCATION}")
+    folder = tmp_path_factory.mktemp("sockets")
+    (folder / "web.qmp").symlink_to(guest.qmp)
+    (folder / "web.qga").symlink_to(guest.qga)
+    server.keepstone(f"hypervisor register {IN} -n host", "--qemu", str(folder))
+    return server.vault(GROUP, VAULT)
+
+
+def finish(az: Az, server: Server, job: dict[str, object]) -> dict[str, object]:
+    """The job at its end, which went well."""
+    server.settle(str(job["name"]))
+    az(f"backup job wait {IN} -n {job['name']}")
+    done: dict[str, object] = az(f"backup job show {IN} -n {job['name']}")
+    assert done["properties"]["status"] == "Completed", done  # type: ignore[index]
+    return done
+
+
+def test_a_life(az: Az, server: Server, vault: str, guest: Guest, tmp_path: Path) -> None:
+    (machine,) = az(f"vm list -g {GROUP}")
+    assert machine["name"] == "little"
+    assert [disk["lun"] for disk in machine["storageProfile"]["dataDisks"]] == [0, 1]
+    vm = machine["id"]
+    assert not az(f"backup protection check-vm --vm {vm}")
+
+    configured = az(
+        f"backup protection enable-for-vm {IN} --vm {vm} -p DefaultPolicy --disk-list-setting exclude --diskslist 1"
+    )
+
+    assert configured["properties"]["status"] == "Completed"
+    assert az(f"backup protection check-vm --vm {vm}").casefold() == vault.casefold()
+    little = f"{IN} -c little -i little"
+    first = finish(az, server, az(f"backup protection backup-now {little} {VM} --retain-until 31-12-2199"))
+    (point,) = az(f"backup recoverypoint list {little} {VM}")
+    assert point["properties"]["recoveryPointType"] == "AppConsistent"
+    assert first["properties"]["operation"] == "Backup"  # type: ignore[index]
+
+    updated = az(f"backup protection update-for-vm {little} --disk-list-setting resetexclusionsettings")
+    assert updated["properties"]["status"] == "Completed"
+    guest.sh("echo two > /a/file; sync")
+    second = finish(az, server, az(f"backup protection backup-now {little} {VM} --retain-until 31-12-2199"))
+    assert "Warning 1" not in second["properties"]["extendedInfo"]["propertyBag"]  # type: ignore[index]
+    newest, oldest = az(f"backup recoverypoint list {little} {VM}")
+    assert oldest["name"] == point["name"]
+    assert newest["properties"]["keepstone"]["newBytes"] < 4 << 20
+
+    folder = tmp_path / "restored"
+    folder.mkdir()
+    server.keepstone(f"storage create -g {GROUP} -n account", "--path", str(folder), "--format", "qcow2")
+    restore = f"backup restore restore-disks {little} --storage-account account --target-resource-group {GROUP}"
+    finish(az, server, az(f"{restore} -r {oldest['name']}"))
+    finish(az, server, az(f"{restore} -r {newest['name']} --restore-only-osdisk true"))
+    by_count = sorted(folder.iterdir(), key=lambda path: -len(list(path.iterdir())))
+    assert [sorted(path.name for path in one.iterdir()) for one in by_count] == [
+        ["disk0.qcow2", "disk1.qcow2", "machine.json"],
+        ["disk0.qcow2", "machine.json"],
+    ]
+    assert [content(one / "disk0.qcow2") for one in by_count] == ["one\n", "two\n"]
+    described = json.loads((by_count[0] / "machine.json").read_text())
+    assert (described["name"], described["excluded"]) == ("little", ["disk2"])
+
+
+def content(image: Path) -> str:
+    """What is in the file of a disk's file system."""
+    raw = image.with_suffix(".raw")
+    subprocess.run(["qemu-img", "convert", "-O", "raw", image, raw], check=True)
+    subprocess.run(["e2fsck", "-fn", raw], check=True, capture_output=True)
+    return subprocess.run(["debugfs", "-R", "cat file", raw], check=True, capture_output=True, text=True).stdout
