@@ -110,8 +110,8 @@ class Az:
         assert "Traceback" not in ran.err, ran
         return ran.err
 
-    def run(self, command: str, *more: str) -> Ran:
-        """However it ends."""
+    def run(self, command: str, *more: str, folder: Path | None = None) -> Ran:
+        """However it ends. `folder`: where it runs, if that matters."""
         log = self.home / "logs" / str(next(self._numbers))
         arguments = [*shlex.split(command), *more]
         began = time.perf_counter()
@@ -123,6 +123,7 @@ class Az:
             text=True,
             check=False,
             timeout=300,
+            cwd=folder,
         )
         ran = Ran(shlex.join(arguments), done.returncode, done.stdout, done.stderr,
                   time.perf_counter() - began, _requests(log / "az.log"))  # fmt: skip

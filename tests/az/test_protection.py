@@ -89,13 +89,12 @@ def test_a_machine_is_backed_up(az: Az, server: Server, vault: str, machine: Cal
     assert moved["properties"]["status"] == "Completed"
     assert names(az(f"backup policy list-associated-items {IN} -n Other")) == [item["name"]]
 
-    # What a later version brings is said, and what to do instead.
+    # What is missing is said, and what to do.
     at = f"{IN} -c web -i web -r {point['name']}"
-    assert "`keepstone restore disk` restores" in az.refused(f"backup restore files mount-rp {at}")
     account = f"-g {GROUP} -n account1 --resource-type Microsoft.Storage/storageAccounts"
     az(f"resource create {account} --properties", "{}")
     restore = f"backup restore restore-disks {at} --storage-account account1 --target-resource-group {GROUP}"
-    assert "which `keepstone restore` sends" in az.refused(restore)
+    assert "`keepstone storage create -g protection -n account1" in az.refused(restore)
     move = "--source-tier VaultStandard --destination-tier VaultArchive"
     assert "there is no archive tier" in az.refused(
         f"backup recoverypoint move {at.replace(' -r ', ' -n ')} {VM} {move}"

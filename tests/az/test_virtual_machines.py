@@ -97,6 +97,20 @@ def test_a_life(az: Az, server: Server, vault: str, guest: Guest, tmp_path: Path
     described = json.loads((by_count[0] / "machine.json").read_text())
     assert (described["name"], described["excluded"]) == ("little", ["disk2"])
 
+    here = tmp_path / "here"
+    here.mkdir()
+    at = f"{little} -r {newest['name']}"
+    ran = az.run(f"backup restore files mount-rp {at}", folder=here)
+    assert ran.code == 0, ran
+    (script,) = here.iterdir()
+    password = ran.err.rpartition("Use password ")[2].split()[0]
+    assert password not in script.read_text()
+    assert password not in script.name
+    assert attached(script, password) == {"disk0/file": "two\n", "disk1/file": "data\n"}
+    assert "the password is wrong" in refused(script, password[::-1])
+    assert az.run(f"backup restore files unmount-rp {at}").code == 0  # it waits until nobody gets anything
+    assert "the session may be over" in refused(script, password)
+
 
 def content(image: Path) -> str:
     """What is in the file of a disk's file system."""
@@ -104,3 +118,33 @@ def content(image: Path) -> str:
     subprocess.run(["qemu-img", "convert", "-O", "raw", image, raw], check=True)
     subprocess.run(["e2fsck", "-fn", raw], check=True, capture_output=True)
     return subprocess.run(["debugfs", "-R", "cat file", raw], check=True, capture_output=True, text=True).stdout
+
+
+def attached(script: Path, password: str) -> dict[str, str]:
+    """What is in the files that a script shows; it is ended then, and has left nothing."""
+    folder = script.parent / "attached"
+    command = ["sh", str(script), str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(f"{password}\n")
+        process.stdin.flush()
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if "Press Enter" in line:
+                break
+        found = {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.glob("*/file"))}
+        _, rest = process.communicate("\n", timeout=60)
+        assert process.returncode == 0, "".join([*said, rest])
+    assert not folder.exists()
+    return found
+
+
+def refused(script: Path, password: str) -> str:
+    """What a script says that attaches nothing."""
+    command = ["sh", str(script), str(script.parent / "refused")]
+    done = subprocess.run(command, input=f"{password}\n", capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1, done
+    assert not (script.parent / "refused").exists()
+    return done.stderr

@@ -27,10 +27,6 @@ _REGIONS = (
     "recovery points, without --use-secondary-region"
 )
 _ARCHIVE = "there is no archive tier in this version: all recovery points are in the vault's store and can be restored"
-_FILES = (
-    "there is no script that mounts a point by iSCSI; a machine with an agent mounts it by `keepstone recoverypoint "
-    "mount`, and `keepstone restore disk` restores its disk"
-)
 _GUARDS = (
     "resource guards are not part of this version; a lock protects the vault from deletion (`az lock create`), and "
     "soft delete that is always on protects its data"
@@ -61,13 +57,6 @@ _LATER: tuple[tuple[str, ...], ...] = (
     ("POST", f"{ITEM}/configureSourceScan", "configure_source_scan.begin_execute", _SCAN,
      "backup item source-scan-configuration set"),
     ("POST", f"{POINT}/move", "backup_client.begin_move_recovery_point", _ARCHIVE, "backup recoverypoint move"),
-    ("POST", f"{POINT}/provisionInstantItemRecovery", "item_level_recovery_connections.provision", _FILES,
-     "backup restore files mount-rp"),
-    ("POST", f"{POINT}/revokeInstantItemRecovery", "item_level_recovery_connections.revoke", _FILES,
-     "backup restore files unmount-rp"),
-    ("POST", f"{POINT}/listInstantItemRecoveryOperationResult",
-     "item_level_recovery_connections.list_instant_item_recovery_operation_result", _FILES,
-     "backup restore files mount-rp"),
     # guards
     ("POST", f"{VAULT}/backupSecurityPIN", "security_pins.get", _GUARDS),
     ("PUT", _PROXY, "resource_guard_proxy.put", _GUARDS, "backup vault resource-guard-mapping update"),

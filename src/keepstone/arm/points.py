@@ -23,7 +23,7 @@ from keepstone.arm.items import path as item_path
 from keepstone.arm.lro import ITEM, POINT, taken_on
 from keepstone.arm.table import Answer, Call, Table
 from keepstone.arm.vaults import find
-from keepstone.control import items, machine_restores, operations, points, restores, virtual_machines
+from keepstone.control import file_recovery, items, machine_restores, operations, points, restores, virtual_machines
 from keepstone.disks.writing import FORMATS
 from keepstone.errors import InvalidRequest, Unsupported
 from keepstone.vault import Container, Item, RecoveryPoint, Vault, folded
@@ -54,6 +54,7 @@ def listing(call: Call) -> Answer:
             limit=_PAGE + 1,
             before=_before(skip_token(call)),
         )
+        served = file_recovery.sessions(connection, item)
     if (
         kind not in ("all", "full", "fullanddifferential", "fulllog", "")
         or folded(wanted.get("moveReadyRPOnly", "False")) == "true"
@@ -65,7 +66,7 @@ def listing(call: Call) -> Answer:
         found,
         _PAGE,
         lambda point: f"{point.made.isoformat()} {point.name}",
-        lambda point: document(base, item, point),
+        lambda point: document(base, item, point, served=point.name in served),
     )
 
 
@@ -74,7 +75,8 @@ def get(call: Call) -> Answer:
     """`NotFound`."""
     with call.plane.look() as connection:
         vault, held, item, point = found_point(call, connection)
-    return Answer(body=document(item_path(vault, held, item), item, point))
+        served = file_recovery.sessions(connection, item)
+    return Answer(body=document(item_path(vault, held, item), item, point, served=point.name in served))
 
 
 @table("POST", f"{POINT}/restore", "restores.begin_trigger", action=f"{_ACTION}/restore/action",
@@ -95,7 +97,7 @@ def restore(call: Call) -> Answer:
             expected = _MACHINE
         if folded(kind) != folded(expected):
             raise Unsupported(
-                f"restore requests of type {kind!r} are not part of this version; '{item.friendly}' is restored by a "
+                f"restore requests of type {kind!r} are not part of this version; '{item.friendly}' is restored by "
                 f"{expected}, which `keepstone restore` sends"
             )
         job = restores.restore(change, vault, held, item, point, _wanted(vault, properties), call.correlation)
@@ -110,8 +112,8 @@ def found_point(call: Call, connection: sa.Connection) -> tuple[Vault, Container
     return vault, held, item, points.find(connection, item, call.names["point"])
 
 
-def document(base: str, item: Item, point: RecoveryPoint) -> dict[str, Any]:
-    """A point as clients see it. `base`: the id of its item."""
+def document(base: str, item: Item, point: RecoveryPoint, *, served: bool) -> dict[str, Any]:
+    """A point as clients see it. `base`: the id of its item; `served`: whether files are recovered out of it now."""
     expiry = {
         "expiryTime": moment(point.until),
         "ruleName": point.rule,
@@ -129,7 +131,7 @@ def document(base: str, item: Item, point: RecoveryPoint) -> dict[str, Any]:
             "objectType": "IaasVMRecoveryPoint",
             "sourceVMStorageType": "NormalStorage",
             "isSourceVMEncrypted": False,
-            "isInstantIlrSessionActive": False,
+            "isInstantIlrSessionActive": served,
             "isManagedVirtualMachine": False,
             "originalStorageAccountOption": False,
             "virtualMachineSize": None,

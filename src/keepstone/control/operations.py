@@ -3,7 +3,8 @@
 
 Azure calls an operation the work of taking a request on: it is over when the job that does the rest has begun. So most
 are over before the first poll, for which clients would otherwise wait five seconds. The few whose answer is what a job
-finds are over when that is; the job says how it ended.
+finds are over when that is, or, where it stands until somebody ends it, when it says where it is to be had; the job
+says how it ended.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sqlalchemy as sa
 from keepstone.catalogue import jobs, operations
 from keepstone.control.plane import Change
 from keepstone.errors import NotFound
+from keepstone.jobs import Status
 
 __all__ = ["Operation", "find", "forget", "record"]
 
@@ -48,7 +50,7 @@ def record(
     result: dict[str, Any] | None = None,
     wait: bool = False,
 ) -> Operation:
-    """An operation that is over; or, with `wait`, when its job is."""
+    """An operation that is over; or, with `wait`, is when its job is, or stands."""
     now = change.now
     operation = Operation(
         id=change.plane.new_id(),
@@ -76,8 +78,12 @@ def find(connection: sa.Connection, name: str, vault: UUID | None) -> Operation:
     operation = Operation(**row)
     if operation.status != _WAITING:
         return operation
-    ended = connection.execute(sa.select(jobs.c.ended).where(jobs.c.id == operation.job)).scalar()
-    return replace(operation, ended=ended, status=_WAITING if ended is None else _OVER)
+    job = connection.execute(
+        sa.select(jobs.c.status, jobs.c.ended, jobs.c.progress).where(jobs.c.id == operation.job)
+    ).first()
+    stands = job is not None and job.status == Status.RUNNING and bool((job.progress or {}).get("target"))
+    over = job is None or job.ended is not None or stands
+    return replace(operation, ended=job.ended if job else None, status=_OVER if over else _WAITING)
 
 
 def forget(change: Change) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from keepstone.identity.builtin import BUILT_IN
-from keepstone.identity.certificates import Authority, Issued, new_credentials
+from keepstone.identity.certificates import Authority, Issued, locked_key, new_credentials
 from keepstone.identity.passwords import hash_secret, is_secret, new_secret
 from keepstone.identity.proofs import is_signed, key_id, read_certificate, read_key, read_request, thumbprint
 from keepstone.identity.roles import Assignment, Role, is_allowed, is_beneath
@@ -24,6 +24,7 @@ __all__ = [
     "is_secret",
     "is_signed",
     "key_id",
+    "locked_key",
     "new_credentials",
     "new_secret",
     "read_certificate",

@@ -23,7 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from keepstone.env import Env
 from keepstone.identity.proofs import PublicKey, read_request
 
-__all__ = ["Authority", "Issued", "new_credentials"]
+__all__ = ["Authority", "Issued", "locked_key", "new_credentials"]
 
 _BITS = 2048
 _CA_TIME = timedelta(days=3650)
@@ -130,6 +130,13 @@ def new_credentials(env: Env, name: str, days: int) -> Issued:
         .sign(key, hashes.SHA256())
     )
     return _issued(certificate, key)
+
+
+def locked_key(issued: Issued, password: str) -> bytes:
+    """The key as PKCS #8 in PEM, encrypted by a password."""
+    key = serialization.load_pem_private_key(issued.key, None)
+    lock = serialization.BestAvailableEncryption(password.encode())
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, lock)
 
 
 def _builder(

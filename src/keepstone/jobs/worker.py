@@ -58,9 +58,10 @@ class Context:
             self._cancelled.set()
         self.check()
 
-    def progress(self, done: int, expected: int, line: str = "") -> None:
-        """How far it is, in bytes, and what it is at; people see it at the next sign of life."""
-        self._progress = {"done": done, "expected": expected, "line": line}
+    def progress(self, done: int, expected: int, line: str = "", target: str = "") -> None:
+        """How far it is, in bytes, and what it is at; people see it at the next sign of life. `target`: where what a
+        job does while it goes on is to be had."""
+        self._progress = {"done": done, "expected": expected, "line": line} | ({"target": target} if target else {})
 
     def result(self, facts: dict[str, Any]) -> None:
         """What came of it, for those who look at the job when it is over."""

@@ -81,7 +81,7 @@ class Serving:
             changed=self._note,
         )
         self._receivers = Receivers(plane, level=level, changed=self._note)
-        self._workers = Workers(plane, workers, level=level, program=program, changed=self._note)
+        self._workers = Workers(plane, workers, host=address.host, level=level, program=program, changed=self._note)
         self._rounds = _rounds(plane, [Chore("renewing the certificate", 3600, self.renew)])
 
     def run(self, ready: Callable[[], None], stopping: Callable[[], None] = lambda: None) -> None:

@@ -5,7 +5,7 @@
 this process's stdin tells it to go on. A stop does not wait for a long job: what does not end by itself within `GRACE`
 seconds is handed back, and goes on from its last checkpoint with the next worker.
 
-All lines of the log name the job in hand: this process has one at a time.
+All lines of the log name the job in hand: this process has one at a time, beside those that stand (`standing.py`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from keepstone.env import Env
 from keepstone.errors import JobLost, KeepstoneError
 from keepstone.jobs import Context, Handler, JobQueue, Worker
 from keepstone.server import logs, parent
+from keepstone.server.standing import Standing
 
 __all__ = ["GRACE", "UNWIND", "Shift", "main", "work"]
 
@@ -111,13 +112,22 @@ class Shift:
         return round((self._env.boot_time() - began) / 1e9, 3)
 
 
-def work(plane: Plane, handlers: Mapping[str, Handler], owner: str, lines: logs.Lines, grace: float) -> None:
-    """Run jobs until stdin ends, or SIGTERM comes."""
+def work(
+    plane: Plane,
+    handlers: Mapping[str, Handler],
+    standing: Mapping[str, Handler],
+    owner: str,
+    lines: logs.Lines,
+    grace: float,
+) -> None:
+    """Run jobs until stdin ends, or SIGTERM comes; `standing` are those of which several go on at a time."""
     shift = Shift(plane.queue, handlers, plane.env, owner, lines)
+    beside = Standing(plane.queue, standing, plane.env, owner)
     told = threading.Event()
 
     def leave() -> None:
         told.wait()
+        beside.stop()
         if not shift.stop(grace):
             _log.error("the handler of this job does not leave; the process goes without it")
             logging.shutdown()
@@ -128,13 +138,15 @@ def work(plane: Plane, handlers: Mapping[str, Handler], owner: str, lines: logs.
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=leave, name="leave", daemon=True).start()
     parent.hear(lambda _: None, told.set)
+    if standing:
+        beside.start()
     shift.run()
 
 
-def _of_the_service(plane: Plane) -> Mapping[str, Handler]:
-    from keepstone.control.work import handlers
+def _of_the_service(plane: Plane, host: str) -> tuple[Mapping[str, Handler], Mapping[str, Handler]]:
+    from keepstone.control.work import handlers, standing
 
-    return handlers(plane)
+    return handlers(plane), standing(plane, host)
 
 
 def main(
@@ -143,6 +155,7 @@ def main(
     """Be a worker; the exit code. `handlers`: other ones than those of the service."""
     parser = parent.options("worker", "A worker of a server.")
     parser.add_argument("--owner", required=True, help="what names this worker in its jobs")
+    parser.add_argument("--listen", default="127.0.0.1", help="the address for those who recover files")
     given = parser.parse_args(arguments)
     lines = logs.to_stderr(given.process, given.log_level)
 
@@ -150,9 +163,9 @@ def main(
         from keepstone.server.choices import installed
 
         plane = installed(Env(), given.data).plane()
-        known = _of_the_service(plane) if handlers is None else handlers
-        _log.info("ready for %d kinds of jobs", len(known))
-        work(plane, known, given.owner, lines, grace)
+        known, standing = _of_the_service(plane, given.listen) if handlers is None else (handlers, {})
+        _log.info("ready for %d kinds of jobs", len(known) + len(standing))
+        work(plane, known, standing, given.owner, lines, grace)
 
     return parent.run("worker", begin)
 

@@ -20,17 +20,19 @@ __all__ = ["PROGRAM", "Workers"]
 
 _log = logging.getLogger(__name__)
 PROGRAM = (sys.executable, "-m", "keepstone.server.worker")
-"""What a worker is; `--data`, `--owner`, `--process` and `--log-level` follow."""
+"""What a worker is; `--data`, `--owner`, `--process`, `--log-level` and `--listen` follow."""
 
 
 class Workers(Children):
-    """`count` of them on the data folder of `plane`. `died` and `changed` as of `Children`."""
+    """`count` of them on the data folder of `plane`. `host`: where they listen, for those who recover files. `died` and
+    `changed` as of `Children`."""
 
     def __init__(
         self,
         plane: Plane,
         count: int,
         *,
+        host: str = "127.0.0.1",
         level: str = "info",
         program: Sequence[str] = PROGRAM,
         died: Callable[[], None] = lambda: None,
@@ -39,6 +41,7 @@ class Workers(Children):
         def birth(name: str) -> Birth:
             owner = f"{socket.gethostname()}/{name}/{secrets.token_hex(6)}"
             given = ["--data", str(plane.root), "--log-level", level, "--owner", owner, "--process", name]
+            given += ["--listen", host]
             return Birth([*program, *given], bury=partial(_bury, plane.queue, owner))
 
         super().__init__(plane.env, "worker", count, birth, died=died, changed=changed)

@@ -3,6 +3,6 @@
 
 from __future__ import annotations
 
-from keepstone.control.work.handlers import handlers
+from keepstone.control.work.handlers import handlers, standing
 
-__all__ = ["handlers"]
+__all__ = ["handlers", "standing"]

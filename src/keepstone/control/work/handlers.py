@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from keepstone.control.file_recovery import SERVE
 from keepstone.control.hypervisors import DISCOVER
 from keepstone.control.plane import Plane
 from keepstone.control.work.backup import backup
@@ -13,10 +14,11 @@ from keepstone.control.work.footprint import COUNT, count
 from keepstone.control.work.purge import PURGE, purge
 from keepstone.control.work.reclaim import RECLAIM, reclaim
 from keepstone.control.work.restore import RESTORE, restore
+from keepstone.control.work.serve import serve
 from keepstone.control.work.verify import VERIFY, verify
 from keepstone.jobs import BACKUP, Handler
 
-__all__ = ["handlers"]
+__all__ = ["handlers", "standing"]
 
 
 def handlers(plane: Plane) -> Mapping[str, Handler]:
@@ -30,3 +32,8 @@ def handlers(plane: Plane) -> Mapping[str, Handler]:
         VERIFY: lambda context: verify(plane, context),
         DISCOVER: lambda context: look(plane, context),
     }
+
+
+def standing(plane: Plane, host: str) -> Mapping[str, Handler]:
+    """Those of jobs that stand until somebody ends them. `host`: the address at which the service listens."""
+    return {SERVE: lambda context: serve(plane, context, host)}

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hypervisors and their machines: found, protected, restored, and refused. QEMU is real; its guest does not run. What
+the Azure CLI makes of it is in tests/az/test_virtual_machines.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.machines.guest import Guest, make_disk
+
+from .protecting import Vault
+
+pytestmark = [pytest.mark.service, pytest.mark.vm]
+MACHINES = "Microsoft.Compute/virtualMachines"
+
+
+@pytest.fixture(scope="module")
+def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    """A machine that has been put up and does not go on, with two disks."""
+    folder = tmp_path_factory.mktemp("guest")
+    disks = [(f"d{number}", make_disk(folder / f"d{number}.qcow2", 8)) for number in range(2)]
+    with Guest(folder, disks, boots=False) as guest:
+        yield guest
+
+
+@pytest.fixture
+def host(guest: Guest, tmp_path: Path) -> Path:
+    """A folder that has the machine, and one that is off."""
+    folder = tmp_path / "host"
+    folder.mkdir()
+    (folder / "vm1.qmp").symlink_to(guest.qmp)
+    (folder / "off.qmp").touch()
+    (folder / "notes").touch()
+    return folder
+
+
+def register(vault: Vault, folder: object, name: str = "host", **more: str) -> Any:
+    """Ask for it; what is answered."""
+    path = f"{vault.path}/backupFabrics/Azure/protectionContainers/GenericContainer;{name}"
+    about = {"containerType": "GenericContainer", "extendedInformation": {"serviceEndpoints": {"qemu": folder, **more}}}
+    return vault.client.ask("PUT", path, {"properties": about})
+
+
+def machines(vault: Vault) -> dict[str, dict[str, Any]]:
+    """The properties of the machines of its group, by their names."""
+    found = vault.client.arm("GET", f"{vault.group}/providers/{MACHINES}")["value"]
+    return {one["name"]: one["properties"] for one in found}
+
+
+def protect(vault: Vault, name: str, **more: Any) -> Any:
+    """Ask for the protection of a machine; its item, or what is answered where it is refused."""
+    ending = f"iaasvmcontainerv2;{vault.group.rpartition('/')[2]};{name}"
+    path = f"{vault.path}/backupFabrics/Azure/protectionContainers/IaasVMContainer;{ending}/protectedItems/VM;{ending}"
+    about = {
+        "protectedItemType": MACHINES,
+        "policyId": vault.policy("DefaultPolicy"),
+        "sourceResourceId": f"{vault.group}/providers/{MACHINES}/{name}",
+        **more,
+    }
+    answered = vault.client.ask("PUT", path, {"properties": about})
+    return path if answered.status == 202 else answered
+
+
+def exclusion(luns: list[Any], *, only: bool) -> dict[str, Any]:
+    return {"extendedProperties": {"diskExclusionProperties": {"diskLunList": luns, "isInclusionList": only}}}
+
+
+def test_machines_are_found(vault: Vault, host: Path) -> None:
+    assert register(vault, str(host)).status == 202
+    assert machines(vault) == {}
+
+    vault.work()
+
+    found = machines(vault)
+    assert set(found) == {"little", "off"}
+    assert found["little"]["storageProfile"]["osDisk"] == {"name": "disk0", "diskSizeGB": 1}
+    assert found["little"]["storageProfile"]["dataDisks"] == [{"lun": 0, "name": "disk1", "diskSizeGB": 1}]
+    assert found["little"]["keepstone"] == {"hypervisor": "GenericContainer;host", "machine": f"qemu:{host}/vm1.qmp"}
+    assert "storageProfile" not in found["off"]
+    (job,) = vault.client.arm("GET", f"{vault.path}/backupJobs?$filter=operation eq 'DiscoverMachines'")["value"]
+    bag = job["properties"]["extendedInfo"]
+    assert job["properties"]["status"] == "CompletedWithWarnings", bag
+    where = f"{vault.path}/backupProtectionContainers?$filter=containerType eq 'GenericContainer'"
+    (shown,) = vault.client.arm("GET", where)["value"]
+    assert shown["properties"]["extendedInformation"] == {"serviceEndpoints": {"qemu": str(host)}}
+
+
+def test_asking_again_waits_for_what_is_found(vault: Vault, host: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    register(vault, str(tmp_path / "empty"))
+    vault.work()
+    assert register(vault, str(host)).status == 202
+
+    answered = vault.client.ask("POST", f"{vault.path}/backupFabrics/Azure/refreshContainers")
+
+    operation = answered.headers["azure-asyncoperation"].partition("?")[0].rpartition("/")[2]
+    status = f"{vault.path}/backupFabrics/Azure/operationsStatus/{operation}"
+    assert vault.client.arm("GET", status)["status"] == "InProgress"
+    vault.work()
+    assert vault.client.arm("GET", status)["status"] == "Succeeded"
+    assert set(machines(vault)) == {"little", "off"}
+
+
+def test_hypervisors_that_are_refused(vault: Vault, host: Path) -> None:
+    for folder, message in ((None, "it is missing"), ("relative", "name an absolute folder"), ("/a\0b", "absolute")):
+        answered = register(vault, folder)
+        assert (answered.status, message in answered.message) == (400, True), answered
+    assert register(vault, str(host), name="").status == 400
+    assert register(vault, str(host), resourceGroup="nowhere").code == "ResourceGroupNotFound"
+    assert "not libvirtd" in register(vault, str(host), libvirtd="x").message
+    assert register(vault, str(vault.plane.root)).status == 403
+    assert machines(vault) == {}
+
+
+def test_a_machine_of_the_same_name_is_another_one(vault: Vault, host: Path) -> None:
+    other = f"{vault.group}/providers/{MACHINES}/little"
+    vault.client.arm("PUT", other, {"location": "onprem1", "properties": {"mine": 1}}, status=201)
+    register(vault, str(host))
+
+    vault.work()
+
+    assert machines(vault)["little"] == {"mine": 1, "provisioningState": "Succeeded"}
+
+
+def test_disks_are_chosen_by_their_luns(vault: Vault, host: Path, tmp_path: Path) -> None:
+    register(vault, str(host))
+    vault.work()
+    assert (
+        "has no data disk of LUN 7; it has 0 (disk1)" in protect(vault, "little", **exclusion([7], only=False)).message
+    )
+    for wrong in (["x"], "0", [-1], None):
+        assert protect(vault, "little", **exclusion(wrong, only=True)).status == 400  # type: ignore[arg-type]
+    item = protect(vault, "little", **exclusion(["0"], only=False))
+    assert vault.back_up(item)["status"] == "Completed"
+    vault.client.arm("PUT", item, {"properties": {
+        "protectedItemType": MACHINES, "policyId": vault.policy("DefaultPolicy"), **exclusion([0], only=True)
+    }}, status=202)  # fmt: skip
+    assert vault.back_up(item)["status"] == "Completed"
+    assert vault.show(item)["extendedProperties"] == exclusion([0], only=True)["extendedProperties"]
+
+    newest, oldest = vault.points(item)
+    assert oldest["properties"]["recoveryPointType"] == "CrashConsistent"
+    for point, disks in ((newest, {"disk0.raw", "disk1.raw"}), (oldest, {"disk0.raw"})):
+        target = tmp_path / point["name"]
+        job = vault.restore(point, objectType="IaasVMRestoreRequest", recoveryType="RestoreDisks",
+                            keepstone={"targetPath": str(target)})  # fmt: skip
+        assert job["status"] == "Completed", job
+        assert {path.name for path in target.iterdir()} == disks | {"machine.json"}
+    assert json.loads((target / "machine.json").read_text())["excluded"] == ["disk1"]
+
+
+def test_restores_that_are_refused(vault: Vault, host: Path, tmp_path: Path) -> None:
+    register(vault, str(host))
+    vault.work()
+    item = protect(vault, "little")
+    assert vault.back_up(item)["status"] == "Completed"
+    (point,) = vault.points(item)
+    account = f"{vault.group}/providers/Microsoft.Storage/storageAccounts/account1"
+    vault.client.arm("PUT", account, {"location": "onprem1", "properties": {}}, status=201)
+
+    def refused(**wanted: Any) -> str:
+        about = {"objectType": "IaasVMRestoreRequest", "recoveryType": "RestoreDisks", **wanted}
+        answered = vault.client.ask("POST", f"{point['id']}/restore", {"properties": about})
+        assert answered.status in (400, 403, 404), answered
+        return str(answered.message)
+
+    assert "RestoreDisks, OriginalLocation" in refused(recoveryType="Teleport")
+    assert "has to be the id of a storage account" in refused()
+    assert "was not found" in refused(storageAccountId=account + "2")
+    assert "stands for no folder" in refused(storageAccountId=account)
+    assert "no data disk of LUN 3" in refused(restoreDiskLunList=[3], keepstone={"targetPath": str(tmp_path)})
+    assert "no format 'zip'" in refused(keepstone={"targetPath": str(tmp_path), "format": "zip"})
+    assert "own folder" in refused(keepstone={"targetPath": str(vault.plane.root / "x")})
+    assert "restored by IaasVMRestoreRequest" in refused(objectType="ImageRestoreRequest")
+    job = vault.restore(point, objectType="IaasVMRestoreRequest", recoveryType="RestoreDisks",
+                        keepstone={"targetPath": str(tmp_path / "new"), "disks": ["disk9"]})  # fmt: skip
+    assert job["status"] == "Failed"
+    assert "the point has no disk disk9" in job["errorDetails"][0]["errorString"]
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_machine_that_is_gone(vault: Vault, host: Path) -> None:
+    register(vault, str(host))
+    vault.work()
+    item = protect(vault, "off")
+
+    job = vault.back_up(item)
+
+    assert job["status"] == "Failed"
+    assert "is not there; is the machine running?" in job["errorDetails"][0]["errorString"]
+    assert vault.points(item) == []
