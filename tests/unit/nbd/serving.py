@@ -108,10 +108,16 @@ def _running(command: Sequence[str], socket: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def qemu_nbd(image: Path, *options: str, form: str = "raw", shared: int = 8) -> Iterator[Path]:
-    """The image by qemu-nbd; the path of its socket."""
+def qemu_nbd(
+    image: Path, *options: str, form: str = "raw", shared: int = 8, writable: bool = False, align: int = 0
+) -> Iterator[Path]:
+    """The image by qemu-nbd; the path of its socket. `align`: take only whole blocks of so many bytes."""
     socket = image.with_name(f"q{next(_numbers)}")  # short, as the paths of sockets have to be
-    command = ["qemu-nbd", "-r", "-t", "-e", str(shared), "-k", str(socket), "-f", form, *options, str(image)]
+    command = ["qemu-nbd", "-t", "-e", str(shared), "-k", str(socket), *options, *([] if writable else ["-r"])]
+    if align:
+        command += ["--image-opts", f"driver=blkdebug,align={align},image.driver=file,image.filename={image}"]
+    else:
+        command += ["-f", form, str(image)]
     with _running(command, socket):
         yield socket
 

@@ -49,11 +49,15 @@ _LARGEST_SIZE = 1 << 62
 class Agreement:
     """`size` in bytes; `smallest` and `largest`: lengths of a request, the first also its alignment.
 
+    `writable`: it takes writes; `zeroes`, `flushes`: and can be told to write zeros, and to make durable what it has.
     `contexts`: the names of those that the server has, by their numbers.
     """
 
     size: int = 0
     multiple: bool = False
+    writable: bool = False
+    zeroes: bool = False
+    flushes: bool = False
     structured: bool = False
     smallest: int = 1
     largest: int = 32 << 20
@@ -180,6 +184,9 @@ class _Agreeing:
         if Transmission.HAS_FLAGS not in known:
             raise Violation("it described its export in another form")
         self._agreed.multiple = Transmission.CAN_MULTI_CONN in known
+        self._agreed.writable = Transmission.READ_ONLY not in known
+        self._agreed.zeroes = Transmission.SEND_WRITE_ZEROES in known
+        self._agreed.flushes = Transmission.SEND_FLUSH in known
 
     def _by_name(self) -> None:
         """As servers before `Option.GO` want it; they have no way to say no but to hang up."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One connection to an NBD server, of one thread at a time: agreed upon, then read by many requests under way at once.
+"""One connection to an NBD server, of one thread at a time: agreed upon, then read and written by many requests under
+way at once.
 
 Nothing that a server says is believed before it is checked: lengths before memory is taken, places against what was
 asked for, handles against what is under way. What breaks the protocol breaks the connection.
@@ -35,30 +36,44 @@ from keepstone.disks.nbd.protocol import (
 )
 from keepstone.disks.nbd.violation import Violation
 from keepstone.env import Env
-from keepstone.errors import AccessDenied, SourceFailed, SourceMissing
+from keepstone.errors import AccessDenied, SourceFailed, SourceMissing, StorageError, StorageFull
 
 __all__ = ["Connection"]
 
 PIECE = 512 << 10
 """Bytes of one request at most: with larger ones the server rests while they travel, with smaller ones calls cost."""
 _DEPTH = 16  # requests under way
+_LONGEST_ZEROS = 32 << 20  # bytes of one request for zeros, which some servers write one by one
 _PARTS = 1 << 16  # in which one reply may come
 _LONGEST_STATUS = 16 << 20  # bytes of what is said of extents
 _ZEROS = memoryview(bytes(PIECE))
 _HEAD = SIMPLE_REPLY.size  # as long as a structured reply's up to its length
 _FLAG_DONE = 1
+_CHANGES = {Command.WRITE, Command.WRITE_ZEROES, Command.FLUSH}
 
 
 @dataclass(slots=True)
 class _Request:
-    """What is under way; `view` is filled by a read, `runs` by a question for block status."""
+    """What is under way; `view` is filled by a read, `runs` by a question for block status, `data` goes with a write.
 
+    `failed`: why it did; `full`: for want of room.
+    """
+
+    command: Command
     offset: int
     length: int
+    data: memoryview | None = None
     view: memoryview | None = None
     parts: list[tuple[int, int]] = field(default_factory=list)
     runs: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     failed: str | None = None
+    full: bool = False
+
+    def fail(self, code: int, text: str = "") -> None:
+        """Note what the server says of it first."""
+        if self.failed is None:
+            self.failed = f"{_meaning(code)} ({text})" if text else _meaning(code)
+            self.full = code == Failure.ENOSPC
 
     def place(self, offset: int, count: int) -> memoryview:
         """Where these bytes go. `Violation` where they were not asked for."""
@@ -118,27 +133,74 @@ class Connection:
 
     def read_into(self, view: memoryview, offset: int) -> None:
         """Fill `view` from `offset`; both of its ends are on the server's blocks."""
-        step = min(PIECE, self.agreed.largest // self.agreed.smallest * self.agreed.smallest)
-        pieces = (
-            _Request(offset + at, min(step, len(view) - at), view[at : at + step]) for at in range(0, len(view), step)
+        step = self._step(PIECE)
+        failed = self._all(
+            _Request(Command.READ, offset + at, min(step, len(view) - at), view=view[at : at + step])
+            for at in range(0, len(view), step)
         )
-        failed: str | None = None
+        if failed is not None:
+            raise SourceFailed(
+                f"{self.address}: bytes {offset} to {offset + len(view)} cannot be read: {failed.failed}; see the "
+                "server's log"
+            )
+
+    def write_from(self, view: memoryview, offset: int) -> None:
+        """Put `view` at `offset`; both of its ends are on the server's blocks. `StorageFull`, `StorageError` where the
+        server says no; then any part of it may be there."""
+        step = self._step(PIECE)
+        failed = self._all(
+            _Request(Command.WRITE, offset + at, min(step, len(view) - at), data=view[at : at + step])
+            for at in range(0, len(view), step)
+        )
+        self._written(failed, offset, len(view))
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make this range, whose ends are on the server's blocks, zeros; as holes where it likes. As `write_from`."""
+        if not self.agreed.zeroes:
+            for at in range(0, length, len(_ZEROS)):
+                self.write_from(_ZEROS[: length - at], offset + at)
+            return
+        step = self._step(_LONGEST_ZEROS)
+        failed = self._all(
+            _Request(Command.WRITE_ZEROES, offset + at, min(step, length - at)) for at in range(0, length, step)
+        )
+        self._written(failed, offset, length)
+
+    def flush(self) -> None:
+        """What was written until now is durable on return, as far as the server can say. `StorageError`."""
+        if self.agreed.flushes:
+            self._written(self._all(iter([_Request(Command.FLUSH, 0, 0)])), 0, self.agreed.size)
+
+    def _step(self, most: int) -> int:
+        """Bytes of one request."""
+        return min(most, self.agreed.largest) // self.agreed.smallest * self.agreed.smallest
+
+    def _written(self, failed: _Request | None, offset: int, length: int) -> None:
+        if failed is not None:
+            kind = StorageFull if failed.full else StorageError
+            raise kind(
+                f"{self.address}: bytes {offset} to {offset + length} cannot be written: {failed.failed}; see the "
+                "server's log"
+            )
+
+    def _all(self, requests: Iterator[_Request]) -> _Request | None:
+        """Have these answered, many at once; the first that failed, after which no further one is sent."""
+        failed: _Request | None = None
         under_way: dict[int, _Request] = {}
         with self._failures():
             while True:
-                batch = bytearray()
-                while len(under_way) < _DEPTH and failed is None and (piece := next(pieces, None)) is not None:
-                    batch += self._asked(Command.READ, piece, under_way)
+                batch: list[bytes | memoryview] = []
+                while len(under_way) < _DEPTH and failed is None and (request := next(requests, None)) is not None:
+                    batch.append(self._asked(request, under_way))
+                    if request.data is not None:
+                        batch.append(request.data)
                 if batch:
-                    self._channel.send(batch)
+                    self._channel.send(*batch)
                 if not under_way:
-                    break
+                    return failed
                 done = self._message(under_way)
-                failed = failed or (done.failed if done is not None else None)
-        if failed is not None:
-            raise SourceFailed(
-                f"{self.address}: bytes {offset} to {offset + len(view)} cannot be read: {failed}; see the server's log"
-            )
+                if failed is None and done is not None and done.failed is not None:
+                    failed = done
 
     def block_status(self, offset: int, length: int) -> dict[str, list[tuple[int, int]]]:
         """(length, flags) of the extents from `offset` on, by the name of each context; at least one of each.
@@ -146,9 +208,9 @@ class Connection:
         They may end before what was asked for, or behind it.
         """
         under_way: dict[int, _Request] = {}
-        request = _Request(offset, length)
+        request = _Request(Command.BLOCK_STATUS, offset, length)
         with self._failures():
-            self._channel.send(self._asked(Command.BLOCK_STATUS, request, under_way))
+            self._channel.send(self._asked(request, under_way))
             while under_way:
                 self._message(under_way)
             if request.failed is None and set(request.runs) != set(self.agreed.contexts):
@@ -160,10 +222,10 @@ class Connection:
             )
         return {self.agreed.contexts[number]: runs for number, runs in request.runs.items()}
 
-    def _asked(self, command: Command, request: _Request, under_way: dict[int, _Request]) -> bytes:
+    def _asked(self, request: _Request, under_way: dict[int, _Request]) -> bytes:
         self._cookie += 1
         under_way[self._cookie] = request
-        return COMMAND.pack(REQUEST_MAGIC, 0, command, self._cookie, request.offset, request.length)
+        return COMMAND.pack(REQUEST_MAGIC, 0, request.command, self._cookie, request.offset, request.length)
 
     def _message(self, under_way: dict[int, _Request]) -> _Request | None:
         """Take one message of the server; the request that is over by it."""
@@ -188,7 +250,9 @@ class Connection:
 
     def _simple(self, request: _Request, error: int) -> None:
         if error:
-            request.failed = request.failed or _meaning(error)
+            request.fail(error)
+        elif request.command in _CHANGES:
+            return
         elif request.view is None or self.agreed.structured:
             raise Violation("it sent a simple reply where a structured one was agreed upon")
         else:
@@ -209,12 +273,12 @@ class Connection:
             if kind == Chunk.BLOCK_STATUS:
                 self._status(request, length)
             elif kind >> 15:
-                request.failed = request.failed or self._error(length)
+                request.fail(*self._error(length))
             elif kind != Chunk.NONE or length:
                 raise Violation(f"it sent a part of a reply that nobody knows ({kind})")
 
     def _status(self, request: _Request, length: int) -> None:
-        if request.view is not None or length % DESCRIPTOR.size != LENGTH.size or length == LENGTH.size:
+        if request.command != Command.BLOCK_STATUS or length % DESCRIPTOR.size != LENGTH.size or length == LENGTH.size:
             raise Violation("it said of its extents what nobody asked, or in another form")
         if length > _LONGEST_STATUS:
             raise Violation("it says too much of its extents at once")
@@ -227,8 +291,8 @@ class Connection:
             raise Violation("it has an extent without length")
         request.runs[context] = runs
 
-    def _error(self, length: int) -> str:
-        """What an error chunk says."""
+    def _error(self, length: int) -> tuple[int, str]:
+        """The code and the text of an error chunk."""
         if not 6 <= length <= 6 + LONGEST_TEXT + 64:
             raise Violation("it sent an error of another form")
         payload = self._channel.receive(length)
@@ -236,8 +300,7 @@ class Connection:
         count = int.from_bytes(payload[4:6], "big")
         if count > length - 6:
             raise Violation("it sent an error of another form")
-        text = payload[6 : 6 + count].decode("utf-8", "replace")
-        return f"{_meaning(code)} ({text})" if text else _meaning(code)
+        return int(code), payload[6 : 6 + count].decode("utf-8", "replace")
 
     @contextlib.contextmanager
     def _failures(self) -> Iterator[None]:
@@ -253,7 +316,7 @@ class Connection:
         except OSError as error:
             self.lost = True
             raise SourceFailed(
-                f"{self.address}: the NBD server went away: {error.strerror or error}; start it again, then the backup"
+                f"{self.address}: the NBD server went away: {error.strerror or error}; start it again, and then this"
             ) from error
         except BaseException:
             self.lost = True  # in the middle of a message, as far as anybody knows
