@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["Progress", "Silent"]
+__all__ = ["Progress", "Silent", "Together"]
 
 
 class Progress(Protocol):
@@ -35,3 +35,14 @@ class Silent:
 
     def warn(self, path: bytes, message: str) -> None:
         self.warnings.append((path, message))
+
+
+class Together:
+    """A `Progress` of several things one after the other, of which it is known how long they are together."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.advance = progress.advance
+        self.warn = progress.warn
+
+    def expect(self, size: int) -> None:
+        """It is expected already."""

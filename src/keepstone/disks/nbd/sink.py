@@ -23,9 +23,10 @@ __all__ = ["NbdSink"]
 class NbdSink:
     """A `BlockSink` over an export that can be written. It is there before and after: `abort` leaves what was written.
 
-    `touched`: whether anything may have been written. Threads and `patience` as of `NbdSource`, beside which it can be
-    used. `UsageError` where the server lets nobody write, `SourceMissing` and `AccessDenied` as a `Connection` raises
-    them, `StorageFull`; `StorageError` for all else, also where the server goes away or breaks the protocol.
+    `changed`: how many bytes were to be written or made zeros. Threads and `patience` as of `NbdSource`, beside which
+    it can be used. `UsageError` where the server lets nobody write, `SourceMissing` and `AccessDenied` as a
+    `Connection` raises them, `StorageFull`; `StorageError` for all else, also where the server goes away or breaks the
+    protocol.
     """
 
     def __init__(
@@ -42,8 +43,9 @@ class NbdSink:
         agreed = self._connections.agreed
         self._smallest = agreed.smallest
         self._edges = threading.Lock()
+        self._counting = threading.Lock()
         self.size = agreed.size
-        self.touched = False
+        self.changed = 0
         if not agreed.writable:
             self._connections.close()
             raise UsageError(f"{self.address} is read-only; have the server export it writable")
@@ -70,8 +72,8 @@ class NbdSink:
     def zero(self, offset: int, length: int) -> None:
         begin = min(-(-offset // self._smallest) * self._smallest, offset + length)
         end = max((offset + length) // self._smallest * self._smallest, begin)
-        for at, stop in ((offset, begin), (end, offset + length)):  # parts of blocks
-            if at < stop:
+        for at, stop in ((offset, begin), (end, offset + length)):
+            if at < stop:  # a part of a block
                 self.write(at, bytes(stop - at))
         with self._changing(begin, end - begin) as connection:
             connection.zero(begin, end - begin)
@@ -89,7 +91,8 @@ class NbdSink:
     def _changing(self, offset: int, length: int) -> Iterator[Connection]:
         if offset < 0 or length < 0 or offset + length > self.size:
             raise UsageError(f"bytes {offset} to {offset + length} are not in {self.address} ({self.size} bytes)")
-        self.touched = self.touched or length > 0
+        with self._counting:
+            self.changed += length
         with self._one() as connection:
             yield connection
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Virtual machines of QEMU as recovery points, without stopping them."""
+"""Virtual machines of QEMU as recovery points, without stopping them, and back."""
 
 from __future__ import annotations
 
 from keepstone.workloads.kvm.backup import Fleecing, Qemu, backup_qemu
+from keepstone.workloads.kvm.replace import Put, Replaced, replace_disks, unfinished
 
-__all__ = ["Fleecing", "Qemu", "backup_qemu"]
+__all__ = ["Fleecing", "Put", "Qemu", "Replaced", "backup_qemu", "replace_disks", "unfinished"]

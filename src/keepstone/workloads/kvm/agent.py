@@ -63,10 +63,13 @@ class Agent:
         """The connection itself, for the watchdog."""
         return self._socket.fileno()
 
-    def ask(self, command: str, *, timeout: float) -> Any:
-        """What the agent returns."""
+    def ask(self, command: str, *, timeout: float, **arguments: Any) -> Any:
+        """What the agent returns; `_` in names of arguments stands for `-`."""
         end = self._end(timeout)
-        self._send({"execute": command})
+        message: dict[str, Any] = {"execute": command}
+        if arguments:
+            message["arguments"] = {name.replace("_", "-"): value for name, value in arguments.items()}
+        self._send(message)
         return self._answer(command, end)
 
     def _synchronise(self, timeout: float) -> None:

@@ -12,25 +12,30 @@ from typing import Any
 import msgspec
 
 from keepstone.decoders import known
-from keepstone.errors import NotFound, SourceFailed
+from keepstone.errors import Conflict, NotFound, SourceFailed
 from keepstone.workloads.kvm.qmp import Monitor, Refused
 from keepstone.workloads.machines import Disk, Role
 from keepstone.workloads.machines.root import is_name
 
-__all__ = ["Bitmap", "Drive", "bitmaps", "chosen", "drives"]
+__all__ = ["ASIDE", "Bitmap", "Drive", "bitmaps", "chosen", "drives"]
 
 _FLASH = "/machine/system.flash"
 _NAMED = re.compile(r"/machine/peripheral/([^/]+)")
 _LARGEST = 1 << 60
+ASIDE = "keepstone-replace-"
+"""How nodes begin that stand in for a disk while it is put back, see `aside.py`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drive:
-    """A disk. `node`: what QEMU calls what is attached; `keeps`: its image can keep a bitmap while QEMU is off."""
+    """A disk. `node`: what QEMU calls what is attached; `keeps`: its image can keep a bitmap while QEMU is off;
+    `device`: whose disk it is; `writable`: whether that may write."""
 
     disk: Disk
     node: str
     keeps: bool
+    device: str
+    writable: bool
 
 
 class Bitmap(msgspec.Struct, frozen=True):
@@ -67,7 +72,10 @@ class _Node(msgspec.Struct, frozen=True):
 
 
 def drives(monitor: Monitor) -> list[Drive]:
-    """In QEMU's order. A name is the id of the device where it has one, so that it outlives snapshots of the image."""
+    """In QEMU's order. A name is the id of the device where it has one, so that it outlives snapshots of the image.
+
+    `Conflict` while one of them is being put back from a point.
+    """
     try:
         found = msgspec.convert(monitor.execute("query-block"), known(list[_Block]))
     except msgspec.MsgspecError as error:
@@ -78,6 +86,11 @@ def drives(monitor: Monitor) -> list[Drive]:
         inserted = block.inserted
         if inserted is None or block.removable or (flash and inserted.ro):
             continue
+        if inserted.node.startswith(ASIDE):
+            raise Conflict(
+                f"QEMU at {monitor.path} has disks that are being put back from a point; wait for that, or run that "
+                "restore again where it ended early"
+            )
         if not 0 <= inserted.image.size <= _LARGEST:
             raise SourceFailed(
                 f"QEMU says that {inserted.node} has {inserted.image.size} bytes; it cannot be backed up"
@@ -85,7 +98,8 @@ def drives(monitor: Monitor) -> list[Drive]:
         name = _name(block, inserted, {drive.disk.name for drive in disks})
         role = Role.NVRAM if flash else Role.DISK
         disk = Disk(name, inserted.image.size, role, _bus(monitor, block.qdev))
-        disks.append(Drive(disk, inserted.node, keeps=inserted.driver == "qcow2" and not inserted.ro))
+        keeps = inserted.driver == "qcow2" and not inserted.ro
+        disks.append(Drive(disk, inserted.node, keeps, block.qdev, writable=not inserted.ro))
     return disks
 
 

@@ -12,31 +12,28 @@ Invariants
 * An old bitmap goes on recording, and only a copy of it is read: whatever becomes of this backup, it is still right.
 * Everything is made and opened before the guest is frozen, but for the transaction.
 * Who reads asks afterwards whether the moment `lasted`: a job that is gone or failed held nothing from then on.
-* The fleecing files have no names, and the socket lies in a folder of our own: nobody else can open them.
+* The fleecing files have no names: nobody else can open them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import socket
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from keepstone.env import Env
-from keepstone.errors import Conflict, SourceFailed
+from keepstone.errors import SourceFailed
 from keepstone.objects import failure
 from keepstone.workloads.kvm.drives import Drive
 from keepstone.workloads.kvm.qmp import Monitor, Refused
+from keepstone.workloads.kvm.serving import Serving
 
 __all__ = ["Held", "Moment"]
 
 _GRANULARITY = 64 << 10
-_SOCKET = "nbd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,7 @@ class Moment:
         self._prefix = prefix
         self._folder = folder
         self._since = since
-        self._place: Path | None = None
+        self._serving = Serving(env, monitor, prefix)
         self.when = 0
         """Wall clock of the moment, ns."""
         self.disks = [self._held(number, drive) for number, drive in enumerate(drives)]
@@ -80,8 +77,7 @@ class Moment:
     @property
     def address(self) -> Path:
         """The socket at which the exports are."""
-        assert self._place is not None
-        return self._place / _SOCKET
+        return self._serving.address
 
     @property
     def jobs(self) -> list[str]:
@@ -168,7 +164,7 @@ class Moment:
 
     def show(self) -> None:
         """Let the disks be read at `address`. `Conflict` where QEMU serves somebody else."""
-        self._serve()
+        self._serving.start()
         for number, held in enumerate(self.disks):
             self._monitor.execute(
                 "block-export-add",
@@ -179,27 +175,6 @@ class Moment:
                 writable=False,
                 bitmaps=[] if held.changes is None else [held.changes],  # QEMU finds it in the disk beneath
             )
-
-    def _serve(self) -> None:
-        for left in Path(tempfile.gettempdir()).glob(f"{self._prefix}*"):  # by a predecessor that was killed
-            self._forget(left)
-        self._place = Path(tempfile.mkdtemp(prefix=self._prefix))
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(self.address))
-            try:
-                self._start(listener)
-            except Refused as error:
-                if self._monitor.execute("query-block-exports"):
-                    raise Conflict(
-                        f"QEMU at {self._monitor.path} serves disks to somebody else already; wait until that is over"
-                    ) from error
-                self._monitor.execute("nbd-server-stop")  # of a predecessor that was killed before it had an export
-                self._start(listener)
-
-    def _start(self, listener: socket.socket) -> None:
-        name = f"{self._prefix}s"
-        self._monitor.execute("getfd", fd=listener.fileno(), fdname=name)
-        self._monitor.execute("nbd-server-start", addr={"type": "fd", "data": {"str": name}})
 
     def lasted(self) -> None:
         """`SourceFailed` where a disk was not held until now: what was read since then may be of another moment."""
@@ -213,11 +188,4 @@ class Moment:
 
     def close(self) -> None:
         """Let go of what is outside of QEMU."""
-        if self._place is not None:
-            self._forget(self._place)
-
-    def _forget(self, place: Path) -> None:
-        """Remove the folder of a socket."""
-        for remove, path in ((self._env.fs.unlink, place / _SOCKET), (self._env.fs.rmdir, place)):
-            with contextlib.suppress(OSError):
-                remove(path)
+        self._serving.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a backup has in a QEMU, and taking it away again.
+"""What a backup or a restore has in a QEMU, and taking it away again.
 
 Whatever we make there has a name that begins with the prefix of the item and its store, so that one function finds all
 of it: at the end of a backup, after a failure, and before the next one, for what a killed predecessor left. There is no
@@ -18,6 +18,7 @@ import hashlib
 from collections.abc import Collection
 from typing import Any
 
+from keepstone.workloads.kvm.aside import give_back
 from keepstone.workloads.kvm.drives import bitmaps
 from keepstone.workloads.kvm.qmp import Monitor, Refused
 
@@ -33,6 +34,7 @@ def sweep(monitor: Monitor, prefix: str, keep: Collection[str] | None) -> list[s
     """Take away everything with this prefix, but these bitmaps, or any; what was there. `Refused`, `Gone`."""
     swept = _exports(monitor, prefix)
     swept += _jobs(monitor, prefix)
+    give_back(monitor, prefix)
     swept += _nodes(monitor, prefix)
     for fdset in monitor.execute("query-fdsets"):
         if any(str(fd.get("opaque")).startswith(prefix) for fd in fdset["fds"]):

@@ -12,7 +12,7 @@ from keepstone.errors import NotFound
 from keepstone.workloads.images import Lost, image_size, restore_into
 from keepstone.workloads.machines.root import Disk, Role
 from keepstone.workloads.machines.view import PointOfMachine
-from keepstone.workloads.progress import Progress
+from keepstone.workloads.progress import Progress, Together
 
 __all__ = ["restore_disks", "wanted_disks"]
 
@@ -45,16 +45,5 @@ def restore_disks(
         raise NotFound(f"the machine has no disk {', '.join(unknown)}; it has {known or 'none'}")
     wanted = [(disk, one) for disk, one in machine.disks if not names or disk.name in names]
     progress.expect(sum(image_size(one) for _, one in wanted))
-    told = _Together(progress)
+    told = Together(progress)
     return [(disk, restore_into(env, one, *image(disk), told)) for disk, one in wanted]
-
-
-class _Together:
-    """A `Progress` of several disks, of which it is known how long they are together."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.advance = progress.advance
-        self.warn = progress.warn
-
-    def expect(self, size: int) -> None:
-        """It is expected already."""

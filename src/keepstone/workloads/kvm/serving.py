@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""QEMU's NBD server, at a socket that only we reach.
+
+Invariant: the socket lies in a folder of our own, and QEMU gets it as a descriptor: it needs to find no file of ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import tempfile
+from pathlib import Path
+
+from keepstone.env import Env
+from keepstone.errors import Conflict
+from keepstone.workloads.kvm.qmp import Monitor, Refused
+
+__all__ = ["Serving"]
+
+_SOCKET = "nbd"
+
+
+class Serving:
+    """`prefix`: how its names begin, in QEMU and outside. `sweep` ends the server with the last export of ours."""
+
+    def __init__(self, env: Env, monitor: Monitor, prefix: str) -> None:
+        self._env = env
+        self._monitor = monitor
+        self._prefix = prefix
+        self._place: Path | None = None
+
+    @property
+    def address(self) -> Path:
+        """The socket at which the exports are."""
+        assert self._place is not None
+        return self._place / _SOCKET
+
+    def start(self) -> None:
+        """`Conflict` where QEMU serves somebody else."""
+        for left in Path(tempfile.gettempdir()).glob(f"{self._prefix}*"):  # by a predecessor that was killed
+            self._forget(left)
+        self._place = Path(tempfile.mkdtemp(prefix=self._prefix))
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(self.address))
+            try:
+                self._listen(listener)
+            except Refused as error:
+                if self._monitor.execute("query-block-exports"):
+                    raise Conflict(
+                        f"QEMU at {self._monitor.path} serves disks to somebody else already; wait until that is over"
+                    ) from error
+                self._monitor.execute("nbd-server-stop")  # of a predecessor that was killed before it had an export
+                self._listen(listener)
+
+    def _listen(self, listener: socket.socket) -> None:
+        name = f"{self._prefix}s"
+        self._monitor.execute("getfd", fd=listener.fileno(), fdname=name)
+        self._monitor.execute("nbd-server-start", addr={"type": "fd", "data": {"str": name}})
+
+    def close(self) -> None:
+        """Let go of what is outside of QEMU."""
+        if self._place is not None:
+            self._forget(self._place)
+
+    def _forget(self, place: Path) -> None:
+        """Remove the folder of a socket."""
+        for remove, path in ((self._env.fs.unlink, place / _SOCKET), (self._env.fs.rmdir, place)):
+            with contextlib.suppress(OSError):
+                remove(path)
