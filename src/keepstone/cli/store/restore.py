@@ -19,14 +19,16 @@ from keepstone.cli.opening import Opening, store_command
 from keepstone.cli.progress import Meter, metered
 from keepstone.cli.render import duration, lines_of, plain, safe, size, text
 from keepstone.cli.store.entries import paths as meant
-from keepstone.cli.store.machines import MACHINES, restore_machine
+from keepstone.cli.store.machines import FLEECING, MACHINES, machine_at, restore_machine
 from keepstone.cli.store.points import FILES, IMAGES
+from keepstone.cli.store.returning import files_into_guest, into_machine, make_safety_point
 
 if TYPE_CHECKING:
     from keepstone.disks.writing import Format
     from keepstone.env import Env
     from keepstone.store import LocalReader, Point, Reader
     from keepstone.workloads.images import Lost
+    from keepstone.workloads.kvm import Qemu
 
 __all__ = ["restore"]
 
@@ -52,6 +54,17 @@ class _Wanted:
               help="Where to: a folder; for a disk a file, or with --overwrite a block device.")  # fmt: skip
 @click.option("--in-place", is_flag=True,
               help="TARGET may hold something; only what differs is written [default TARGET: the source].")  # fmt: skip
+@click.option("--machine", metavar="qemu:SOCKET",
+              help="With --in-place: put the disks of a machine back into this one, which is reset.")  # fmt: skip
+@click.option("--safety-point/--no-safety-point", default=True,
+              help="Make a point of that machine first, of the same item [default: do].")  # fmt: skip
+@click.option("--into-guest", metavar="qemu:SOCKET",
+              help="Put PATH... back to where they were, in the running guest of this machine.")  # fmt: skip
+@click.option("--guest-target", metavar="FOLDER", help="Into the guest, but beneath this folder of it.")
+@click.option("--agent", metavar="SOCKET", help="The guest agent of the machine.")
+@click.option("--fleece", type=click.Path(path_type=Path, file_okay=False), default=FLEECING, show_default=True,
+              metavar="FOLDER", help="Where a safety point keeps what the guest overwrites meanwhile.")  # fmt: skip
+@click.option("--yes", is_flag=True, help="Do not ask before a machine is reset.")
 @click.option("--tar", metavar="FILE", help="Write a tar stream to FILE, or to the standard output with `-`.")
 @click.option("--overwrite", "conflict", flag_value="overwrite",
               help="Replace what is there and differs: the default in place.")  # fmt: skip
@@ -71,6 +84,13 @@ def restore(
     paths: tuple[str, ...],
     target: Path | None,
     in_place: bool,
+    machine: str | None,
+    safety_point: bool,
+    into_guest: str | None,
+    guest_target: str | None,
+    agent: str | None,
+    fleece: Path,
+    yes: bool,
     tar: str | None,
     conflict: str | None,
     delete: bool,
@@ -85,15 +105,33 @@ def restore(
     Of a disk PATH... are files and folders in its volumes, as `ls` shows them, such as 1/etc/fstab.
 
     Nothing is overwritten without --in-place, or an option that says what to do with what is there.
+
+    \b
+    The disks of a machine back into it, in the QEMU that has it:
+      restore POINT [DISK...] --machine qemu:SOCKET --in-place
+    Files out of its disks into its guest, which goes on:
+      restore POINT PATH... --into-guest qemu:SOCKET --agent SOCKET
     """
     from keepstone.errors import RestoreIncomplete, UsageError
 
+    address = machine or into_guest
+    there = None if address is None else machine_at(address, agent)
+    files_only = bool(delete or compare_content or numeric_ids or no_attributes or kind or tar or target)
+    if machine is not None and (not in_place or into_guest or guest_target or conflict or files_only):
+        raise UsageError("--machine puts disks back where they are: it goes with --in-place and names of disks alone")
+    if into_guest is not None and (in_place or files_only):
+        raise UsageError("--into-guest takes paths, --guest-target, --overwrite, --skip and --keep-both, and no more")
+    if there is None and (agent or guest_target):
+        raise UsageError("--agent and --guest-target are about a machine; give --machine or --into-guest")
     if tar is not None and (target is not None or in_place or conflict or delete):
         raise UsageError("--tar writes a stream; it takes no target and none of the options for one")
-    if tar is None and target is None and not in_place:
-        raise UsageError("where to? give --target, --in-place or --tar")
+    if tar is None and target is None and not in_place and there is None:
+        raise UsageError("where to? give --target, --in-place, --tar, or --into-guest")
     store = opening.store()
     point = store.points.find(name, deleted=True, item=None if item is None else text(item))
+    safety = None
+    if machine is not None and there is not None:
+        safety = make_safety_point(console, store, point, there, wanted=safety_point, fleecing=fleece, yes=yes)
     wanted = _Wanted(
         target=target,
         in_place=in_place or (conflict is not None and point.record.kind == FILES) or delete or compare_content,
@@ -108,7 +146,14 @@ def restore(
         raise UsageError("--format is for the image that a disk becomes; leave it out")
     with store.reader(point) as reader, metered(console, "restore") as meter:
         env = store.context.env
-        if point.record.kind != FILES and _inside(point, paths):
+        if into_guest is not None and there is not None:
+            if point.record.kind == FILES:
+                raise UsageError("the point is of files, of no disk; restore it with --target or --tar")
+            result, lines = _into_guest(env, reader, there, paths, guest_target, conflict, meter)
+        elif there is not None:
+            result, lines = into_machine(console, env, reader, there, paths, meter)
+            result["safety_point"] = safety
+        elif point.record.kind != FILES and _inside(point, paths):
             result, lines = _guest_files(console, env, reader, paths, tar, wanted, meter)
         elif point.record.kind == MACHINES:
             if tar is not None or wanted.in_place or conflict or delete:
@@ -136,6 +181,21 @@ def restore(
     else:
         console.result(result, lines)
     return console.ending()
+
+
+def _into_guest(
+    env: Env,
+    reader: LocalReader,
+    machine: Qemu,
+    paths: tuple[str, ...],
+    target: str | None,
+    conflict: str | None,
+    meter: Meter,
+) -> tuple[dict[str, Any], list[str]]:
+    from keepstone.workloads.guestfiles.tree import guest_reader
+
+    with guest_reader(env, reader) as guest:
+        return files_into_guest(env, guest, reader.point.kind, machine, _chosen(guest, paths), target, conflict, meter)
 
 
 def _inside(point: Point, paths: tuple[str, ...]) -> bool:

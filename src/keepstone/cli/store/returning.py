@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `restore` does with machines that are there: their disks back into them, and files into a guest that runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keepstone.cli.console import Console
+from keepstone.cli.progress import Meter, metered
+from keepstone.cli.render import plain, safe, size, when
+from keepstone.cli.store.machines import MACHINES, back_up_machine
+
+if TYPE_CHECKING:
+    from keepstone.env import Env
+    from keepstone.store import LocalReader, Point, Store
+    from keepstone.workloads.guestfiles.reader import GuestReader
+    from keepstone.workloads.kvm import Qemu
+
+__all__ = ["files_into_guest", "into_machine", "make_safety_point"]
+
+_CHUNKS = 32 << 20  # bytes of files
+
+
+def make_safety_point(
+    console: Console, store: Store, point: Point, machine: Qemu, *, wanted: bool, fleecing: Path, yes: bool
+) -> str | None:
+    """Ask whether the disks are to be put back, and make a point of the machine as it is, unless nobody wants one; its
+    id."""
+    from keepstone.errors import KeepstoneError, UsageError
+    from keepstone.workloads.kvm import unfinished
+
+    if point.record.kind != MACHINES:
+        raise UsageError(f"recovery point {point.short} is of no machine; leave out --machine")
+    half = unfinished(store.context.env, machine)
+    console.confirm(
+        f"Put the disks of {safe(point.record.item)}, as they were at {when(point.record.finished)}, back into the "
+        f"machine at {safe(machine.address)}? It is reset, and what was written to them since then is gone.",
+        yes,
+    )
+    if half:
+        console.say("its disks are half put back already; this goes on with it, without a safety point")
+        return None
+    if not wanted:
+        return None
+    try:
+        with metered(console, "safety point") as meter:
+            made = back_up_machine(
+                store, machine, point.record.item, {"tags": ("safety",)}, meter,
+                exclude=(), fleecing=fleecing, full=False,
+            )  # fmt: skip
+    except KeepstoneError as error:
+        error.args = (f"{error}. That was the safety point; nothing was put back. --no-safety-point goes without it",)
+        raise
+    found = store.points.find(made)
+    console.say(f"what it is now, is recovery point {found.short}")
+    return found.id
+
+
+def into_machine(
+    console: Console, env: Env, reader: LocalReader, machine: Qemu, names: tuple[str, ...], meter: Meter
+) -> tuple[dict[str, Any], list[str]]:
+    """Put these disks back, or all."""
+    from keepstone.workloads.kvm import replace_disks
+    from keepstone.workloads.machines import machine_of
+
+    report = replace_disks(env, machine, machine_of(reader), meter, names=names)
+    disks = [{"name": put.disk.name, "written_bytes": put.changed} for put in report.disks]
+    result: dict[str, Any] = {
+        "machine": machine.address,
+        "disks": disks,
+        "left": report.left,
+        "running": report.running,
+        "size": meter.done,
+    }
+    lines = [f"put back into {safe(machine.address)}"]
+    lines += [f"  {put.disk.name}  {size(put.changed)} differed" for put in report.disks]
+    if report.left:
+        lines.append(f"  {', '.join(report.left)}: left as they are")
+    lines.append("the machine begins anew" if report.running else "the machine stands; let it go on by `cont`")
+    failed = [plain(piece) | {"disk": put.disk.name} for put in report.disks for piece in put.lost]
+    if failed:
+        result["failed"] = failed
+        console.warn("the machine stays stopped, as parts of its disks are not restored; restore another point into it")
+    return result, lines
+
+
+def files_into_guest(
+    env: Env,
+    guest: GuestReader,
+    kind: str,
+    machine: Qemu,
+    paths: Sequence[bytes],
+    target: str | None,
+    conflict: str | None,
+    meter: Meter,
+) -> tuple[dict[str, Any], list[str]]:
+    """Restore these files and folders of a point of this kind to where they came from, or beneath the folder `target` of the guest."""
+    from keepstone.errors import UsageError
+    from keepstone.workloads.chunks import ChunkCache
+    from keepstone.workloads.files import Conflict
+    from keepstone.workloads.guestfiles.tree import GuestTree
+    from keepstone.workloads.kvm.inside import Inside
+    from keepstone.workloads.kvm.intoguest import Wanted, restore_into_guest
+
+    if machine.agent is None:
+        raise UsageError("files go into a guest through its agent; name its socket by --agent")
+    if not paths:
+        raise UsageError("which files? give paths as `keepstone store ls` shows them")
+    if target is not None and not target.startswith("/"):
+        raise UsageError(f"--guest-target is a whole path in the guest, as /srv/restored; {target} is none")
+    depth = 2 if kind == MACHINES else 1  # components of a path that name disk and volume
+    if target is None and depth == 1:
+        raise UsageError("the point is of a disk, of no machine; say by --guest-target where its files go")
+    with contextlib.ExitStack() as stack:
+        inside = stack.enter_context(Inside(env, machine.agent))
+        bases = dict(_bases(env, machine, inside, paths)) if target is None else {}
+        wanted = [Wanted(path, depth, target or bases[path], special=target is None) for path in paths]
+        chunks = stack.enter_context(ChunkCache(env, guest, _CHUNKS))
+        choice = None if conflict is None else Conflict(conflict)
+        report = restore_into_guest(GuestTree(guest, chunks), inside, wanted, choice, meter)
+    result = {"guest": machine.address, **plain(report)}
+    result["kept"] = [{"path": path, "beside": place} for path, place in report.kept]
+    result["failed"] = [{"path": path, "reason": reason} for path, reason in report.failed]
+    lines = [f"restored into the guest of {safe(machine.address)}: {report.files:,} files, {report.folders:,} folders"]
+    lines += [f"  beside what was there: {safe(place)}" for _, place in report.kept]
+    return result, lines
+
+
+def _bases(env: Env, machine: Qemu, inside: Any, paths: Sequence[bytes]) -> Iterator[tuple[bytes, str]]:
+    """For each path, where the guest has its volume mounted."""
+    from keepstone.errors import UsageError
+    from keepstone.workloads.kvm.mounts import mounted
+    from keepstone.workloads.kvm.qmp import Monitor
+
+    with Monitor(env, machine.monitor) as monitor:
+        for path in paths:
+            disk, _, rest = path.strip(b"/").partition(b"/")
+            volume = rest.partition(b"/")[0]
+            if not volume or volume == b"disk.img":
+                raise UsageError(
+                    f"{safe(path.decode('utf-8', 'backslashreplace'))} is a disk; give files and folders of a volume, as vda/1/etc/fstab"
+                )
+            yield path, mounted(monitor, inside, disk.decode(), volume.decode("utf-8", "replace"))
