@@ -282,8 +282,12 @@ def test_diff_of_disks(made: Cli) -> None:
         file.write(b"changed")
     second = made.backup(disk)
 
-    differing = made("diff", first["short"], second["short"], "--json").json
+    differing = made("diff", first["short"], second["short"], "--blocks", "--json").json
 
     assert differing["changes"] == [{"offset": 256 << 10, "length": 256 << 10}]
-    assert "256 KiB in 1 ranges" in made("diff", first["short"], "latest").out
-    assert made("diff", "latest", "latest").out == "no difference\n"
+    assert "256 KiB in 1 ranges" in made("diff", first["short"], "latest", "--blocks").out
+    assert made("diff", "latest", "latest", "--blocks").out == made("diff", "latest", "latest").out == "no difference\n"
+    size = 1 << 20
+    assert made("diff", first["short"], "latest", "--json").json["changes"] == [
+        {"path": "disk.img", "difference": "content", "size_before": size, "size_after": size}
+    ]

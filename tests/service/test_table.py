@@ -299,7 +299,9 @@ def test_every_operation_for_every_role(
         # Keepstone's own: whoever may restore may look, and whoever may mount in Azure may mount
         *(
             (f"keepstone.{name}", {"Owner", "Contributor", "Backup Contributor", "Backup Operator"})
-            for name in ("entries_list", "entries_search", "content_get", "mount", "unmount")
+            for name in (
+                "entries_list", "entries_search", "entries_find", "entries_diff", "content_get", "mount", "unmount"
+            )
         ),
     ],
 )  # fmt: skip

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looking into points and taking files out of them. Keepstone's own: Azure shows a point by mounting it.
+"""Looking into points, comparing them, and taking files out of them. Keepstone's own: Azure mounts a point instead.
 
 Whoever may restore may look: names of files are data as well, so Backup Readers may not. Paths and names stand in these
 documents as `keepstone.workloads.escaping` writes them, and are read the same way.
@@ -11,19 +11,24 @@ import re
 import stat
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import quote
 
 from keepstone.arm.answers import following, moment, page, paged, skip_token
-from keepstone.arm.lro import POINT
+from keepstone.arm.items import path as item_path
+from keepstone.arm.lro import ITEM, POINT
 from keepstone.arm.points import found_point
 from keepstone.arm.table import Answer, Call, Table
-from keepstone.control import browsing
+from keepstone.arm.vaults import find as vault_of
+from keepstone.control import browsing, finding, items, points
 from keepstone.control.browsing import Look, Named
+from keepstone.control.finding import Place
 from keepstone.errors import InvalidRequest
 from keepstone.vault import RecoveryPoint
 from keepstone.workloads.escaping import escaped, unescaped
+from keepstone.workloads.files import Change
 
 __all__ = ["table"]
 
@@ -59,6 +64,42 @@ def search(call: Call) -> Answer:
     answer = page(
         [_document(one) for one in found.found], following(call, escaped(found.after)) if found.after else None
     )
+    return Answer(body=answer.body | _incomplete(found.damage))
+
+
+@table("GET", f"{ITEM}/find", "keepstone.entries_find", action=_ACTION)
+def find(call: Call) -> Answer:
+    """What `pattern` matches, as in a search, in every point of the item, the newest first. Entries of one path with
+    the same `version` have the same size, time and, where that is known, content. A page may be empty where there is
+    another one."""
+    pattern, after = _path(call, "pattern"), _place(call)
+    with call.plane.look() as connection:
+        vault = vault_of(call, connection)
+        held, item = items.find(connection, vault, call.names["container"], call.names["item"])
+    if not pattern:
+        raise InvalidRequest("say what to look for as the query's `pattern`", target="pattern")
+    with browsing.searching():
+        hits = finding.found(call.plane, vault, item, pattern, after=after, limit=_PAGE)
+    base = f"{item_path(vault, held, item)}/recoveryPoints"
+    shown = [_hit(base, point, one) for point, one in hits.found]
+    place = hits.after
+    token = None if place is None else f"{place.made.isoformat()} {place.name} {escaped(place.path)}"
+    answer = page(shown, None if token is None else following(call, token))
+    return Answer(body=answer.body | _incomplete(hits.damage))
+
+
+@table("GET", f"{POINT}/diff", "keepstone.entries_diff", action=_ACTION)
+def diff(call: Call) -> Answer:
+    """What leads from the point `from` of the same item to this one, at `path` and beneath it. A page may be empty
+    where there is another one."""
+    path, behind = _path(call, "path"), _unescaped(skip_token(call), "$skipToken")
+    with call.plane.look() as connection:
+        vault, _, item, after = found_point(call, connection)
+        before = points.find(connection, item, call.query.get("from", ""))
+    with browsing.searching():
+        found = browsing.compared(call.plane, vault, before, after, path, behind=behind, limit=_PAGE)
+    shown = [_changed(one) for one in found.changes]
+    answer = page(shown, following(call, escaped(found.after)) if found.after else None)
     return Answer(body=answer.body | _incomplete(found.damage))
 
 
@@ -170,6 +211,41 @@ def _document(one: Named) -> dict[str, Any]:
     if entry.extra.flags:
         properties["doubtful"] = True
     return {"name": escaped(one.name), "properties": properties}
+
+
+def _hit(base: str, point: RecoveryPoint, one: Named) -> dict[str, Any]:
+    """An entry in one of several points. `base`: beneath which those are."""
+    document = _document(one)
+    document["properties"] |= {
+        "version": one.version,
+        "recoveryPoint": point.name,
+        "recoveryPointId": f"{base}/{point.name}",
+        "recoveryPointTime": moment(point.made),
+    }
+    return document
+
+
+def _changed(change: Change) -> dict[str, Any]:
+    """A difference; `before` and `after` as entries have their properties, null where there is none."""
+    sides = {
+        name: None if entry is None else _document(Named(change.path, entry))["properties"]
+        for name, entry in (("before", change.before), ("after", change.after))
+    }
+    about = {"path": escaped(change.path), "difference": str(change.difference)}
+    return {"name": escaped(change.path.rpartition(b"/")[2]), "properties": about | sides}
+
+
+def _place(call: Call) -> Place | None:
+    """How far an earlier page came."""
+    token = skip_token(call)
+    if not token:
+        return None
+    made, _, rest = token.partition(" ")
+    name, _, path = rest.partition(" ")
+    try:
+        return Place(datetime.fromisoformat(made), name, _unescaped(path, "$skipToken"))
+    except ValueError as error:
+        raise InvalidRequest("$skipToken is none that this search gave", target="$skipToken") from error
 
 
 def _incomplete(damage: str) -> dict[str, Any]:

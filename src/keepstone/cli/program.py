@@ -51,6 +51,8 @@ INTERRUPTED = 130
         "item": ("keepstone.cli.client.item:item", "Protected items."),
         "protection": ("keepstone.cli.client.protection:protection", "Protect items, back them up, and stop it again."),
         "recoverypoint": ("keepstone.cli.client.recoverypoint:recoverypoint", "Recovery points of an item."),
+        "find": ("keepstone.cli.client.versions:find", "Find files and their versions in all points."),
+        "diff": ("keepstone.cli.client.versions:diff", "Show what is different in two points."),
         "restore": ("keepstone.cli.client.restore:restore", "Restore files, disks and machines."),
         "agent": ("keepstone.cli.agent.group:agent", "The agent of this machine, whose vault may be elsewhere."),
         "alert": ("keepstone.cli.client.alert:alert", "Alerts, and whom to tell of them."),

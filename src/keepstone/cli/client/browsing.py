@@ -75,8 +75,12 @@ def browse(session: Session, vault: str, item: Document, point: str, path: str, 
 @_PATH
 @click.option("--target", type=click.Path(path_type=Path), metavar="FILE",
               help="A new file here [default: the standard output].")  # fmt: skip
-def download(session: Session, vault: str, item: Document, point: str, path: str, target: Path | None) -> int:
-    """Take the file at PATH out of POINT; a folder as a tar; of a disk its image.
+@click.option("--format", "archive", type=click.Choice(("tar", "zip")),
+              help="How a folder comes [default: zip where FILE is called so, else tar].")  # fmt: skip
+def download(
+    session: Session, vault: str, item: Document, point: str, path: str, target: Path | None, archive: str | None
+) -> int:
+    """Take the file at PATH out of POINT; a folder as a tar or a zip; of a disk its image.
 
     What is cut off goes on where it was: by itself, and with --target also when the command is run again.
     """
@@ -91,7 +95,9 @@ def download(session: Session, vault: str, item: Document, point: str, path: str
         entry = next((one for one in found["value"] if one["name"] == "disk.img"), entry)
         path = entry["name"]
     is_folder = at(entry, "properties.kind") == "directory"
-    query = {"path": path} | ({"format": "tar"} if is_folder else {})
+    if archive is None:
+        archive = "zip" if target is not None and target.suffix.casefold() == ".zip" else "tar"
+    query = {"path": path} | ({"format": archive} if is_folder else {})
     size = None if is_folder else int(at(entry, "properties.size"))
 
     def pieces(begin: int) -> Iterator[bytes]:

@@ -78,7 +78,7 @@ def _take(pieces: Pieces, size: int | None, at: int, stream: BinaryIO, meter: Me
                 raise
             if size is None and at:
                 raise type(error)(
-                    f"{error}. A tar broke off, which cannot go on; try again, or restore it, which leaves out what is "
-                    "damaged"
+                    f"{error}. An archive broke off, which cannot go on; try again, or restore it, which leaves out "
+                    "what is damaged"
                 ) from error
         time.sleep(_PAUSE)

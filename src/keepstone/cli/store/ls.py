@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,8 +15,7 @@ from keepstone.cli.render import escaped, safe, size, text
 from keepstone.cli.store.entries import facts, line, paths
 
 if TYPE_CHECKING:
-    from keepstone.env import Env
-    from keepstone.store import LocalReader, PointRecord
+    from keepstone.store import PointRecord
     from keepstone.workloads.files import Entry, Tree
     from keepstone.workloads.guestfiles import Volume
 
@@ -36,10 +34,11 @@ def ls(console: Console, opening: Opening, name: str, path: str, item: str | Non
     Of a directory what is in it, of anything else the entry itself. A disk is its image and a folder for each of its
     volumes that can be read, of a machine there is a folder for each disk.
     """
+    from keepstone.workloads.guestfiles.tree import tree_of
+
     store = opening.store()
     point = store.points.find(name, deleted=True, item=None if item is None else text(item))
-    with store.reader(point) as reader, ExitStack() as stack:
-        tree = _tree(stack, store.context.env, reader)
+    with store.reader(point) as reader, tree_of(store.context.env, reader) as tree:
         shown: list[dict[str, Any]] = []
         volumes: dict[bytes, Volume] = {}
         for where, entry in _entries(console, tree, reader.point, path, volumes):
@@ -56,18 +55,6 @@ def ls(console: Console, opening: Opening, name: str, path: str, item: str | Non
     result: dict[str, Any] = {"point": point.id, "item": point.record.item, "entries": shown}
     console.result(result | ({"other_volumes": unread} if unread else {}))
     return console.ending()
-
-
-def _tree(stack: ExitStack, env: Env, reader: LocalReader) -> Tree:
-    from keepstone.cli.store.points import FILES
-    from keepstone.workloads.chunks import ChunkCache
-    from keepstone.workloads.files import Tree
-    from keepstone.workloads.guestfiles.tree import GuestTree, guest_reader
-
-    if reader.point.kind == FILES:
-        return Tree(reader, stack.enter_context(ChunkCache(env, reader)))
-    guest = stack.enter_context(guest_reader(env, reader))
-    return GuestTree(guest, stack.enter_context(ChunkCache(env, guest)))
 
 
 def _entries(

@@ -14,7 +14,7 @@ import stat
 import threading
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from itertools import accumulate
 from typing import NamedTuple
@@ -119,9 +119,17 @@ class Tree:
                 break
         return entries[:limit]
 
-    def walk(self, path: bytes = b"", *, after: bytes = b"", lost: Lost | None = None) -> Iterator[Found]:
+    def walk(
+        self,
+        path: bytes = b"",
+        *,
+        after: bytes = b"",
+        lost: Lost | None = None,
+        enters: Callable[[Found], bool] = lambda _: True,
+    ) -> Iterator[Found]:
         """Everything beneath the directory at `path`, a directory before what is in it, in order of the names; with
-        `after` from behind the entry at that path on, which is beneath the same directory. Raises as `listing` does."""
+        `after` from behind the entry at that path on, which is beneath the same directory. What is in a directory that
+        `enters` refuses, which is asked behind it, is left out. Raises as `listing` does."""
         found = self.find(path)
         folder = self.root if found is None else self.enter(found)
         names = after.split(b"/")[len(folder.path.split(b"/")) if folder.path else 0 :] if after else []
@@ -133,7 +141,7 @@ class Tree:
                 if not seen:
                     names = []
                     yield found
-                if stat.S_ISDIR(found.entry.mode):
+                if stat.S_ISDIR(found.entry.mode) and (seen or enters(found)):
                     try:
                         below = self.enter(found)
                     except DAMAGE as error:

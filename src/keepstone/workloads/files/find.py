@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import translate
+from itertools import takewhile
 
 from keepstone.store import Reader
 from keepstone.workloads.files.page import Entry
 from keepstone.workloads.files.tree import walk
 
-__all__ = ["find", "matching"]
+__all__ = ["beginning", "find", "matching"]
+
+_SPECIAL = frozenset(b"*?[")
 
 
 def find(reader: Reader, patterns: Iterable[bytes]) -> Iterator[tuple[bytes, Entry]]:
@@ -42,6 +45,15 @@ def matching(patterns: Iterable[bytes]) -> Callable[[bytes, Entry], bool]:
         )
 
     return is_wanted
+
+
+def beginning(patterns: Sequence[bytes]) -> tuple[bytes, bool]:
+    """(a path that everything which these patterns match is at or beneath, whether it is at it)."""
+    if len(patterns) != 1 or b"/" not in patterns[0].rstrip(b"/"):
+        return b"", False
+    parts = patterns[0].strip(b"/").split(b"/")
+    plain = list(takewhile(lambda part: not _SPECIAL.intersection(part), parts))
+    return b"/".join(plain), len(plain) == len(parts)
 
 
 def _matcher(patterns: list[str]) -> re.Pattern[str] | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,18 +27,20 @@ _TEXT = struct.Struct("<QQII")  # raw_locn: offset, size, a checksum, flags
 _MAGIC = b" LVM2 x[5A%r0N*>"
 _MOST_TEXT = 4 << 20
 _DEPTH = 16
+_PARTS = 64  # of a volume that are told
 _TOKEN = re.compile(r'\s+|#[^\n]*|([A-Za-z0-9_.+/@-]+)|"((?:[^"\\]|\\.)*)"|([{}\[\]=,])')
 
 
 class Logical(NamedTuple):
     """`name`: group and volume with a dash between, as /dev/mapper has it. `data`: None where it cannot be read, and
-    `note` why."""
+    `note` why. `parts`: (offset, length) of its bytes on the disk, or of more than those."""
 
     name: str
     offset: int
     size: int
     data: Readable | None
     note: str
+    parts: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +181,25 @@ def _volumes(name: str, group: dict[str, Any], known: dict[str, _Physical]) -> I
             segments = sorted((_segment(one, extent, parts) for one in sections), key=lambda one: one.begin)
             first = segments[0].parts[0]
             offset = next(one.offset for one, _ in parts.values() if one.part is first[0]) + first[1]
-            yield Logical(full, offset, size, _Segments(size, segments), "")
+            places = _places(segments, [one for one, _ in parts.values()])
+            yield Logical(full, offset, size, _Segments(size, segments), "", places)
         except (ValueError, LookupError) as error:
             yield Logical(full, 0, size, None, f"it cannot be read: {error}")
+
+
+def _places(segments: list[_Segment], physical: list[_Physical]) -> list[tuple[int, int]]:
+    """Where these segments are on the disk. Where how they are put together is more than can be said so, it is all of
+    the physical volumes, whose metadata say it."""
+    whole = [(one.offset, one.part.size) for one in physical]
+    offsets = {id(one.part): one.offset for one in physical}
+    places, end = list[tuple[int, int]](), 0
+    for segment in segments[: _PARTS + 1]:
+        part, begin = segment.parts[0]
+        if len(segment.parts) > 1 or segment.begin != end or begin + segment.length > part.size:
+            return whole
+        places.append((offsets[id(part)] + begin, segment.length))
+        end += segment.length
+    return places if len(places) <= _PARTS else whole
 
 
 def _segment(section: dict[str, Any], extent: int, parts: dict[str, tuple[_Physical, int]]) -> _Segment:

@@ -22,7 +22,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import accumulate
-from typing import TypeVar, cast, overload
+from typing import Protocol, TypeVar, cast, overload, runtime_checkable
 
 import msgspec
 from msgspec import structs
@@ -47,7 +47,7 @@ from keepstone.workloads.guestfiles.wire import PIECE, Item, Piece, Volume
 from keepstone.workloads.guestfiles.worker import Worker
 from keepstone.workloads.salvage import DAMAGE
 
-__all__ = ["IMAGE", "REFUSED", "GuestReader"]
+__all__ = ["IMAGE", "REFUSED", "GuestReader", "Identified"]
 
 Cookie = TypeVar("Cookie")
 
@@ -96,6 +96,14 @@ class _Pieces(Sequence[int]):
         return range(first, first + count)
 
 
+@runtime_checkable
+class Identified(Protocol):
+    """A disk that can name parts of itself without reading them, as `PointDisk` can."""
+
+    def identity(self, ranges: Iterable[tuple[int, int]]) -> bytes:
+        """Equal for equal bytes at the same places."""
+
+
 class GuestReader:
     """A `Reader` over these disks, by their names; a single one has none. `point`: what they come from.
 
@@ -138,6 +146,28 @@ class GuestReader:
             check_names(sorted(os.fsencode(volume.name) for volume in found), b"", name, self.point)
             self._volumes[disk] = found
         return self._volumes[disk]
+
+    def identity(self, ref: int) -> bytes | None:
+        """What names all that is in a directory, without a look at it, where that is a disk or a volume of one that is
+        `Identified`: equal where nothing of it is different. None for any other."""
+        number, at, inode = _parts(ref)
+        disk = self._disks[number - 1] if number else None
+        if inode or not isinstance(disk, Identified):
+            return None
+        if not at:
+            return disk.identity([(0, disk.size)])
+        volume = self.volumes(self._names[number - 1])[at - 1]
+        return volume.filesystem.encode() + disk.identity(volume.ranges)
+
+    def is_volume(self, ref: int) -> bool:
+        """Whether this is the place of the root of a volume."""
+        _, volume, inode = _parts(ref)
+        return bool(volume) and not inode
+
+    def image(self, path: bytes) -> int | None:
+        """The place of the directory of a disk, where this is the path of the disk itself."""
+        disk, _, name = path.rpartition(b"/")
+        return _folder(self._names.index(disk) + 1, 0, 0) if name == IMAGE and disk in self._names else None
 
     def root(self) -> list[int]:
         return [_folder(1, 0, 0) if self._names == [b""] else _folder(0, 0, 0)]

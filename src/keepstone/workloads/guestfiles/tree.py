@@ -21,8 +21,9 @@ from keepstone.workloads.guestfiles.worker import Worker
 from keepstone.workloads.images.point import PointDisk
 from keepstone.workloads.machines import KIND, machine_of
 
-__all__ = ["GuestTree", "guest_reader", "looking_into", "volumes"]
+__all__ = ["GuestTree", "disks_of", "guest_reader", "looking_into", "tree_of", "volumes"]
 
+_FILES = "files"
 _CACHE = 32 << 20  # bytes of files
 _DISK = 32 << 20  # bytes of chunks of each disk
 
@@ -57,15 +58,32 @@ def looking_into(env: Env, disks: Mapping[bytes, BlockSource], point: PointRecor
         yield GuestTree(reader, chunks)
 
 
+def disks_of(reader: Reader) -> dict[bytes, Reader]:
+    """What reads each disk of a point, by its name; a single one has none. `CorruptObject`, `HostileName`."""
+    if reader.point.kind != KIND:
+        return {b"": reader}
+    return {disk.name.encode(): one for disk, one in machine_of(reader).disks}
+
+
 @contextmanager
 def guest_reader(env: Env, reader: Reader) -> Iterator[GuestReader]:
     """The files of the disks of a point. `CorruptObject` where it is no sound point of disks."""
-    parts: dict[bytes, Reader] = {b"": reader}
-    if reader.point.kind == KIND:
-        parts = {disk.name.encode(): one for disk, one in machine_of(reader).disks}
     with ExitStack() as stack:
-        disks = {name: stack.enter_context(PointDisk(env, part, cache=_DISK)) for name, part in parts.items()}
+        disks = {
+            name: stack.enter_context(PointDisk(env, part, cache=_DISK)) for name, part in disks_of(reader).items()
+        }
         yield stack.enter_context(GuestReader(env, disks, reader.point))
+
+
+@contextmanager
+def tree_of(env: Env, reader: Reader, cache: int = 64 << 20) -> Iterator[Tree]:
+    """The files of a point, whatever it is of. `cache`: bytes of them that are kept at most. As `guest_reader`."""
+    with ExitStack() as stack:
+        if reader.point.kind == _FILES:
+            yield Tree(reader, stack.enter_context(ChunkCache(env, reader, cache)))
+            return
+        guest = stack.enter_context(guest_reader(env, reader))
+        yield GuestTree(guest, stack.enter_context(ChunkCache(env, guest, cache)))
 
 
 def volumes(env: Env, disk: BlockSource) -> list[Volume]:

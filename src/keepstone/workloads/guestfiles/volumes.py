@@ -47,7 +47,8 @@ def found(disk: Readable) -> list[tuple[Volume, FileSystem | None]]:
             continue
         kind, filesystem, note = opened(logical.data)
         label = filesystem.label if filesystem is not None else ""
-        volumes.append((Volume(logical.name, 0, logical.offset, logical.size, kind, label, note), filesystem))
+        volume = Volume(logical.name, 0, logical.offset, logical.size, kind, label, note, list(logical.parts))
+        volumes.append((volume, filesystem))
     return volumes
 
 

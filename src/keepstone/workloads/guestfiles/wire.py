@@ -73,7 +73,8 @@ class Volume(msgspec.Struct, frozen=True, array_like=True):
     `name`: the first component of its paths. `number`: of its partition as Linux counts them, 0 where the disk has no
     table or the volume is a logical one. `offset`, `size`: bytes; the offset of a logical volume is that of its first
     extent. `filesystem`: a word, or empty where nothing was found that can be read; `label`: as its owner calls it.
-    `note`: for people, why it cannot be read, or what is known of it.
+    `note`: for people, why it cannot be read, or what is known of it. `parts`: (offset, length) of its bytes on the
+    disk, in the order that they have in it, where they are not all that lies between `offset` and `size` behind that.
     """
 
     name: str
@@ -83,11 +84,17 @@ class Volume(msgspec.Struct, frozen=True, array_like=True):
     filesystem: str = ""
     label: str = ""
     note: str = ""
+    parts: list[tuple[_U63, _U63]] = []
 
     @property
     def is_readable(self) -> bool:
         """Whether its files can be had."""
         return bool(self.filesystem) and not self.note
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        """(offset, length) of its bytes on the disk."""
+        return self.parts or [(self.offset, self.size)]
 
 
 class Item(msgspec.Struct, array_like=True, gc=False):

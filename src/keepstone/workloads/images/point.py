@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from keepstone.disks import Extent
 from keepstone.env import Env
@@ -12,6 +12,7 @@ from keepstone.store import Reader
 from keepstone.workloads.chunks import ChunkCache
 from keepstone.workloads.content import Content
 from keepstone.workloads.images.browse import DiskMap
+from keepstone.workloads.images.identity import identity
 from keepstone.workloads.images.leaf import read_root
 
 __all__ = ["PointDisk"]
@@ -28,6 +29,7 @@ class PointDisk:
         image, _, _ = read_root(reader, reader.root())
         self.size = image.size
         self.block_size = image.chunk
+        self._reader = reader
         self._map = DiskMap(reader)
         self._chunks = ChunkCache(env, reader, cache)
         self._content = Content(self._map, self._chunks)
@@ -44,6 +46,10 @@ class PointDisk:
     def token(self) -> str | None:
         """None: a point does not change."""
         return None
+
+    def identity(self, ranges: Iterable[tuple[int, int]]) -> bytes:
+        """See `identity.identity`."""
+        return identity(self._reader, ranges)
 
     def extents(self, since: str | None = None) -> Iterator[Extent]:
         """The whole disk, whatever `since` says; what the manifest calls zero, and no chunk is read for it."""
