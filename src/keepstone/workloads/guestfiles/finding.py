@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from keepstone.errors import KeepstoneError, NotFound
+from keepstone.errors import KeepstoneError, NotFound, UsageError
 from keepstone.workloads.files.browse import Found, Tree
 from keepstone.workloads.files.find import beginning, matching
 from keepstone.workloads.files.page import Entry
@@ -70,7 +70,7 @@ class Finder:
         self._walked, self._passed = None, []
         try:
             begin = tree.find(self._begin)
-        except NotFound:
+        except (NotFound, UsageError):  # or what is on the way to it is a file in this point
             return
         if begin is not None and not after:
             yield self._seen(tree, begin)
