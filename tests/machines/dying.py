@@ -23,8 +23,9 @@ from keepstone.objects import FolderStorage
 from keepstone.store import Store
 from keepstone.store.commits import Commits
 from keepstone.workloads import Silent
-from keepstone.workloads.kvm import Fleecing, Qemu, backup_qemu, freeze
+from keepstone.workloads.kvm import Fleecing, Qemu, agent, backup_qemu
 from keepstone.workloads.kvm.qmp import Monitor
+from keepstone.workloads.machines import stillness
 from tests.machines.yard import OWNER, RESERVE
 from tests.unit.files.points import provider
 
@@ -64,9 +65,9 @@ def prepare(when: str, what: str) -> None:
 
     setattr(place, name, replaced)
     if when == "unwatched":
-        mock.patch.object(freeze, "Watchdog", Unwatched).start()
+        mock.patch.object(agent, "Watchdog", Unwatched).start()
     if when == "paused":
-        freeze._LONGEST = -18.0  # with the time that a freeze may take: two seconds
+        stillness._LONGEST = -18.0  # with the time that a freeze may take: two seconds
 
 
 def main(store: str, qmp: str, qga: str, fleecing: str, step: str) -> None:

@@ -26,7 +26,7 @@ from typing import Any
 import platformdirs
 import pytest
 
-__all__ = ["Guest", "agent_until", "initramfs", "make_disk", "monitor", "tools", "until"]
+__all__ = ["Guest", "Shell", "agent_until", "initramfs", "make_disk", "monitor", "tools", "until"]
 
 _TOOLS = (
     "qemu-system-x86_64",
@@ -254,6 +254,33 @@ def agent_until(path: Path, state: str, seconds: float = 30) -> None:
     agent.lines.close()
 
 
+class Shell:
+    """The guest's shell, by the second agent, whose socket this is."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._agent: _Agent | None = None
+
+    def close(self) -> None:
+        if self._agent is not None:
+            self._agent.lines.close()
+            self._agent = None
+
+    def sh(self, script: str, *, wait: bool = True) -> str:
+        """Run a script in the guest; what it says. Without `wait` it runs on by itself."""
+        if self._agent is None:
+            self._agent = _Agent(self._socket)
+        agent = self._agent
+        asked: dict[str, Any] = {"path": "/bin/sh", "arg": ["-c", script], "capture-output": wait}
+        pid = agent.ask("guest-exec", **asked)["pid"]
+        if not wait:
+            return ""
+        state = until(lambda: (told := agent.ask("guest-exec-status", pid=pid))["exited"] and told, script)
+        said = base64.b64decode(state.get("out-data", "")) + base64.b64decode(state.get("err-data", ""))
+        assert state.get("exitcode") == 0, f"{script}: {said.decode()}"
+        return said.decode()
+
+
 class Guest:
     """A running machine. `disks`: (id, image) of each; `qmp`, `qga`: sockets of its monitor and its agent."""
 
@@ -288,31 +315,20 @@ class Guest:
         self.qmp.unlink(missing_ok=True)  # of one that was here before
         self.process = subprocess.Popen([*command, *extra], stdin=subprocess.DEVNULL)
         until(lambda: self.qmp.exists() and self.process.poll() is None, "QEMU's monitor")
-        self._agent: _Agent | None = None
+        self._shell = Shell(folder / "test")
 
     def __enter__(self) -> Guest:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._agent is not None:
-            self._agent.lines.close()
+        self._shell.close()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
 
     def sh(self, script: str, *, wait: bool = True) -> str:
-        """Run a script in the guest; what it says. Without `wait` it runs on by itself."""
-        if self._agent is None:
-            self._agent = _Agent(self.folder / "test")
-        agent = self._agent
-        asked: dict[str, Any] = {"path": "/bin/sh", "arg": ["-c", script], "capture-output": wait}
-        pid = agent.ask("guest-exec", **asked)["pid"]
-        if not wait:
-            return ""
-        state = until(lambda: (told := agent.ask("guest-exec-status", pid=pid))["exited"] and told, script)
-        said = base64.b64decode(state.get("out-data", "")) + base64.b64decode(state.get("err-data", ""))
-        assert state.get("exitcode") == 0, f"{script}: {said.decode()}"
-        return said.decode()
+        """See `Shell.sh`."""
+        return self._shell.sh(script, wait=wait)
 
     def again(self) -> None:
         """It has begun anew; wait for it where it is asked next."""

@@ -48,7 +48,7 @@ def test_an_agent_that_hangs_in_the_freeze(yard: Yard) -> None:
 
 
 def test_an_agent_that_hangs_in_the_thaw(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keepstone.workloads.kvm.freeze._THAW", 0.5)
+    monkeypatch.setattr("keepstone.workloads.machines.stillness._THAW", 0.5)
     yard.guest.sh("echo 2 > /run/slow-thaw")
     warnings: list[str] = []
 

@@ -54,7 +54,7 @@ def test_the_room_ends_while_it_is_read(yard: Yard, small: Path, monkeypatch: py
 
     with monkeypatch.context() as patched:
         patched.setattr(Guard, "check", check)
-        patched.setattr("keepstone.workloads.kvm.guard._PACE", pace)
+        patched.setattr("keepstone.workloads.machines.guard._PACE", pace)
         with pytest.raises(StorageFull, match="no more room"):
             yard.backup(full=True, fleecing=Fleecing(small, RESERVE))
 

@@ -18,8 +18,8 @@ from keepstone.workloads import Silent
 from keepstone.workloads.images import Report
 from keepstone.workloads.kvm import Fleecing, Qemu, backup_qemu
 from keepstone.workloads.kvm.qmp import Monitor
-from keepstone.workloads.kvm.sweep import prefix_of
 from keepstone.workloads.machines import PointOfMachine, machine_of, restore_disks
+from keepstone.workloads.machines.naming import prefix_of
 from keepstone.workloads.machines.root import tokens
 from tests.machines.guest import Guest, monitor, until
 from tests.unit.files.points import new_store

@@ -15,21 +15,15 @@ import msgspec
 
 from keepstone.decoders import from_json
 from keepstone.env import Env
-from keepstone.errors import KeepstoneError, SourceFailed
+from keepstone.errors import KeepstoneError
 from keepstone.workloads.kvm.qmp import connect
+from keepstone.workloads.machines.stillness import AgentFailed, AgentRefused
+from keepstone.workloads.machines.watchdog import Watchdog
 
 __all__ = ["Agent", "AgentFailed", "AgentRefused"]
 
 _LONGEST = 1 << 20
 _SECOND = 10**9
-
-
-class AgentFailed(SourceFailed):
-    """The agent does not do what was asked; the message says why."""
-
-
-class AgentRefused(AgentFailed):
-    """It answers that it does not, and listens to what comes next."""
 
 
 class _Answer(msgspec.Struct):
@@ -59,9 +53,9 @@ class Agent:
     def close(self) -> None:
         self._socket.close()
 
-    def fileno(self) -> int:
-        """The connection itself, for the watchdog."""
-        return self._socket.fileno()
+    def watched(self, seconds: float) -> Watchdog:
+        """It holds the connection."""
+        return Watchdog(self._socket.fileno(), seconds)
 
     def ask(self, command: str, *, timeout: float, **arguments: Any) -> Any:
         """What the agent returns; `_` in names of arguments stands for `-`."""

@@ -15,24 +15,27 @@ Invariants
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from keepstone.disks.nbd import NbdSource
 from keepstone.env import Env
-from keepstone.errors import KeepstoneError, StorageFull
+from keepstone.errors import KeepstoneError
 from keepstone.store import Writer
 from keepstone.workloads.images import Report
 from keepstone.workloads.kvm.definition import definition, name_of
 from keepstone.workloads.kvm.drives import Drive, bitmaps, chosen, drives
 from keepstone.workloads.kvm.freeze import frozen
-from keepstone.workloads.kvm.guard import Guard, room
-from keepstone.workloads.kvm.janitor import Janitor
+from keepstone.workloads.kvm.guard import Guard
 from keepstone.workloads.kvm.moment import Moment
 from keepstone.workloads.kvm.qmp import Gone, Monitor
-from keepstone.workloads.kvm.sweep import prefix_of, sweep
+from keepstone.workloads.kvm.sweep import sweep
 from keepstone.workloads.machines import Consistency, Level, Machine, Part, backup_machine
+from keepstone.workloads.machines.checked import Checked
+from keepstone.workloads.machines.guard import Room
+from keepstone.workloads.machines.janitor import Janitor
+from keepstone.workloads.machines.naming import prefix_of
 from keepstone.workloads.machines.root import tokens
 from keepstone.workloads.progress import Progress
 
@@ -97,6 +100,7 @@ class _Backup:
     ) -> None:
         self._env, self._writer, self._machine, self._monitor = env, writer, machine, monitor
         self._progress, self._prefix, self._fleecing = progress, prefix, fleecing
+        self._room = Room(env, fleecing.folder, fleecing.reserve)
         self._known = tokens(writer.parent)
         self._name = machine.address.encode("utf-8", "surrogateescape")
         self._warnings = 0
@@ -110,13 +114,9 @@ class _Backup:
         monitor, before = self._monitor, set(self._known.values())
         sweep(monitor, self._prefix, before)
         found, excluded = chosen(drives(monitor), exclude)
-        if room(self._env, self._fleecing.folder) < self._fleecing.reserve:
-            raise StorageFull(
-                f"{self._fleecing.folder} has less than {self._fleecing.reserve >> 20} MiB free for what the guest "
-                "overwrites while it is backed up; free some, or name another folder by --fleece"
-            )
+        self._room.enough()
         since = {} if full else self._since(found)
-        janitor = Janitor(self._machine.monitor, self._prefix)
+        janitor = Janitor(sweep.__module__, str(self._machine.monitor), self._prefix)
         moment = Moment(self._env, monitor, self._prefix, found, since, self._fleecing.folder)
         keep = before
         try:
@@ -194,10 +194,8 @@ class _Backup:
 
     @contextlib.contextmanager
     def _guarded(self, moment: Moment) -> Iterator[tuple[Guard, list[Part]]]:
-        folder = self._fleecing.folder
         with contextlib.ExitStack() as stack:
-            free, reserve = lambda: room(self._env, folder), self._fleecing.reserve // 4
-            guard = stack.enter_context(Guard(self._monitor, moment.jobs, folder, free, reserve, ran=self._ran))
+            guard = stack.enter_context(Guard(self._monitor, moment.jobs, self._room, ran=self._ran))
             parts = []
             for held in moment.disks:
                 name, changes = held.drive.disk.name, held.changes
@@ -208,22 +206,5 @@ class _Backup:
                 stack.callback(source.close)
                 if changes is not None and not source.tracked:
                     self._warn(f"{name} is read in full: QEMU does not show the record of what changed on it")
-                parts.append(Part(held.drive.disk, _Disk(source, guard.check)))
+                parts.append(Part(held.drive.disk, Checked(source, guard.check)))
             yield guard, parts
-
-
-class _Disk:
-    """The `BlockSource` of a held disk, which is read no further when that makes no sense any more."""
-
-    def __init__(self, source: NbdSource, check: Callable[[], None]) -> None:
-        self._source = source
-        self._check = check
-        self.size = source.size
-        self.block_size = source.block_size
-        self.token = source.token
-        self.extents = source.extents
-        self.close = source.close
-
-    def pread_into(self, buffer: memoryview, offset: int) -> int:
-        self._check()
-        return self._source.pread_into(buffer, offset)

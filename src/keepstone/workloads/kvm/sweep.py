@@ -14,20 +14,26 @@ Invariants
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from keepstone.workloads.kvm.aside import give_back
+from keepstone.env import Env
+from keepstone.errors import KeepstoneError
 from keepstone.workloads.kvm.drives import bitmaps
 from keepstone.workloads.kvm.qmp import Monitor, Refused
 
-__all__ = ["prefix_of", "sweep"]
+__all__ = ["sweep", "take_away"]
+
+_TURN = 120.0  # seconds until whoever has the monitor now must be done with it
 
 
-def prefix_of(owner: str) -> str:
-    """How everything begins that belongs to this item of this store; names of nodes have 31 characters at most."""
-    return f"keepstone-{hashlib.sha256(owner.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}-"
+def take_away(kept: bool, monitor: str, prefix: str) -> None:
+    """What the janitor does. It takes the monitor as soon as we have let go of it. Bitmaps stay: which of them a point
+    needs, the next backup knows."""
+    with contextlib.suppress(KeepstoneError), Monitor(Env(), Path(monitor), timeout=_TURN) as opened:
+        sweep(opened, prefix, None)
 
 
 def sweep(monitor: Monitor, prefix: str, keep: Collection[str] | None) -> list[str]:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process that thaws a guest if we cannot: its own, so that it outlives ours.
 
-    python -I -S watchdog.py FD SECONDS
+    python -I -S watchdog.py SECONDS FD
+    python -I -S watchdog.py SECONDS COMMAND...
 
-It holds the agent's connection and one end of a pipe. It is told over the pipe that all is well (`_WELL`); when the
-pipe ends before that, because we died or let go, or when SECONDS have passed, it thaws: it sends the command over our
-connection, behind whatever we sent, and waits until the agent has done it, as long as `_LAST` seconds. While it does so
-nobody else reaches the agent.
+It holds one end of a pipe, and is told over it that all is well (`_WELL`). When the pipe ends before that, because we
+died or let go, or when SECONDS have passed, it thaws, and goes on trying for as long as `_LAST` seconds. It does so by
+the agent's connection, if it was given that: it sends the command behind whatever we sent, and waits until the agent
+has done it; while it does so nobody else reaches the agent. Or it runs a command, until that succeeds. What we run to
+freeze the guest has the pipe as well, so that a thaw never comes before a freeze that is still on its way.
 
 Run as a program it needs the standard library only, and starts in hundredths of a second. A signal to our group or
 session does not reach it, and SIGTERM, which a service manager sends to all, does not end it.
@@ -22,29 +24,33 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 __all__ = ["Watchdog"]
 
 _WELL, _ACTED = b"\1", b"\2"
 _LAST = 900.0
 _AGAIN = 5.0
+_SOON = 0.5
+_PATIENCE = 60.0
+_OVER = (b"failed to get domain", b"domain is not running")  # as virsh says it
+_ENVIRONMENT = {**os.environ, "LC_ALL": "C"}
 _SIGN = b"1802658125"  # no other client asks for this one: theirs are below 2**31, and this is a fixed one above 1.8e9
 
 
 class Watchdog:
-    """Watches from now on; `connection` is the agent's, `seconds` the time within which it must be dismissed.
-
-    `OSError` where it cannot be started.
+    """Watches from now on. `way`: the agent's connection, or a command that thaws; `seconds`: the time within which it
+    must be dismissed. `OSError` where it cannot be started.
     """
 
-    def __init__(self, connection: int, seconds: float) -> None:
-        command = [sys.executable, "-I", "-S", __file__, str(connection), str(seconds)]
+    def __init__(self, way: int | Sequence[str], seconds: float) -> None:
+        words = [str(way)] if isinstance(way, int) else way
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-I", "-S", __file__, str(seconds), *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            pass_fds=[connection],
+            pass_fds=[way] if isinstance(way, int) else [],
             start_new_session=True,
             cwd="/",
         )
@@ -60,8 +66,13 @@ class Watchdog:
             self.let_go()
             raise
 
+    @property
+    def pipe(self) -> int:
+        """For whatever else freezes the guest."""
+        return self._pipe.fileno()
+
     def dismiss(self) -> bool:
-        """All is well, the guest is thawed. Whether it never had to do anything: then the connection is nobody else's
+        """All is well, the guest is thawed. Whether it never had to do anything: then a connection is nobody else's
         on return; otherwise what was read from it may have been answers to the watchdog."""
         with contextlib.suppress(OSError):  # it thawed because its time was over, and ended
             self._pipe.write(_WELL)
@@ -80,7 +91,7 @@ class Watchdog:
             self._pipe.close()
 
 
-def _main(descriptor: int, seconds: float) -> None:
+def _main(seconds: float, way: list[str]) -> None:
     if os.fork():
         return
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
@@ -91,8 +102,24 @@ def _main(descriptor: int, seconds: float) -> None:
         return
     with contextlib.suppress(OSError):
         os.write(1, _ACTED)
-    with socket.socket(fileno=descriptor) as agent:
+    if len(way) > 1:
+        _run(way)
+        return
+    with socket.socket(fileno=int(way[0])) as agent:
         _thaw(agent)
+
+
+def _run(command: list[str]) -> None:
+    """Run it until it succeeds, or says that there is no such guest any more."""
+    end = time.monotonic() + _LAST
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE, env=_ENVIRONMENT, check=False
+            )
+            if done.returncode == 0 or any(words in done.stderr for words in _OVER):
+                return
+        time.sleep(_SOON)
 
 
 def _thaw(agent: socket.socket) -> None:
@@ -117,4 +144,4 @@ def _thaw(agent: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    _main(int(sys.argv[1]), float(sys.argv[2]))
+    _main(float(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Virtual machines of libvirt as recovery points, whether they run or not, and back."""
+
+from __future__ import annotations
+
+from keepstone.workloads.libvirt.backup import backup_domain
+from keepstone.workloads.libvirt.domains import Domain, DomainDisk, domains, find
+from keepstone.workloads.libvirt.virsh import SYSTEM, Virsh
+
+__all__ = ["SYSTEM", "Domain", "DomainDisk", "Virsh", "backup_domain", "domains", "find"]

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: what libvirt calls the records of changes (bitmaps) of a domain's disks since one moment.
+
+One counts as a record of a disk only if libvirt can say how much changed: where its image lost the bitmap, or QEMU does
+not vouch for it, that is missing. Every checkpoint records what changed since its own moment, whatever other ones there
+are, so one of ours can go without harm to another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection
+
+from keepstone.workloads.libvirt.markup import Element, parsed, written
+from keepstone.workloads.libvirt.virsh import Refused, Virsh, document
+
+__all__ = ["checkpoints", "drop", "recorded"]
+
+
+def checkpoints(virsh: Virsh, uuid: str) -> list[str]:
+    """The names of all of them. `Refused`, `Gone`."""
+    return virsh.names("checkpoint-list", uuid, "--name")
+
+
+def recorded(virsh: Virsh, uuid: str, name: str) -> set[str]:
+    """The targets of disks whose changes since this checkpoint are known; the domain has to run."""
+    with contextlib.suppress(Refused):
+        described = virsh.ask("checkpoint-dumpxml", uuid, name, "--size", "--no-domain")
+        return {
+            disk.get("name", "")
+            for disk in _disks(parsed(described, f"the checkpoint {name}"))
+            if disk.get("size") is not None
+        }
+    return set()
+
+
+def drop(virsh: Virsh, uuid: str, names: Collection[str]) -> None:
+    """Delete these, and what their disks keep of them; the domain has to run. `Refused`, `Gone`."""
+    for name in names:
+        try:
+            virsh.ask("checkpoint-delete", uuid, name)
+        except Refused:  # a disk has lost its bitmap; those of others have to go all the same
+            _forget(virsh, uuid, name)
+
+
+def _forget(virsh: Virsh, uuid: str, name: str) -> None:
+    good = recorded(virsh, uuid, name)
+    root = parsed(virsh.ask("checkpoint-dumpxml", uuid, name), f"the checkpoint {name}")
+    for disk in _disks(root):
+        if disk.get("name") not in good:
+            disk.set("checkpoint", "no")
+            disk.attrib.pop("bitmap", None)
+    virsh.ask("checkpoint-delete", uuid, name, "--metadata")
+    if good:
+        with document(written(root)) as path:
+            virsh.ask("checkpoint-create", uuid, path, "--redefine")
+        virsh.ask("checkpoint-delete", uuid, name)
+
+
+def _disks(root: Element) -> list[Element]:
+    return [disk for disk in root.iterfind("disks/disk") if disk.get("checkpoint") == "bitmap"]

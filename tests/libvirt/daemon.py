@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A libvirt of the tests' own: its settings, sockets and state in one folder, so that nothing of the machine's is
+touched, and as many as there are tests can run at once.
+
+It is one of a session. Root's would be the system's, so root has it in a user namespace in which it is somebody else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.machines.guest import Shell, initramfs, until
+
+__all__ = ["Daemon", "Little"]
+
+_SETTINGS = """security_driver = "none"
+cgroup_controllers = []
+namespaces = []
+remember_owner = 0
+stdio_handler = "file"
+"""
+_UNLIKE_ROOT = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+
+
+class Daemon:
+    """It runs. `uri`: where; `environment`: with which it, and what looks for its files, is started."""
+
+    def __init__(self) -> None:
+        missing = [name for name in ("libvirtd", "virsh") if shutil.which(name, path=_path()) is None]
+        if missing:
+            pytest.skip(f"needs {', '.join(missing)}; scripts/tools.sh installs them")
+        self.folder = Path(tempfile.mkdtemp(prefix="kslv-", dir="/tmp"))  # sockets have short paths
+        self.environment = {"HOME": str(self.folder), "PATH": _path()}
+        for name in ("CONFIG_HOME", "RUNTIME_DIR", "CACHE_HOME", "DATA_HOME", "STATE_HOME"):
+            self.environment[f"XDG_{name}"] = str(self.folder / name)
+        settings = self.folder / "CONFIG_HOME/libvirt"
+        settings.mkdir(parents=True)
+        (settings / "qemu.conf").write_text(_SETTINGS)
+        (settings / "libvirtd.conf").write_text(f'log_outputs = "3:file:{self.folder}/log"\n')
+        socket = self.folder / "RUNTIME_DIR/libvirt/libvirt-sock"
+        self.uri = f"qemu:///session?socket={socket}"
+        self._start = ["libvirtd", "-f", str(settings / "libvirtd.conf"), "-p", str(self.folder / "pid")]
+        if os.geteuid() == 0:
+            if subprocess.run([*_UNLIKE_ROOT, "true"], check=False, capture_output=True).returncode:
+                pytest.skip("root needs a user namespace for a libvirt of its own, and gets none here")
+            self._start = [*_UNLIKE_ROOT, *self._start]
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """As after `stop`."""
+        with (self.folder / "said").open("ab") as said:
+            self.process = subprocess.Popen(
+                self._start, env=self.environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said
+            )
+        until(self._answers, f"an answer of libvirtd ({(self.folder / 'said').read_text()})", 30)
+        return self.process
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, (self.folder / "said").read_text()
+        return self._run("list").returncode == 0
+
+    def _run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = ["virsh", "--quiet", "--connect", self.uri, *words]
+        return subprocess.run(
+            command, check=False, capture_output=True, text=True, env={**self.environment, "LC_ALL": "C"}
+        )
+
+    def virsh(self, *words: str) -> str:
+        """What it says."""
+        done = self._run(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def define(self, description: str) -> None:
+        """A new domain."""
+        path = self.folder / "new.xml"
+        path.write_text(description)
+        self.virsh("define", str(path))
+
+    def stop(self) -> None:
+        """The daemon; its machines go on."""
+        self.process.terminate()
+        self.process.wait(30)
+
+    def close(self) -> None:
+        """And all its machines."""
+        if self.process.poll() is None:
+            for uuid in self._run("list", "--uuid").stdout.split():
+                self._run("destroy", uuid)
+            self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _path() -> str:
+    return os.environ["PATH"] + ":/usr/sbin:/sbin"
+
+
+class Little:
+    """The tiny guest as a domain that runs. `disks`: (target, image) of each; a TCG machine of 256 MiB."""
+
+    def __init__(
+        self, daemon: Daemon, folder: Path, disks: list[tuple[str, Path]], name: str, *, boots: bool = True
+    ) -> None:
+        self.daemon, self.folder, self.name, self.disks = daemon, folder, name, disks
+        self._test = daemon.folder / f"{name}.test"
+        kernel, image = initramfs()
+        devices = "".join(
+            f"<disk type='file' device='disk'><driver name='qemu' type='{_format(path)}' discard='unmap'/>"
+            f"<source file='{path}'/><target dev='{target}' bus='virtio'/></disk>"
+            for target, path in disks
+        )
+        daemon.define(f"""<domain type='qemu'><name>{name}</name><memory unit='MiB'>256</memory><vcpu>1</vcpu>
+<os><type arch='x86_64' machine='q35'>hvm</type><kernel>{kernel}</kernel><initrd>{image}</initrd>
+<cmdline>console=ttyS0 quiet panic=-1</cmdline></os><features><acpi/></features><cpu mode='maximum'/>
+<devices><emulator>{shutil.which("qemu-system-x86_64")}</emulator>{devices}
+<disk type='file' device='cdrom'><target dev='sda' bus='sata'/><readonly/></disk>
+<serial type='file'><source path='{daemon.folder}/{name}.serial'/></serial>
+<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
+<channel type='unix'><source mode='bind' path='{self._test}'/><target type='virtio' name='test.0'/></channel>
+<memballoon model='none'/></devices></domain>""")
+        self._shell = Shell(self._test)
+        if boots:
+            self.start()
+
+    def start(self) -> None:
+        """Boot it."""
+        self.daemon.virsh("start", self.name)
+
+    def sh(self, script: str, *, wait: bool = True) -> str:
+        """See `Shell.sh`."""
+        return self._shell.sh(script, wait=wait)
+
+    def agent(self) -> None:
+        """Wait until its own agent answers."""
+        ping = ("qemu-agent-command", self.name, '{"execute":"guest-ping"}')
+        until(lambda: self.daemon._run(*ping).returncode == 0, "the guest agent")
+
+    def frozen(self) -> bool:
+        """Whether the agent says so."""
+        status = ("qemu-agent-command", self.name, '{"execute":"guest-fsfreeze-status"}')
+        return "frozen" in self.daemon.virsh(*status)
+
+    def off(self) -> None:
+        """Shut the guest down in good order."""
+        self.sh("touch /run/off")
+        self._shell.close()
+        until(lambda: self.daemon.virsh("domstate", self.name).strip() == "shut off", "the end of the guest")
+
+    def checkpoints(self) -> list[str]:
+        return self.daemon.virsh("checkpoint-list", self.name, "--name").split()
+
+    def job(self) -> bool:
+        """Whether it has a backup job."""
+        return self.daemon._run("backup-dumpxml", self.name).returncode == 0
+
+    def close(self) -> None:
+        """Take it away."""
+        self._shell.close()
+        with contextlib.suppress(AssertionError):
+            self.daemon.virsh("destroy", self.name)
+        self.daemon.virsh("undefine", self.name, "--checkpoints-metadata", "--nvram")
+
+
+def _format(path: Path) -> str:
+    return "qcow2" if path.suffix == ".qcow2" else "raw"

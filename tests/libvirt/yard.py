@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A domain, a store, and backups of the one into the other."""
+
+from __future__ import annotations
+
+import contextlib
+import filecmp
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keepstone.disks.writing import FORMATS
+from keepstone.env import Env
+from keepstone.store import Point, Store
+from keepstone.workloads import Silent
+from keepstone.workloads.images import Report
+from keepstone.workloads.libvirt import Virsh, backup_domain
+from keepstone.workloads.libvirt.moment import Moment
+from keepstone.workloads.machines import PointOfMachine, machine_of, restore_disks
+from keepstone.workloads.machines.guard import Room
+from keepstone.workloads.machines.naming import prefix_of
+from keepstone.workloads.machines.root import tokens
+from tests.libvirt.daemon import Little
+from tests.unit.files.points import new_store
+
+__all__ = ["OWNER", "RESERVE", "Made", "Yard", "oracle", "same"]
+
+OWNER = "the store/vm"
+RESERVE = 4 << 20
+
+
+@dataclass(frozen=True)
+class Made:
+    """A point that was made."""
+
+    report: Report
+    warnings: list[str]
+    point: Point
+    machine: PointOfMachine = field(repr=False)
+
+    @property
+    def tokens(self) -> dict[str, str]:
+        return tokens(self.point.record)
+
+
+class Yard:
+    """`folder`: where the store is, and what the guest overwrites."""
+
+    def __init__(self, little: Little, folder: Path, *, store: Store | None = None) -> None:
+        self.env = Env(threads=2)
+        self.store = store or new_store(self.env, folder / "store")
+        self.little, self.folder = little, folder
+        self.virsh = Virsh(little.daemon.uri)
+        self.fleece = little.daemon.folder / "fleece"
+        self.fleece.mkdir(exist_ok=True)
+
+    def backup(self, *, room: Path | None = None, reserve: int = RESERVE, **options: Any) -> Made:
+        """Make a point."""
+        progress = Silent()
+        options.setdefault("owner", OWNER)
+        with self.store.writer("vm", "machine") as writer:
+            report = backup_domain(
+                self.env,
+                writer,
+                self.virsh,
+                self.little.name,
+                progress,
+                fleecing=Room(self.env, room or self.fleece, reserve),
+                **options,
+            )
+        point = self.store.points.find(report.commit)
+        assert point.record.warnings == report.warnings == len(progress.warnings)
+        with self.store.reader(point) as reader:
+            return Made(report, [text for _, text in progress.warnings], point, machine_of(reader))
+
+    def restore(self, made: Made, place: Path) -> dict[str, Path]:
+        """The disks of a point, by name."""
+        place.mkdir()
+        with self.store.reader(made.point) as reader:
+            done = restore_disks(
+                self.env, machine_of(reader), lambda disk: (place / disk.name, FORMATS["raw"]), Silent()
+            )
+        assert [lost for _, lost in done if lost] == []
+        return {disk.name: place / disk.name for disk, _ in done}
+
+    def left(self, owner: str = OWNER) -> list[str]:
+        """Everything that is there and belongs to this item, checkpoints included."""
+        assert not self.little.job()
+        prefix = prefix_of(owner)
+        names = [*self.little.checkpoints(), *(path.name for path in self.fleece.iterdir())]
+        return sorted(name for name in names if name.startswith(prefix))
+
+
+@contextlib.contextmanager
+def oracle(monkeypatch: pytest.MonkeyPatch, place: Path) -> Iterator[dict[str, Path]]:
+    """While it lasts, all of each disk is read by QEMU's own program, too, from the moment that is held."""
+    place.mkdir()
+    copies: dict[str, Path] = {}
+    plain = Moment.lasted
+
+    def lasted(self: Moment) -> None:
+        for disk in self._disks:
+            copies[disk.target] = place / disk.target
+            where = f"nbd+unix:///{disk.target}?socket={self.address}"
+            command = ["qemu-img", "convert", "-f", "raw", "-O", "raw", where, copies[disk.target]]
+            subprocess.run(command, check=True)
+        plain(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Moment, "lasted", lasted)
+        yield copies
+
+
+def same(restored: dict[str, Path], copies: dict[str, Path]) -> None:
+    assert restored.keys() == copies.keys()
+    assert all(filecmp.cmp(restored[name], copies[name], shallow=False) for name in copies)
