@@ -25,6 +25,7 @@ from keepstone.workloads.machines.guard import Room
 from keepstone.workloads.machines.naming import prefix_of
 from keepstone.workloads.machines.root import tokens
 from tests.libvirt.daemon import Little
+from tests.machines.guest import until
 from tests.unit.files.points import new_store
 
 __all__ = ["OWNER", "RESERVE", "Made", "Yard", "oracle", "same"]
@@ -87,12 +88,24 @@ class Yard:
         assert [lost for _, lost in done if lost] == []
         return {disk.name: place / disk.name for disk, _ in done}
 
+    def quiet(self) -> None:
+        """Wait until nothing of ours runs any more that could still change something in this libvirt."""
+        uri = self.little.daemon.uri.encode()
+        until(lambda: not any(uri in _words(process) for process in Path("/proc").glob("[0-9]*")), "quiet", 20)
+
     def left(self, owner: str = OWNER) -> list[str]:
         """Everything that is there and belongs to this item, checkpoints included."""
         assert not self.little.job()
         prefix = prefix_of(owner)
         names = [*self.little.checkpoints(), *(path.name for path in self.fleece.iterdir())]
         return sorted(name for name in names if name.startswith(prefix))
+
+
+def _words(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 @contextlib.contextmanager
@@ -106,7 +119,7 @@ def oracle(monkeypatch: pytest.MonkeyPatch, place: Path) -> Iterator[dict[str, P
         for disk in self._disks:
             copies[disk.target] = place / disk.target
             where = f"nbd+unix:///{disk.target}?socket={self.address}"
-            command = ["qemu-img", "convert", "-f", "raw", "-O", "raw", where, copies[disk.target]]
+            command: list[str | Path] = ["qemu-img", "convert", "-f", "raw", "-O", "raw", where, copies[disk.target]]
             subprocess.run(command, check=True)
         plain(self)
 

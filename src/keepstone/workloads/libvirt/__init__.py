@@ -5,6 +5,21 @@ from __future__ import annotations
 
 from keepstone.workloads.libvirt.backup import backup_domain
 from keepstone.workloads.libvirt.domains import Domain, DomainDisk, domains, find
+from keepstone.workloads.libvirt.lifecycle import define, destroy, start, undefine
+from keepstone.workloads.libvirt.remaking import renamed
 from keepstone.workloads.libvirt.virsh import SYSTEM, Virsh
 
-__all__ = ["SYSTEM", "Domain", "DomainDisk", "Virsh", "backup_domain", "domains", "find"]
+__all__ = [
+    "SYSTEM",
+    "Domain",
+    "DomainDisk",
+    "Virsh",
+    "backup_domain",
+    "define",
+    "destroy",
+    "domains",
+    "find",
+    "renamed",
+    "start",
+    "undefine",
+]

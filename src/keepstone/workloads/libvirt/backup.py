@@ -65,8 +65,9 @@ def backup_domain(
 
     `owner` names the item and its store, the same each time: what we have in libvirt goes by it. `fleecing`: where what
     the guest overwrites meanwhile is kept. `exclude`: targets of disks, such as `vdb`. `full`: read everything,
-    whatever the checkpoints say. `NotFound` where there is no such domain or disk, `SourceFailed` where libvirt refuses or ends,
-    `StorageFull`, `Conflict`, and what the store raises; nothing is visible then, and the caller aborts the writer.
+    whatever the checkpoints say. `NotFound` where there is no such domain or disk, `SourceFailed` where libvirt refuses
+    or ends, `StorageFull`, `Conflict`, and what the store raises; nothing is visible then, and the caller aborts the
+    writer.
     """
     domain = find(virsh, name)
     prefix = prefix_of(owner)

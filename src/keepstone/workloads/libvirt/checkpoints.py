@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Collection
 
 from keepstone.workloads.libvirt.markup import Element, parsed, written
-from keepstone.workloads.libvirt.virsh import Refused, Virsh, document
+from keepstone.workloads.libvirt.virsh import Refused, Virsh, document, path_of
 
 __all__ = ["checkpoints", "drop", "recorded"]
 
@@ -52,8 +52,8 @@ def _forget(virsh: Virsh, uuid: str, name: str) -> None:
             disk.attrib.pop("bitmap", None)
     virsh.ask("checkpoint-delete", uuid, name, "--metadata")
     if good:
-        with document(written(root)) as path:
-            virsh.ask("checkpoint-create", uuid, path, "--redefine")
+        with document(written(root)) as fd:
+            virsh.ask("checkpoint-create", uuid, path_of(fd), "--redefine", holding=[fd])
         virsh.ask("checkpoint-delete", uuid, name)
 
 

@@ -21,7 +21,7 @@ from keepstone.errors import SourceFailed, UsageError
 from keepstone.workloads.libvirt.domains import Domain, DomainDisk
 from keepstone.workloads.libvirt.markup import child, made, written
 from keepstone.workloads.libvirt.sweep import is_ours, job
-from keepstone.workloads.libvirt.virsh import Virsh, document
+from keepstone.workloads.libvirt.virsh import Virsh, document, path_of
 
 __all__ = ["CHANGES", "Moment"]
 
@@ -50,7 +50,7 @@ class Moment:
         self._env, self._virsh, self._domain = env, virsh, domain
         self._disks, self._since, self._checkpoint = disks, since, checkpoint
         self._files = contextlib.ExitStack()
-        self._begin: list[str] = []
+        self._begin: list[int] = []
         self._folder = folder
         self.when = 0
         """Wall clock of the moment, ns."""
@@ -95,7 +95,8 @@ class Moment:
     def hold(self, janitor: int) -> None:
         """The moment. `janitor`: the pipe of what takes it away where we are killed, which waits for this request."""
         self.when = self._env.wall_time()
-        self._virsh.ask("backup-begin", self._domain.uuid, *self._begin, holding=[janitor])
+        documents = [path_of(fd) for fd in self._begin]
+        self._virsh.ask("backup-begin", self._domain.uuid, *documents, holding=[janitor, *self._begin])
 
     def lasted(self) -> None:
         """`SourceFailed` where the disks were not held until now: what was read may be of another moment."""

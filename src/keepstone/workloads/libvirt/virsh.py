@@ -13,14 +13,13 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from urllib.parse import parse_qsl, urlsplit
 
 from keepstone.errors import SourceFailed, SourceMissing, Unsupported, UsageError
 
-__all__ = ["SYSTEM", "Gone", "Refused", "Virsh", "command", "document"]
+__all__ = ["SYSTEM", "Gone", "Refused", "Virsh", "command", "document", "path_of"]
 
 SYSTEM = "qemu:///system"
 _LONGEST = 16 << 20
@@ -106,12 +105,19 @@ class Virsh:
 
 
 @contextmanager
-def document(text: str) -> Iterator[str]:
-    """The path of a file that holds this, for as long as it is needed; nobody else can read it."""
-    with tempfile.NamedTemporaryFile("w", prefix="keepstone-", suffix=".xml", encoding="utf-8") as file:
+def document(text: str) -> Iterator[int]:
+    """A descriptor that holds this, to be read again by whoever has it (`path_of`). It has no name, so it is gone with
+    us."""
+    fd = os.memfd_create("keepstone", os.MFD_CLOEXEC)
+    with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
         file.flush()
-        yield file.name
+        yield fd
+
+
+def path_of(fd: int) -> str:
+    """How a process that inherits this descriptor opens it."""
+    return f"/proc/self/fd/{fd}"
 
 
 def _check(uri: str) -> None:

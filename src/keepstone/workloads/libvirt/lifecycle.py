@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Making a domain, running it, and taking it away."""
+
+from __future__ import annotations
+
+from keepstone.errors import KeepstoneError, NotFound, TargetExists
+from keepstone.workloads.libvirt.domains import find
+from keepstone.workloads.libvirt.markup import parsed, text_of
+from keepstone.workloads.libvirt.virsh import Virsh, document, path_of
+
+__all__ = ["define", "destroy", "start", "undefine"]
+
+
+def define(virsh: Virsh, description: str) -> str:
+    """Make a domain of this XML; its UUID. `TargetExists` where one of its name is there, `Refused`, `Gone`."""
+    name = text_of(parsed(description, "the description of the machine"), "name")
+    try:
+        find(virsh, name)
+    except NotFound:
+        pass
+    else:
+        raise TargetExists(f"libvirt at {virsh.uri} has a machine {name} already; choose another name")
+    with document(description) as fd:
+        virsh.ask("define", path_of(fd), holding=[fd])  # it refuses, too, where somebody was faster
+    return find(virsh, name).uuid
+
+
+def start(virsh: Virsh, uuid: str, *, paused: bool = False) -> None:
+    """Run it; `paused`: up to its first instruction. `SourceMissing`, `Refused`, `Gone`."""
+    virsh.ask("start", uuid, *(["--paused"] if paused else []))
+
+
+def destroy(virsh: Virsh, uuid: str) -> None:
+    """End it at once, as a power failure does. `SourceMissing`, `Refused` where it does not run, `Gone`."""
+    virsh.ask("destroy", uuid)
+
+
+def undefine(virsh: Virsh, uuid: str, *, state: bool = False) -> None:
+    """Take its description away, and what libvirt knows of its checkpoints; its disks stay. `state`: its NVRAM and the
+    state of its TPM go as well. `SourceMissing`, `Refused`, `Gone`."""
+    what = ["--checkpoints-metadata", "--managed-save", "--nvram" if state else "--keep-nvram"]
+    try:
+        virsh.ask("undefine", uuid, *what, "--tpm" if state else "--keep-tpm")
+    except KeepstoneError as error:
+        if "tpm" not in str(error):
+            raise
+        virsh.ask("undefine", uuid, *what)  # one before 8.9 knows no TPMs here

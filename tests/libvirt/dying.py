@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A backup of a domain that is killed at a step of it, and says nothing any more.
+
+    python -m tests.libvirt.dying STORE URI DOMAIN FLEECING STEP
+
+STEP: `before` or `after` a verb of virsh (`freeze` and `thaw` are those of the agent), `reading`, `before commit`,
+`after commit`; `during` one: killed while virsh runs, which goes on by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from keepstone.disks.nbd import NbdSource
+from keepstone.env import Env
+from keepstone.objects import FolderStorage
+from keepstone.store import Store
+from keepstone.store.commits import Commits
+from keepstone.workloads import Silent
+from keepstone.workloads.libvirt import Virsh, backup_domain
+from keepstone.workloads.machines.guard import Room
+from tests.libvirt.yard import OWNER, RESERVE
+from tests.unit.files.points import provider
+
+
+def die(*_: object) -> Any:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def prepare(when: str, what: str) -> None:
+    """Arrange that it dies there."""
+    if when == "reading":
+        mock.patch.object(NbdSource, "pread_into", die).start()
+        return
+    place: Any = Commits if what == "commit" else Virsh
+    name = "publish" if what == "commit" else "ask"
+    plain: Callable[..., Any] = getattr(place, name)
+
+    def replaced(self: Any, verb: str, *arguments: Any, **named: Any) -> Any:
+        is_it = what in ("commit", verb) or any(f"guest-fsfreeze-{what}" in str(word) for word in arguments)
+        if is_it and when == "before":
+            die()
+        if is_it and when == "during":
+            mock.patch.object(subprocess, "run", begin).start()
+        answer = plain(self, verb, *arguments, **named)
+        return die() if is_it and when == "after" else answer
+
+    def begin(words: list[str], **named: Any) -> Any:
+        passed = {name: named[name] for name in ("pass_fds", "env")}
+        subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, **passed)
+        die()
+
+    setattr(place, name, replaced)
+
+
+def main(store: str, uri: str, domain: str, fleecing: str, step: str) -> None:
+    env = Env(threads=2)
+    opened = Store.open(env, FolderStorage(env, Path(store)), [provider()])
+    when, _, what = step.partition(" ")
+    prepare(when, what)
+    with opened.writer("vm", "machine") as writer:
+        room = Room(env, Path(fleecing), RESERVE)
+        backup_domain(env, writer, Virsh(uri), domain, Silent(), owner=OWNER, fleecing=room)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
