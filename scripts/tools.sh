@@ -16,6 +16,9 @@ need age age
 need fusermount3 fuse3
 need qemu-system-x86_64 qemu-system-x86
 need qemu-img qemu-utils
+need libvirtd "libvirt-daemon libvirt-daemon-driver-qemu"
+need virsh libvirt-clients
+need swtpm "swtpm swtpm-tools"
 need nbdkit nbdkit
 need nbdcopy libnbd-bin
 need busybox busybox-static
@@ -27,6 +30,7 @@ need mkfs.vfat dosfstools
 need mkfs.exfat exfatprogs
 need mcopy mtools
 need pvcreate lvm2
+[ -d /usr/share/OVMF ] || missing="$missing ovmf"
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 [ -e /usr/lib/python3/dist-packages/nbd.py ] || missing="$missing python3-libnbd"
 [ -n "$missing" ] || exit 0

@@ -28,7 +28,7 @@ def little(daemon: Daemon) -> Iterator[Little]:
     folder = daemon.folder / "little"
     folder.mkdir()
     disks = [("vda", make_disk(folder / "d0.qcow2", 96)), ("vdb", make_disk(folder / "d1.raw", 48, "raw"))]
-    little = Little(daemon, folder, disks, "little")
+    little = Little(daemon, disks, "little")
     little.sh("dd if=/dev/urandom of=/a/old bs=1M count=40 2>/dev/null; date > /b/small; sync")
     little.agent()
     yield little

@@ -18,7 +18,7 @@ import pytest
 
 from tests.machines.guest import Shell, initramfs, until
 
-__all__ = ["Daemon", "Little"]
+__all__ = ["Daemon", "Defined", "Little"]
 
 _SETTINGS = """security_driver = "none"
 cgroup_controllers = []
@@ -102,13 +102,31 @@ def _path() -> str:
     return os.environ["PATH"] + ":/usr/sbin:/sbin"
 
 
-class Little:
+class Defined:
+    """A domain that there is."""
+
+    def __init__(self, daemon: Daemon, name: str) -> None:
+        self.daemon, self.name = daemon, name
+
+    def frozen(self) -> bool:
+        """Whether the agent says so."""
+        status = ("qemu-agent-command", self.name, '{"execute":"guest-fsfreeze-status"}')
+        return "frozen" in self.daemon.virsh(*status)
+
+    def checkpoints(self) -> list[str]:
+        return self.daemon.virsh("checkpoint-list", self.name, "--name").split()
+
+    def job(self) -> bool:
+        """Whether it has a backup job."""
+        return self.daemon._run("backup-dumpxml", self.name).returncode == 0
+
+
+class Little(Defined):
     """The tiny guest as a domain that runs. `disks`: (target, image) of each; a TCG machine of 256 MiB."""
 
-    def __init__(
-        self, daemon: Daemon, folder: Path, disks: list[tuple[str, Path]], name: str, *, boots: bool = True
-    ) -> None:
-        self.daemon, self.folder, self.name, self.disks = daemon, folder, name, disks
+    def __init__(self, daemon: Daemon, disks: list[tuple[str, Path]], name: str) -> None:
+        super().__init__(daemon, name)
+        self.disks = disks
         self._test = daemon.folder / f"{name}.test"
         kernel, image = initramfs()
         devices = "".join(
@@ -126,8 +144,7 @@ class Little:
 <channel type='unix'><source mode='bind' path='{self._test}'/><target type='virtio' name='test.0'/></channel>
 <memballoon model='none'/></devices></domain>""")
         self._shell = Shell(self._test)
-        if boots:
-            self.start()
+        self.start()
 
     def start(self) -> None:
         """Boot it."""
@@ -142,23 +159,11 @@ class Little:
         ping = ("qemu-agent-command", self.name, '{"execute":"guest-ping"}')
         until(lambda: self.daemon._run(*ping).returncode == 0, "the guest agent")
 
-    def frozen(self) -> bool:
-        """Whether the agent says so."""
-        status = ("qemu-agent-command", self.name, '{"execute":"guest-fsfreeze-status"}')
-        return "frozen" in self.daemon.virsh(*status)
-
     def off(self) -> None:
         """Shut the guest down in good order."""
         self.sh("touch /run/off")
         self._shell.close()
         until(lambda: self.daemon.virsh("domstate", self.name).strip() == "shut off", "the end of the guest")
-
-    def checkpoints(self) -> list[str]:
-        return self.daemon.virsh("checkpoint-list", self.name, "--name").split()
-
-    def job(self) -> bool:
-        """Whether it has a backup job."""
-        return self.daemon._run("backup-dumpxml", self.name).returncode == 0
 
     def close(self) -> None:
         """Take it away."""

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.vm
 _ROOT = Path(__file__).parents[2]
 _STEPS = [
     "during freeze",
-    "before backup-begin",
+    pytest.param("before backup-begin", marks=pytest.mark.slow),
     "during backup-begin",
     pytest.param("after backup-begin", marks=pytest.mark.slow),
     pytest.param("after thaw", marks=pytest.mark.slow),

@@ -24,7 +24,7 @@ from keepstone.workloads.machines import PointOfMachine, machine_of, restore_dis
 from keepstone.workloads.machines.guard import Room
 from keepstone.workloads.machines.naming import prefix_of
 from keepstone.workloads.machines.root import tokens
-from tests.libvirt.daemon import Little
+from tests.libvirt.daemon import Defined, Little
 from tests.machines.guest import until
 from tests.unit.files.points import new_store
 
@@ -51,13 +51,19 @@ class Made:
 class Yard:
     """`folder`: where the store is, and what the guest overwrites."""
 
-    def __init__(self, little: Little, folder: Path, *, store: Store | None = None) -> None:
+    def __init__(self, machine: Defined, folder: Path, *, store: Store | None = None) -> None:
         self.env = Env(threads=2)
         self.store = store or new_store(self.env, folder / "store")
-        self.little, self.folder = little, folder
-        self.virsh = Virsh(little.daemon.uri)
-        self.fleece = little.daemon.folder / "fleece"
+        self.machine, self.folder = machine, folder
+        self.virsh = Virsh(machine.daemon.uri)
+        self.fleece = machine.daemon.folder / "fleece"
         self.fleece.mkdir(exist_ok=True)
+
+    @property
+    def little(self) -> Little:
+        """The guest, where it is the tiny one."""
+        assert isinstance(self.machine, Little)
+        return self.machine
 
     def backup(self, *, room: Path | None = None, reserve: int = RESERVE, **options: Any) -> Made:
         """Make a point."""
@@ -68,7 +74,7 @@ class Yard:
                 self.env,
                 writer,
                 self.virsh,
-                self.little.name,
+                self.machine.name,
                 progress,
                 fleecing=Room(self.env, room or self.fleece, reserve),
                 **options,
@@ -90,14 +96,14 @@ class Yard:
 
     def quiet(self) -> None:
         """Wait until nothing of ours runs any more that could still change something in this libvirt."""
-        uri = self.little.daemon.uri.encode()
+        uri = self.machine.daemon.uri.encode()
         until(lambda: not any(uri in _words(process) for process in Path("/proc").glob("[0-9]*")), "quiet", 20)
 
     def left(self, owner: str = OWNER) -> list[str]:
         """Everything that is there and belongs to this item, checkpoints included."""
-        assert not self.little.job()
+        assert not self.machine.job()
         prefix = prefix_of(owner)
-        names = [*self.little.checkpoints(), *(path.name for path in self.fleece.iterdir())]
+        names = [*self.machine.checkpoints(), *(path.name for path in self.fleece.iterdir())]
         return sorted(name for name in names if name.startswith(prefix))
 
 

@@ -17,7 +17,7 @@ from keepstone.cli.mounts import mounted
 from keepstone.cli.opening import Opening, store_command
 from keepstone.cli.progress import Meter, metered
 from keepstone.cli.render import duration, path_text, plain, safe, size
-from keepstone.cli.store.machines import FLEECING
+from keepstone.cli.store.machines import CONNECT, FLEECING
 from keepstone.cli.store.points import FILES, IMAGES, facts
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ class _Source:
 
 @store_command(name="backup")
 @click.argument("sources", nargs=-1, metavar="SOURCE...")
-@click.option("--machine", metavar="qemu:SOCKET", help="Back up the machine whose QMP socket this is, while it runs.")
+@click.option("--machine", metavar="MACHINE",
+              help="Back up a machine: qemu: and its QMP socket, or libvirt: and its domain.")  # fmt: skip
+@click.option("--connect", metavar="URI", help=f"The libvirt that has the machine [default: {CONNECT}].")
 @click.option("--agent", metavar="SOCKET", help="The machine's guest agent, which brings it to rest for a moment.")
 @click.option("--exclude-disk", multiple=True, metavar="NAME", help="Leave out this disk of the machine.")
 @click.option("--fleece", type=click.Path(path_type=Path, file_okay=False), default=FLEECING, show_default=True,
@@ -91,6 +93,7 @@ def backup(
     opening: Opening,
     sources: tuple[str, ...],
     machine: str | None,
+    connect: str | None,
     agent: str | None,
     exclude_disk: tuple[str, ...],
     fleece: Path,
@@ -128,8 +131,10 @@ def backup(
         raise UsageError(
             "what? give a folder, a file, an image or a device, or --machine; `keepstone store backup --help` shows how"
         )
-    if machine is None and (agent or exclude_disk or full):
-        raise UsageError("--agent, --exclude-disk and --full are about a machine; give --machine, or leave them out")
+    if machine is None and (agent or connect or exclude_disk or full):
+        raise UsageError(
+            "--agent, --connect, --exclude-disk and --full are about a machine; give --machine, or leave them out"
+        )
     if machine is not None and (sources or dry_run or exclude or exclude_from or include or image is not None):
         raise UsageError("a machine is backed up by itself; leave out sources and their options")
     store = opening.store()
@@ -165,7 +170,7 @@ def backup(
     if machine is not None:
         from keepstone.cli.store.machines import back_up_machine, machine_at
 
-        address = machine_at(machine, agent)
+        address = machine_at(machine, agent, connect)
         with metered(console, "backup") as meter:
             commit = back_up_machine(
                 store, address, item or address.address, options, meter,

@@ -17,6 +17,7 @@ _HERE = "keepstone.cli.store"
     commands={
         "init": (f"{_HERE}.init:init", "Make a store, its keys and its recovery kit."),
         "backup": (f"{_HERE}.backup:backup", "Make recovery points of folders, files, images and block devices."),
+        "machines": (f"{_HERE}.machines:machines", "List the machines of libvirt that could be backed up."),
         "list": (f"{_HERE}.listing:list_points", "List the recovery points."),
         "show": (f"{_HERE}.listing:show", "Show what is known of a recovery point."),
         "restore": (f"{_HERE}.restore:restore", "Restore a recovery point, or what is chosen of it."),

@@ -1,43 +1,82 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `backup`, `restore` and `show` do with points of whole machines."""
+"""`keepstone store machines`, and what `backup`, `restore` and `show` do with points of whole machines."""
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
+from keepstone.cli.console import Console, pass_console
+from keepstone.cli.opening import output_options
 from keepstone.cli.progress import Meter
 from keepstone.cli.render import plain, safe, size, when
 
 if TYPE_CHECKING:
     from keepstone.env import Env
-    from keepstone.store import LocalReader, Store
+    from keepstone.store import LocalReader, Store, Writer
+    from keepstone.workloads.images import Report
     from keepstone.workloads.kvm import Qemu
     from keepstone.workloads.machines import PointOfMachine
 
-__all__ = ["FLEECING", "MACHINES", "back_up_machine", "machine_at", "machine_facts", "machine_lines", "restore_machine"]
+__all__ = [
+    "CONNECT",
+    "FLEECING",
+    "MACHINES",
+    "Libvirt",
+    "back_up_machine",
+    "machine_at",
+    "machine_facts",
+    "machine_lines",
+    "machines",
+    "restore_machine",
+]
 
 MACHINES = "machine"
 FLEECING = "/var/tmp"
+CONNECT = "qemu:///system"
 _DESCRIPTION = "machine.json"
 
 
-def machine_at(address: str, agent: str | None) -> Qemu:
-    """What `--machine` and `--agent` name. `UsageError`."""
+@dataclass(frozen=True, slots=True)
+class Libvirt:
+    """A machine of a libvirt, by its name or UUID."""
+
+    uri: str
+    domain: str
+
+    @property
+    def address(self) -> str:
+        return f"libvirt:{self.domain}"
+
+
+def machine_at(address: str, agent: str | None, connect: str | None) -> Qemu | Libvirt:
+    """What `--machine`, `--agent` and `--connect` name. `UsageError`."""
     from keepstone.errors import UsageError
     from keepstone.workloads.kvm import Qemu
 
     kind, _, place = address.partition(":")
+    if kind == "libvirt" and place:
+        if agent is not None:
+            raise UsageError("libvirt has the guest agent of its machines itself; leave --agent out")
+        return Libvirt(connect or CONNECT, place)
     if kind != "qemu" or not place:
-        raise UsageError(f"{address} names no machine; give qemu: and the path of its QMP socket, as qemu:/run/vm1.qmp")
+        raise UsageError(
+            f"{address} names no machine; give qemu: and the path of its QMP socket, as qemu:/run/vm1.qmp, or libvirt: "
+            "and the name of a domain"
+        )
+    if connect is not None:
+        raise UsageError("--connect is for machines of libvirt; name one as libvirt:DOMAIN, or leave it out")
     return Qemu(Path(os.path.abspath(place)), None if agent is None else Path(os.path.abspath(agent)))
 
 
 def back_up_machine(
     store: Store,
-    machine: Qemu,
+    machine: Qemu | Libvirt,
     item: str,
     options: dict[str, Any],
     meter: Meter,
@@ -47,21 +86,51 @@ def back_up_machine(
     full: bool,
 ) -> str:
     """Make the point; its id."""
-    from keepstone.workloads.kvm import Fleecing, backup_qemu
-
     with store.writer(item, MACHINES, **options) as writer:
         meter.new = lambda: writer.new_bytes
-        report = backup_qemu(
-            store.context.env,
-            writer,
-            machine,
-            meter,
-            owner=f"{store.descriptor.store}/{item}",
-            fleecing=Fleecing(fleecing),
-            exclude=exclude,
-            full=full,
-        )
-    return report.commit
+        how: dict[str, Any] = {"owner": f"{store.descriptor.store}/{item}", "exclude": exclude, "full": full}
+        return _report(store.context.env, writer, machine, meter, fleecing, how).commit
+
+
+def _report(
+    env: Env, writer: Writer, machine: Qemu | Libvirt, meter: Meter, fleecing: Path, how: dict[str, Any]
+) -> Report:
+    if isinstance(machine, Libvirt):
+        from keepstone.workloads.libvirt import Virsh, backup_domain
+        from keepstone.workloads.machines import Room
+
+        room = Room(env, fleecing.absolute())
+        return backup_domain(env, writer, Virsh(machine.uri), machine.domain, meter, fleecing=room, **how)
+    from keepstone.workloads.kvm import Fleecing, backup_qemu
+
+    return backup_qemu(env, writer, machine, meter, fleecing=Fleecing(fleecing), **how)
+
+
+@click.command(name="machines")
+@click.option("--connect", metavar="URI", default=CONNECT, show_default=True, help="The libvirt that is asked.")
+@output_options
+@pass_console
+def machines(console: Console, connect: str) -> int:
+    """List the machines of a libvirt on this host, as `backup --machine` names them."""
+    from keepstone.workloads.libvirt import Virsh, domains
+
+    found = domains(Virsh(connect))
+    lines = []
+    for domain in found:
+        agent = "guest agent" if domain.agent else "no guest agent"
+        lines.append(f"{safe(domain.address)}  {domain.state}  {domain.firmware}  {agent}  {domain.uuid}")
+        lines += [
+            f"  {disk.target}  {'unknown size' if disk.size is None else size(disk.size)}  {safe(disk.format)}  "
+            f"{safe(disk.bus)}  {safe(disk.source or disk.kind)}"
+            for disk in domain.disks
+        ]
+    known = []
+    for domain in found:
+        told = plain(domain)
+        del told["description"]
+        known.append(told | {"machine": domain.address})
+    console.result({"machines": known}, lines or ["libvirt has no machines"])
+    return console.ending()
 
 
 def machine_facts(reader: LocalReader) -> dict[str, Any]:

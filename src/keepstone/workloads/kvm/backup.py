@@ -33,7 +33,7 @@ from keepstone.workloads.kvm.qmp import Gone, Monitor
 from keepstone.workloads.kvm.sweep import sweep
 from keepstone.workloads.machines import Consistency, Level, Machine, Part, backup_machine
 from keepstone.workloads.machines.checked import Checked
-from keepstone.workloads.machines.guard import Room
+from keepstone.workloads.machines.guard import RESERVE, Room
 from keepstone.workloads.machines.janitor import Janitor
 from keepstone.workloads.machines.naming import prefix_of
 from keepstone.workloads.machines.root import tokens
@@ -60,7 +60,7 @@ class Fleecing:
     """Where what the guest overwrites meanwhile is kept, and how many bytes must stay free there."""
 
     folder: Path
-    reserve: int = 256 << 20
+    reserve: int = RESERVE
 
 
 def backup_qemu(

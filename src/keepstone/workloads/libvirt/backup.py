@@ -245,6 +245,7 @@ class _Backup:
     def _off(self, disks: list[DomainDisk]) -> Report:
         env, virsh, domain = self._env, self._virsh, self._domain
         there = set(checkpoints(virsh, domain.uuid))
+        consistency = _at_rest(virsh.ask("domstate", domain.uuid, "--reason").strip())
         with contextlib.ExitStack() as stack:
             parts = []
             for disk in disks:
@@ -253,7 +254,6 @@ class _Backup:
                 stack.callback(image.close)
                 parts.append(Part(Disk(disk.target, image.size, bus=disk.bus), image))
             when = env.wall_time()
-            consistency = _at_rest(virsh.ask("domstate", domain.uuid, "--reason").strip())
             beside = state(env, virsh, domain, self._warn)
 
             def held() -> None:

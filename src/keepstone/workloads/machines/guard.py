@@ -23,8 +23,9 @@ from keepstone.env import Env
 from keepstone.errors import KeepstoneError, StorageFull
 from keepstone.objects import failure
 
-__all__ = ["Guard", "Room"]
+__all__ = ["RESERVE", "Guard", "Room"]
 
+RESERVE = 256 << 20
 _PACE = 0.2
 _Self = TypeVar("_Self", bound="Guard")
 
@@ -32,7 +33,7 @@ _Self = TypeVar("_Self", bound="Guard")
 class Room:
     """The `folder` of these files, of which `reserve` bytes must be free to begin with, and a quarter of it later."""
 
-    def __init__(self, env: Env, folder: Path, reserve: int) -> None:
+    def __init__(self, env: Env, folder: Path, reserve: int = RESERVE) -> None:
         self._env = env
         self.folder = folder
         self._reserve = reserve

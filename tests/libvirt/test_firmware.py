@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What firmware and TPM keep belongs to the machine, and comes back to the byte."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from keepstone.workloads.machines import Level, Role
+from tests.libvirt.daemon import Daemon, Defined
+from tests.libvirt.yard import Yard
+from tests.machines.guest import make_disk
+
+pytestmark = pytest.mark.vm
+
+_FIRMWARE = Path("/usr/share/OVMF")
+
+
+def test_nvram_and_tpm(daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not _FIRMWARE.is_dir() or shutil.which("swtpm") is None:
+        pytest.skip("needs ovmf and swtpm; scripts/tools.sh installs them")
+    monkeypatch.setenv("XDG_CONFIG_HOME", daemon.environment["XDG_CONFIG_HOME"])
+    disk, variables = make_disk(tmp_path / "d0.qcow2", 16), tmp_path / "vars.fd"
+    daemon.define(f"""<domain type='qemu'><name>secure</name><memory unit='MiB'>64</memory>
+<os><type arch='x86_64' machine='q35'>hvm</type>
+<loader readonly='yes' type='pflash'>{_FIRMWARE}/OVMF_CODE_4M.fd</loader>
+<nvram template='{_FIRMWARE}/OVMF_VARS_4M.fd'>{variables}</nvram></os><features><acpi/></features>
+<devices><emulator>{shutil.which("qemu-system-x86_64")}</emulator>
+<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{disk}'/>
+<target dev='vda' bus='virtio'/></disk>
+<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>
+<memballoon model='none'/></devices></domain>""")
+    daemon.virsh("start", "secure", "--paused")
+    yard = Yard(Defined(daemon, "secure"), tmp_path)
+    try:
+        made = yard.backup()
+        again = yard.backup()
+        (state,) = (daemon.folder / "CONFIG_HOME/libvirt/qemu/swtpm").glob("*/tpm2/tpm2-00.permall")
+        kept = state.read_bytes(), variables.read_bytes()
+    finally:
+        daemon.virsh("destroy", "secure")
+        daemon.virsh("undefine", "secure", "--nvram", "--checkpoints-metadata")
+
+    about = again.machine.about
+    assert made.warnings == again.warnings == []
+    assert [(disk.name, disk.role) for disk in about.disks] == [
+        ("vda", Role.DISK),
+        ("nvram", Role.NVRAM),
+        ("tpm2-00.permall", Role.TPM),
+    ]
+    restored = yard.restore(again, tmp_path / "out")
+    assert (restored["tpm2-00.permall"].read_bytes(), restored["nvram"].read_bytes()) == kept
+    assert (about.consistency.level, about.consistency.reason) == (
+        Level.CRASH,
+        "the machine does not run, it is in the state paused",
+    )
+    told = json.loads(about.definition["libvirt.json"])
+    assert (told["firmware"], told["nvram"]) == ("efi", str(variables))
+    assert subprocess.run(["e2fsck", "-fn", restored["vda"]], check=False, capture_output=True).returncode == 0
