@@ -53,8 +53,9 @@ def prepare(when: str, what: str) -> None:
         return die() if is_it and when == "after" else answer
 
     def begin(words: list[str], **named: Any) -> Any:
+        late = ["sh", "-c", 'sleep 1; exec "$@"', "sh", *words]  # whoever does not wait for it comes first
         passed = {name: named[name] for name in ("pass_fds", "env")}
-        subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, **passed)
+        subprocess.Popen(late, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, **passed)
         die()
 
     setattr(place, name, replaced)
