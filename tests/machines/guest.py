@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A guest that is up in some seconds without KVM: Debian's cloud kernel, busybox, and the real QEMU guest agent.
 
+Words on its kernel's command line: `agent=no`, and `prompt=ttyS0` for a login prompt there.
+
 Its packages are downloaded once, into the user's cache folder. Two agents run in it: one is the hypervisor's, with a
 hook that tests can make slow; through the other one tests reach the guest, also while the first one is busy or its
 file systems are frozen.
@@ -53,19 +55,26 @@ export PATH=/usr/sbin:/bin
 mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev
 for m in {" ".join(_MODULES)}; do insmod /mod/$m.ko; done
 mkdir -p /dev/virtio-ports /run/first /run/second /a /b
-while [ ! -e /dev/virtio-ports/test.0 ] || [ ! -e /dev/virtio-ports/org.qemu.guest_agent.0 ]; do  # they come later
-  cd /sys/class/virtio-ports
-  for p in *; do [ -s $p/name ] && ln -sf /dev/$p /dev/virtio-ports/$(cat $p/name); done
-  cd /
-  sleep 0.05
-done
+agent() {{  # port, folder, options; the port comes later, or never
+  while [ ! -e /dev/virtio-ports/$1 ]; do
+    for p in /sys/class/virtio-ports/*; do
+      [ -s $p/name ] && ln -sf /dev/${{p##*/}} /dev/virtio-ports/$(cat $p/name)
+    done
+    sleep 0.05
+  done
+  exec qemu-ga -m virtio-serial -p /dev/virtio-ports/$1 -t /run/$2 -f /run/$2/pid $3
+}}
 ln -s /proc/mounts /etc/mtab
 [ -b /dev/vda ] && mount -t ext4 /dev/vda /a
 [ -b /dev/vdb ] && mount -t ext4 /dev/vdb /b
-qemu-ga -m virtio-serial -p /dev/virtio-ports/org.qemu.guest_agent.0 -F/hook -t /run/first -f /run/first/pid &
-qemu-ga -m virtio-serial -p /dev/virtio-ports/test.0 -t /run/second -f /run/second/pid &
+[ "$agent" = no ] || agent org.qemu.guest_agent.0 first -F/hook &
+agent test.0 second &
+[ -z "$prompt" ] || getty 115200 $prompt &
 while [ ! -f /run/off ]; do sleep 0.2; done
 umount /a /b; sync; poweroff -f
+"""
+_SHUTDOWN = """#!/bin/sh
+touch /run/off
 """
 _SIGNS = itertools.count(1)
 _HOOK = """#!/bin/sh
@@ -115,7 +124,7 @@ def initramfs() -> tuple[Path, Path]:
         busybox = _unpacked(cache, "busybox-static") / "bin/busybox"
         agent = _unpacked(cache, "qemu-guest-agent") / "usr/sbin/qemu-ga"
         version = next(kernel.glob("boot/vmlinuz-*")).name.removeprefix("vmlinuz-")
-        form = hashlib.sha256("\0".join([_INIT, _HOOK, version]).encode()).hexdigest()[:16]
+        form = hashlib.sha256("\0".join([_INIT, _HOOK, _SHUTDOWN, version]).encode()).hexdigest()[:16]
         image = cache / f"{form}.img"
         if not image.exists():
             tree = cache / "part"
@@ -128,7 +137,7 @@ def initramfs() -> tuple[Path, Path]:
 
 
 def _fill(tree: Path, kernel: Path, busybox: Path, agent: Path) -> None:
-    for folder in ("bin", "dev", "etc", "mod", "proc", "run", "sys", "tmp", "usr/sbin", "var/run", "lib64"):
+    for folder in ("bin", "dev", "etc", "mod", "proc", "run", "sbin", "sys", "tmp", "usr/sbin", "var/run", "lib64"):
         (tree / folder).mkdir(parents=True)
     shutil.copy(busybox, tree / "bin/busybox")
     for name in _MODULES:
@@ -138,7 +147,7 @@ def _fill(tree: Path, kernel: Path, busybox: Path, agent: Path) -> None:
         place = tree / "lib64" if "ld-linux" in library else tree / Path(library).parent.relative_to("/")
         place.mkdir(parents=True, exist_ok=True)
         shutil.copy(library, place)
-    for name, text in (("init", _INIT), ("hook", _HOOK)):
+    for name, text in (("init", _INIT), ("hook", _HOOK), ("sbin/shutdown", _SHUTDOWN)):
         (tree / name).write_text(text)
         (tree / name).chmod(0o755)
 
