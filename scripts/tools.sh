@@ -30,7 +30,6 @@ need mkfs.vfat dosfstools
 need mkfs.exfat exfatprogs
 need mcopy mtools
 need pvcreate lvm2
-[ -d /usr/share/OVMF ] || missing="$missing ovmf"
 [ -e /usr/share/OVMF ] || missing="$missing ovmf"
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 [ -e /usr/lib/python3/dist-packages/nbd.py ] || missing="$missing python3-libnbd"

@@ -20,10 +20,9 @@ import pytest
 
 from keepstone.env import Env
 from keepstone.errors import KeepstoneError, SourceFailed, SourceMissing, StorageError, Unsupported, UsageError
-from keepstone.store import Store
 from keepstone.workloads.kvm.definition import DOCUMENT, definition
 from keepstone.workloads.kvm.qmp import Monitor
-from keepstone.workloads.machines import Consistency, Disk, Level, Machine, PointOfMachine, Role, machine_of
+from keepstone.workloads.machines import Consistency, Disk, Level, Machine, PointOfMachine, Role
 from keepstone.workloads.running import Accel
 from keepstone.workloads.running.command import Network, Surroundings, command
 from keepstone.workloads.running.definition import hardware_of
@@ -34,7 +33,7 @@ from keepstone.workloads.running.launch import Launch, Limits, reachable
 from keepstone.workloads.running.program import qemu_for, runs
 from keepstone.workloads.running.values import Hardware, Nic
 from tests.machines.guest import Guest, initramfs, tools, until
-from tests.machines.points import machine_point
+from tests.machines.starting import alive, defined, point_of
 from tests.unit.files.points import new_store
 from tests.unit.images.disk import CHUNK, noise, sparse
 
@@ -152,15 +151,6 @@ def test_bridges_without_end(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- the command line
 
 
-def point_of(store: Store, disks: dict[str, Path], folder: Path) -> contextlib.AbstractContextManager[PointOfMachine]:
-    @contextlib.contextmanager
-    def opened() -> Iterator[PointOfMachine]:
-        with store.reader(machine_point(store, disks)) as reader:
-            yield machine_of(reader)
-
-    return opened()
-
-
 @contextlib.contextmanager
 def launched(env: Env, about: PointOfMachine, folder: Path, **around: Any) -> Iterator[Launch]:
     """A machine in a folder of its own, which goes with it."""
@@ -186,7 +176,7 @@ def test_a_disk_is_at_the_bus_that_it_was_at(tmp_path: Path, kind: str, bus: str
     store = new_store(env, tmp_path / "store")
     disks = {name: sparse(tmp_path / name, 2 * CHUNK, {0: noise(0.1)}) for name in "abcdefgh"}
     told = {"command": ["qemu", "-M", kind]}
-    with point_of(store, disks, tmp_path) as point:
+    with point_of(store, disks) as point:
         about = msgspec.structs.replace(
             point.about, definition={DOCUMENT: msgspec.json.encode(told)}, disks=point.about.disks
         )
@@ -210,17 +200,8 @@ def _device(block: dict[str, Any]) -> str:
 def point(tmp_path: Path) -> Iterator[PointOfMachine]:
     """Of a machine with one disk, which nothing starts from."""
     store = new_store(Env(threads=2), tmp_path / "store")
-    with point_of(store, {"sda": sparse(tmp_path / "sda", CHUNK, {0: noise(0.1)})}, tmp_path) as found:
+    with point_of(store, {"sda": sparse(tmp_path / "sda", CHUNK, {0: noise(0.1)})}) as found:
         yield found
-
-
-def defined(point: PointOfMachine, told: dict[str, Any], *more: tuple[Disk, Any]) -> PointOfMachine:
-    """The same point, with this definition and more disks."""
-    disks = [*point.disks, *more]
-    about = msgspec.structs.replace(
-        point.about, definition={DOCUMENT: msgspec.json.encode(told)}, disks=[disk for disk, _ in disks]
-    )
-    return PointOfMachine(about, disks)
 
 
 def test_its_firmware_and_what_that_keeps(tmp_path: Path, point: PointOfMachine) -> None:
@@ -233,7 +214,7 @@ def test_its_firmware_and_what_that_keeps(tmp_path: Path, point: PointOfMachine)
     kept = found.template.read_bytes()[:-4] + b"mine"
     (tmp_path / "kept").write_bytes(kept)
     store = new_store(env, tmp_path / "other")
-    with point_of(store, {"nvram": tmp_path / "kept"}, tmp_path) as other:
+    with point_of(store, {"nvram": tmp_path / "kept"}) as other:
         (nvram,) = other.disks
         with launched(env, defined(point, {}, nvram), tmp_path) as launch, launch.monitor() as monitor:
             files = {block["qdev"]: block["inserted"]["file"] for block in monitor.execute("query-block")}
@@ -343,14 +324,6 @@ def test_an_accelerator_has_to_show_that_it_runs(monkeypatch: pytest.MonkeyPatch
 
 
 # ---------------------------------------------------------------------- its end
-
-
-def alive(process: int) -> bool:
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in "ZX"
 
 
 def keeper_of(process: int) -> int:
