@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 PYTEST_ARGS ?= -m "not slow"
+SLOW_ARGS ?= -m slow
 BENCH_ARGS ?=
 QUICKSTART_ARGS ?=
 PACKAGE_PYTHON ?= /usr/bin/python3
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint bench bench-setup crash explore packages tools azure-cli clean
+.PHONY: help quickstart test test-slow lint bench bench-setup crash explore packages tools azure-cli clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +23,9 @@ quickstart: $(STAMP) ## back up and restore a real folder and a real disk image,
 
 test: $(STAMP) tools azure-cli ## run the tests; PYTEST_ARGS="-m store" chooses
 	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
+
+test-slow: $(STAMP) tools azure-cli ## run the tests that take minutes, one at a time; SLOW_ARGS="-m 'slow and vm'" chooses
+	$(BIN)/python -m pytest $(SLOW_ARGS)
 
 lint: $(STAMP) ## style, types, the floors, and that the tables in the docs are the measured ones
 	$(BIN)/ruff check .

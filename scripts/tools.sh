@@ -31,6 +31,7 @@ need mkfs.exfat exfatprogs
 need mcopy mtools
 need pvcreate lvm2
 [ -e /usr/share/OVMF ] || missing="$missing ovmf"
+need mmdebstrap mmdebstrap
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 [ -e /usr/lib/python3/dist-packages/nbd.py ] || missing="$missing python3-libnbd"
 [ -n "$missing" ] || exit 0
