@@ -12,7 +12,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
-__all__ = ["BARS", "OURS", "Bar", "Jobs", "Spread", "Verdict", "compared", "ratio", "spread", "verdicts"]
+__all__ = [
+    "BARS",
+    "GUESTS",
+    "OURS",
+    "RESTORED",
+    "SPARSE",
+    "Bar",
+    "Jobs",
+    "Spread",
+    "Verdict",
+    "compared",
+    "ratio",
+    "spread",
+    "verdicts",
+]
 
 OURS = "keepstone"
 MB = 1_000_000
@@ -71,6 +85,10 @@ MEASURED = (
     "tree-first", "tree-unchanged", "tree-restore", "verify-tree", "incompressible-first", "source-first",
 )  # fmt: skip
 
+SPARSE = ("vhd_dynamic", "vhdx", "vmdk_sparse", "qcow2")  # formats of images that are read
+RESTORED = ("raw", "vhd", "vhd_dynamic", "vhdx", "vmdk", "vmdk_sparse", "qcow2")
+GUESTS = ("tiny", "debian")
+
 BARS: tuple[Bar, ...] = (
     *_against("image-first", "restic", cpu_s=0.33, wall_s=0.45, stored_bytes=1.02),
     *_against("image-first", "borg", cpu_s=0.75, wall_s=0.6, stored_bytes=1.02),
@@ -116,6 +134,14 @@ BARS: tuple[Bar, ...] = (
     Bar("agents", "unchanged_cpu_ratio", "", 1.3),
     Bar("agents", "unchanged_wall_ratio", "", 1.3),
     Bar("agents", "restore_wall_ratio", "", 1.3),
+    Bar("machines", "scattered_keepstone_stored_ratio", "", 2.0),
+    *(Bar("machines", f"reading_{name}_gb_s", "", 0.8, "at least") for name in SPARSE),
+    *(Bar("machines", f"reading_{name}_share", "", 1.0) for name in SPARSE),
+    *(Bar("machines", f"restoring_{name}_ratio", "", 0.8, "at least") for name in RESTORED),
+    Bar("machines", "files_list_s", "", 5.0),
+    Bar("machines", "files_extract_mb_s", "", 150.0, "at least"),
+    *(Bar("machines", f"booting_{guest}_ratio", "", 1.3) for guest in GUESTS),
+    *(Bar("machines", f"booting_{guest}_read_share", "", 0.05) for guest in GUESTS),
 )
 
 

@@ -89,15 +89,15 @@ class Keepstone:
 
     def init(self, room: Room) -> Command:
         """A store whose keys lie in the room's home."""
-        return self._store(room, "init")
+        return self.command(room, "init")
 
     def backup(self, room: Room, source: Path, image: bool, number: int) -> Command:
         """Incremental by itself; an image is one by name."""
-        return self._store(room, "backup", *(["--image"] if image else []), str(source))
+        return self.command(room, "backup", *(["--image"] if image else []), str(source))
 
     def restore(self, room: Room, source: Path, image: bool, number: int) -> Command:
         """The newest point; an image to a file, a folder into the target."""
-        return self._store(room, "restore", "latest", "--target", str(self._target(room, source, image)))
+        return self.command(room, "restore", "latest", "--target", str(self._target(room, source, image)))
 
     def restored(self, room: Room, source: Path) -> Path:
         """A restore keeps the source's own name, or puts the folder's content into the target."""
@@ -106,12 +106,13 @@ class Keepstone:
 
     def verify(self, room: Room) -> Command:
         """Every frame opened, every chunk's id recomputed."""
-        return self._store(room, "verify", "--deep")
+        return self.command(room, "verify", "--deep")
 
     def _target(self, room: Room, source: Path, image: bool) -> Path:
         return room.target / source.name if image else room.target
 
-    def _store(self, room: Room, verb: str, *arguments: str) -> Command:
+    def command(self, room: Room, verb: str, *arguments: str) -> Command:
+        """`keepstone store VERB` on the room's store."""
         program = str(Path(sys.executable).with_name("keepstone"))
         argv = (program, "store", verb, "--store", str(room.store), *arguments)
         return Command(argv, {"KEEPSTONE_HOME": str(room.home)})

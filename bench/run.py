@@ -87,7 +87,7 @@ SCENES = (
         Job("million-unchanged", "backup", "million", 2),
     ), only=(OURS,)),
 )  # fmt: skip
-PROGRAMS = ("index", "mark", "service", "agents")  # benchmarks of one part, in modules of their own
+PROGRAMS = ("index", "mark", "service", "agents", "machines")  # benchmarks of one part, in modules of their own
 
 Values = dict[str, dict[str, dict[str, list[float]]]]  # job, tool, figure
 

@@ -3,7 +3,7 @@
 
 Between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->` in README.md and docs/PERFORMANCE.md stands the table of that
 name. `python -m bench.table` writes them, `--check` ends with 1 where a document says something else than the results,
-`--show NAME` prints one. Names: machine, data, summary, jobs, bars, parts, answers, scale.
+`--show NAME` prints one. Names: machine, data, summary, jobs, bars, parts, answers, scale, scattered, formats, guests.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.figures import OURS, Spread
+from bench.figures import OURS, RESTORED, Spread
 
 __all__ = ["RESULTS", "TABLES", "filled", "main"]
 
@@ -42,6 +42,7 @@ WORDS = {
     "mark": "mark of a reclaim, 20 million chunks, 100 points",
     "service": "service, 10,000 items, 1 million points and jobs",
     "agents": "agents, 10,000 of them idle, 500 uploads at once",
+    "machines": "virtual machines",
 }
 ASKED = {
     "vault_list": "`az backup vault list`: 20 vaults",
@@ -77,6 +78,20 @@ SCALE = {
     "started_s": "all taken by one of two workers after, s",
     "ended_s": "all backed up after, s",
 }
+GUESTS = {
+    "files_list_s": "NTFS, 100,000 files in 100 folders: all of them listed, s",
+    "files_list_cpu_s": "CPU of it, s",
+    "files_extract_mb_s": "a file of 512 MiB in it, restored, MB/s",
+    "files_extract_cpu_s": "CPU of it, s",
+    "booting_debian_served_s": "a Debian of 2 GiB on a disk in the store, until its agent answers, s",
+    "booting_debian_local_s": "on a local disk, s",
+    "booting_debian_ratio": "the one by the other",
+    "booting_debian_read_share": "read of the disk until then, as a part of it",
+    "booting_tiny_served_s": "the tiny guest on a disk in the store, until its agent answers, s",
+    "booting_tiny_local_s": "on a local disk, s",
+    "booting_tiny_ratio": "the one by the other",
+    "booting_tiny_read_share": "read of the disk until then, as a part of it",
+}
 SETS = {
     "image": "ext4 image, first generation",
     "image2": "ext4 image, second generation",
@@ -96,6 +111,8 @@ def _number(value: float) -> str:
 
 PARTS = ("index", "mark", "agents")  # jobs with figures of their own
 SERVICE = "service"  # and tables of its own
+MACHINES = "machines"  # the same
+PROGRAMS = (*PARTS, SERVICE, MACHINES)
 FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
     "cpu_s": ("CPU s", _number),
     "wall_s": ("wall s", _number),
@@ -142,7 +159,7 @@ def main() -> int:
 def _machine(results: Results) -> str:
     machine, versions = results["machine"], results["versions"]
     tools = ", ".join(f"{tool} {version}" for tool, version in versions.items())
-    jobs = [tools for job, tools in results["jobs"].items() if job not in (*PARTS, SERVICE)]
+    jobs = [tools for job, tools in results["jobs"].items() if job not in PROGRAMS]
     rounds = sorted({figures["cpu_s"]["n"] for tools in jobs for figures in tools.values()})
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 1e9:.0f} GB memory, Linux "
@@ -178,7 +195,7 @@ def _all_jobs(results: Results) -> str:
     rows = []
     for job, tools in _jobs(results):
         for tool in results["versions"]:
-            if tool in tools and job not in (*PARTS, SERVICE):
+            if tool in tools and job not in PROGRAMS:
                 figures = tools[tool]
                 cells = [_spread(figures.get(name), shown) for name, (_, shown) in FIGURES.items()]
                 rows.append([WORDS[job], tool, *cells, str(figures["cpu_s"]["n"])])
@@ -198,7 +215,7 @@ def _parts(results: Results) -> str:
 
 def _answers(results: Results) -> str:
     """What somebody waits who asks alone."""
-    figures = _service(results)
+    figures = _own(results, SERVICE)
     rows = [
         [words, *(_spread(figures.get(f"{what}_{figure}"), _number) for figure in ("p50_ms", "p95_ms", "cpu_ms"))]
         for what, words in ASKED.items()
@@ -208,15 +225,56 @@ def _answers(results: Results) -> str:
 
 def _scale(results: Results) -> str:
     """What the service does in a time."""
-    figures = _service(results)
-    return _markdown(
-        ["", "median (least–greatest)"], [[words, _spread(figures.get(name), _number)] for name, words in SCALE.items()]
-    )
+    return _worded(SCALE, _own(results, SERVICE))
 
 
-def _service(results: Results) -> dict[str, Spread]:
-    found: dict[str, Spread] = results["jobs"].get(SERVICE, {}).get(OURS, {})
+def _guests(results: Results) -> str:
+    """Files out of disks, and guests on disks in the store."""
+    return _worded(GUESTS, _own(results, MACHINES))
+
+
+def _scattered(results: Results) -> str:
+    """What the next backup costs after writes at random places."""
+    figures = _own(results, MACHINES)
+    rows = []
+    for tool in results["versions"]:
+        cells = [_spread(figures.get(f"scattered_{tool}_{name}"), _number) for name in ("cpu_s", "wall_s")]
+        cells.append(_spread(figures.get(f"scattered_{tool}_stored_bytes"), FIGURES["stored_bytes"][1]))
+        rows.append([tool, *cells, _spread(figures.get(f"scattered_{tool}_stored_ratio"), _number)])
+    quiet = [_spread(figures.get(f"scattered_quiet_{name}"), _number) for name in ("cpu_s", "wall_s")]
+    rows.append([f"{OURS}, when nothing had changed", *quiet, "–", "–"])
+    return _markdown(["tool", "CPU s", "wall s", "stored, MB", "× what changed"], rows)
+
+
+def _formats(results: Results) -> str:
+    """How fast each format is read and restored."""
+    figures = _own(results, MACHINES)
+    rows = [
+        [
+            name.replace("_", "-"),
+            _spread(figures.get(f"reading_{name}_gb_s"), _number),
+            _spread(figures.get(f"reading_{name}_share"), _number),
+            _spread(figures.get(f"restoring_{name}_mb_s"), _number),
+            _spread(figures.get(f"restoring_{name}_ratio"), _number),
+        ]
+        for name in RESTORED
+    ]
+    for what, words in (("write", "a sequential write with fsync"), ("zstd", "zstd"), ("deflate", "deflate")):
+        rows.append([f"floor: {words}", "–", "–", _spread(figures.get(f"restoring_{what}_mb_s"), _number), "–"])
+    head = ["format", "read, GB/s", "read, of what the file occupies", "restored, MB/s", "of the floor"]
+    return _markdown(head, rows)
+
+
+def _own(results: Results, job: str) -> dict[str, Spread]:
+    """The figures of a job that has tables of its own."""
+    found: dict[str, Spread] = results["jobs"].get(job, {}).get(OURS, {})
     return found
+
+
+def _worded(words: dict[str, str], figures: dict[str, Spread]) -> str:
+    """Each figure by what it means."""
+    rows = [[about, _spread(figures.get(name), _number)] for name, about in words.items()]
+    return _markdown(["", "median (least–greatest)"], rows)
 
 
 def _bars(results: Results) -> str:
@@ -242,6 +300,9 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "parts": _parts,
     "answers": _answers,
     "scale": _scale,
+    "scattered": _scattered,
+    "formats": _formats,
+    "guests": _guests,
     "bars": _bars,
 }
 

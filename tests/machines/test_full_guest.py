@@ -114,6 +114,9 @@ class _Counted(PointDisk):
         super().__init__(env, reader)
         self.counts: list[int] = []
 
+    def __enter__(self) -> _Counted:
+        return self
+
     def pread_into(self, buffer: memoryview, offset: int) -> int:
         count = super().pread_into(buffer, offset)
         self.counts.append(count)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An image restored in every format, beside the fastest that this machine could do.
+
+A restore has to read what is compressed and to write what it makes of that. So its floor is the slower of two: the
+sequential write speed of the disk, measured before each restore with fsync, and zstd, which expands frames of the same
+image on every core. A vmdk is compressed again, and that adds to what zstd takes.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import statistics
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from bench.data import FULL, Scale, ensure
+from bench.machines.shelf import Shelf
+from keepstone.crypto import Blake3Hashing
+from keepstone.disks.writing import FORMATS
+from keepstone.store.frame import DEFAULT_LEVEL, expand, make_frame
+
+__all__ = ["measure_all"]
+
+_MIB = 1 << 20
+_STREAMED = "vmdk"
+_LEVEL = 1  # of deflate, as keepstone.disks.writing.streamed has it
+_GRAIN = 64 << 10
+_SAMPLE = 512  # pieces of 1 MiB
+
+
+def measure_all(folder: Path, scale: Scale) -> dict[str, float]:
+    """Of each format: megabytes of data a second, and that as a part of the floor's."""
+    image, _ = ensure("image", scale)
+    data = _stored(image)
+    shelf = Shelf(folder / "keepstone")
+    shelf.run("backup", "--image", image)
+    shutil.rmtree(shelf.room.target)
+    pieces = _sample(image, _SAMPLE if scale is FULL else 32)
+    zstd, deflate = _zstd(pieces), _deflate(pieces)
+    writes, speeds = [], {}
+    for name in FORMATS:
+        writes.append(_write(folder / "written", data))
+        target = folder / f"disk.{name}"
+        cost = shelf.run("restore", "latest", "--target", target, "--format", name)
+        speeds[name] = data / cost.wall_s
+        target.unlink()
+    write = statistics.median(writes)
+    found = {"restoring_write_mb_s": write / 1e6, "restoring_zstd_mb_s": zstd / 1e6}
+    found["restoring_deflate_mb_s"] = deflate / 1e6
+    for name, speed in speeds.items():
+        floor = min(write, 1 / (1 / zstd + 1 / deflate) if name == _STREAMED else zstd)
+        key = name.replace("-", "_")
+        found |= {f"restoring_{key}_mb_s": speed / 1e6, f"restoring_{key}_ratio": speed / floor}
+    return found
+
+
+def _stored(image: Path) -> int:
+    """Bytes of the image that are no holes."""
+    return image.stat().st_blocks * 512
+
+
+def _sample(image: Path, count: int) -> list[bytes]:
+    """Pieces from all over the image, without those of zeros."""
+    size = image.stat().st_size // _MIB
+    found = []
+    with image.open("rb") as disk:
+        for number in range(0, size, max(1, size // (2 * count))):
+            disk.seek(number * _MIB)
+            piece = disk.read(_MIB)
+            if piece.strip(b"\0"):
+                found.append(piece)
+    return found[:count]
+
+
+def _zstd(pieces: Sequence[bytes]) -> float:
+    hashing = Blake3Hashing()
+    frames = [make_frame(hashing, DEFAULT_LEVEL, piece, [], []) for piece in pieces]
+    return _rate(frames, lambda frame: expand(frame.payload, frame.codec, frame.raw_length))
+
+
+def _deflate(pieces: Sequence[bytes]) -> float:
+    def work(piece: bytes) -> None:
+        for at in range(0, len(piece), _GRAIN):
+            zlib.compress(piece[at : at + _GRAIN], _LEVEL)
+
+    return _rate(pieces, work)
+
+
+def _rate(pieces: Sequence[Any], work: Callable[[Any], object]) -> float:
+    """Bytes a second on every core, the best of three."""
+    spent = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in range(3):
+            begin = time.monotonic()
+            list(pool.map(work, pieces))
+            spent.append(time.monotonic() - begin)
+    return len(pieces) * _MIB / min(spent)
+
+
+def _write(path: Path, count: int) -> float:
+    """Bytes a second of one long write, durable at its end: past the page cache, as a restore writes."""
+    os.sync()
+    with mmap.mmap(-1, 4 * _MIB) as page:
+        page.write(os.urandom(len(page)))
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_DIRECT)
+        try:
+            begin = time.monotonic()
+            for _ in range(-(-count // len(page))):
+                os.write(fd, page)
+            os.fsync(fd)
+            spent = time.monotonic() - begin
+        finally:
+            os.close(fd)
+    path.unlink()
+    return -(-count // (4 * _MIB)) * (4 * _MIB) / spent
