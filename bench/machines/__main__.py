@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -47,6 +48,7 @@ def main() -> int:
             place.mkdir()
             try:
                 figures |= PARTS[name](place, scale)
+                shutil.rmtree(place)
             except (Failed, pytest.skip.Exception) as missing:  # the second is how the tests' guests say what they need
                 print(f"{name}: {missing}", file=sys.stderr)
                 return 1

@@ -23,7 +23,7 @@ from bench.data import FULL, Scale, ensure
 from bench.machines.shelf import Shelf
 from keepstone.crypto import Blake3Hashing
 from keepstone.disks.writing import FORMATS
-from keepstone.store.frame import DEFAULT_LEVEL, expand, make_frame
+from keepstone.store.frame import DEFAULT_LEVEL, Frame, expand, make_frame
 
 __all__ = ["measure_all"]
 
@@ -42,10 +42,11 @@ def measure_all(folder: Path, scale: Scale) -> dict[str, float]:
     shelf.run("backup", "--image", image)
     shutil.rmtree(shelf.room.target)
     pieces = _sample(image, _SAMPLE if scale is FULL else 32)
-    zstd, deflate = _zstd(pieces), _deflate(pieces)
-    writes, speeds = [], {}
+    frames = _frames(pieces)
+    writes, zstd, deflate, speeds = list[float](), 0.0, _deflate(pieces), dict[str, float]()
     for name in FORMATS:
         writes.append(_write(folder / "written", data))
+        zstd = max(zstd, _zstd(frames))
         target = folder / f"disk.{name}"
         cost = shelf.run("restore", "latest", "--target", target, "--format", name)
         speeds[name] = data / cost.wall_s
@@ -78,9 +79,12 @@ def _sample(image: Path, count: int) -> list[bytes]:
     return found[:count]
 
 
-def _zstd(pieces: Sequence[bytes]) -> float:
+def _frames(pieces: Sequence[bytes]) -> list[Frame]:
     hashing = Blake3Hashing()
-    frames = [make_frame(hashing, DEFAULT_LEVEL, piece, [], []) for piece in pieces]
+    return [make_frame(hashing, DEFAULT_LEVEL, piece, [], []) for piece in pieces]
+
+
+def _zstd(frames: Sequence[Frame]) -> float:
     return _rate(frames, lambda frame: expand(frame.payload, frame.codec, frame.raw_length))
 
 
