@@ -10,7 +10,9 @@ from __future__ import annotations
 import filecmp
 import os
 import random
+import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 from bench.data import FULL, Scale
@@ -56,30 +58,32 @@ def _made(scale: Scale, count: int, large: int) -> tuple[Path, Path]:
     place.mkdir(parents=True, exist_ok=True)
     image, truth = place / f"ntfs-{_RECIPE}", place / f"{_LARGE}-{_RECIPE}"
     if not image.exists():
-        part, mount = place / "part", place / "mount"
         chance = random.Random(4)
         with truth.open("wb") as file:
             for _ in range(large // _MIB):
                 file.write(chance.randbytes(_MIB))
-        with part.open("wb") as file:
-            file.truncate(large + count * 4096 + 64 * _MIB)
-        _run("mkntfs", "-q", "-F", "-f", part)
-        mount.mkdir(exist_ok=True)
-        _run("ntfs-3g", part, mount)
-        try:
-            for number in range(count):
-                within = mount / f"folder-{number // _FOLDER:03}"
-                if number % _FOLDER == 0:
-                    within.mkdir()
-                (within / f"file-{number % _FOLDER:03}.txt").write_bytes(b"record %d\n" % number * (1 + number % 90))
-            with truth.open("rb") as source, (mount / _LARGE).open("wb") as file:
-                while data := source.read(_MIB):
-                    file.write(data)
-        finally:
-            _run("umount", mount)
-        mount.rmdir()
-        part.rename(image)
+        with tempfile.TemporaryDirectory(dir=place) as folder:
+            part, mount = Path(folder) / "part", Path(folder) / "mount"
+            with part.open("wb") as file:
+                file.truncate(large + count * 4096 + 64 * _MIB)
+            _run("mkntfs", "-q", "-F", "-f", part)
+            mount.mkdir()
+            _run("ntfs-3g", part, mount)
+            try:
+                _fill(mount, count)
+                shutil.copyfile(truth, mount / _LARGE)
+            finally:
+                _run("umount", mount)
+            part.rename(image)
     return image, truth
+
+
+def _fill(root: Path, count: int) -> None:
+    for number in range(count):
+        folder = root / f"folder-{number // _FOLDER:03}"
+        if number % _FOLDER == 0:
+            folder.mkdir()
+        (folder / f"file-{number % _FOLDER:03}.txt").write_bytes(b"record %d\n" % number * (1 + number % 90))
 
 
 def _run(*command: object) -> None:

@@ -76,8 +76,12 @@ class FullGuest(Guest):
     def __init__(self, folder: Path, disk: Path, *, extra: Sequence[str] = ()) -> None:
         self._began = time.monotonic()
         super().__init__(folder, [("d0", disk)], boots=False, extra=[*_MACHINE, *extra])
-        with monitor(self.qmp) as ask:
-            ask("cont")
+        try:
+            with monitor(self.qmp) as ask:
+                ask("cont")
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> FullGuest:
         return self
