@@ -341,9 +341,7 @@ class Guest:
 
     def again(self) -> None:
         """It has begun anew; wait for it where it is asked next."""
-        if self._agent is not None:
-            self._agent.lines.close()
-        self._agent = None
+        self._shell.close()
 
     def off(self) -> None:
         """Shut the guest down in good order."""

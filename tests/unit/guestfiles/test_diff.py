@@ -154,8 +154,9 @@ def test_holes_are_zeros(store: Store, tmp_path: Path) -> None:
                     file.seek(size, os.SEEK_CUR)
                 file.write(content)
         points.append(disk_point(store, image))
+    before, after = points
 
-    (step,) = steps(store, *points, b"0/file", content=True)
+    (step,) = steps(store, before, after, b"0/file", content=True)
 
     change = step.change
     assert change is not None
@@ -164,7 +165,7 @@ def test_holes_are_zeros(store: Store, tmp_path: Path) -> None:
     assert change.before.extra.extents is not None
     assert change.after.extra.extents is None
     assert change.difference == "metadata"
-    assert changes(store, *points, b"0/file") == [("0/file", "content")]
+    assert changes(store, before, after, b"0/file") == [("0/file", "content")]
 
 
 def test_a_volume_of_the_same_chunks_is_not_looked_at(

@@ -33,6 +33,7 @@ __all__ = [
     "machine_facts",
     "machine_lines",
     "machines",
+    "qemu_at",
     "restore_machine",
 ]
 
@@ -72,6 +73,19 @@ def machine_at(address: str, agent: str | None, connect: str | None) -> Qemu | L
     if connect is not None:
         raise UsageError("--connect is for machines of libvirt; name one as libvirt:DOMAIN, or leave it out")
     return Qemu(Path(os.path.abspath(place)), None if agent is None else Path(os.path.abspath(agent)))
+
+
+def qemu_at(address: str, agent: str | None) -> Qemu:
+    """What names a machine of QEMU, where one of libvirt does not do. `UsageError`."""
+    from keepstone.errors import UsageError
+
+    machine = machine_at(address, agent, None)
+    if isinstance(machine, Libvirt):
+        raise UsageError(
+            "nothing is put into a machine of libvirt in this version; restore its disks with --target, and give them "
+            "to it, or name its QEMU as qemu:SOCKET"
+        )
+    return machine
 
 
 def back_up_machine(

@@ -19,7 +19,7 @@ from keepstone.cli.opening import Opening, store_command
 from keepstone.cli.progress import Meter, metered
 from keepstone.cli.render import duration, lines_of, plain, safe, size, text
 from keepstone.cli.store.entries import paths as meant
-from keepstone.cli.store.machines import FLEECING, MACHINES, machine_at, restore_machine
+from keepstone.cli.store.machines import FLEECING, MACHINES, qemu_at, restore_machine
 from keepstone.cli.store.points import FILES, IMAGES
 from keepstone.cli.store.returning import files_into_guest, into_machine, make_safety_point
 
@@ -115,7 +115,7 @@ def restore(
     from keepstone.errors import RestoreIncomplete, UsageError
 
     address = machine or into_guest
-    there = None if address is None else machine_at(address, agent)
+    there = None if address is None else qemu_at(address, agent)
     files_only = bool(delete or compare_content or numeric_ids or no_attributes or kind or tar or target)
     if machine is not None and (not in_place or into_guest or guest_target or conflict or files_only):
         raise UsageError("--machine puts disks back where they are: it goes with --in-place and names of disks alone")

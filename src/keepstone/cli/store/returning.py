@@ -97,7 +97,8 @@ def files_into_guest(
     conflict: str | None,
     meter: Meter,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Restore these files and folders of a point of this kind to where they came from, or beneath the folder `target` of the guest."""
+    """Restore these files and folders of a point of this kind to where they came from, or beneath the folder `target`
+    of the guest."""
     from keepstone.errors import UsageError
     from keepstone.workloads.chunks import ChunkCache
     from keepstone.workloads.files import Conflict
@@ -140,7 +141,6 @@ def _bases(env: Env, machine: Qemu, inside: Any, paths: Sequence[bytes]) -> Iter
             disk, _, rest = path.strip(b"/").partition(b"/")
             volume = rest.partition(b"/")[0]
             if not volume or volume == b"disk.img":
-                raise UsageError(
-                    f"{safe(path.decode('utf-8', 'backslashreplace'))} is a disk; give files and folders of a volume, as vda/1/etc/fstab"
-                )
+                named = safe(path.decode("utf-8", "backslashreplace"))
+                raise UsageError(f"{named} is a disk; give files and folders of a volume, as vda/1/etc/fstab")
             yield path, mounted(monitor, inside, disk.decode(), volume.decode("utf-8", "replace"))

@@ -30,11 +30,11 @@ from keepstone.workloads.images import Lost, PointDisk, restore_image
 from keepstone.workloads.kvm.aside import set_aside
 from keepstone.workloads.kvm.backup import Qemu
 from keepstone.workloads.kvm.drives import ASIDE, Drive, drives
-from keepstone.workloads.kvm.janitor import Janitor
 from keepstone.workloads.kvm.qmp import Gone, Monitor
 from keepstone.workloads.kvm.serving import Serving
 from keepstone.workloads.kvm.sweep import sweep
 from keepstone.workloads.machines import Disk, OneDisk, PointOfMachine, Role
+from keepstone.workloads.machines.janitor import Janitor
 from keepstone.workloads.progress import Progress, Together
 
 __all__ = ["Put", "Replaced", "replace_disks", "unfinished"]
@@ -110,7 +110,7 @@ class _Replacement:
         if status in _MOVING or monitor.execute("query-block-jobs"):
             raise Conflict(f"QEMU at {monitor.path} is busy with its disks or moves; wait until that is over")
         ran = earlier or status == "running"
-        janitor = Janitor(monitor.path, ASIDE)
+        janitor = Janitor(sweep.__module__, str(monitor.path), ASIDE)
         try:
             monitor.execute("stop")
             if earlier is None:

@@ -18,9 +18,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from keepstone.workloads.kvm.aside import give_back
 from keepstone.env import Env
 from keepstone.errors import KeepstoneError
+from keepstone.workloads.kvm.aside import give_back
 from keepstone.workloads.kvm.drives import bitmaps
 from keepstone.workloads.kvm.qmp import Monitor, Refused
 

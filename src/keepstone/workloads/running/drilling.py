@@ -27,7 +27,6 @@ from keepstone.objects import failure
 from keepstone.workloads.guestfiles.worker import Worker
 from keepstone.workloads.images import PointDisk
 from keepstone.workloads.kvm.agent import Agent, AgentFailed
-from keepstone.workloads.kvm.guard import room
 from keepstone.workloads.kvm.qmp import Gone, Monitor, Refused
 from keepstone.workloads.machines import PointOfMachine, Role
 from keepstone.workloads.running.command import Surroundings
@@ -73,7 +72,7 @@ def drill(
     around = Surroundings(monitor=reachable(place / "qmp"), agent=place / "agent", throwaway=True)
     began, start = env.wall_time(), env.boot_time()
     try:
-        largest = min(_WRITES, room(env, folder) // 2)
+        largest = min(_WRITES, _room(env, folder) // 2)
         with contextlib.closing(Keeper(folder=place)) as keeper:
             limits = Limits(memory=memory, most=_MOST, cpus=_CPUS, largest=largest, accel=accel)
             with contextlib.closing(Launch(env, machine, place, keeper, limits, around)) as launch:
@@ -255,6 +254,12 @@ class _Told(msgspec.Struct, frozen=True):
     kind: str = msgspec.field(name="type")
     size: int = msgspec.field(name="total-bytes", default=0)
     used: int = msgspec.field(name="used-bytes", default=0)
+
+
+def _room(env: Env, folder: Path) -> int:
+    """The bytes that are free there for us."""
+    found = env.fs.statvfs(folder)
+    return found.f_bavail * found.f_frsize
 
 
 def _mounted(told: Any) -> list[FileSystem]:
