@@ -82,6 +82,8 @@ def test_files_on_logical_volumes(tmp_path: Path, physical: tuple[Path, Path]) -
         assert (volumes["1"].filesystem, volumes["1"].is_readable) == ("lvm", False)
         root = volumes["root-data"]
         assert (root.size, root.filesystem, root.offset) == (50 * MIB, "ext4", 2 * MIB)
+        assert root.ranges == [(2 * MIB, 40 * MIB), (74 * MIB, 10 * MIB)]
+        assert sorted(volumes["stripes"].ranges) == [(MIB, 64 * MIB), (65 * MIB, 32 * MIB)]  # and what says how
         for volume in (root, volumes["stripes"]):
             file = found.find(f"{volume.name}/data".encode())
             assert file is not None
@@ -106,6 +108,7 @@ def test_damaged_metadata(physical: tuple[Path, Path]) -> None:
         part = Part(disk, 0, disk.size)
         if lvm.is_physical(part):
             for one in lvm.logical([(0, part)]):
+                assert all(begin >= 0 and begin + size <= disk.size for begin, size in one.parts)
                 if one.data is not None:
                     with contextlib.suppress(OSError):
                         one.data.read(0, 1000)

@@ -93,7 +93,8 @@ class Finder:
                 yield from self._known_ones()
                 return
         for found in tree.walk(self._begin, after=after, lost=lose, enters=enters):
-            yield from self._known_ones()
+            if self._passed:
+                yield from self._known_ones()
             seen = self._seen(tree, found)
             self._remember(seen)
             yield seen

@@ -195,7 +195,7 @@ def _places(segments: list[_Segment], physical: list[_Physical]) -> list[tuple[i
     places, end = list[tuple[int, int]](), 0
     for segment in segments[: _PARTS + 1]:
         part, begin = segment.parts[0]
-        if len(segment.parts) > 1 or segment.begin != end or begin + segment.length > part.size:
+        if len(segment.parts) > 1 or segment.begin != end or not 0 <= begin <= part.size - segment.length:
             return whole
         places.append((offsets[id(part)] + begin, segment.length))
         end += segment.length

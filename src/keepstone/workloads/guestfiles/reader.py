@@ -157,6 +157,8 @@ class GuestReader:
         if not at:
             return disk.identity([(0, disk.size)])
         volume = self.volumes(self._names[number - 1])[at - 1]
+        if sum(length for _, length in volume.ranges) > disk.size:
+            return None  # no sound one
         return volume.filesystem.encode() + disk.identity(volume.ranges)
 
     def is_volume(self, ref: int) -> bool:

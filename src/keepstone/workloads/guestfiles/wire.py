@@ -84,7 +84,7 @@ class Volume(msgspec.Struct, frozen=True, array_like=True):
     filesystem: str = ""
     label: str = ""
     note: str = ""
-    parts: list[tuple[_U63, _U63]] = []
+    parts: Annotated[list[tuple[_U63, _U63]], msgspec.Meta(max_length=256)] = []
 
     @property
     def is_readable(self) -> bool:
