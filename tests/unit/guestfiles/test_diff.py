@@ -149,6 +149,7 @@ def test_holes_are_zeros(store: Store, tmp_path: Path) -> None:
     points = []
     for number, zeros in enumerate((False, True)):
         with mounted_ntfs(image, tmp_path / f"mnt{number}") as folder, (folder / "file").open("wb") as file:
+            (folder / "moved").write_bytes(bytes(number * MIB) + content + bytes((1 - number) * MIB))
             for size in (3 * MIB, 2 * MIB):
                 if zeros:
                     file.write(bytes(size))
@@ -168,6 +169,7 @@ def test_holes_are_zeros(store: Store, tmp_path: Path) -> None:
     assert change.after.extra.extents is None
     assert change.difference == "metadata"
     assert changes(store, first, second, b"0/file") == [("0/file", "content")]
+    assert changes(store, first, second, b"0/moved", content=True) == [("0/moved", "content")]
 
 
 def test_a_volume_of_the_same_chunks_is_not_looked_at(

@@ -32,6 +32,14 @@ def test_one_byte(shelf: Shelf, tmp_path: Path, at: int) -> None:
     assert identity(first, [(0, SIZE)]) == identity(first, [(0, SIZE)]) != identity(second, [(0, SIZE)])
 
 
+def test_a_range_that_ends_within_a_chunk(shelf: Shelf, tmp_path: Path) -> None:
+    disk = sparse(tmp_path / "disk", SIZE, {0: noise(8)})
+    first = shelf.reader(shelf.backup(disk))
+    second = shelf.reader(shelf.backup(patch(disk, {6 * CHUNK + 3: b"?"})))
+    for begin, size in ((5 * CHUNK, CHUNK + 7), (6 * CHUNK, 4), (6 * CHUNK + 3, 1), (6 * CHUNK + 2, CHUNK)):
+        assert identity(first, [(begin, size)]) != identity(second, [(begin, size)])
+
+
 def test_ranges_are_told_apart(shelf: Shelf, tmp_path: Path) -> None:
     reader = shelf.reader(shelf.backup(sparse(tmp_path / "disk", SIZE, {})))
     ranges = [[(0, CHUNK)], [(CHUNK, CHUNK)], [(0, 2 * CHUNK)], [(0, CHUNK), (CHUNK, CHUNK)], [], [(SIZE, CHUNK)]]
