@@ -149,6 +149,7 @@ def test_page_by_page(
     wanted = found(client, folder, "*"), changes(client, folder, first, third), found(client, machine, "x")
     assert len(wanted[0]) == 9 + 10 + 9
     monkeypatch.setattr(answers, "_PAGE", size)
+    assert all(len(page["value"]) <= size for page in pages(client, f"{folder}/find", pattern="*"))
     assert found(client, folder, "*") == wanted[0]
     assert changes(client, folder, first, third) == wanted[1]
     assert found(client, machine, "x") == wanted[2]
@@ -162,6 +163,7 @@ def test_what_takes_long_goes_on(
     before, after = names(vault, machine)
     whole = found(client, machine, "*"), changes(client, machine, before, after)
     monkeypatch.setattr(browsing, "_SECONDS", -1.0)
+    assert len(list(pages(client, f"{folder}/find", pattern="nothing"))) == 3  # the clock is asked between points
     monkeypatch.setattr(browsing, "_LOOK", 2)
     assert len(list(pages(client, f"{folder}/find", pattern="nothing"))) >= 14
     assert (found(client, folder, "*"), changes(client, folder, first, third)) == wanted
