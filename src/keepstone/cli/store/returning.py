@@ -141,6 +141,6 @@ def _bases(env: Env, machine: Qemu, inside: Any, paths: Sequence[bytes]) -> Iter
             disk, _, rest = path.strip(b"/").partition(b"/")
             volume = rest.partition(b"/")[0]
             if not volume or volume == b"disk.img":
-                named = safe(path.decode("utf-8", "backslashreplace"))
-                raise UsageError(f"{named} is a disk; give files and folders of a volume, as vda/1/etc/fstab")
+                shown = safe(path.decode("utf-8", "backslashreplace"))
+                raise UsageError(f"{shown} is a disk; give files and folders of a volume, as vda/1/etc/fstab")
             yield path, mounted(monitor, inside, disk.decode(), volume.decode("utf-8", "replace"))

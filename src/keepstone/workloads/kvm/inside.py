@@ -4,8 +4,8 @@
 Invariants
 * No shell: a program gets a list of arguments, and what the guest's files are called is an argument.
 * Whatever the agent answers is checked, and nothing waits for ever.
-* After a failure or an interrupt in the middle of a command nothing is asked over that connection any more: answers
-  carry no number, so the next one might be the last one's. `anew` takes another.
+* After a failure or an interrupt in the middle of a command nothing is asked over that connection any more, but over a
+  new one: answers carry no number, so the next one might be the last one's.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Inside:
     def __init__(self, env: Env, agent: Path) -> None:
         self._env = env
         self._path = agent
+        self._waiting = False  # for an answer that nobody took yet
         self._agent = Agent(env, agent, timeout=_ANSWER)
         try:
             self._check()
@@ -59,11 +60,6 @@ class Inside:
 
     def close(self) -> None:
         self._agent.close()
-
-    def anew(self) -> None:
-        """Go on over a new connection."""
-        self._agent.close()
-        self._agent = Agent(self._env, self._path, timeout=_ANSWER)
 
     def _check(self) -> None:
         told = self._ask("guest-info")
@@ -84,7 +80,17 @@ class Inside:
             )
 
     def _ask(self, command: str, **arguments: Any) -> Any:
-        return self._agent.ask(command, timeout=_ANSWER, **arguments)
+        if self._waiting:
+            self._agent.close()
+            self._agent = Agent(self._env, self._path, timeout=_ANSWER)
+        self._waiting = True
+        try:
+            answer = self._agent.ask(command, timeout=_ANSWER, **arguments)
+        except AgentRefused:
+            self._waiting = False
+            raise
+        self._waiting = False
+        return answer
 
     def filesystems(self) -> list[dict[str, Any]]:
         """What is mounted, as the agent tells."""
@@ -122,18 +128,8 @@ class Inside:
                         raise AgentFailed("the guest agent does not say how much it wrote")
                     piece = piece[count:]
             self._ask("guest-file-flush", handle=handle)
-        except AgentRefused:
-            with contextlib.suppress(AgentRefused):
-                self._ask("guest-file-close", handle=handle)
-            raise
-        except GeneratorExit:
-            raise
-        except AgentFailed:
-            raise
         except BaseException:
-            # The pieces failed, or somebody interrupts: perhaps in the middle of a command.
             with contextlib.suppress(AgentFailed):
-                self.anew()
                 self._ask("guest-file-close", handle=handle)
             raise
         self._ask("guest-file-close", handle=handle)

@@ -15,6 +15,7 @@ Invariants
 
 from __future__ import annotations
 
+import contextlib
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -245,10 +246,9 @@ class _Restore:
                 self._attributes(made)
                 for place, item in made:
                     self._publish(place, item)
-        except BaseException as error:
-            if not isinstance(error, AgentRefused):
-                self._inside.anew()
-            self._inside.run("rm", "-rf", "--", private)
+        except BaseException:
+            with contextlib.suppress(AgentFailed):
+                self._inside.run("rm", "-rf", "--", private)
             raise
         self._must("rm", "-rf", "--", private)
 
