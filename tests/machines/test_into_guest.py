@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from keepstone.workloads.kvm.intoguest import FOLDER, IntoGuest, Wanted, restore
 from keepstone.workloads.kvm.mounts import mounted
 from keepstone.workloads.kvm.qmp import Monitor
 from keepstone.workloads.machines import machine_of
-from tests.machines.guest import Guest, make_disk
+from tests.machines.guest import Guest, make_disk, until
 from tests.machines.yard import Made, Yard
 
 pytestmark = pytest.mark.vm
@@ -79,7 +82,7 @@ def restore(yard: Yard, made: Made, *paths: bytes, base: str = "/a", **options: 
     conflict = options.pop("conflict", None)
     with looking(yard, made) as tree, Inside(yard.env, yard.guest.qga) as inside:
         wanted = [Wanted(path, 2, base, special=options.get("special", True)) for path in paths]
-        return restore_into_guest(tree, inside, wanted, conflict, options.get("progress", Silent()))
+        return restore_into_guest(yard.env, tree, inside, wanted, conflict, options.get("progress", Silent()))
 
 
 def listed(yard: Yard, folder: str = "/a") -> str:
@@ -195,6 +198,19 @@ def test_nothing_is_left_where_it_ends_early(
             restore(yard, made, b"disk0/0/www/big", base="/b/early")
 
     assert yard.guest.sh("find /b/early -type f; ls -A /b/early/www; rm -r /b/early/www") == ""
+
+
+def test_killed(yard: Yard, made: Made) -> None:
+    """A process of its own takes away what it had there."""
+    yard.guest.sh("mkdir -p /b/killed")
+    command = [sys.executable, "-m", "tests.machines.intoguest", yard.folder / "store", yard.guest.qga, made.point.id]
+    process = subprocess.Popen([*map(str, command), "disk0/0/www", "/b/killed"], cwd=Path(__file__).parents[2])
+
+    assert process.wait(60) == -signal.SIGKILL
+
+    until(lambda: FOLDER not in yard.guest.sh("ls -AR /b/killed"), "the end of what it had in the guest", 20)
+    assert "/b/killed/www:\n" in yard.guest.sh("ls -AR /b/killed")
+    assert yard.guest.sh("find /b/killed -type f; rm -r /b/killed") == ""
 
 
 def test_what_somebody_left_who_was_killed(yard: Yard, made: Made) -> None:

@@ -121,7 +121,7 @@ def files_into_guest(
         wanted = [Wanted(path, depth, target or bases[path], special=target is None) for path in paths]
         chunks = stack.enter_context(ChunkCache(env, guest, _CHUNKS))
         choice = None if conflict is None else Conflict(conflict)
-        report = restore_into_guest(GuestTree(guest, chunks), inside, wanted, choice, meter)
+        report = restore_into_guest(env, GuestTree(guest, chunks), inside, wanted, choice, meter)
     result = {"guest": machine.address, **plain(report)}
     result["kept"] = [{"path": path, "beside": place} for path, place in report.kept]
     result["failed"] = [{"path": path, "reason": reason} for path, reason in report.failed]

@@ -43,7 +43,7 @@ class Inside:
 
     def __init__(self, env: Env, agent: Path) -> None:
         self._env = env
-        self._path = agent
+        self.path = agent
         self._waiting = False  # for an answer that nobody took yet
         self._agent = Agent(env, agent, timeout=_ANSWER)
         try:
@@ -68,7 +68,7 @@ class Inside:
         missing = [name for name in _NEEDED if name not in allowed]
         if missing:
             raise AccessDenied(
-                f"the guest agent at {self._path} does not allow {', '.join(missing)}; allow that in the guest (its "
+                f"the guest agent at {self.path} does not allow {', '.join(missing)}; allow that in the guest (its "
                 "option --block-rpcs, BLACKLIST_RPC in /etc/sysconfig/qemu-ga), or restore with --target or --tar"
             )
         system: Any = {}
@@ -82,7 +82,7 @@ class Inside:
     def _ask(self, command: str, **arguments: Any) -> Any:
         if self._waiting:
             self._agent.close()
-            self._agent = Agent(self._env, self._path, timeout=_ANSWER)
+            self._agent = Agent(self._env, self.path, timeout=_ANSWER)
         self._waiting = True
         try:
             answer = self._agent.ask(command, timeout=_ANSWER, **arguments)

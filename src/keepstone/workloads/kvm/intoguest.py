@@ -7,8 +7,9 @@ Invariants
 * Nothing is followed: beneath the folder that stands for the volume, what is a symbolic link in the guest is no folder
   to go through. (Somebody in the guest who puts one there at that very moment has the guest anyway.)
 * What is in the way is found before anything is written, and then decided by `conflict`.
-* `FOLDER` goes with its last file, also after a failure. One that somebody who was killed left goes with the next
-  restore into the same folder: an agent talks to one client at a time, so nobody else can be using it.
+* `FOLDER` goes with its last file, also after a failure or an interrupt, and where we are killed: `tidier`. One that is
+  left all the same, as the agent was gone, goes with the next restore into the same folder: an agent talks to one
+  client at a time, so nobody else can be using it.
 * Names come from the point, where they were checked (`files/names.py`): none has a slash. The agent is told them in
   UTF-8; what has another name is left out, and said.
 """
@@ -22,12 +23,15 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from keepstone.env import Env
 from keepstone.errors import AccessDenied, KeepstoneError, NotFound, TargetExists, UsageError
 from keepstone.workloads.files.restore.options import Conflict
 from keepstone.workloads.kvm.agent import AgentFailed, AgentRefused
 from keepstone.workloads.kvm.inside import PIECE, Inside
+from keepstone.workloads.kvm.tidier import Tidier
 from keepstone.workloads.progress import Progress
 from keepstone.workloads.salvage import DAMAGE
+from keepstone.workloads.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from keepstone.workloads.files import Entry, Tree
@@ -81,7 +85,7 @@ class _Item:
 
 
 def restore_into_guest(
-    tree: Tree, inside: Inside, wanted: Sequence[Wanted], conflict: Conflict | None, progress: Progress
+    env: Env, tree: Tree, inside: Inside, wanted: Sequence[Wanted], conflict: Conflict | None, progress: Progress
 ) -> IntoGuest:
     """Restore these, folders with all that is in them. `conflict`: what becomes of files that are there; None: nothing
     is written where there is one, `TargetExists`.
@@ -89,14 +93,26 @@ def restore_into_guest(
     `NotFound` where point or guest has no such path, `UsageError` for what is no path of a file, `AccessDenied` where
     a symbolic link is in the way of a folder, `AgentFailed` where the agent is gone or does not answer.
     """
-    return _Restore(tree, inside, conflict, progress).run(wanted)
+    tidier = Tidier(inside.path)
+    try:
+        return undisturbed(env, progress, lambda told: _Restore(tree, inside, tidier, conflict, told).run(wanted))
+    finally:
+        tidier.dismiss()
 
 
 class _Restore:
     """One run."""
 
-    def __init__(self, tree: Tree, inside: Inside, conflict: Conflict | None, progress: Progress) -> None:
-        self._tree, self._inside, self._conflict, self._progress = tree, inside, conflict, progress
+    def __init__(
+        self, tree: Tree, inside: Inside, tidier: Tidier, conflict: Conflict | None, progress: Progress
+    ) -> None:
+        self._tree, self._inside, self._tidier, self._conflict, self._progress = (
+            tree,
+            inside,
+            tidier,
+            conflict,
+            progress,
+        )
         self._report = IntoGuest()
         self._folders: dict[str, bool] = {}  # what is known of folders of the guest: whether they are there
         self._new: list[_Item] = []  # folders to be made, those above others first
@@ -223,6 +239,7 @@ class _Restore:
 
     def _mode(self, path: str, *, follow: bool = False) -> int | None:
         """What is at this path of the guest; None where nothing is."""
+        self._progress.advance(0)  # which ends this where somebody interrupts
         code, said = self._inside.run("stat", *(["-L"] if follow else []), "-c", "%f", "--", path)
         if code:
             return None
@@ -236,6 +253,7 @@ class _Restore:
     def _fill(self, folder: str, plan: list[_Item]) -> None:
         """Make what belongs into a folder."""
         private = _within(folder, FOLDER)
+        self._tidier.watch(private)
         try:
             if self._inside.run("mkdir", "-m", "700", "--", private)[0]:
                 self._inside.run("rm", "-rf", "--", private)
@@ -247,10 +265,14 @@ class _Restore:
                 for place, item in made:
                     self._publish(place, item)
         except BaseException:
-            with contextlib.suppress(AgentFailed):
-                self._inside.run("rm", "-rf", "--", private)
+            with contextlib.suppress(AgentFailed, AccessDenied):
+                self._remove(private)
             raise
+        self._remove(private)
+
+    def _remove(self, private: str) -> None:
         self._must("rm", "-rf", "--", private)
+        self._tidier.watch("")
 
     def _made(self, place: str, item: _Item) -> bool:
         """Make an entry at this place of ours; whether it is there."""
