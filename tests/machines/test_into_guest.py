@@ -200,6 +200,23 @@ def test_nothing_is_left_where_it_ends_early(
     assert yard.guest.sh("find /b/early -type f; ls -A /b/early/www; rm -r /b/early/www") == ""
 
 
+def test_an_answer_that_was_not_read(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not taken for that to the next question."""
+    plain = Agent._answer
+
+    def interrupted(self: Agent, command: str, end: int, *, delimited: bool = False) -> Any:
+        if command == "guest-exec-status":
+            raise KeyboardInterrupt
+        return plain(self, command, end, delimited=delimited)
+
+    with Inside(yard.env, yard.guest.qga) as inside:
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(Agent, "_answer", interrupted)
+            inside.run("echo", "one")
+
+        assert inside.run("echo", "two") == (0, "two\n")
+
+
 def test_killed(yard: Yard, made: Made) -> None:
     """A process of its own takes away what it had there."""
     yard.guest.sh("mkdir -p /b/killed")

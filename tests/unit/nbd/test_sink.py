@@ -133,14 +133,14 @@ def simple(cookie: int, code: int = 0) -> bytes:
 
 
 def server(
-    flags: int, answer: Callable[[Peer, int, int], None], *, blocks: bytes = b""
+    flags: int, answer: Callable[[Peer, int, int], None], *, blocks: bytes = b"", size: int = MIB
 ) -> tuple[Callable[[Peer], None], list[tuple[int, int, int]]]:
     """What a server does that answers (command, handle) so, and what it was asked: (flags, command, length)."""
     asked: list[tuple[int, int, int]] = []
     lock = threading.Lock()
 
     def behave(peer: Peer) -> None:
-        greet(peer, flags=flags, blocks=blocks)
+        greet(peer, flags=flags, blocks=blocks, size=size)
         while True:
             _, given, command, cookie, _, length = COMMAND.unpack(peer.receive(COMMAND.size))
             if command == Command.DISC:
@@ -196,13 +196,13 @@ def test_a_write_that_fails(env: Env, tmp_path: Path, code: int, kind: type[Stor
     def refuse(peer: Peer, command: int, cookie: int) -> None:
         peer.send(simple(cookie, code if command == Command.WRITE else 0))
 
-    behave, asked = server(FLUSHES, refuse)
+    behave, asked = server(FLUSHES, refuse, size=32 * MIB)
     with answering(tmp_path / "socket", behave) as path, NbdSink(env, path) as sink:
-        with pytest.raises(StorageError, match="bytes 0 to 983040 cannot be written: error") as caught:
-            sink.write(0, bytes(960 * KIB))
+        with pytest.raises(StorageError, match="bytes 0 to 33554432 cannot be written: error") as caught:
+            sink.write(0, bytes(32 * MIB))
         assert type(caught.value) is kind
         sink.finish()
-    assert [command for _, command, _ in asked] == [Command.WRITE, Command.WRITE, Command.FLUSH]
+    assert [command for _, command, _ in asked] == [Command.WRITE] * 16 + [Command.FLUSH]
 
 
 def test_a_flush_that_fails(env: Env, tmp_path: Path) -> None:
