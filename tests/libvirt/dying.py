@@ -42,20 +42,21 @@ def prepare(when: str, what: str) -> None:
     place: Any = Commits if what == "commit" else Virsh
     name = "publish" if what == "commit" else "ask"
     plain: Callable[..., Any] = getattr(place, name)
+    started = subprocess.Popen
 
     def replaced(self: Any, verb: str, *arguments: Any, **named: Any) -> Any:
         is_it = what in ("commit", verb) or any(f"guest-fsfreeze-{what}" in str(word) for word in arguments)
         if is_it and when == "before":
             die()
         if is_it and when == "during":
-            mock.patch.object(subprocess, "run", begin).start()
+            mock.patch.object(subprocess, "Popen", begin).start()
         answer = plain(self, verb, *arguments, **named)
         return die() if is_it and when == "after" else answer
 
     def begin(words: list[str], **named: Any) -> Any:
         late = ["sh", "-c", 'sleep 1; exec "$@"', "sh", *words]  # whoever does not wait for it comes first
         passed = {name: named[name] for name in ("pass_fds", "env")}
-        subprocess.Popen(late, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, **passed)
+        started(late, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, **passed)
         die()
 
     setattr(place, name, replaced)

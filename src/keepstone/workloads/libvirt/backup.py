@@ -191,8 +191,7 @@ class _Backup:
             token = self._known.get(disk.target)
             why = ""
             if token is None:
-                if self._writer.parent is not None and not disk.keeps:
-                    why = f"its image is {disk.format}, and keeps no record of what changed on it; a qcow2 image would"
+                why = self._untracked(disk)
             elif token not in there:
                 why = "libvirt has lost the checkpoint of the point before"
             elif disk.target not in good[token]:
@@ -202,6 +201,16 @@ class _Backup:
             if why:
                 self._warn(f"{disk.target} is read in full: {why}")
         return since
+
+    def _untracked(self, disk: DomainDisk) -> str:
+        """Why it never has a record of changes; empty where it only has none yet."""
+        if self._writer.parent is None:
+            return ""
+        if not disk.keeps:
+            return f"its image is {disk.format}, and keeps no record of what changed on it; a qcow2 image would"
+        if not self._domain.persistent:
+            return "the machine is not persistent, and libvirt keeps no checkpoints of such; define it"
+        return ""
 
     def _hold(self, moment: Callable[[], None]) -> Consistency:
         if self._domain.state != RUNNING:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection
 
+from keepstone.workloads.libvirt.domains import OFF
 from keepstone.workloads.libvirt.markup import Element, parsed, written
 from keepstone.workloads.libvirt.virsh import Refused, Virsh, document, path_of
 
@@ -39,11 +40,14 @@ def drop(virsh: Virsh, uuid: str, names: Collection[str]) -> None:
     for name in names:
         try:
             virsh.ask("checkpoint-delete", uuid, name)
-        except Refused:  # a disk has lost its bitmap; those of others have to go all the same
+        except Refused:
+            if virsh.ask("domstate", uuid).strip() == OFF:
+                raise  # only QEMU takes it out of the images
             _forget(virsh, uuid, name)
 
 
 def _forget(virsh: Virsh, uuid: str, name: str) -> None:
+    """Delete one of which some disk has lost its bitmap; those of the others have to go all the same."""
     good = recorded(virsh, uuid, name)
     root = parsed(virsh.ask("checkpoint-dumpxml", uuid, name), f"the checkpoint {name}")
     for disk in _disks(root):

@@ -111,12 +111,16 @@ def _domain(virsh: Virsh, uuid: str, persistent: bool) -> Domain:
         agent=any(target.get("name") == _AGENT for target in root.iterfind("devices/channel/target")),
         os_type=text_of(root, "os/type"),
         firmware="efi" if efi or (loader is not None and loader.get("type") == "pflash") else "bios",
-        nvram=text_of(root, "os/nvram"),
+        nvram=text_of(root, "os/nvram") or _file(root.find("os/nvram/source")),
         kernel=text_of(root, "os/kernel"),
         initrd=text_of(root, "os/initrd"),
         tpm=root.find("devices/tpm/backend[@type='emulator']") is not None,
         description=text,
     )
+
+
+def _file(source: Element | None) -> str:
+    return "" if source is None else source.get("file", "")
 
 
 def _fixed(disk: Element) -> bool:

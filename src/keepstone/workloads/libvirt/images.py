@@ -17,7 +17,7 @@ from pathlib import Path
 
 from keepstone.disks import open_disk
 from keepstone.env import Env
-from keepstone.errors import Conflict, SourceFailed, Unsupported
+from keepstone.errors import Conflict, SourceFailed, SourceMissing, Unsupported
 from keepstone.objects import failure
 from keepstone.workloads.libvirt.domains import DomainDisk
 
@@ -63,7 +63,7 @@ def _locked(env: Env, path: Path) -> Iterator[None]:
     try:
         fd = env.fs.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise failure(error, str(path), other=SourceFailed) from error
+        raise failure(error, str(path), missing=SourceMissing, other=SourceFailed) from error
     try:
         for byte in (_HAS + _READ, _DENIES + _WRITE, _DENIES + _RESIZE):
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _LOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))

@@ -9,12 +9,12 @@ Invariants
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from urllib.parse import parse_qsl, urlsplit
 
 from keepstone.errors import SourceFailed, SourceMissing, Unsupported, UsageError
@@ -56,30 +56,39 @@ class Virsh:
         self._timeout = timeout
 
     def ask(self, verb: str, *arguments: str, holding: Collection[int] = (), timeout: float | None = None) -> str:
-        """What it says. `holding`: descriptors that it has as well until it ends.
+        """What it says. `holding`: descriptors that it has as well until it ends, for what changes something: that is
+        waited for, also by who is interrupted meanwhile.
 
         `SourceMissing` where there is no daemon or no such domain, `Refused`, `Gone`.
         """
         seconds = self._timeout if timeout is None else timeout
-        try:
-            done = subprocess.run(
-                command(self.uri, verb, *arguments),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=seconds,
-                check=False,
-                pass_fds=holding,
-                env={**os.environ, "LC_ALL": "C"},
-                start_new_session=True,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise Gone(f"libvirt at {self.uri} does not answer {verb} within {seconds:g} seconds; look at its log"
-                       ) from error  # fmt: skip
-        if done.returncode:
-            raise self._failure(verb, done.stderr[:8192].decode("utf-8", "replace"))
-        if len(done.stdout) > _LONGEST:
+        with subprocess.Popen(
+            command(self.uri, verb, *arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=holding,
+            env={**os.environ, "LC_ALL": "C"},
+            start_new_session=True,
+        ) as process:
+            try:
+                said, wrong = process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired as error:
+                raise Gone(
+                    f"libvirt at {self.uri} does not answer {verb} within {seconds:g} seconds; look at its log"
+                ) from error
+            except BaseException:
+                if holding:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(seconds)
+                raise
+            finally:
+                process.kill()
+        if process.returncode:
+            raise self._failure(verb, wrong[:8192].decode("utf-8", "replace"))
+        if len(said) > _LONGEST:
             raise Refused(f"libvirt at {self.uri} answers {verb} by more than {_LONGEST >> 20} MiB")
-        return done.stdout.decode("utf-8", "replace")
+        return said.decode("utf-8", "replace")
 
     def _failure(self, verb: str, said: str) -> SourceFailed | SourceMissing:
         reasons = [line.removeprefix("error:").strip() for line in said.splitlines() if line.strip()]
@@ -104,7 +113,7 @@ class Virsh:
         return [line for line in self.ask(verb, *arguments).splitlines() if line.strip()]
 
 
-@contextmanager
+@contextlib.contextmanager
 def document(text: str) -> Iterator[int]:
     """A descriptor that holds this, to be read again by whoever has it (`path_of`). It has no name, so it is gone with
     us."""
