@@ -40,10 +40,10 @@ def test_what_changed_makes_the_whole_of_the_same_moment(
     ]
     about = changed.machine.about
     assert about.consistency.level is Level.APPLICATION
-    assert 0 < about.consistency.frozen < 10**9
+    assert 0 < about.consistency.frozen < 3 * 10**9  # a tenth of that, where nobody else has the processors
     for disk in restored.values():
         # Frozen and thawed in between, so there is nothing in the journal either.
         assert subprocess.run(["e2fsck", "-fn", disk], check=False, capture_output=True).returncode == 0
     assert changed.tokens.keys() == {"vda"}
-    assert yard.left() == [changed.tokens["vda"]]
+    assert yard.left() == changed.checkpoints
     assert yard.store.verify(deep=True).ok

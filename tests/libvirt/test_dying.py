@@ -49,4 +49,4 @@ def test_killed(yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ste
     assert [text for text in made.warnings if "vdb" not in text] == []
     assert made.report.read < 10 << 20
     assert made.machine.about.consistency.level is Level.APPLICATION
-    assert yard.left() == [made.tokens["vda"]]
+    assert yard.left() == made.checkpoints

@@ -8,11 +8,14 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from keepstone.errors import Conflict, NotFound, SourceFailed, StorageFull
+from keepstone.workloads.libvirt.checkpoints import checkpoint_of, token_of
+from keepstone.workloads.libvirt.domains import DomainDisk
 from keepstone.workloads.libvirt.guard import Guard
 from keepstone.workloads.libvirt.sweep import abort
 from keepstone.workloads.machines import Level, Role
@@ -46,7 +49,7 @@ def checked(yard: Yard, place: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     with oracle(monkeypatch, place / "copies") as copies:
         made = yard.backup()
     same(yard.restore(made, place / "out"), copies)
-    assert yard.left() == sorted(set(made.tokens.values()))
+    assert yard.left() == made.checkpoints
     return made
 
 
@@ -59,7 +62,7 @@ def monitor(yard: Yard, command: str, **arguments: str) -> str:
 
 def test_an_image_that_lost_its_bitmap(yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that was put back from a copy: the other disk still has its own."""
-    (token,) = set(yard.backup().tokens.values())
+    (token,) = yard.backup().checkpoints
     nodes = json.loads(yard.little.daemon.virsh("qemu-monitor-command", yard.little.name, '{"execute":"query-block"}'))
     node = nodes["return"][0]["inserted"]["node-name"]
     assert "error" not in monitor(yard, "block-dirty-bitmap-remove", node=node, name=token)
@@ -74,7 +77,7 @@ def test_an_image_that_lost_its_bitmap(yard: Yard, tmp_path: Path, monkeypatch: 
 
 
 def test_a_checkpoint_that_somebody_deleted(yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (token,) = set(yard.backup().tokens.values())
+    (token,) = yard.backup().checkpoints
     yard.little.daemon.virsh("checkpoint-delete", yard.little.name, token)
 
     made = checked(yard, tmp_path, monkeypatch)
@@ -96,8 +99,8 @@ def test_what_is_not_ours_stays(yard: Yard) -> None:
 
     assert again.warnings == theirs.warnings == []
     assert again.report.read < 2 * _MIB
-    assert yard.left() == sorted(set(again.tokens.values()))
-    assert elsewhere.left("another store/vm") == sorted(set(theirs.tokens.values()))
+    assert yard.left() == again.checkpoints
+    assert elsewhere.left("another store/vm") == theirs.checkpoints
     assert "theirs" in yard.little.checkpoints()
     job = daemon.folder / "theirs.xml"
     job.write_text(
@@ -145,7 +148,7 @@ def test_a_moment_that_somebody_ends(yard: Yard, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(SourceFailed):
             yard.backup(full=True)
 
-    assert yard.left() == sorted(set(before.tokens.values()))
+    assert yard.left() == before.checkpoints
     assert yard.backup().report.read < 2 * _MIB
 
 
@@ -165,7 +168,7 @@ def test_no_room(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StorageFull, match="there is no more room in "):
         yard.backup(full=True)
 
-    assert yard.left() == sorted(set(before.tokens.values()))
+    assert yard.left() == before.checkpoints
     assert yard.little.daemon.virsh("domstate", yard.little.name).strip() == "running"
 
 
@@ -208,7 +211,7 @@ def test_a_daemon_that_is_gone(yard: Yard, daemon: Daemon, monkeypatch: pytest.M
     after = yard.backup()
     assert after.warnings == []
     assert after.report.read < 2 * _MIB
-    assert yard.left() == sorted(set(after.tokens.values()))
+    assert yard.left() == after.checkpoints
     assert before.tokens != after.tokens
 
 
@@ -227,7 +230,7 @@ def test_a_machine_that_ends_while_it_is_read(yard: Yard, tmp_path: Path, monkey
         with pytest.raises(SourceFailed):
             yard.backup(full=True)
     yard.quiet()
-    assert set(before.tokens.values()) < set(yard.left())
+    assert set(before.checkpoints) < set(yard.left())
 
     yard.little.start()
     yard.little.agent()
@@ -235,7 +238,7 @@ def test_a_machine_that_ends_while_it_is_read(yard: Yard, tmp_path: Path, monkey
     assert made.warnings == []
     assert made.report.read < 8 * _MIB
     kept = monitor(yard, "query-named-block-nodes")
-    assert set(re.findall(rf'"name":"({prefix_of(OWNER)}[^"]*)"', kept)) == set(made.tokens.values())
+    assert set(re.findall(rf'"name":"({prefix_of(OWNER)}[^"]*)"', kept)) == set(made.checkpoints)
 
 
 def test_a_machine_that_is_off(yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,3 +277,37 @@ def test_what_belongs_to_the_machine(yard: Yard) -> None:
     assert told["kernel"].rpartition("/")[2].startswith("vmlinuz")
     assert b"<name>tracked</name>" in about.definition["domain.xml"]
     assert about.name == "tracked"
+
+
+def test_what_names_the_image_of_a_disk(yard: Yard, tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text("")
+    other.write_text("")
+    disk = DomainDisk("vda", str(one), "file", "qcow2", 0, "virtio", read_only=False)
+    before = token_of(yard.env, "checkpoint", disk)
+
+    assert before == token_of(yard.env, "checkpoint", disk) != token_of(yard.env, "other", disk)
+    assert before != token_of(yard.env, "checkpoint", replace(disk, source=str(other)))
+    one.rename(tmp_path / "place")
+    other.rename(one)
+    assert before != token_of(yard.env, "checkpoint", disk)
+    assert checkpoint_of(before) == "checkpoint"
+
+
+@pytest.mark.slow
+def test_disks_that_changed_places(yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a bitmap of the right name, of the other disk."""
+    yard.backup()
+    yard.little.off()
+    (_, one), (_, other) = yard.little.disks
+    one.rename(tmp_path / "one")
+    other.rename(one)
+    (tmp_path / "one").rename(other)
+    yard.little.start()
+    yard.little.agent()
+
+    made = checked(yard, tmp_path, monkeypatch)
+
+    assert made.warnings == [
+        f"{name} is read in full: it has another image than at the point before" for name in ("vda", "vdb")
+    ]

@@ -19,6 +19,7 @@ from keepstone.store import Point, Store
 from keepstone.workloads import Silent
 from keepstone.workloads.images import Report
 from keepstone.workloads.libvirt import Virsh, backup_domain
+from keepstone.workloads.libvirt.checkpoints import checkpoint_of
 from keepstone.workloads.libvirt.moment import Moment
 from keepstone.workloads.machines import PointOfMachine, machine_of, restore_disks
 from keepstone.workloads.machines.guard import Room
@@ -45,7 +46,13 @@ class Made:
 
     @property
     def tokens(self) -> dict[str, str]:
+        """By disk."""
         return tokens(self.point.record)
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """Those that the point needs."""
+        return sorted({checkpoint_of(token) for token in self.tokens.values()})
 
 
 class Yard:

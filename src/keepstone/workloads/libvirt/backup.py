@@ -26,7 +26,7 @@ from keepstone.errors import Conflict, KeepstoneError, SourceFailed
 from keepstone.store import Writer
 from keepstone.workloads.images import Report
 from keepstone.workloads.libvirt.agent import Agent
-from keepstone.workloads.libvirt.checkpoints import checkpoints, recorded
+from keepstone.workloads.libvirt.checkpoints import checkpoint_of, checkpoints, recorded, token_of
 from keepstone.workloads.libvirt.definition import definition, state
 from keepstone.workloads.libvirt.domains import OFF, RUNNING, Domain, DomainDisk, chosen, find
 from keepstone.workloads.libvirt.guard import Guard
@@ -97,6 +97,7 @@ class _Backup:
         self._env, self._writer, self._virsh, self._domain = env, writer, virsh, domain
         self._progress, self._prefix, self._room = progress, prefix, room
         self._known = tokens(writer.parent)
+        self._before = {checkpoint_of(token) for token in self._known.values()}
         self._name = domain.address.encode("utf-8", "surrogateescape")
         self._warnings = 0
         self._excluded: list[str] = []
@@ -135,7 +136,7 @@ class _Backup:
         )
 
     def _running(self, disks: list[DomainDisk], full: bool) -> Report:
-        env, virsh, uuid, before = self._env, self._virsh, self._domain.uuid, set(self._known.values())
+        env, virsh, uuid, before = self._env, self._virsh, self._domain.uuid, self._before
         other = job(virsh, uuid)
         if other is not None and not is_ours(other, self._prefix):
             raise Conflict(f"somebody else backs {self._domain.name} up by libvirt already; wait until that is over")
@@ -186,18 +187,20 @@ class _Backup:
         """By target, the checkpoint of the parent point, where it can be relied on."""
         since: dict[str, str] = {}
         uuid, there = self._domain.uuid, set(checkpoints(self._virsh, self._domain.uuid))
-        good = {name: recorded(self._virsh, uuid, name) for name in set(self._known.values()) & there}
+        good = {name: recorded(self._virsh, uuid, name) for name in self._before & there}
         for disk in disks:
             token = self._known.get(disk.target)
             why = ""
             if token is None:
                 why = self._untracked(disk)
-            elif token not in there:
+            elif (checkpoint := checkpoint_of(token)) not in there:
                 why = "libvirt has lost the checkpoint of the point before"
-            elif disk.target not in good[token]:
+            elif token != token_of(self._env, checkpoint, disk):
+                why = "it has another image than at the point before"
+            elif disk.target not in good[checkpoint]:
                 why = "its image has lost the record of what changed on it, or was replaced"
             else:
-                since[disk.target] = token
+                since[disk.target] = checkpoint
             if why:
                 self._warn(f"{disk.target} is read in full: {why}")
         return since
@@ -236,14 +239,15 @@ class _Backup:
             guard = stack.enter_context(Guard(self._env, self._virsh, uuid, checkpoint, self._room, ran=ran))
             parts = []
             for disk in disks:
-                before = since.get(disk.target)
+                before = self._known[disk.target] if disk.target in since else None
+                records = disk.target in moment.recording
                 source = NbdSource(
                     self._env,
                     moment.address,
                     disk.target,
                     bitmap=CHANGES if before else None,
                     since=before,
-                    state=checkpoint if disk.target in moment.recording else None,
+                    state=token_of(self._env, checkpoint, disk) if records else None,
                 )
                 stack.callback(source.close)
                 if before and not source.tracked:
@@ -258,8 +262,10 @@ class _Backup:
         with contextlib.ExitStack() as stack:
             parts = []
             for disk in disks:
-                token = self._known.get(disk.target)
-                image = Image(env, disk, token if token in there else None)
+                token = self._known.get(disk.target, "")
+                checkpoint = checkpoint_of(token)
+                records = checkpoint in there and token == token_of(env, checkpoint, disk)
+                image = Image(env, disk, token if records else None)
                 stack.callback(image.close)
                 parts.append(Part(Disk(disk.target, image.size, bus=disk.bus), image))
             when = env.wall_time()

@@ -4,18 +4,37 @@
 One counts as a record of a disk only if libvirt can say how much changed: where its image lost the bitmap, or QEMU does
 not vouch for it, that is missing. Every checkpoint records what changed since its own moment, whatever other ones there
 are, so one of ours can go without harm to another.
+
+The bitmaps of all disks have the name of the checkpoint. So where two disks have changed places, each still has one,
+and it is of the other. What a point remembers of a disk therefore names the image as well: by its path and its inode.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Collection
 
-from keepstone.workloads.libvirt.domains import OFF
+from keepstone.env import Env
+from keepstone.workloads.libvirt.domains import OFF, DomainDisk
 from keepstone.workloads.libvirt.markup import Element, parsed, written
 from keepstone.workloads.libvirt.virsh import Refused, Virsh, document, path_of
 
-__all__ = ["checkpoints", "drop", "recorded"]
+__all__ = ["checkpoint_of", "checkpoints", "drop", "recorded", "token_of"]
+
+
+def token_of(env: Env, checkpoint: str, disk: DomainDisk) -> str:
+    """What a point remembers of this disk: the checkpoint, and on which image it is."""
+    inode = 0
+    with contextlib.suppress(OSError, ValueError):  # of what is no file here, its address has to do
+        inode = env.fs.stat(disk.source).st_ino
+    image = f"{disk.kind}\0{disk.source}\0{inode}".encode("utf-8", "surrogateescape")
+    return f"{checkpoint}:{hashlib.sha256(image).hexdigest()[:16]}"
+
+
+def checkpoint_of(token: str) -> str:
+    """The checkpoint in it."""
+    return token.partition(":")[0]
 
 
 def checkpoints(virsh: Virsh, uuid: str) -> list[str]:
