@@ -26,6 +26,10 @@ namespaces = []
 remember_owner = 0
 stdio_handler = "file"
 """
+_REAP = """cat >/dev/null
+for file in "$0"/RUNTIME_DIR/libvirt/qemu/run/*.pid "$0"/pid; do [ -f "$file" ] && kill -9 "$(cat "$file")"; done
+rm -rf "$0"
+"""
 _UNLIKE_ROOT = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 
 
@@ -51,13 +55,25 @@ class Daemon:
             if subprocess.run([*_UNLIKE_ROOT, "true"], check=False, capture_output=True).returncode:
                 pytest.skip("root needs a user namespace for a libvirt of its own, and gets none here")
             self._start = [*_UNLIKE_ROOT, *self._start]
+        # Machines outlive the daemon, and would outlive a run of tests that is killed; this one hears of it.
+        self._reaper = subprocess.Popen(
+            ["sh", "-c", _REAP, str(self.folder)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         self.process = self.start()
 
     def start(self) -> subprocess.Popen[bytes]:
         """As after `stop`."""
         with (self.folder / "said").open("ab") as said:
             self.process = subprocess.Popen(
-                self._start, env=self.environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said
+                self._start,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
             )
         until(self._answers, f"an answer of libvirtd ({(self.folder / 'said').read_text()})", 30)
         return self.process
@@ -95,7 +111,9 @@ class Daemon:
             for uuid in self._run("list", "--uuid").stdout.split():
                 self._run("destroy", uuid)
             self.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        assert self._reaper.stdin is not None
+        self._reaper.stdin.close()
+        self._reaper.wait(30)
 
 
 def _path() -> str:
