@@ -264,11 +264,17 @@ def agent_until(path: Path, state: str, seconds: float = 30) -> None:
 
 
 class Shell:
-    """The guest's shell, by the second agent, whose socket this is."""
+    """The guest's shell, by an agent that nobody else talks to, whose socket this is; as soon as it answers."""
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
         self._agent: _Agent | None = None
+
+    def __enter__(self) -> Shell:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         if self._agent is not None:

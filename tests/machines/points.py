@@ -23,6 +23,7 @@ _DEFINITION = {"qemu.json": b'{"name": {"name": "web"}}', "notes": b"\xffno JSON
 def machine_point(store: Store, disks: dict[str, Path], **about: Any) -> Point:
     """A point of a machine with these disks; those that are called so have another role."""
     env = Env(threads=2)
+    about.setdefault("definition", _DEFINITION)
     parts = []
     with contextlib.ExitStack() as stack:
         for name, path in disks.items():
@@ -34,7 +35,6 @@ def machine_point(store: Store, disks: dict[str, Path], **about: Any) -> Point:
             moment=1_700_000_000_000_000_000,
             consistency=Consistency(Level.CRASH, "no guest agent was named"),
             disks=[part.disk for part in parts],
-            definition=_DEFINITION,
             **about,
         )
         with store.writer("web", "machine") as writer:

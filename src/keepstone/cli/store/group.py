@@ -24,6 +24,7 @@ _HERE = "keepstone.cli.store"
         "ls": (f"{_HERE}.ls:ls", "List a directory of a recovery point."),
         "mount": (f"{_HERE}.mount:mount", "Look into a recovery point with any program, without restoring it."),
         "serve": (f"{_HERE}.serve:serve", "Let virtual machines and other programs read the disk of a recovery point."),
+        "boot": (f"{_HERE}.boot:boot", "Go on from a recovery point of a machine at once, and move it while it runs."),
         "drill": (f"{_HERE}.drill:drill", "See whether the machine of a recovery point starts."),
         "find": (f"{_HERE}.find:find", "Find files in all recovery points."),
         "diff": (f"{_HERE}.diff:diff", "Show where two recovery points differ."),

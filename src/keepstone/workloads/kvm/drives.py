@@ -20,7 +20,7 @@ from keepstone.workloads.machines.root import is_name
 __all__ = ["ASIDE", "Bitmap", "Drive", "bitmaps", "chosen", "drives"]
 
 _FLASH = "/machine/system.flash"
-_NAMED = re.compile(r"/machine/peripheral/([^/]+)")
+_DEVICE = re.compile(r"/machine/peripheral(?:-anon)?/([^/]+)")
 _LARGEST = 1 << 60
 ASIDE = "keepstone-replace-"
 """How nodes begin that stand in for a disk while it is put back, see `aside.py`."""
@@ -104,17 +104,24 @@ def drives(monitor: Monitor) -> list[Drive]:
 
 
 def _name(block: _Block, inserted: _Inserted, taken: Collection[str]) -> str:
-    device = _NAMED.match(block.qdev)
+    device = _DEVICE.match(_path(block.qdev))
     for name in (device[1] if device else "", block.device, inserted.node):
         if is_name(name) and name not in taken:
             return name
     return next(name for number in range(len(taken) + 1) if (name := f"disk-{number}") not in taken)
 
 
+def _path(qdev: str) -> str:
+    """Of a device that has an id QEMU may say that alone."""
+    return f"/machine/peripheral/{qdev}" if qdev and not qdev.startswith("/") else qdev
+
+
 def _bus(monitor: Monitor, qdev: str) -> str:
-    """The type of the device; empty where QEMU does not say."""
+    """The type of the device, not of what it is made of; empty where QEMU does not say."""
+    path = _path(qdev)
+    device = _DEVICE.match(path)
     with contextlib.suppress(Refused):
-        return str(monitor.execute("qom-get", path=qdev.removesuffix("/virtio-backend"), property="type"))[:100]
+        return str(monitor.execute("qom-get", path=device[0] if device else path, property="type"))[:100]
     return ""
 
 

@@ -3,10 +3,26 @@
 
 from __future__ import annotations
 
+from keepstone.workloads.running.booting import Running, boot, move_running
+from keepstone.workloads.running.command import Network
 from keepstone.workloads.running.drilling import drill
 from keepstone.workloads.running.launch import Launch, Limits
 from keepstone.workloads.running.outcome import FileSystem, Outcome, Reached, State
 from keepstone.workloads.running.point import startable
 from keepstone.workloads.running.program import Accel
 
-__all__ = ["Accel", "FileSystem", "Launch", "Limits", "Outcome", "Reached", "State", "drill", "startable"]
+__all__ = [
+    "Accel",
+    "FileSystem",
+    "Launch",
+    "Limits",
+    "Network",
+    "Outcome",
+    "Reached",
+    "Running",
+    "State",
+    "boot",
+    "drill",
+    "move_running",
+    "startable",
+]

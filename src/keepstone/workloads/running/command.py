@@ -9,6 +9,7 @@ the guest, whose file system would not survive it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from keepstone.workloads.running.values import Hardware, Nic
 
 __all__ = ["Network", "Surroundings", "base_of", "command", "node_of"]
 
+_OWN = "own-"  # how ids begin that are no disk's
+_ID = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")  # QEMU, util/id.c
 _AHCI = 6  # ports of a controller
 _IDE = 4  # disks at the two channels of a PC
 
@@ -37,12 +40,13 @@ class Network:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What is around the machine. `monitor`, `agent`, `console`: unix sockets that QEMU makes; without `console` it
-    keeps the last of the serial console for the monitor (`ringbuf-read`). `vnc`: as QEMU's option has it. `throwaway`:
-    nothing of it has to be durable."""
+    keeps the last of the serial console for the monitor (`ringbuf-read`). `second`: one more monitor. `vnc`: as QEMU's
+    option has it. `throwaway`: nothing of it has to be durable."""
 
     monitor: Path
     agent: Path
     console: Path | None = None
+    second: Path | None = None
     network: Network = Network()
     vnc: str = ""
     throwaway: bool = False
@@ -64,8 +68,9 @@ def command(
     words += ["-rtc", f"base={'localtime' if hardware.localtime else 'utc'}"]
     words += ["-display", "none", "-device", "VGA", *(["-vnc", around.vnc] if around.vnc else [])]
     if around.vnc:
-        words += ["-device", "qemu-xhci,id=pointing", "-device", "usb-tablet,bus=pointing.0"]
-    words += ["-qmp", _escaped(f"unix:{around.monitor}") + ",server=on,wait=off"]
+        words += ["-device", f"qemu-xhci,id={_OWN}input", "-device", f"usb-tablet,bus={_OWN}input.0"]
+    for monitor in filter(None, (around.monitor, around.second)):
+        words += ["-qmp", _escaped(f"unix:{monitor}") + ",server=on,wait=off"]
     words += _ports(around)
     if firmware is not None:
         nvram = next((drive for drive in drives if drive.disk.role is Role.NVRAM), None)
@@ -130,10 +135,9 @@ def _ports(around: Surroundings) -> list[str]:
 
 def _disks(hardware: Hardware, drives: Sequence[Drive], family: str, around: Surroundings) -> list[str]:
     words: list[str] = []
-    cache = {"no-flush": True} if around.throwaway else {}
     for number, drive in enumerate(drives):
         overlay = {"driver": "qcow2", "node-name": node_of(number), "file": _file(drive.image), "backing": None}
-        overlay |= {"discard": "unmap", "cache": cache}
+        overlay |= {"discard": "unmap"} | ({"cache": {"no-flush": True}} if around.throwaway else {})
         if drive.base is not None:
             server = {"type": "unix", "path": drive.base.socket}
             base = {"driver": "nbd", "server": server, "export": drive.base.export, "read-only": True}
@@ -160,19 +164,21 @@ class _Buses:
             common: dict[str, Any] = {"drive": node_of(number), "rerror": "stop", "werror": "stop"}
             if self._hardware.kernel is None:  # which has the first place otherwise
                 common["bootindex"] = number
+            if _ID.fullmatch(drive.disk.name) and not drive.disk.name.startswith(_OWN):
+                common["id"] = drive.disk.name  # so that the next backup calls it the same
             bus = drive.disk.bus
             if bus.startswith("ide"):
                 self._words += _device("ide-hd", **common, **self._next_ata())
             elif bus.startswith("scsi"):
                 controller = self._hardware.scsi
-                self._controller(controller, "scsi")
-                self._words += _device("scsi-hd", **common, bus="scsi.0")
+                self._controller(controller, f"{_OWN}scsi")
+                self._words += _device("scsi-hd", **common, bus=f"{_OWN}scsi.0")
             elif bus.startswith("nvme"):
                 del common["rerror"], common["werror"]  # it has no such choice
                 self._words += _device("nvme", **common, serial=drive.disk.name[:20])
             elif bus.startswith("usb"):
-                self._controller("qemu-xhci", "usb")
-                self._words += _device("usb-storage", **common, bus="usb.0")
+                self._controller("qemu-xhci", f"{_OWN}usb")
+                self._words += _device("usb-storage", **common, bus=f"{_OWN}usb.0")
             else:
                 self._words += _device("virtio-blk-pci", **common)
         return self._words
@@ -192,7 +198,7 @@ class _Buses:
             if at < _AHCI:
                 return {"bus": f"ide.{at}"}
             at -= _AHCI
-        name = f"sata{at // _AHCI}"
+        name = f"{_OWN}sata{at // _AHCI}"
         self._controller("ich9-ahci", name)
         return {"bus": f"{name}.{at % _AHCI}"}
 

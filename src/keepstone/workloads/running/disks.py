@@ -105,11 +105,6 @@ class Served:
         return sum(source.read for source in self._sources.values())
 
     @property
-    def clients(self) -> int:
-        """Connections that there are."""
-        return self._server.clients
-
-    @property
     def failure(self) -> KeepstoneError | None:
         """Why something of the point could not be read, if that was so."""
         return next((source.failure for source in self._sources.values() if source.failure is not None), None)

@@ -27,11 +27,12 @@ from keepstone.objects import failure
 from keepstone.workloads.guestfiles.worker import Worker
 from keepstone.workloads.images import PointDisk
 from keepstone.workloads.kvm.agent import Agent, AgentFailed
-from keepstone.workloads.kvm.qmp import Gone, Monitor, Refused
+from keepstone.workloads.kvm.qmp import Gone, Monitor
 from keepstone.workloads.machines import PointOfMachine, Role
 from keepstone.workloads.running.command import Surroundings
 from keepstone.workloads.running.keeper import Keeper
 from keepstone.workloads.running.launch import Launch, Limits, reachable
+from keepstone.workloads.running.leaving import ask_down
 from keepstone.workloads.running.outcome import FileSystem, Outcome, Reached, State
 from keepstone.workloads.running.program import Accel
 from keepstone.workloads.running.screen import Console, Screen
@@ -129,35 +130,33 @@ class _Drill:
         try:
             with self._launch.monitor() as monitor:
                 self._console, self._screen = Console(monitor), Screen(self._env, monitor, self._folder)
-                agent = None
                 try:
-                    agent = self._watch(monitor)
+                    self._watch(monitor)
                 except _Over as over:
                     seen.reason = str(over)
                 self._console.look()
                 seen.console = self._console.text
                 seen.screenshot = self._screen.picture()
                 if seen.level.is_up:
-                    seen.shut_down = self._shut_down(monitor, agent)
+                    seen.shut_down = self._shut_down(monitor)
         except Gone as error:
             seen.reason = seen.reason or self._ending(_GOING) or str(error)
         return seen
 
-    def _watch(self, monitor: Monitor) -> Agent | None:
-        """Until it is up, or it is of no use to wait any longer; its agent, where that answers."""
+    def _watch(self, monitor: Monitor) -> None:
+        """Until it is up, or it is of no use to wait any longer."""
         stillness = _Stillness(self._still)
         looked = 0
         while True:
-            agent = self._agent()
-            now = self._env.boot_time()
-            if agent is not None:
-                return agent
+            answers, now = self._agent(), self._env.boot_time()
+            if answers:
+                return
             self._console.look()
             if self._console.asks_for_login and self._seen.up is None:
                 self._reached(Reached.LOGIN, "the serial console asks for a login", now)
             if self._seen.up is not None:
                 if now - self._seen.up >= (_BESIDE * _SECOND if self._launch.hardware.agent else 0) or now >= self._end:
-                    return None
+                    return
                 continue
             self._check(monitor)
             if now - looked >= _PACE:
@@ -165,7 +164,7 @@ class _Drill:
                 picture = self._screen.look()
                 if stillness.lasts(now, picture, (self._console.count, self._launch.read)):
                     self._rests(picture, "no agent and no login came, and nothing happens any more")
-                    return None
+                    return
             if now >= self._end:
                 raise _Over("neither an agent nor a login came within the time limit, and it is still busy")
 
@@ -179,22 +178,23 @@ class _Drill:
         else:
             self._seen.reason = f"{reason}; nothing is on the screen"
 
-    def _agent(self) -> Agent | None:
-        """It, where it answers, after it told of its file systems."""
+    def _agent(self) -> bool:
+        """Whether it answers; then it is asked for the file systems too."""
         try:
             agent = Agent(self._env, self._launch.around.agent, timeout=_TRY)
         except AgentFailed:
-            return None
-        try:
-            agent.ask("guest-ping", timeout=5)
+            return False
+        with contextlib.closing(agent):
+            try:
+                agent.ask("guest-ping", timeout=5)
+            except AgentFailed:
+                return False
             self._reached(Reached.AGENT, "the guest agent answers", self._env.boot_time())
-            self._seen.mounted = _mounted(agent.ask("guest-get-fsinfo", timeout=20))
-        except AgentFailed as error:
-            if self._seen.level is not Reached.AGENT:
-                agent.close()
-                return None
-            self._seen.reason = f"the guest agent answers, but does not tell its file systems: {error}"
-        return agent
+            try:
+                self._seen.mounted = _mounted(agent.ask("guest-get-fsinfo", timeout=20))
+            except AgentFailed as error:
+                self._seen.reason = f"the guest agent answers, but does not tell its file systems: {error}"
+        return True
 
     def _check(self, monitor: Monitor) -> None:
         """`_Over` where the machine goes no further."""
@@ -216,14 +216,9 @@ class _Drill:
             return "it shut down by itself"
         return f"QEMU ended: {ended.said or f'with {ended.status}'}"
 
-    def _shut_down(self, monitor: Monitor, agent: Agent | None) -> bool:
+    def _shut_down(self, monitor: Monitor) -> bool:
         """Ask it to go down; whether it does."""
-        with contextlib.suppress(Gone, Refused):
-            if agent is not None:
-                with contextlib.closing(agent), contextlib.suppress(AgentFailed):
-                    agent.ask("guest-shutdown", timeout=0.2)  # it answers only where it does not
-            else:
-                monitor.execute("system_powerdown")
+        ask_down(self._env, monitor, self._launch.around.agent)
         ended = self._launch.ended(_DOWN)
         return ended is not None and ended.status == 0
 
