@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.machines.guest import Guest, make_disk
+from tests.machines.guest import Guest, Shell, make_disk, monitor
 
 from .running import Az
 from .serving import LOCATION, Server
@@ -110,6 +110,33 @@ def test_a_life(az: Az, server: Server, vault: str, guest: Guest, tmp_path: Path
     assert "the password is wrong" in refused(script, password[::-1])
     assert az.run(f"backup restore files unmount-rp {at}").code == 0  # it waits until nobody gets anything
     assert "the session may be over" in refused(script, password)
+
+    guest.sh("echo three > /a/file; sync")
+    put_back = finish(az, server, az(f"{restore} -r {newest['name']} --restore-mode OriginalLocation"))
+    guest.again()
+    assert guest.sh("cat /a/file") == "two\n"
+    safety = az(f"backup recoverypoint list {little} {VM}")[0]
+    assert put_back["properties"]["extendedInfo"]["propertyBag"]["Recovery Point"] == safety["name"]  # type: ignore[index]
+
+    network = f"-g {GROUP} -n net --resource-type Microsoft.Network/virtualNetworks"
+    az(f"resource create {network} --properties", json.dumps({"subnets": [{"name": "default"}]}))
+    into = "--target-vm-name again --target-vnet-name net --target-subnet-name default"
+    finish(az, server, az(f"{restore} -r {safety['name']} {into} --target-vnet-resource-group {GROUP}"))
+    new = az(f"vm show -g {GROUP} -n again")["keepstone"]
+    try:
+        with Shell(Path(new["agent"])) as shell:
+            assert shell.sh("cat /a/file") == "three\n"
+    finally:
+        with monitor(Path(new["machine"].removeprefix("qemu:"))) as ask:
+            ask("quit")
+
+    stopped = az(f"backup protection disable {little} {VM} --yes")
+    assert stopped["properties"]["operation"] == "DisableBackup"
+    az(f"backup protection resume {little} {VM} -p DefaultPolicy")
+    deleted = az(f"backup protection disable {little} {VM} --delete-backup-data true --yes")
+    assert deleted["properties"]["operation"] == "DeleteBackupData"
+    az(f"backup protection undelete {little} {VM}")
+    assert len(az(f"backup recoverypoint list {little} {VM}")) == 3
 
 
 def content(image: Path) -> str:

@@ -180,6 +180,8 @@ _RESTORE = _object(
     objectType=_one_of("FilesRestoreRequest", "ImageRestoreRequest", "IaasVMRestoreRequest"),
     recoveryType=_one_of("OriginalLocation", "AlternateLocation", "RestoreDisks"),
     storageAccountId=_TEXT,
+    targetVirtualMachineId=_TEXT,
+    virtualNetworkId=_TEXT,
     restoreDiskLunList=_list({"type": "integer"}),
     keepstone=_object(targetPath=_TEXT, format=_one_of(*FORMATS), disks=_list(_TEXT), safetyPoint=_FLAG),
     targetPath=_TEXT,

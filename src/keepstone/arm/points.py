@@ -132,7 +132,7 @@ def document(base: str, item: Item, point: RecoveryPoint, *, served: bool) -> di
             "sourceVMStorageType": "NormalStorage",
             "isSourceVMEncrypted": False,
             "isInstantIlrSessionActive": served,
-            "isManagedVirtualMachine": False,
+            "isManagedVirtualMachine": virtual_machines.is_running(item),
             "originalStorageAccountOption": False,
             "virtualMachineSize": None,
             "keyAndSecret": None,
@@ -225,6 +225,8 @@ def _of_machine(vault: Vault, properties: dict[str, Any]) -> machine_restores.Wa
         names=tuple(names),
         format=own.get("format"),
         safety=safety,
+        machine=properties.get("targetVirtualMachineId"),
+        network=properties.get("virtualNetworkId"),
     )
 
 

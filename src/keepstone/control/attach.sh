@@ -31,6 +31,21 @@ end() {
 trap end EXIT
 trap 'exit 130' INT TERM HUP
 
+serve() { # disk; whether it is there now
+    # nbdkit speaks TLS for nbdfuse, which takes no certificates by their place.
+    nbdfuse --readonly --pidfile="$work/tls/$1.pid" "$work/$1/disk" --command \
+        nbdkit --single --exit-with-parent nbd hostname="$HOST" port="$PORT" export="$1" tls=require \
+        tls-certificates="$work/tls" 2>"$work/tls/$1.log" &
+    server=$!
+    waits=0
+    until [ -s "$work/tls/$1.pid" ]; do
+        kill -0 "$server" 2>/dev/null || return 1
+        waits=$((waits + 1))
+        [ "$waits" -lt 300 ] || die "$HOST:$PORT does not answer"
+        sleep 0.1
+    done
+}
+
 terminal=$(stty -g 2>/dev/null || :)
 printf 'Password: ' >&2
 [ -z "$terminal" ] || stty -echo
@@ -48,17 +63,11 @@ unset password
 mkdir -p "$folder"
 for disk in $DISKS; do
     mkdir "$work/$disk"
-    # nbdkit speaks TLS for nbdfuse, which takes no certificates by their place.
-    nbdfuse --readonly --pidfile="$work/tls/$disk.pid" "$work/$disk/disk" --command \
-        nbdkit --single --exit-with-parent nbd hostname="$HOST" port="$PORT" export="$disk" tls=require \
-        tls-certificates="$work/tls" &
-    server=$!
-    tries=0
-    until [ -s "$work/tls/$disk.pid" ]; do
-        kill -0 "$server" 2>/dev/null || die "$HOST:$PORT does not serve $disk; the session may be over: make a new script"
-        tries=$((tries + 1))
-        [ "$tries" -lt 300 ] || die "$HOST:$PORT does not answer"
-        sleep 0.1
+    # The service needs a moment to know a script that was made just now.
+    for try in 1 2 3 4 5; do
+        serve "$disk" && break
+        [ "$try" -lt 5 ] || die "$HOST:$PORT does not serve $disk; the session may be over: make a new script"
+        sleep 0.5
     done
     served="$disk $served"
     image="$work/$disk/disk"

@@ -4,7 +4,8 @@
 A hypervisor is a container of its vault, of the kind that Azure has for whatever is none of its own
 (`GenericContainer`); where its machines are found are its `serviceEndpoints`:
 
-    qemu             a folder with a monitor for each machine (`NAME.qmp`), and its agent's socket (`NAME.qga`)
+    qemu             a folder with a monitor for each machine (`NAME.qmp`), and its agent's socket (`NAME.qga`); or
+    libvirt          the URI of a libvirt of the service's machine
     resourceGroup    where its machines are as resources; the vault's own group where it is missing
 
 A job looks for machines: when it registers, when a client asks what could be protected (`refreshContainers`), and
@@ -14,7 +15,7 @@ every hour. A machine that is not found any more stays a resource, for it may be
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,17 +27,18 @@ from keepstone.catalogue import containers, every, jobs, vaults
 from keepstone.control import containers as holders
 from keepstone.control import groups, locks, resources, virtual_machines
 from keepstone.control.plane import Change, Plane
-from keepstone.errors import InvalidRequest, NotFound
+from keepstone.errors import InvalidRequest, NotFound, UsageError
 from keepstone.jobs import Status
 from keepstone.vault import Container, Resource, Vault, folded
-from keepstone.workloads.hypervisors import Found
+from keepstone.workloads.hypervisors import Found, discover_domains, discover_monitors, socket_of
 
-__all__ = ["DISCOVER", "ask", "ask_all", "endpoints", "folder", "note", "of_vault", "register", "strays"]
+__all__ = ["DISCOVER", "ask", "ask_all", "endpoints", "machines", "note", "of_vault", "register", "strays"]
 
 DISCOVER = "DiscoverMachines"
 """The operation of the job."""
 _EXTENDED, _ENDPOINTS = "extendedInformation", "serviceEndpoints"
-_QEMU, _GROUP = "qemu", "resourceGroup"
+_QEMU, _LIBVIRT, _GROUP = "qemu", "libvirt", "resourceGroup"
+_PLACES = (_QEMU, _LIBVIRT)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -66,19 +68,26 @@ def _endpoints(change: Change, vault: Vault, properties: Mapping[str, Any]) -> d
     told = extended.get(_ENDPOINTS) if isinstance(extended, dict) else None
     if not isinstance(told, dict) or not all(isinstance(value, str) for value in told.values()):
         raise InvalidRequest(f"{target} says where the hypervisor's machines are; it is missing", target=target)
-    unknown = sorted(set(told) - {_QEMU, _GROUP})
-    if unknown or _QEMU not in told:
+    places = [key for key in _PLACES if key in told]
+    unknown = sorted(set(told) - {*_PLACES, _GROUP})
+    if unknown or len(places) != 1:
         raise InvalidRequest(
-            f"{target} has to have {_QEMU}, a folder of monitors, and may have {_GROUP}"
+            f"{target} has to have one of {' and '.join(_PLACES)}, a folder of monitors or a URI, and may have {_GROUP}"
             + (f"; not {', '.join(unknown)}" if unknown else ""),
             target=target,
         )
-    place = told[_QEMU]
-    if not PurePosixPath(place).is_absolute() or "\0" in place:
-        raise InvalidRequest(f"{target}.{_QEMU} is {place!r}; name an absolute folder", target=f"{target}.{_QEMU}")
+    (kind,) = places
+    place = told[kind]
+    if kind == _LIBVIRT:
+        try:
+            place = str(socket_of(place))
+        except UsageError as error:
+            raise InvalidRequest(str(error), target=f"{target}.{kind}") from error
+    elif not PurePosixPath(place).is_absolute() or "\0" in place:
+        raise InvalidRequest(f"{target}.{kind} is {place!r}; name an absolute folder", target=f"{target}.{kind}")
     change.plane.reach.check(place)
     groups.find(change.connection, vault.subscription, told.get(_GROUP, vault.group_name))
-    return {key: told[key] for key in (_QEMU, _GROUP) if key in told}
+    return {key: told[key] for key in (kind, _GROUP) if key in told}
 
 
 def endpoints(hypervisor: Container) -> dict[str, str]:
@@ -86,9 +95,14 @@ def endpoints(hypervisor: Container) -> dict[str, str]:
     return dict(hypervisor.properties.get(_ENDPOINTS) or {})
 
 
-def folder(hypervisor: Container) -> Path:
-    """Where its monitors are."""
-    return Path(endpoints(hypervisor)[_QEMU])
+def machines(plane: Plane, hypervisor: Container, warn: Callable[[str], None]) -> Iterator[Found]:
+    """Look at what one has. `GuardRefused` where the service may not go there, and what looking raises."""
+    told = endpoints(hypervisor)
+    if _LIBVIRT in told:
+        plane.reach.check(socket_of(told[_LIBVIRT]))
+        return discover_domains(told[_LIBVIRT])
+    plane.reach.check(told[_QEMU])
+    return discover_monitors(plane.env, Path(told[_QEMU]), warn)
 
 
 def of_vault(connection: sa.Connection, vault: Vault) -> list[Container]:

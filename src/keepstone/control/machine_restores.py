@@ -3,6 +3,10 @@
 
     RestoreDisks       new images of its disks, in a folder of the host
     OriginalLocation   over the disks of the machine itself, which is paused meanwhile and starts anew
+    AlternateLocation  a new machine: one of QEMU runs at once from the vault, and is moved while it does
+
+A new machine has no network, unless it is put into a virtual network that stands for one, by its own property
+`keepstone.network`: `user`, or `bridge=NAME`. It would meet the old one there.
 
 Azure restores disks into a storage account. One of ours stands for a folder, by its own property `keepstone.path`, and
 may say of which format images there are (`keepstone.format`).
@@ -10,6 +14,8 @@ may say of which format images there are (`keepstone.format`).
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,15 +25,19 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from keepstone.control import agents, items, resources, restores, virtual_machines
+from keepstone.control import agents, groups, items, resources, restores, virtual_machines
 from keepstone.control.plane import Change
+from keepstone.control.work.recover import CREATE
+from keepstone.control.work.replace import REPLACE
 from keepstone.control.work.restore import RESTORE
 from keepstone.disks.writing import FORMATS, RAW
 from keepstone.errors import InvalidRequest, NotFound
 from keepstone.vault import Container, Item, RecoveryPoint, Resource, Vault, folded
+from keepstone.workloads.machines.root import is_name
 
 __all__ = ["Mode", "Wanted", "restore", "storage"]
 
+_BRIDGE = re.compile(r"bridge=[A-Za-z0-9_.-]{1,15}")
 _STAMP = "%Y%m%dT%H%M%SZ"
 
 
@@ -35,7 +45,8 @@ class Mode(StrEnum):
     """Azure's recoveryType."""
 
     DISKS = "RestoreDisks"
-    REPLACE = "OriginalLocation"
+    REPLACE = REPLACE
+    CREATE = CREATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +54,8 @@ class Wanted:
     """`target`: the folder that the images go into, which is made; `account`: the id of the storage account that they
     go into otherwise, into a folder of their own. `container`: another machine that restores, by the name of its
     container. `luns`: the data disks that go with that of the system, `names`: the disks, by their names; all where
-    neither is given. `format`: of the images. `safety`: whether a point of what is there now is made first."""
+    neither is given. `format`: of the images. `safety`: whether a point of what is there now is made first. `machine`,
+    `network`: the id of the new machine, and that of the virtual network that it is put into; None for none."""
 
     mode: Mode
     target: str | None = None
@@ -53,6 +65,8 @@ class Wanted:
     names: tuple[str, ...] = ()
     format: str | None = None
     safety: bool = True
+    machine: str | None = None
+    network: str | None = None
 
 
 def restore(
@@ -70,6 +84,10 @@ def restore(
         about |= {"target": None, "safety": wanted.safety}
         return items.work(change, vault, held, item, RESTORE, activity, about, agents.serving(change.connection, held))
     folder, format, told = _place(change, item, point, wanted)
+    if wanted.mode is Mode.CREATE:
+        change.plane.reach.check(folder)
+        about |= _new_machine(change.connection, vault, wanted) | {"target": folder, "properties": told}
+        return items.work(change, vault, held, item, RESTORE, activity, about, agents.serving(change.connection, held))
     there = restores.machine(change, vault, held, wanted.container, folder)
     agent = agents.serving(change.connection, there)
     folder = restores.place(there, folder, elsewhere=agent is not None)
@@ -112,6 +130,45 @@ def _place(change: Change, item: Item, point: RecoveryPoint, wanted: Wanted) -> 
     name = f"{item.friendly}-{point.made.strftime(_STAMP)}-{change.now.strftime(_STAMP)}"
     shown = {"Target Storage Account Name": account.name, "Target Folder": name}
     return f"{told['path'].rstrip('/')}/{name}", _format(wanted.format or told.get("format")), shown
+
+
+def _new_machine(connection: sa.Connection, vault: Vault, wanted: Wanted) -> dict[str, str]:
+    """What a job says of it. `InvalidRequest`, also where one of its name is there."""
+    target = "properties.targetVirtualMachineId"
+    parts = (wanted.machine or "").strip("/").split("/")
+    start, kind = ["subscriptions", vault.subscription, "resourcegroups"], folded(resources.MACHINE).split("/")
+    if len(parts) != 8 or [*map(folded, parts[:3])] != start or [*map(folded, parts[5:7])] != kind:
+        raise InvalidRequest(
+            f"{target} is {wanted.machine!r}; it has to be the id that the new machine gets, in this subscription",
+            target=target,
+        )
+    group, name = groups.find(connection, vault.subscription, parts[3]).name, parts[7]
+    if not is_name(name):
+        raise InvalidRequest(
+            f"{name!r} is no name for a machine; take letters, digits, '.', '_' and '-'", target=target
+        )
+    with contextlib.suppress(NotFound):
+        there = resources.find(connection, wanted.machine or "")
+        raise InvalidRequest(f"there is a virtual machine '{there.name}' already; choose another name", target=target)
+    return {"name": name, "group": group, "network": _network(connection, wanted.network)}
+
+
+def _network(connection: sa.Connection, path: str | None) -> str:
+    """What a virtual network stands for."""
+    target = "properties.virtualNetworkId"
+    if path is None:
+        return "none"
+    try:
+        network = resources.find(connection, path)
+    except NotFound as error:
+        raise InvalidRequest(str(error), target=target) from error
+    told = network.properties.get(virtual_machines.BEHIND)
+    value = str(told.get("network", "none")) if isinstance(told, dict) else "none"
+    if value not in ("none", "user") and not _BRIDGE.fullmatch(value):
+        raise InvalidRequest(
+            f"virtual network '{network.name}' stands for {value!r}; write none, user, or bridge=NAME", target=target
+        )
+    return value
 
 
 def _format(name: object) -> str:

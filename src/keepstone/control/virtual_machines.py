@@ -27,7 +27,7 @@ from keepstone.control.plane import Change
 from keepstone.control.sources import IMAGES, Source
 from keepstone.errors import InvalidRequest, NotFound, Unsupported, UsageError
 from keepstone.vault import Item, Resource, folded
-from keepstone.workloads.hypervisors import Address, Found
+from keepstone.workloads.hypervisors import Found, VmAddress, address_of
 
 __all__ = ["BEHIND", "behind", "disks", "exclusion", "find", "is_running", "luns", "noted", "paths", "source"]
 
@@ -55,7 +55,7 @@ def source(connection: sa.Connection, properties: Mapping[str, Any]) -> Source:
     machine = find(connection, properties.get("sourceResourceId") or properties.get("virtualMachineId"))
     address = behind(machine)
     if address is not None:
-        document: dict[str, Any] = {"path": str(address.monitor), **address.document}
+        document: dict[str, Any] = {"path": address.place, **address.document}
         chosen = exclusion(machine, properties)
         return Source(workload=IMAGES, friendly=machine.name, document=document | chosen, machine=machine)
     images = [_image(disk) for disk in _listed(machine)]
@@ -73,13 +73,13 @@ def source(connection: sa.Connection, properties: Mapping[str, Any]) -> Source:
     return Source(workload=IMAGES, friendly=machine.name, document={"path": images[0]}, machine=machine)
 
 
-def behind(machine: Resource) -> Address | None:
+def behind(machine: Resource) -> VmAddress | None:
     """The address of a machine of a hypervisor; None for another one. `InvalidRequest` for an address that is none."""
     told = machine.properties.get(BEHIND)
     if not isinstance(told, dict):
         return None
     try:
-        return Address.of(told)
+        return address_of(told)
     except UsageError as error:
         raise InvalidRequest(f"virtual machine '{machine.name}': {error}", target=f"properties.{BEHIND}") from error
 
@@ -91,7 +91,7 @@ def is_running(item: Item) -> bool:
 
 def paths(document: Mapping[str, Any]) -> Iterable[str | Path]:
     """What a source takes of the machine that it is on."""
-    return Address.of(document).paths if "machine" in document else [document["path"]]
+    return address_of(document).paths if "machine" in document else [document["path"]]
 
 
 def disks(machine: Resource, luns: Collection[int], target: str) -> list[str]:

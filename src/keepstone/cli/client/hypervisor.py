@@ -22,6 +22,7 @@ _ENDPOINTS = "properties.extendedInformation.serviceEndpoints"
 _COLUMNS = (
     Column("name", "properties.friendlyName"),
     Column("status", "properties.registrationStatus"),
+    Column("libvirt", f"{_ENDPOINTS}.libvirt"),
     Column("monitors", f"{_ENDPOINTS}.qemu"),
     Column("machines in group", f"{_ENDPOINTS}.resourceGroup"),
 )
@@ -49,12 +50,19 @@ def hypervisor() -> None:
 
 @vault_command(name="register")
 @_NAME
-@click.option("--qemu", required=True, metavar="FOLDER", help="Where each machine of QEMU has its monitor, NAME.qmp, "
+@click.option("--libvirt", metavar="URI", help="A libvirt of the service's machine, such as qemu:///system.")
+@click.option("--qemu", metavar="FOLDER", help="Where each machine of QEMU has its monitor, NAME.qmp, "
                                                              "and the socket of its agent, NAME.qga.")  # fmt: skip
 @click.option("--machine-group", metavar="NAME", help="The resource group of its machines [default: the vault's].")
-def register(session: Session, vault: str, name: str, qemu: str, machine_group: str | None) -> None:
-    """Register a hypervisor with a vault and find its machines; one that is registered gets another folder."""
-    endpoints = {"qemu": session.path(qemu)}
+def register(
+    session: Session, vault: str, name: str, libvirt: str | None, qemu: str | None, machine_group: str | None
+) -> None:
+    """Register a hypervisor with a vault and find its machines; one that is registered gets another place."""
+    from keepstone.errors import UsageError
+
+    if (libvirt is None) == (qemu is None):
+        raise UsageError("where are its machines? give --libvirt or --qemu")
+    endpoints = {"libvirt": libvirt} if libvirt is not None else {"qemu": session.path(qemu or "")}
     if machine_group is not None:
         endpoints["resourceGroup"] = machine_group
     body = {

@@ -129,6 +129,10 @@ def disk(
 @_POINT
 @click.option("--target", metavar="FOLDER", help="Into a new folder: an image of each disk, and what machine it was.")
 @click.option("--storage-account", metavar="ID", help="Into a folder of its own in that of a storage account.")
+@click.option("--new-machine", metavar="NAME", help="Make a machine of it, whose images are in --target: one of QEMU "
+                                                    "runs at once, and is copied there while it does.")  # fmt: skip
+@click.option("--machine-group", metavar="NAME", help="The resource group of the new machine [default: the vault's].")
+@click.option("--vnet", metavar="ID", help="The virtual network that it is put into [default: none].")
 @_MACHINE
 @_IN_PLACE
 @click.option("--disk", "disks", multiple=True, metavar="NAME", help="Of its data disks only these; again for more.")
@@ -145,6 +149,9 @@ def machine_command(
     point: str,
     target: str | None,
     storage_account: str | None,
+    new_machine: str | None,
+    machine_group: str | None,
+    vnet: str | None,
     machine: str | None,
     in_place: bool,
     disks: tuple[str, ...],
@@ -154,15 +161,19 @@ def machine_command(
     dry_run: bool,
     no_wait: bool,
 ) -> int | None:
-    """Restore a virtual machine: its disks into new images, or in place, over those that it has. It is paused then,
-    and starts anew when all is written."""
+    """Restore a virtual machine: its disks into new images, or in place, over those that it has, for which it is paused
+    and starts anew when all is written. Or as a new machine."""
     from keepstone.cli.client.machine import destination
     from keepstone.errors import UsageError
 
     if [in_place, target is not None, storage_account is not None].count(True) != 1:
         raise UsageError("where to? give one of --target, --storage-account and --in-place")
-    if in_place and (kind is not None or machine is not None):
-        raise UsageError("in place it stays where it is, as it is; leave out --format and --target-container")
+    if in_place and (kind is not None or machine is not None or new_machine is not None):
+        raise UsageError(
+            "in place it stays where it is, as it is; leave out --format, --target-container and --new-machine"
+        )
+    if new_machine is None and (machine_group or vnet):
+        raise UsageError("--machine-group and --vnet are of a new machine; give --new-machine, or leave them out")
     own: Document = {"disks": list(disks), "safetyPoint": safety_point}
     wanted: Document = {
         "objectType": "IaasVMRestoreRequest",
@@ -175,6 +186,12 @@ def machine_command(
         wanted |= place
     if kind is not None:
         own["format"] = kind
+    if new_machine is not None:
+        group = machine_group or vault.split("/")[4]
+        name = (
+            f"{session.subscription}/resourceGroups/{group}/providers/Microsoft.Compute/virtualMachines/{new_machine}"
+        )
+        wanted |= {"recoveryType": "AlternateLocation", "targetVirtualMachineId": name, "virtualNetworkId": vnet}
     wanted["keepstone"] = own
     question = "Pause the machine, overwrite its disks and start it anew?" if in_place else ""
     return _restore(session, vault, item, point, wanted, question, yes=yes, dry_run=dry_run, no_wait=no_wait)

@@ -11,7 +11,7 @@ from keepstone.control.work.reporter import Reporter
 from keepstone.errors import KeepstoneError, NotFound
 from keepstone.jobs import Context, Status
 from keepstone.vault import Container, Resource, Vault
-from keepstone.workloads.hypervisors import Found, discover, inspect
+from keepstone.workloads.hypervisors import Found, inspect
 
 __all__ = ["look"]
 
@@ -46,9 +46,7 @@ def _found(plane: Plane, one: Container | Resource, reporter: Reporter) -> list[
 
     try:
         if isinstance(one, Container):
-            place = hypervisors.folder(one)
-            plane.reach.check(place)
-            return list(discover(plane.env, place, warn))
+            return list(hypervisors.machines(plane, one, warn))
         address = virtual_machines.behind(one)
         if address is None:
             return []

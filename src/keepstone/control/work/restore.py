@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A restore: a point goes back to where it came from, or to another place on this machine."""
+"""A restore: a point goes back to where it came from, or to another place on this machine. The disks of a machine that
+runs go back by way of its hypervisor (`replace.py`), or it becomes a new one (`recover.py`)."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from typing import Any
 from keepstone.control import points
 from keepstone.control.plane import Plane
 from keepstone.control.work.loading import ending, subject
+from keepstone.control.work.recover import CREATE, recover
+from keepstone.control.work.replace import REPLACE, replace
 from keepstone.control.work.reporter import Reporter
 from keepstone.errors import GuardRefused, NotFound
 from keepstone.jobs import Context, Status
@@ -30,6 +33,12 @@ def restore(plane: Plane, context: Context) -> None:
     wanted = context.claim.arguments
     with plane.look() as connection:
         point = points.find(connection, about.item, wanted["point"])
+    if wanted.get("mode") == REPLACE:
+        replace(plane, context, about, point)
+        return
+    if wanted.get("mode") == CREATE:
+        recover(plane, context, about, point)
+        return
     reader = points.opened(plane.stores.open(about.vault.id), point)
     reporter = Reporter(context)
 

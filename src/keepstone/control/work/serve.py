@@ -25,7 +25,7 @@ __all__ = ["DISK", "serve"]
 
 DISK = "disk"
 """What the disk of a point that has one is called."""
-_LOOK = 1.0  # seconds between two looks at who may come, and whether it is over
+_LOOK = 0.5  # seconds between two looks at who may come, and whether it is over
 
 
 def serve(plane: Plane, context: Context, host: str) -> None:

@@ -3,8 +3,35 @@
 
 from __future__ import annotations
 
-from keepstone.workloads.hypervisors.address import FLEECING, Address
+from keepstone.workloads.hypervisors.address import (
+    FLEECING,
+    LibvirtAddress,
+    QemuAddress,
+    VmAddress,
+    address_of,
+    socket_of,
+)
 from keepstone.workloads.hypervisors.backup import Chosen, backup_vm
-from keepstone.workloads.hypervisors.discovery import Found, FoundDisk, discover, inspect
+from keepstone.workloads.hypervisors.discovery import (
+    Found,
+    FoundDisk,
+    discover_domains,
+    discover_monitors,
+    inspect,
+)
 
-__all__ = ["FLEECING", "Address", "Chosen", "Found", "FoundDisk", "backup_vm", "discover", "inspect"]
+__all__ = [
+    "FLEECING",
+    "Chosen",
+    "Found",
+    "FoundDisk",
+    "LibvirtAddress",
+    "QemuAddress",
+    "VmAddress",
+    "address_of",
+    "backup_vm",
+    "discover_domains",
+    "discover_monitors",
+    "inspect",
+    "socket_of",
+]

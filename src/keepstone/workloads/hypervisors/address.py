@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a virtual machine can be reached, as the rows of items and resources keep it.
 
-machine   qemu:SOCKET, the path of its monitor
-agent     the socket of its guest agent, where it has one
+machine   qemu:SOCKET, the path of its monitor; or libvirt:UUID
+agent     of QEMU: the socket of its guest agent, where it has one
+connect   of libvirt: its URI, where it is not `qemu:///system`
 fleece    a folder for what the machine overwrites during a backup
 """
 
@@ -12,47 +13,37 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from keepstone.errors import UsageError
+from keepstone.workloads.libvirt.virsh import SYSTEM, Virsh
 
-__all__ = ["FLEECING", "Address"]
+__all__ = ["FLEECING", "LibvirtAddress", "QemuAddress", "VmAddress", "address_of", "socket_of"]
 
 FLEECING = "/var/tmp"
 """The folder of `fleece` where nobody chose one."""
-_QEMU = "qemu"
-_KEYS = ("machine", "agent", "fleece")
+_QEMU, _LIBVIRT = "qemu", "libvirt"
+_DAEMON = "/run/libvirt/libvirt-sock"
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """A machine of QEMU."""
+class QemuAddress:
+    """A machine of QEMU: the socket of its monitor, and that of its guest agent where it has one."""
 
     monitor: Path
     agent: Path | None = None
     fleece: Path = Path(FLEECING)
 
-    @classmethod
-    def of(cls, document: Mapping[str, Any]) -> Address:
-        """What a document says. `UsageError`."""
-        kind, _, place = str(document.get("machine", "")).partition(":")
-        if kind != _QEMU:
-            raise UsageError(f"{document.get('machine')!r} names no machine; write qemu: and its QMP socket's path")
-        agent = document.get("agent")
-        return cls(
-            _absolute("machine", place),
-            None if agent is None else _absolute("agent", agent),
-            _absolute("fleece", document.get("fleece", FLEECING)),
-        )
+    @property
+    def place(self) -> str:
+        """What it is reached by."""
+        return str(self.monitor)
 
     @property
     def document(self) -> dict[str, str]:
-        """The same as a document."""
-        told = {"machine": f"{_QEMU}:{self.monitor}"}
-        if self.agent is not None:
-            told["agent"] = str(self.agent)
-        if self.fleece != Path(FLEECING):
-            told["fleece"] = str(self.fleece)
-        return told
+        """What rows keep."""
+        told = {"machine": f"{_QEMU}:{self.monitor}"} | _fleece(self.fleece)
+        return told if self.agent is None else told | {"agent": str(self.agent)}
 
     @property
     def paths(self) -> Iterator[Path]:
@@ -62,6 +53,68 @@ class Address:
             yield self.agent
         if self.fleece != Path(FLEECING):
             yield self.fleece
+
+
+@dataclass(frozen=True, slots=True)
+class LibvirtAddress:
+    """A domain of libvirt, by its UUID."""
+
+    uuid: str
+    connect: str = SYSTEM
+    fleece: Path = Path(FLEECING)
+
+    @property
+    def place(self) -> str:
+        """What it is reached by."""
+        return str(socket_of(self.connect))
+
+    @property
+    def document(self) -> dict[str, str]:
+        """What rows keep."""
+        told = {"machine": f"{_LIBVIRT}:{self.uuid}"} | _fleece(self.fleece)
+        return told if self.connect == SYSTEM else told | {"connect": self.connect}
+
+    @property
+    def paths(self) -> Iterator[Path]:
+        """What of its host it takes, to be looked at before it is used."""
+        yield socket_of(self.connect)
+        if self.fleece != Path(FLEECING):
+            yield self.fleece
+
+
+VmAddress = QemuAddress | LibvirtAddress
+
+
+def address_of(document: Mapping[str, Any]) -> VmAddress:
+    """What a document says. `UsageError`."""
+    kind, _, place = str(document.get("machine", "")).partition(":")
+    fleece = _absolute("fleece", document.get("fleece", FLEECING))
+    if kind == _QEMU:
+        agent = document.get("agent")
+        return QemuAddress(_absolute("machine", place), None if agent is None else _absolute("agent", agent), fleece)
+    if kind == _LIBVIRT and place:
+        connect = str(document.get("connect", SYSTEM))
+        socket_of(connect)
+        return LibvirtAddress(place, connect, fleece)
+    raise UsageError(
+        f"{document.get('machine')!r} names no machine; write qemu: and its QMP socket's path, or libvirt: and its UUID"
+    )
+
+
+def socket_of(connect: str) -> Path:
+    """The socket of a libvirt daemon. `UsageError` where this is no URI of one that the whole host has."""
+    Virsh(connect)  # which knows what is one
+    parts = urlsplit(connect)
+    for key, value in parse_qsl(parts.query):
+        if key == "socket":
+            return _absolute("connect", value)
+    if parts.path != "/system":
+        raise UsageError(f"{connect} is the libvirt of one user; take {SYSTEM}, or name its socket by ?socket=PATH")
+    return Path(_DAEMON)
+
+
+def _fleece(folder: Path) -> dict[str, str]:
+    return {} if folder == Path(FLEECING) else {"fleece": str(folder)}
 
 
 def _absolute(key: str, path: object) -> Path:

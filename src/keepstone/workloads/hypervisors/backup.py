@@ -10,10 +10,12 @@ import msgspec
 
 from keepstone.env import Env
 from keepstone.store import Writer
-from keepstone.workloads.hypervisors.address import Address
+from keepstone.workloads.hypervisors.address import LibvirtAddress, address_of
 from keepstone.workloads.hypervisors.discovery import disks_of
 from keepstone.workloads.images import Report
 from keepstone.workloads.kvm import Fleecing, Qemu, backup_qemu
+from keepstone.workloads.libvirt import Virsh, backup_domain
+from keepstone.workloads.machines import Room
 from keepstone.workloads.progress import Progress
 
 __all__ = ["Chosen", "backup_vm"]
@@ -33,18 +35,14 @@ class Chosen(msgspec.Struct, frozen=True):
 
 def backup_vm(env: Env, writer: Writer, source: Mapping[str, Any], progress: Progress, *, owner: str) -> Report:
     """Make a recovery point of the machine of an item and commit it. `source`: its address, and `disks`, which are
-    chosen (`Chosen`). `owner` and what is raised as in `backup_qemu`; `UsageError`."""
-    address = Address.of(source)
+    chosen (`Chosen`). `owner` and what is raised as in `backup_qemu` and `backup_domain`; `UsageError`."""
+    address = address_of(source)
     exclude: list[str] = []
     if source.get("disks"):
         chosen = msgspec.convert(source["disks"], Chosen)
         exclude = chosen.left_out([disk.name for disk in disks_of(env, address)])
-    return backup_qemu(
-        env,
-        writer,
-        Qemu(address.monitor, address.agent),
-        progress,
-        owner=owner,
-        fleecing=Fleecing(address.fleece),
-        exclude=exclude,
-    )
+    if isinstance(address, LibvirtAddress):
+        virsh, room = Virsh(address.connect), Room(env, address.fleece)
+        return backup_domain(env, writer, virsh, address.uuid, progress, owner=owner, fleecing=room, exclude=exclude)
+    machine, fleecing = Qemu(address.monitor, address.agent), Fleecing(address.fleece)
+    return backup_qemu(env, writer, machine, progress, owner=owner, fleecing=fleecing, exclude=exclude)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which machines a host has: each monitor in a folder is one, `NAME.qmp`, with `NAME.qga` beside it for its agent.
+"""Which machines a host has: those of a libvirt, or each monitor of QEMU in a folder, `NAME.qmp`, with `NAME.qga`
+beside it for its agent.
 
 A monitor talks to one client at a time, so one that a backup holds does not answer here, and neither does one of a
 machine that is off: both are known by their sockets alone then, without disks.
@@ -13,13 +14,14 @@ from pathlib import Path
 
 from keepstone.env import Env
 from keepstone.errors import KeepstoneError, NotFound
-from keepstone.workloads.hypervisors.address import Address
+from keepstone.workloads.hypervisors.address import LibvirtAddress, QemuAddress, VmAddress
 from keepstone.workloads.kvm.definition import name_of
 from keepstone.workloads.kvm.drives import drives
 from keepstone.workloads.kvm.qmp import Monitor
+from keepstone.workloads.libvirt import Domain, Virsh, domains, find
 from keepstone.workloads.machines import Role
 
-__all__ = ["Found", "FoundDisk", "discover", "disks_of", "inspect"]
+__all__ = ["Found", "FoundDisk", "discover_domains", "discover_monitors", "disks_of", "inspect"]
 
 _MONITOR, _AGENT = ".qmp", ".qga"
 _MOST = 10_000  # machines of a folder
@@ -39,11 +41,11 @@ class Found:
     """A machine. `disks`: none where it did not answer."""
 
     name: str
-    address: Address
+    address: VmAddress
     disks: tuple[FoundDisk, ...]
 
 
-def discover(env: Env, folder: Path, warn: Callable[[str], None]) -> Iterator[Found]:
+def discover_monitors(env: Env, folder: Path, warn: Callable[[str], None]) -> Iterator[Found]:
     """The machines of a folder, by their sockets' names. `NotFound` where there is no such folder."""
     try:
         names = sorted(env.fs.listdir(str(folder)))
@@ -52,25 +54,41 @@ def discover(env: Env, folder: Path, warn: Callable[[str], None]) -> Iterator[Fo
     monitors = [name for name in names if name.endswith(_MONITOR)]
     for name in monitors[:_MOST]:
         agent = name.removesuffix(_MONITOR) + _AGENT
-        yield inspect(env, Address(folder / name, folder / agent if agent in names else None), warn)
+        yield inspect(env, QemuAddress(folder / name, folder / agent if agent in names else None), warn)
 
 
-def inspect(env: Env, address: Address, warn: Callable[[str], None]) -> Found:
+def discover_domains(connect: str) -> Iterator[Found]:
+    """The domains of a libvirt, by name. `SourceMissing`, `Refused`, `Gone`; `Unsupported`."""
+    for domain in domains(Virsh(connect)):
+        yield Found(domain.name, LibvirtAddress(domain.uuid, connect), _of_domain(domain))
+
+
+def inspect(env: Env, address: VmAddress, warn: Callable[[str], None]) -> Found:
     """One machine, as far as it tells."""
     try:
+        if isinstance(address, LibvirtAddress):
+            domain = find(Virsh(address.connect), address.uuid)
+            return Found(domain.name, address, _of_domain(domain))
         with Monitor(env, address.monitor, timeout=_ANSWER) as monitor:
-            return Found(name_of(monitor), address, _disks(monitor))
+            return Found(name_of(monitor), address, _of_monitor(monitor))
     except KeepstoneError as error:
         warn(str(error))
-        return Found(address.monitor.stem, address, ())
+        name = address.monitor.stem if isinstance(address, QemuAddress) else address.uuid
+        return Found(name, address, ())
 
 
-def disks_of(env: Env, address: Address) -> tuple[FoundDisk, ...]:
-    """The disks that a machine has now. Raises what its monitor does."""
+def disks_of(env: Env, address: VmAddress) -> tuple[FoundDisk, ...]:
+    """The disks that a machine has now. Raises what its hypervisor does."""
+    if isinstance(address, LibvirtAddress):
+        return _of_domain(find(Virsh(address.connect), address.uuid))
     with Monitor(env, address.monitor) as monitor:
-        return _disks(monitor)
+        return _of_monitor(monitor)
 
 
-def _disks(monitor: Monitor) -> tuple[FoundDisk, ...]:
+def _of_monitor(monitor: Monitor) -> tuple[FoundDisk, ...]:
     found = (drive.disk for drive in drives(monitor))
     return tuple(FoundDisk(disk.name, disk.size) for disk in found if disk.role is Role.DISK)
+
+
+def _of_domain(domain: Domain) -> tuple[FoundDisk, ...]:
+    return tuple(FoundDisk(disk.target, disk.size or 0) for disk in domain.disks)

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A machine's point becomes a new machine.
+
+One of QEMU, or a disk image, starts at once from the vault and is moved to its own images while it runs: that is
+instant recovery. Until it is moved it ends with the job, however that ends; then it runs on by itself. For libvirt the
+images come first, and then the domain is made of them.
+
+In either case it becomes a resource, so that it can be protected in its turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from keepstone.control import points, resources, virtual_machines
+from keepstone.control.plane import Plane
+from keepstone.control.work.loading import Subject, ending
+from keepstone.control.work.reporter import Reporter
+from keepstone.errors import SourceFailed
+from keepstone.jobs import Context, Status
+from keepstone.store import Reader
+from keepstone.vault import RecoveryPoint
+from keepstone.workloads.hypervisors import LibvirtAddress, QemuAddress, VmAddress, address_of, inspect
+from keepstone.workloads.libvirt import Virsh, define, renamed, start
+from keepstone.workloads.libvirt.definition import DOCUMENT
+from keepstone.workloads.machines import Role, machine_of, restore_machine
+from keepstone.workloads.running import Network, boot, startable
+
+__all__ = ["CREATE", "recover"]
+
+CREATE = "AlternateLocation"
+"""The `mode` of such a job."""
+_PACE = 0.5  # seconds
+_LIBVIRT_FORMAT = "qcow2"
+
+
+def recover(plane: Plane, context: Context, about: Subject, point: RecoveryPoint) -> None:
+    """Do it. Arguments of the job: `target`, a folder; `name`, of the new machine, and `group`, which it is in;
+    `network`, as `Network` has it, without for none."""
+    wanted = context.claim.arguments
+    folder = Path(wanted["target"])
+    plane.reach.check(folder)
+    reporter = Reporter(context)
+    old = address_of(about.item.source) if virtual_machines.is_running(about.item) else None
+    with points.opened(plane.stores.open(about.vault.id), point) as reader:
+        if isinstance(old, LibvirtAddress):
+            address: VmAddress = _defined(plane, old, reader, folder, wanted["name"], reporter)
+        else:
+            address = _booted(plane, context, reader, folder, point.commit_id, _network(wanted), reporter)
+    with plane.change() as change:
+        made, _ = resources.put(
+            change, about.vault.subscription, wanted["group"], resources.MACHINE, wanted["name"],
+            about.vault.location, {virtual_machines.BEHIND: address.document}, {},
+        )  # fmt: skip
+        virtual_machines.noted(change, made, inspect(plane.env, address, _warner(reporter)))
+    context.result({"files": 1, "warnings": reporter.warnings, "target": str(folder), "machine": made.path})
+    with ending(plane, context, Status.WARNED if reporter.count else Status.COMPLETED):
+        pass
+
+
+def _booted(
+    plane: Plane,
+    context: Context,
+    reader: Reader,
+    folder: Path,
+    point: str,
+    network: Network,
+    reporter: Reporter,
+) -> QemuAddress:
+    with boot(plane.env, startable(reader), folder, point=point, network=network) as running:
+        context.progress(0, 0, "the machine runs", target=str(running.monitor))
+        context.beat()  # people wait for that
+        running.move(reporter)
+        while running.needs_point:
+            context.check()
+            if (ended := running.wait(_PACE)) is not None:
+                raise SourceFailed(f"the machine ended before it was moved: {ended.said or 'QEMU does not say why'}")
+            if (error := running.unread()) is not None:
+                reporter.warn(b"", f"the machine stood still, because its disk could not be read: {error}")
+        running.let_go()
+        return QemuAddress(running.monitor, running.agent)
+
+
+def _defined(
+    plane: Plane, old: LibvirtAddress, reader: Reader, folder: Path, name: str, reporter: Reporter
+) -> LibvirtAddress:
+    machine = machine_of(reader)
+    done = restore_machine(plane.env, machine, folder, reporter, format=_LIBVIRT_FORMAT)
+    if done.lost:
+        raise SourceFailed(
+            f"the store has lost parts of {', '.join(disk.name for disk, _ in done.lost)}; what there is of it is in "
+            f"{folder}, and no machine was made of it"
+        )
+    roles = {disk.name: disk.role for disk in machine.about.disks}
+    images = {disk: (path, _LIBVIRT_FORMAT) for disk, path in done.files.items() if roles[disk] is Role.DISK}
+    nvram = next((path for disk, path in done.files.items() if roles[disk] is Role.NVRAM), None)
+    virsh = Virsh(old.connect)
+    uuid = define(virsh, renamed(machine.about.definition[DOCUMENT], name, images, nvram=nvram))
+    start(virsh, uuid)
+    return LibvirtAddress(uuid, old.connect)
+
+
+def _network(wanted: dict[str, Any]) -> Network:
+    kind, _, bridge = str(wanted.get("network") or "none").partition("=")
+    return Network(kind, bridge)
+
+
+def _warner(reporter: Reporter) -> Callable[[str], None]:
+    return lambda message: reporter.warn(b"", message)
