@@ -96,6 +96,10 @@ class FullGuest(Guest):
         self.answers()
         return self.sh("systemctl is-system-running --wait || true").strip()
 
+    def sh(self, script: str, *, wait: bool = True, seconds: float = _PATIENCE) -> str:
+        """See `Guest`; with more patience, for there is more of everything."""
+        return super().sh(script, wait=wait, seconds=seconds)
+
     def off(self) -> None:
         """Shut the guest down in good order. Without D-Bus the agent's own command does not."""
         self.sh("systemctl poweroff", wait=False)
