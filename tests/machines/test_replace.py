@@ -20,6 +20,7 @@ from keepstone.workloads.kvm import Qemu, Replaced, replace_disks, unfinished
 from keepstone.workloads.kvm.aside import set_aside
 from keepstone.workloads.kvm.drives import ASIDE, drives
 from keepstone.workloads.kvm.qmp import Gone, Monitor
+from keepstone.workloads.kvm.serving import Serving
 from keepstone.workloads.machines import machine_of
 from tests.machines.guest import Guest, make_disk, monitor, until
 from tests.machines.test_backup import same
@@ -211,6 +212,7 @@ def test_a_machine_that_does_not_run(still: Yard, points: tuple[Made, Made]) -> 
     assert ours(still.guest) == []
 
 
+@pytest.mark.slow
 def test_a_guest_that_has_shut_down(tmp_path: Path) -> None:
     disks = [("d0", make_disk(tmp_path / "d0.qcow2", 16))]
     with Guest(tmp_path, disks, extra=["-no-shutdown"]) as guest:
@@ -414,6 +416,26 @@ def test_killed(still: Yard, points: tuple[Made, Made], tmp_path: Path, step: st
     assert report.running is (step != "after stop")
     same_files(still.restore(still.backup(), tmp_path / "now"), still.restore(points[0], tmp_path / "first"))
     assert ours(still.guest) == []
+
+
+def test_another_machine_at_the_same_time(still: Yard, tmp_path: Path) -> None:
+    """What is its own stays, and what somebody left who was killed goes."""
+    disks = [("d0", tmp_path / "d0.raw")]
+    disks[0][1].write_bytes(bytes(MIB))
+    with (
+        Guest(tmp_path, disks, boots=False) as other,
+        Monitor(still.env, still.guest.qmp) as one,
+        Monitor(still.env, other.qmp) as two,
+    ):
+        first, killed, second = (Serving(still.env, monitor, ASIDE) for monitor in (one, two, two))
+        first.start()
+        killed.start()
+        second.start()
+        assert (first.address.exists(), killed.address.exists(), second.address.exists()) == (True, False, True)
+        one.execute("nbd-server-stop")
+        for serving in (first, second):
+            serving.close()
+            assert not serving.address.parent.exists()
 
 
 def test_nobody_backs_up_what_stands_in(still: Yard, points: tuple[Made, Made]) -> None:

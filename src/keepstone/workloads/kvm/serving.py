@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """QEMU's NBD server, at a socket that only we reach.
 
-Invariant: the socket lies in a folder of our own, and QEMU gets it as a descriptor: it needs to find no file of ours.
+Invariants
+* The socket lies in a folder of our own, and QEMU gets it as a descriptor: it needs to find no file of ours.
+* The folder is named after the monitor as well: what a killed predecessor left is removed, and nobody else's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import socket
 import tempfile
 from pathlib import Path
@@ -27,6 +30,7 @@ class Serving:
         self._env = env
         self._monitor = monitor
         self._prefix = prefix
+        self._name = f"{prefix}{hashlib.sha256(bytes(monitor.path)).hexdigest()[:8]}-"
         self._place: Path | None = None
 
     @property
@@ -37,9 +41,9 @@ class Serving:
 
     def start(self) -> None:
         """`Conflict` where QEMU serves somebody else."""
-        for left in Path(tempfile.gettempdir()).glob(f"{self._prefix}*"):  # by a predecessor that was killed
+        for left in Path(tempfile.gettempdir()).glob(f"{self._name}*"):  # by a predecessor that was killed
             self._forget(left)
-        self._place = Path(tempfile.mkdtemp(prefix=self._prefix))
+        self._place = Path(tempfile.mkdtemp(prefix=self._name))
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(self.address))
             try:
