@@ -56,7 +56,7 @@ def state(env: Env, virsh: Virsh, domain: Domain, warn: Callable[[str], None]) -
         parts += _part(env, Path(domain.nvram), Disk(NVRAM, 0, Role.NVRAM), warn)
     if domain.tpm:
         folder = _tpm_folder(virsh.uri) / domain.uuid
-        found = [folder / name for name in _TPM_FILES if (folder / name).exists()]
+        found = [folder / name for name in _TPM_FILES if _is_there(env, folder / name)]
         if not found:
             warn(f"the state of its TPM is not in {folder}, and is not part of the point")
         for path in found:
@@ -69,6 +69,15 @@ def _tpm_folder(uri: str) -> Path:
     if "/system" in uri.partition("?")[0]:
         return Path("/var/lib/libvirt/swtpm")
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "libvirt/qemu/swtpm"
+
+
+def _is_there(env: Env, path: Path) -> bool:
+    """As far as we may see."""
+    try:
+        env.fs.stat(path)
+    except OSError:
+        return False
+    return True
 
 
 def _part(env: Env, path: Path, disk: Disk, warn: Callable[[str], None]) -> list[Part]:
