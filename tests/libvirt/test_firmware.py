@@ -20,6 +20,29 @@ pytestmark = pytest.mark.vm
 _FIRMWARE = Path("/usr/share/OVMF")
 
 
+def test_an_image_of_the_old_version(daemon: Daemon, tmp_path: Path) -> None:
+    """It cannot keep a record of changes; that is no reason to fail."""
+    disk = tmp_path / "old.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", "compat=0.10", disk, "16M"], check=True)
+    daemon.define(f"""<domain type='qemu'><name>old</name><memory unit='MiB'>64</memory>
+<os><type arch='x86_64' machine='q35'>hvm</type></os><devices><emulator>{shutil.which("qemu-system-x86_64")}</emulator>
+<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{disk}'/>
+<target dev='vda' bus='virtio'/></disk><memballoon model='none'/></devices></domain>""")
+    daemon.virsh("start", "old", "--paused")
+    yard = Yard(Defined(daemon, "old"), tmp_path)
+    try:
+        first = yard.backup()
+        second = yard.backup()
+    finally:
+        daemon.virsh("destroy", "old")
+        daemon.virsh("undefine", "old", "--checkpoints-metadata")
+
+    assert first.warnings == []
+    assert second.tokens == {}
+    (warning,) = second.warnings
+    assert "`qemu-img amend -o compat=1.1` lets it keep a record" in warning
+
+
 def test_nvram_and_tpm(daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not _FIRMWARE.is_dir() or shutil.which("swtpm") is None:
         pytest.skip("needs ovmf and swtpm; scripts/tools.sh installs them")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,8 @@ from tests.unit.files.points import new_store
 
 __all__ = ["OWNER", "Made", "Yard", "oracle"]
 
-OWNER = "the store/vm"
+# What is in /tmp goes by it, and workers of one run are beside each other; processes that they start have it as well.
+OWNER = "the store/vm" + os.environ.get("PYTEST_XDIST_TESTRUNUID", "") + os.environ.get("PYTEST_XDIST_WORKER", "")
 RESERVE = 4 << 20
 
 

@@ -26,7 +26,7 @@ from keepstone.errors import Conflict, KeepstoneError, SourceFailed
 from keepstone.store import Writer
 from keepstone.workloads.images import Report
 from keepstone.workloads.libvirt.agent import Agent
-from keepstone.workloads.libvirt.checkpoints import checkpoint_of, checkpoints, recorded, token_of
+from keepstone.workloads.libvirt.checkpoints import checkpoint_of, checkpoints, recorded, token_of, why_none
 from keepstone.workloads.libvirt.definition import definition, state
 from keepstone.workloads.libvirt.domains import OFF, RUNNING, Domain, DomainDisk, chosen, find
 from keepstone.workloads.libvirt.guard import Guard
@@ -192,7 +192,7 @@ class _Backup:
             token = self._known.get(disk.target)
             why = ""
             if token is None:
-                why = self._untracked(disk)
+                why = why_none(self._env, self._domain, disk) if self._writer.parent is not None else ""
             elif (checkpoint := checkpoint_of(token)) not in there:
                 why = "libvirt has lost the checkpoint of the point before"
             elif token != token_of(self._env, checkpoint, disk):
@@ -204,16 +204,6 @@ class _Backup:
             if why:
                 self._warn(f"{disk.target} is read in full: {why}")
         return since
-
-    def _untracked(self, disk: DomainDisk) -> str:
-        """Why it never has a record of changes; empty where it only has none yet."""
-        if self._writer.parent is None:
-            return ""
-        if not disk.keeps:
-            return f"its image is {disk.format}, and keeps no record of what changed on it; a qcow2 image would"
-        if not self._domain.persistent:
-            return "the machine is not persistent, and libvirt keeps no checkpoints of such; define it"
-        return ""
 
     def _hold(self, moment: Callable[[], None]) -> Consistency:
         if self._domain.state != RUNNING:

@@ -13,14 +13,39 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Collection
 
 from keepstone.env import Env
-from keepstone.workloads.libvirt.domains import OFF, DomainDisk
+from keepstone.workloads.libvirt.domains import OFF, Domain, DomainDisk
 from keepstone.workloads.libvirt.markup import Element, parsed, written
 from keepstone.workloads.libvirt.virsh import Refused, Virsh, document, path_of
 
-__all__ = ["checkpoint_of", "checkpoints", "drop", "recorded", "token_of"]
+__all__ = ["checkpoint_of", "checkpoints", "drop", "recorded", "token_of", "why_none"]
+
+
+def why_none(env: Env, domain: Domain, disk: DomainDisk) -> str:
+    """Why this disk cannot have a record of changes; empty where it can."""
+    if not domain.persistent:
+        return "the machine is not persistent, and libvirt keeps no checkpoints of such; define it"
+    if disk.format != "qcow2" or disk.read_only:
+        return f"its image is {disk.format}, and keeps no record of what changed on it; a qcow2 image would"
+    if _header(env, disk)[:8] == b"QFI\xfb\0\0\0\2":  # QEMU, docs/interop/qcow2.txt
+        return (
+            "its image is qcow2 of an old version; `qemu-img amend -o compat=1.1` lets it keep a record of what changed"
+        )
+    return ""
+
+
+def _header(env: Env, disk: DomainDisk) -> bytes:
+    """As far as it can be read here."""
+    with contextlib.suppress(OSError, ValueError):
+        fd = env.fs.open(disk.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            return env.fs.pread(fd, 8, 0)
+        finally:
+            env.fs.close(fd)
+    return b""
 
 
 def token_of(env: Env, checkpoint: str, disk: DomainDisk) -> str:

@@ -34,11 +34,6 @@ class DomainDisk:
     bus: str
     read_only: bool
 
-    @property
-    def keeps(self) -> bool:
-        """Whether its image can keep a record of changes."""
-        return self.format == "qcow2" and not self.read_only
-
 
 @dataclass(frozen=True, slots=True)
 class Domain:

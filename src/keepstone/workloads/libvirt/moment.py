@@ -18,6 +18,7 @@ from pathlib import Path
 
 from keepstone.env import Env
 from keepstone.errors import SourceFailed, UsageError
+from keepstone.workloads.libvirt.checkpoints import why_none
 from keepstone.workloads.libvirt.domains import Domain, DomainDisk
 from keepstone.workloads.libvirt.markup import child, made, written
 from keepstone.workloads.libvirt.sweep import is_ours, job
@@ -58,7 +59,7 @@ class Moment:
         """The socket at which the disks are, each by its target."""
         if len(str(self.address).encode("utf-8", "surrogateescape")) > _LONGEST_SOCKET:
             raise UsageError(f"the path of {folder} is too long for a socket in it; name another folder by --fleece")
-        self.recording = {disk.target for disk in disks if domain.persistent and disk.keeps}
+        self.recording = {disk.target for disk in disks if not why_none(env, domain, disk)}
         """The targets whose changes the new checkpoint records."""
 
     def prepare(self) -> None:
