@@ -23,7 +23,7 @@ from keepstone.errors import Conflict, SourceFailed, TargetExists
 from keepstone.workloads import Silent
 from keepstone.workloads.kvm.definition import DOCUMENT
 from keepstone.workloads.machines import PointOfMachine
-from keepstone.workloads.running import Accel, Running, boot, move_running
+from keepstone.workloads.running import Accel, Network, Running, boot, move_running
 from tests.cli.conftest import cli, made
 from tests.cli.running import Cli
 from tests.machines.guest import Shell, make_disk, monitor, tools, until
@@ -175,6 +175,14 @@ def _hidden(folder: Path) -> tuple[Path, Path]:
 def _status(running: Running) -> str:
     with monitor(running.monitor) as ask:
         return str(ask("query-status")["status"])
+
+
+@pytest.mark.parametrize(("network", "cards"), [(Network(), 0), (Network("user"), 1)])
+def test_its_network(silent: PointOfMachine, tmp_path: Path, network: Network, cards: int) -> None:
+    """None, unless somebody asks for one."""
+    with booted(silent, tmp_path / "run", network=network) as running, monitor(running.monitor) as ask:
+        devices = [device for bus in ask("query-pci") for device in bus["devices"]]
+    assert sum(device["class_info"]["class"] == 0x200 for device in devices) == cards
 
 
 class _Interrupted(Silent):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +18,12 @@ import msgspec
 import pytest
 
 from keepstone.env import Env
+from keepstone.errors import Unsupported
 from keepstone.store import Store
 from keepstone.workloads.machines import PointOfMachine
 from keepstone.workloads.running import Accel, Outcome, Reached, State, drill
 from keepstone.workloads.running.drilling import _Stillness
+from keepstone.workloads.running.firmware import firmware
 from keepstone.workloads.running.screen import Console, Screen
 from tests.cli.conftest import cli, made
 from tests.cli.running import Cli
@@ -93,6 +96,22 @@ def test_one_without_an_agent_asks_for_a_login(tmp_path: Path, store: Store, mon
     assert outcome.console.rstrip().endswith("login:")
     assert [(one.state, one.kind) for one in outcome.file_systems] == [(State.READABLE, "ext4")]
     assert msgspec.json.decode(msgspec.json.encode(outcome), type=Outcome) == outcome
+
+
+@pytest.mark.slow
+def test_one_with_uefi_comes_up(tmp_path: Path, store: Store) -> None:
+    """With the host's firmware, and what its own had kept."""
+    try:
+        found = firmware(Env(), "x86_64", secure=False, nvram=None)
+    except Unsupported:
+        pytest.skip("no UEFI firmware is here; scripts/tools.sh installs it")
+    shutil.copy(found.template, tmp_path / "kept")
+    disks = {"sda": make_disk(tmp_path / "sda.raw", 16, "raw"), "nvram": tmp_path / "kept"}
+    with point_of(store, disks) as point:
+        outcome = drilled(defined(point, little("efi=debug")), tmp_path)
+
+    assert outcome.level is Reached.AGENT
+    assert outcome.console.startswith("EFI stub")
 
 
 def test_one_that_cannot_start_shows_why(tmp_path: Path, store: Store) -> None:
@@ -186,6 +205,8 @@ def test_stillness() -> None:
         (b"\r\nDebian GNU/Linux 12 vm ttyS0\r\n\r\nvm login: ", True),
         (b"\x1b[0m\x1b[2Jvm\x1b[1m login:\x1b[0m ", True),
         (b"(none) login:", True),
+        (b"\x1b]0;the title\x07vm login: ", True),
+        (b"\x1b]" * 8000 + b" login: ", True),
         (b"vm login: root\r\nPassword: ", False),
         (b"starting the login: \r\n[ ok ]", False),
         (b"last login:x", False),

@@ -147,7 +147,7 @@ def _of_qemu(document: bytes, nvram: bool) -> Hardware:
         scsi=next((_SCSI[id] for id in ids if id in _SCSI), Hardware().scsi),
         uuid=uuid if _UUID.fullmatch(uuid) and uuid.strip("0-") else "",
         localtime="base=localtime" in words.parts("-rtc"),
-        agent=any(_AGENT in word for word in words.words),
+        agent=not words.words or any(_AGENT in word for word in words.words),
         nics=tuple(Nic(card, mac if _MAC.fullmatch(mac) else "") for card, mac in zip(cards, macs, strict=True)),
         kernel=_kernel(words),
         architecture=answer("target", _Arch, _Arch(Hardware().architecture)).arch,

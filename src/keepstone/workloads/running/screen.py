@@ -17,8 +17,9 @@ __all__ = ["Console", "Screen"]
 _LARGEST = 32 << 20  # bytes of a picture that is looked at
 _PICTURE = 4 << 20  # bytes of one that is kept
 _TAIL = 16 << 10  # bytes of a console that are kept
-_CODES = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-Z\\-_]|\x1b\][^\x07]*\x07|[\0\x07\x08]")
-_LOGIN = re.compile(rb"(?:^|[\r\n])[^\r\n]*\blogin: *$", re.IGNORECASE)
+_CODES = re.compile(rb"\x1b\][^\x07\x1b]{0,200}\x07|\x1b\[[0-?]{0,50}[ -/]{0,5}[@-~]|\x1b[@-Z\\-_]|[\0\x07\x08]")
+_LOGIN = re.compile(rb"\blogin: *\Z", re.IGNORECASE)
+_LINE = 200  # bytes of the last line that are looked at
 
 
 class Screen:
@@ -79,7 +80,7 @@ class Console:
     @property
     def asks_for_login(self) -> bool:
         """Whether it ends with the question who wants in."""
-        return _LOGIN.search(_CODES.sub(b"", self._tail)) is not None
+        return _LOGIN.search(_CODES.sub(b"", self._tail)[-_LINE:]) is not None
 
     @property
     def text(self) -> str:

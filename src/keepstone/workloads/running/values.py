@@ -38,7 +38,7 @@ class Kernel:
 class Hardware:
     """`architecture`: as QEMU calls it. `machine`: QEMU's type, `q35` or `pc` or a version of them. `memory`: bytes.
     `sata`: ATA disks are at an AHCI controller also where the type has none. `secure`: UEFI with Secure Boot.
-    `localtime`: its clock has the local time. `agent`: it had a port for a guest agent."""
+    `localtime`: its clock has the local time. `agent`: it had, or may have had, a port for a guest agent."""
 
     architecture: str = "x86_64"
     machine: str = "q35"
@@ -50,6 +50,6 @@ class Hardware:
     scsi: str = SCSI[0]
     uuid: str = ""
     localtime: bool = False
-    agent: bool = False
+    agent: bool = True
     nics: tuple[Nic, ...] = ()
     kernel: Kernel | None = None
