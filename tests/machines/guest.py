@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A guest that is up in some seconds without KVM: Debian's cloud kernel, busybox, and the real QEMU guest agent.
 
+Words on its kernel's command line: `agent=no`, and `prompt=ttyS0` for a login prompt there.
+
 Its packages are downloaded once, into the user's cache folder. Two agents run in it: one is the hypervisor's, with a
 hook that tests can make slow; through the other one tests reach the guest, also while the first one is busy or its
 file systems are frozen.
@@ -26,7 +28,7 @@ from typing import Any
 import platformdirs
 import pytest
 
-__all__ = ["Guest", "agent_until", "initramfs", "make_disk", "monitor", "tools", "until"]
+__all__ = ["Guest", "Shell", "agent_until", "initramfs", "make_disk", "monitor", "tools", "until"]
 
 _TOOLS = (
     "qemu-system-x86_64",
@@ -53,19 +55,26 @@ export PATH=/usr/sbin:/bin
 mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev
 for m in {" ".join(_MODULES)}; do insmod /mod/$m.ko; done
 mkdir -p /dev/virtio-ports /run/first /run/second /a /b
-while [ ! -e /dev/virtio-ports/test.0 ] || [ ! -e /dev/virtio-ports/org.qemu.guest_agent.0 ]; do  # they come later
-  cd /sys/class/virtio-ports
-  for p in *; do [ -s $p/name ] && ln -sf /dev/$p /dev/virtio-ports/$(cat $p/name); done
-  cd /
-  sleep 0.05
-done
+agent() {{  # port, folder, options; the port comes later, or never
+  while [ ! -e /dev/virtio-ports/$1 ]; do
+    for p in /sys/class/virtio-ports/*; do
+      [ -s $p/name ] && ln -sf /dev/${{p##*/}} /dev/virtio-ports/$(cat $p/name)
+    done
+    sleep 0.05
+  done
+  exec qemu-ga -m virtio-serial -p /dev/virtio-ports/$1 -t /run/$2 -f /run/$2/pid $3
+}}
 ln -s /proc/mounts /etc/mtab
 [ -b /dev/vda ] && mount -t ext4 /dev/vda /a
 [ -b /dev/vdb ] && mount -t ext4 /dev/vdb /b
-qemu-ga -m virtio-serial -p /dev/virtio-ports/org.qemu.guest_agent.0 -F/hook -t /run/first -f /run/first/pid &
-qemu-ga -m virtio-serial -p /dev/virtio-ports/test.0 -t /run/second -f /run/second/pid &
+[ "$agent" = no ] || agent org.qemu.guest_agent.0 first -F/hook &
+agent test.0 second &
+[ -z "$prompt" ] || getty 115200 $prompt &
 while [ ! -f /run/off ]; do sleep 0.2; done
 umount /a /b; sync; poweroff -f
+"""
+_SHUTDOWN = """#!/bin/sh
+touch /run/off
 """
 _SIGNS = itertools.count(1)
 _HOOK = """#!/bin/sh
@@ -115,7 +124,7 @@ def initramfs() -> tuple[Path, Path]:
         busybox = _unpacked(cache, "busybox-static") / "bin/busybox"
         agent = _unpacked(cache, "qemu-guest-agent") / "usr/sbin/qemu-ga"
         version = next(kernel.glob("boot/vmlinuz-*")).name.removeprefix("vmlinuz-")
-        form = hashlib.sha256("\0".join([_INIT, _HOOK, version]).encode()).hexdigest()[:16]
+        form = hashlib.sha256("\0".join([_INIT, _HOOK, _SHUTDOWN, version]).encode()).hexdigest()[:16]
         image = cache / f"{form}.img"
         if not image.exists():
             tree = cache / "part"
@@ -128,7 +137,7 @@ def initramfs() -> tuple[Path, Path]:
 
 
 def _fill(tree: Path, kernel: Path, busybox: Path, agent: Path) -> None:
-    for folder in ("bin", "dev", "etc", "mod", "proc", "run", "sys", "tmp", "usr/sbin", "var/run", "lib64"):
+    for folder in ("bin", "dev", "etc", "mod", "proc", "run", "sbin", "sys", "tmp", "usr/sbin", "var/run", "lib64"):
         (tree / folder).mkdir(parents=True)
     shutil.copy(busybox, tree / "bin/busybox")
     for name in _MODULES:
@@ -138,7 +147,7 @@ def _fill(tree: Path, kernel: Path, busybox: Path, agent: Path) -> None:
         place = tree / "lib64" if "ld-linux" in library else tree / Path(library).parent.relative_to("/")
         place.mkdir(parents=True, exist_ok=True)
         shutil.copy(library, place)
-    for name, text in (("init", _INIT), ("hook", _HOOK)):
+    for name, text in (("init", _INIT), ("hook", _HOOK), ("sbin/shutdown", _SHUTDOWN)):
         (tree / name).write_text(text)
         (tree / name).chmod(0o755)
 
@@ -254,6 +263,39 @@ def agent_until(path: Path, state: str, seconds: float = 30) -> None:
     agent.lines.close()
 
 
+class Shell:
+    """The guest's shell, by an agent that nobody else talks to, whose socket this is; as soon as it answers."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._agent: _Agent | None = None
+
+    def __enter__(self) -> Shell:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._agent is not None:
+            self._agent.lines.close()
+            self._agent = None
+
+    def sh(self, script: str, *, wait: bool = True, seconds: float = 60) -> str:
+        """Run a script in the guest; what it says within so many seconds. Without `wait` it runs on by itself."""
+        if self._agent is None:
+            self._agent = _Agent(self._socket)
+        agent = self._agent
+        asked: dict[str, Any] = {"path": "/bin/sh", "arg": ["-c", script], "capture-output": wait}
+        pid = agent.ask("guest-exec", **asked)["pid"]
+        if not wait:
+            return ""
+        state = until(lambda: (told := agent.ask("guest-exec-status", pid=pid))["exited"] and told, script, seconds)
+        said = base64.b64decode(state.get("out-data", "")) + base64.b64decode(state.get("err-data", ""))
+        assert state.get("exitcode") == 0, f"{script}: {said.decode()}"
+        return said.decode()
+
+
 class Guest:
     """A running machine. `disks`: (id, image) of each; `qmp`, `qga`: sockets of its monitor and its agent."""
 
@@ -275,37 +317,37 @@ class Guest:
             command += ["-blockdev", block, "-device", f"virtio-blk-pci,drive={name},id=disk{number}"]
         if boots:
             kernel, image = initramfs()
-            command += ["-kernel", str(kernel), "-initrd", str(image), "-append", "console=ttyS0 quiet panic=-1"]
+            command += [
+                "-kernel",
+                str(kernel),
+                "-initrd",
+                str(image),
+                "-append",
+                "console=ttyS0 quiet panic=-1 no_timer_check",
+            ]
         else:
             command += ["-S"]
         self.qmp.unlink(missing_ok=True)  # of one that was here before
         self.process = subprocess.Popen([*command, *extra], stdin=subprocess.DEVNULL)
         until(lambda: self.qmp.exists() and self.process.poll() is None, "QEMU's monitor")
-        self._agent: _Agent | None = None
+        self._shell = Shell(folder / "test")
 
     def __enter__(self) -> Guest:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._agent is not None:
-            self._agent.lines.close()
+        self._shell.close()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
 
     def sh(self, script: str, *, wait: bool = True, seconds: float = 60) -> str:
-        """Run a script in the guest; what it says within so many seconds. Without `wait` it runs on by itself."""
-        if self._agent is None:
-            self._agent = _Agent(self.folder / "test")
-        agent = self._agent
-        asked: dict[str, Any] = {"path": "/bin/sh", "arg": ["-c", script], "capture-output": wait}
-        pid = agent.ask("guest-exec", **asked)["pid"]
-        if not wait:
-            return ""
-        state = until(lambda: (told := agent.ask("guest-exec-status", pid=pid))["exited"] and told, script, seconds)
-        said = base64.b64decode(state.get("out-data", "")) + base64.b64decode(state.get("err-data", ""))
-        assert state.get("exitcode") == 0, f"{script}: {said.decode()}"
-        return said.decode()
+        """See `Shell.sh`."""
+        return self._shell.sh(script, wait=wait, seconds=seconds)
+
+    def again(self) -> None:
+        """It has begun anew; wait for it where it is asked next."""
+        self._shell.close()
 
     def off(self) -> None:
         """Shut the guest down in good order."""
