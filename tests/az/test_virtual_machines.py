@@ -122,7 +122,9 @@ def test_a_life(az: Az, server: Server, vault: str, guest: Guest, tmp_path: Path
     az(f"resource create {network} --properties", json.dumps({"subnets": [{"name": "default"}]}))
     into = "--target-vm-name again --target-vnet-name net --target-subnet-name default"
     finish(az, server, az(f"{restore} -r {safety['name']} {into} --target-vnet-resource-group {GROUP}"))
-    new = az(f"vm show -g {GROUP} -n again")["keepstone"]
+    new = az(f"resource show -g {GROUP} -n again --resource-type Microsoft.Compute/virtualMachines")["properties"][
+        "keepstone"
+    ]
     try:
         with Shell(Path(new["agent"])) as shell:
             assert shell.sh("cat /a/file") == "three\n"

@@ -9,6 +9,7 @@ Invariants
   the commit itself failed, those of both stay until the next backup sees which point there is.
 * What changed is read only where the bitmap of that disk has the name that the parent point remembers for it, and QEMU
   vouches for it. In every other case the disk is read in full, and a warning says why.
+* A QEMU that would end because its disks are served is left alone (`threads`).
 * All disks are of one moment, for which every one of them is held until the last byte is read (`moment`).
 """
 
@@ -31,6 +32,7 @@ from keepstone.workloads.kvm.guard import Guard
 from keepstone.workloads.kvm.moment import Moment
 from keepstone.workloads.kvm.qmp import Gone, Monitor
 from keepstone.workloads.kvm.sweep import sweep
+from keepstone.workloads.kvm.threads import check_threads
 from keepstone.workloads.machines import Consistency, Level, Machine, Part, backup_machine
 from keepstone.workloads.machines.checked import Checked
 from keepstone.workloads.machines.guard import RESERVE, Room
@@ -114,6 +116,7 @@ class _Backup:
         monitor, before = self._monitor, set(self._known.values())
         sweep(monitor, self._prefix, before)
         found, excluded = chosen(drives(monitor), exclude)
+        check_threads(monitor, found)
         self._room.enough()
         since = {} if full else self._since(found)
         janitor = Janitor(sweep.__module__, str(self._machine.monitor), self._prefix)

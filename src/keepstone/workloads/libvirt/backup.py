@@ -33,6 +33,7 @@ from keepstone.workloads.libvirt.guard import Guard
 from keepstone.workloads.libvirt.images import Image
 from keepstone.workloads.libvirt.moment import CHANGES, Moment
 from keepstone.workloads.libvirt.sweep import is_ours, job, sweep
+from keepstone.workloads.libvirt.threads import check_threads
 from keepstone.workloads.libvirt.virsh import Virsh
 from keepstone.workloads.machines import Consistency, Disk, Level, Machine, Part, backup_machine
 from keepstone.workloads.machines.checked import Checked
@@ -140,6 +141,7 @@ class _Backup:
         other = job(virsh, uuid)
         if other is not None and not is_ours(other, self._prefix):
             raise Conflict(f"somebody else backs {self._domain.name} up by libvirt already; wait until that is over")
+        check_threads(virsh, self._domain, disks)
         sweep(env, virsh, uuid, self._prefix, self._room.folder, before)
         self._room.enough()
         since = {} if full else self._since(disks)
