@@ -14,7 +14,12 @@ from tests.machines.yard import Yard
 pytestmark = pytest.mark.vm
 
 
-def test_a_machine_with_threads_for_its_disks(tmp_path: Path) -> None:
+DISK = ["virtio-blk-pci,drive=d0,id=disk0,iothread=io0"]
+SCSI = ["virtio-scsi-pci,id=scsi0,iothread=io0", "scsi-hd,drive=d0,id=disk0,bus=scsi0.0"]
+
+
+@pytest.mark.parametrize("devices", [DISK, SCSI], ids=["virtio", "scsi"])
+def test_a_machine_with_threads_for_its_disks(tmp_path: Path, devices: list[str]) -> None:
     disk = make_disk(tmp_path / "d0.qcow2", 8)
     extra = [
         "-object",
@@ -22,7 +27,7 @@ def test_a_machine_with_threads_for_its_disks(tmp_path: Path) -> None:
         "-blockdev",
         f"driver=qcow2,node-name=d0,file.driver=file,file.filename={disk}",
     ]
-    extra += ["-device", "virtio-blk-pci,drive=d0,id=disk0,iothread=io0"]
+    extra += [word for device in devices for word in ("-device", device)]
     with Guest(tmp_path, [], extra=extra, boots=False) as guest:
         with monitor(guest.qmp) as ask:
             version = ask("query-version")["qemu"]
