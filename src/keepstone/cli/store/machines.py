@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,13 @@ import click
 from keepstone.cli.console import Console, pass_console
 from keepstone.cli.opening import output_options
 from keepstone.cli.progress import Meter
-from keepstone.cli.render import plain, safe, size, when
+from keepstone.cli.render import plain, safe, size
 
 if TYPE_CHECKING:
     from keepstone.env import Env
     from keepstone.store import LocalReader, Store, Writer
     from keepstone.workloads.images import Report
     from keepstone.workloads.kvm import Qemu
-    from keepstone.workloads.machines import PointOfMachine
 
 __all__ = [
     "CONNECT",
@@ -40,7 +38,6 @@ __all__ = [
 MACHINES = "machine"
 FLEECING = "/var/tmp"
 CONNECT = "qemu:///system"
-_DESCRIPTION = "machine.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,36 +146,9 @@ def machines(console: Console, connect: str) -> int:
 
 def machine_facts(reader: LocalReader) -> dict[str, Any]:
     """What a point says of its machine, for programs."""
-    from keepstone.workloads.machines import machine_of
+    from keepstone.workloads.machines import described, machine_of
 
-    return _described(machine_of(reader))
-
-
-def _described(machine: PointOfMachine) -> dict[str, Any]:
-    about = machine.about
-    return {
-        "name": about.name,
-        "moment": when(about.moment),
-        "consistency": {
-            "level": str(about.consistency.level),
-            "reason": about.consistency.reason,
-            "frozen_seconds": round(about.consistency.frozen / 10**9, 3),
-        },
-        "disks": [
-            {"name": disk.name, "size": disk.size, "role": str(disk.role), "bus": disk.bus, "file": f"{disk.name}.raw"}
-            for disk in about.disks
-        ],
-        "excluded": about.excluded,
-        "definition": {name: _readable(document) for name, document in about.definition.items()},
-    }
-
-
-def _readable(document: bytes) -> Any:
-    """A document as JSON has it, else as text."""
-    try:
-        return json.loads(document)
-    except (ValueError, RecursionError):
-        return document.decode("utf-8", "backslashreplace")
+    return described(machine_of(reader))
 
 
 def machine_lines(known: dict[str, Any]) -> list[str]:
@@ -201,43 +171,17 @@ def restore_machine(
 ) -> tuple[dict[str, Any], list[str]]:
     """Restore these disks, or all, each into a new file of the folder `target`, and say there what machine it was.
     `kind`: the format of its disks; what firmware keeps stays as it is."""
-    from keepstone.disks.writing import FORMATS, RAW, Format
-    from keepstone.errors import KeepstoneError, UsageError
-    from keepstone.objects import failure
-    from keepstone.workloads.machines import Disk, Role, machine_of, restore_disks
+    from keepstone.errors import UsageError
+    from keepstone.workloads.machines import machine_of
+    from keepstone.workloads.machines import restore_machine as restore
 
     if target is None:
         raise UsageError("a machine is restored into a folder; give --target FOLDER")
-    folder = target
     machine = machine_of(reader)
-
-    def image(disk: Disk) -> tuple[Path, Format]:
-        format = FORMATS[kind if kind and disk.role is Role.DISK else RAW]
-        return folder / (disk.name + format.suffixes[0]), format
-
-    files = {disk.name: image(disk)[0] for disk in machine.about.disks}
-    others = [path for path in files.values() if path.exists()]
-    described = _described(machine)
-    for told in described["disks"]:
-        told["file"] = files[told["name"]].name
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        done = restore_disks(env, machine, image, meter, names=disks)
-        with open(folder / _DESCRIPTION, "x", encoding="utf-8", opener=_private) as file:
-            json.dump(described, file, indent=2)
-    except (KeepstoneError, OSError) as error:
-        known = error if isinstance(error, KeepstoneError) else failure(error, str(folder))
-        whole = [safe(str(path)) for path in files.values() if path.exists() and path not in others]
-        if whole:  # one that failed is gone again
-            known.args = (f"{known}. {', '.join(whole)} is there and whole; take it away before you try again",)
-        raise known from error
-    made = [files[disk.name] for disk, _ in done]
-    result = {"target": str(folder), "disks": [str(path) for path in made], "size": meter.done}
-    failed = [plain(piece) | {"disk": disk.name} for disk, lost in done for piece in lost]
+    done = restore(env, machine, target, meter, names=disks, format=kind)
+    made = list(done.files.values())
+    result = {"target": str(target), "disks": [str(path) for path in made], "size": meter.done}
+    failed = [plain(piece) | {"disk": disk.name} for disk, piece in done.lost]
     if failed:
         result["failed"] = failed
-    return result, [f"restored {safe(described['name'])} to {safe(str(folder))}", *(f"  {path.name}" for path in made)]
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+    return result, [f"restored {safe(machine.about.name)} to {safe(str(target))}", *(f"  {one.name}" for one in made)]
