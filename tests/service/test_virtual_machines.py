@@ -6,13 +6,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.machines.guest import Guest, make_disk
+from keepstone.control import drills
+from tests.machines.guest import Guest, initramfs, make_disk
 
+from .conftest import Clock
+from .exercised import exercises
 from .protecting import Vault
 
 pytestmark = [pytest.mark.service, pytest.mark.vm]
@@ -21,10 +25,12 @@ MACHINES = "Microsoft.Compute/virtualMachines"
 
 @pytest.fixture(scope="module")
 def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
-    """A machine that has been put up and does not go on, with two disks."""
+    """A machine that has been put up and does not go on, with two disks, and what it would boot."""
     folder = tmp_path_factory.mktemp("guest")
+    kernel, image = initramfs()
+    boots = ["-kernel", str(kernel), "-initrd", str(image), "-append", "console=ttyS0 quiet panic=-1 no_timer_check"]
     disks = [(f"d{number}", make_disk(folder / f"d{number}.qcow2", 8)) for number in range(2)]
-    with Guest(folder, disks, boots=False) as guest:
+    with Guest(folder, disks, boots=False, extra=boots) as guest:
         yield guest
 
 
@@ -182,6 +188,54 @@ def test_restores_that_are_refused(vault: Vault, host: Path, tmp_path: Path) -> 
     assert job["status"] == "Failed"
     assert "the point has no disk disk9" in job["errorDetails"][0]["errorString"]
     assert not (tmp_path / "new").exists()
+
+
+@exercises("keepstone.drill", "keepstone.drills", "keepstone.drill_screenshot")
+def test_a_drill(vault: Vault, host: Path, clock: Clock) -> None:
+    register(vault, str(host))
+    vault.work()
+    policy = vault.client.arm("GET", vault.policy("DefaultPolicy"))["properties"]
+    every = {"properties": {**policy, "keepstone": {"drillEveryDays": 7}}}
+    vault.client.arm("PUT", vault.policy("Drilled"), every)
+    item = protect(vault, "little", policyId=vault.policy("Drilled"))
+    assert vault.back_up(item)["status"] == "Completed"
+    (point,) = vault.points(item)
+    assert "drill" not in point["properties"]["keepstone"]
+    assert drills.ask_due(vault.plane) == 1
+    assert drills.ask_due(vault.plane) == 0
+    refused = vault.client.refused("POST", f"{point['id']}/drill", status=409)
+    assert "wait for its job" in refused.message
+
+    vault.work()
+
+    (drill,) = vault.client.arm("GET", f"{item}/drills")["value"]
+    about = drill["properties"]
+    assert (about["recoveryPoint"], about["level"], about["shutDown"]) == (point["name"], "agent", True)
+    assert 0 < about["secondsToRecover"] < about["total"]
+    assert {one["state"] for one in about["fileSystems"]} == {"readable", "mounted"}
+    (again,) = vault.points(item)
+    assert again["properties"]["keepstone"]["drill"]["level"] == "agent"
+    path = f"{vault.path}/backupFabrics{drill['id'].partition('/backupFabrics')[2]}/screenshot?api-version=2024-04-01"
+    picture = vault.client.raw("GET", path)
+    assert (picture.status_code, picture.headers["content-type"]) == (200, "image/png")
+    assert picture.content.startswith(b"\x89PNG")
+    vault.client.refused("GET", f"{item}/drills/none/screenshot", status=404)
+    assert drills.ask_due(vault.plane) == 0
+    clock.ahead += timedelta(days=8)
+    try:
+        assert drills.ask_due(vault.plane) == 1
+    finally:
+        clock.ahead = timedelta()
+
+
+def test_policies_whose_drills_are_none(vault: Vault) -> None:
+    policy = vault.client.arm("GET", vault.policy("DefaultPolicy"))["properties"]
+    for days in (0, 367, "x", None):
+        body = {"properties": {**policy, "keepstone": {"drillEveryDays": days}}}
+        assert vault.client.ask("PUT", vault.policy("Wrong"), body).status == 400
+    files = vault.client.arm("GET", vault.policy("FilesPolicy"))["properties"]
+    body = {"properties": {**files, "keepstone": {"drillEveryDays": 3}}}
+    assert "in a policy of AzureIaasVM" in vault.client.refused("PUT", vault.policy("Wrong"), body, status=400).message
 
 
 def test_a_machine_that_is_gone(vault: Vault, host: Path) -> None:

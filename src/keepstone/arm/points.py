@@ -23,7 +23,16 @@ from keepstone.arm.items import path as item_path
 from keepstone.arm.lro import ITEM, POINT, taken_on
 from keepstone.arm.table import Answer, Call, Table
 from keepstone.arm.vaults import find
-from keepstone.control import file_recovery, items, machine_restores, operations, points, restores, virtual_machines
+from keepstone.control import (
+    drills,
+    file_recovery,
+    items,
+    machine_restores,
+    operations,
+    points,
+    restores,
+    virtual_machines,
+)
 from keepstone.disks.writing import FORMATS
 from keepstone.errors import InvalidRequest, Unsupported
 from keepstone.vault import Container, Item, RecoveryPoint, Vault, folded
@@ -55,6 +64,7 @@ def listing(call: Call) -> Answer:
             before=_before(skip_token(call)),
         )
         served = file_recovery.sessions(connection, item)
+        tried = drills.newest(connection, [item.id]).get(item.id, {})
     if (
         kind not in ("all", "full", "fullanddifferential", "fulllog", "")
         or folded(wanted.get("moveReadyRPOnly", "False")) == "true"
@@ -66,7 +76,7 @@ def listing(call: Call) -> Answer:
         found,
         _PAGE,
         lambda point: f"{point.made.isoformat()} {point.name}",
-        lambda point: document(base, item, point, served=point.name in served),
+        lambda point: document(base, item, point, served=point.name in served, drill=tried.get(point.name)),
     )
 
 
@@ -75,8 +85,9 @@ def get(call: Call) -> Answer:
     """`NotFound`."""
     with call.plane.look() as connection:
         vault, held, item, point = found_point(call, connection)
-        served = file_recovery.sessions(connection, item)
-    return Answer(body=document(item_path(vault, held, item), item, point, served=point.name in served))
+        served = point.name in file_recovery.sessions(connection, item)
+        drill = drills.newest(connection, [item.id]).get(item.id, {}).get(point.name)
+    return Answer(body=document(item_path(vault, held, item), item, point, served=served, drill=drill))
 
 
 @table("POST", f"{POINT}/restore", "restores.begin_trigger", action=f"{_ACTION}/restore/action",
@@ -112,8 +123,11 @@ def found_point(call: Call, connection: sa.Connection) -> tuple[Vault, Container
     return vault, held, item, points.find(connection, item, call.names["point"])
 
 
-def document(base: str, item: Item, point: RecoveryPoint, *, served: bool) -> dict[str, Any]:
-    """A point as clients see it. `base`: the id of its item; `served`: whether files are recovered out of it now."""
+def document(
+    base: str, item: Item, point: RecoveryPoint, *, served: bool, drill: drills.Drill | None
+) -> dict[str, Any]:
+    """A point as clients see it. `base`: the id of its item; `served`: whether files are recovered out of it now;
+    `drill`: the newest of it."""
     expiry = {
         "expiryTime": moment(point.until),
         "ruleName": point.rule,
@@ -148,8 +162,15 @@ def document(base: str, item: Item, point: RecoveryPoint, *, served: bool) -> di
         "id": f"{base}/recoveryPoints/{point.name}",
         "name": point.name,
         "type": "Microsoft.RecoveryServices/vaults/backupFabrics/protectionContainers/protectedItems/recoveryPoints",
-        "properties": properties | {"keepstone": sizes | {"warnings": point.warnings, "point": point.commit_id}},
+        "properties": properties | {"keepstone": sizes | _own(point, drill)},
     }
+
+
+def _own(point: RecoveryPoint, drill: drills.Drill | None) -> dict[str, Any]:
+    told: dict[str, Any] = {"warnings": point.warnings, "point": point.commit_id}
+    if drill is not None:
+        told["drill"] = {"began": moment(drill.began), "level": drill.level, "secondsToRecover": drill.seconds}
+    return told
 
 
 def _wanted(vault: Vault, properties: dict[str, Any]) -> restores.Wanted:

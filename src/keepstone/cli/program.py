@@ -54,6 +54,7 @@ INTERRUPTED = 130
         "find": ("keepstone.cli.client.versions:find", "Find files and their versions in all points."),
         "diff": ("keepstone.cli.client.versions:diff", "Show what is different in two points."),
         "restore": ("keepstone.cli.client.restore:restore", "Restore files, disks and machines."),
+        "drill": ("keepstone.cli.client.drill:drill", "Start points to see whether they do."),
         "agent": ("keepstone.cli.agent.group:agent", "The agent of this machine, whose vault may be elsewhere."),
         "alert": ("keepstone.cli.client.alert:alert", "Alerts, and whom to tell of them."),
         "job": ("keepstone.cli.client.job:job", "Jobs: backups, restores, and whatever else was done."),

@@ -9,7 +9,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from keepstone.catalogue import every, jobs, vaults
-from keepstone.control import agents, alerts, attempts, hypervisors, items, operations, retention
+from keepstone.control import agents, alerts, attempts, drills, hypervisors, items, operations, retention
 from keepstone.control import vaults as control
 from keepstone.control.plane import Plane
 from keepstone.control.postman import Postman
@@ -37,6 +37,7 @@ def chores(plane: Plane) -> list[tuple[str, float, Callable[[], object]]]:
         ("forgetting old operations, alerts, credentials and failed logins", _HOUR, lambda: _forget(plane)),
         ("retention", _HOUR, lambda: retention.sweep(plane)),
         ("asking for reclaims", _HOUR, lambda: ask_for(plane, RECLAIM)),
+        ("asking for restore drills", _HOUR, lambda: drills.ask_due(plane)),
         ("asking what hypervisors have", _HOUR, lambda: hypervisors.ask_all(plane)),
         ("asking for verifications", _HOUR, lambda: ask_for(plane, VERIFY)),
         ("comparing the catalogue with the stores", _DAY, lambda: _reconcile(plane)),

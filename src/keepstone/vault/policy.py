@@ -48,13 +48,14 @@ class Part:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """`zone`: the time zone of all its times, by its name. `snapshot_days`: how long snapshots stay where the data is;
-    None where there are none."""
+    None where there are none. `drill_days`: a restore drill is due so many days after the last one; None for none."""
 
     name: str
     management: Management
     parts: tuple[Part, ...]
     zone: str = "UTC"
     snapshot_days: int | None = None
+    drill_days: int | None = None
 
     def __post_init__(self) -> None:
         zone(self.zone)
@@ -73,6 +74,12 @@ class Policy:
             raise InvalidPolicy(
                 f"snapshots cannot stay for {self.snapshot_days} days; choose 1 to 30",
                 target="properties.instantRpRetentionRangeInDays",
+            )
+        if self.drill_days is not None and (self.management is not Management.VM or not 1 <= self.drill_days <= 366):
+            raise InvalidPolicy(
+                f"a drill every {self.drill_days} days is none that can be; choose 1 to 366, in a policy of "
+                f"{Management.VM}",
+                target="properties.keepstone.drillEveryDays",
             )
         self._check_chain()
 

@@ -6,7 +6,8 @@ is only read. Shapes: Microsoft.RecoveryServices, backup API, `ProtectionPolicy`
 `scheduleRunTimes` and `retentionTimes` only the time of the day counts, in the policy's own zone; the date is the week
 from which `scheduleWeeklyFrequency` is counted.
 
-Wider than Azure: a `LogSchedulePolicy`, an interval in minutes, is taken for full backups too.
+Wider than Azure: a `LogSchedulePolicy`, an interval in minutes, is taken for full backups too, and a policy of virtual
+machines may have `keepstone.drillEveryDays`.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ def read_policy(name: str, properties: Mapping[str, Any]) -> Policy:
             parts=(part,),
             zone=at.text("timeZone", "UTC"),
             snapshot_days=at.number(snapshots) if at.has(snapshots) else None,
+            drill_days=at.child("keepstone").number("drillEveryDays") if at.has("keepstone") else None,
         )
 
 

@@ -11,7 +11,7 @@ from keepstone.catalogue.tables.alerts import alerts, notices, targets
 from keepstone.catalogue.tables.base import metadata
 from keepstone.catalogue.tables.machines import agents, credentials
 from keepstone.catalogue.tables.people import assignments, attempts, principals
-from keepstone.catalogue.tables.protection import containers, footprints, items, judgements, points, policies
+from keepstone.catalogue.tables.protection import containers, drills, footprints, items, judgements, points, policies
 from keepstone.catalogue.tables.resources import facts, groups, locks, outbox, resources, vaults
 from keepstone.catalogue.tables.work import jobs, operations, schedules
 
@@ -22,6 +22,7 @@ __all__ = [
     "attempts",
     "containers",
     "credentials",
+    "drills",
     "facts",
     "footprints",
     "groups",

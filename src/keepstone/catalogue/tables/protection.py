@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from keepstone.catalogue.columns import Moment
 from keepstone.catalogue.tables.base import metadata
 
-__all__ = ["containers", "footprints", "items", "judgements", "points", "policies"]
+__all__ = ["containers", "drills", "footprints", "items", "judgements", "points", "policies"]
 
 
 def _vault() -> sa.Column[object]:
@@ -134,4 +134,22 @@ footprints = sa.Table(
     sa.Column("due", Moment, nullable=False),
     # A document; see `control/footprint.py`.
     sa.Column("found", sa.JSON, nullable=False),
+)
+
+drills = sa.Table(
+    "drills",
+    metadata,
+    # A point that was started to see whether it does. Its point may be gone.
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("item", sa.Uuid, sa.ForeignKey("items.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("point", sa.String(32), nullable=False),
+    sa.Column("began", Moment, nullable=False),
+    # How far it came: agent, login, screen or none.
+    sa.Column("level", sa.String(16), nullable=False),
+    # Until it was up; NULL where it never was.
+    sa.Column("seconds", sa.Float),
+    # What else was seen, see `workloads/running/outcome.py`; and a PNG, empty where there is none.
+    sa.Column("outcome", sa.JSON, nullable=False),
+    sa.Column("screenshot", sa.LargeBinary, nullable=False),
+    sa.Index(None, "item", "began"),
 )

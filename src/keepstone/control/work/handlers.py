@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from keepstone.control.drills import DRILL
 from keepstone.control.file_recovery import SERVE
 from keepstone.control.hypervisors import DISCOVER
 from keepstone.control.plane import Plane
 from keepstone.control.work.backup import backup
 from keepstone.control.work.discover import look
+from keepstone.control.work.drill import drill
 from keepstone.control.work.footprint import COUNT, count
 from keepstone.control.work.purge import PURGE, purge
 from keepstone.control.work.reclaim import RECLAIM, reclaim
@@ -30,6 +32,7 @@ def handlers(plane: Plane) -> Mapping[str, Handler]:
         RECLAIM: lambda context: reclaim(plane, context),
         COUNT: lambda context: count(plane, context),
         VERIFY: lambda context: verify(plane, context),
+        DRILL: lambda context: drill(plane, context),
         DISCOVER: lambda context: look(plane, context),
     }
 
