@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 
 from keepstone.control import drills
-from tests.machines.guest import Guest, initramfs, make_disk
+from keepstone.control.sessions import machine as sessions
+from keepstone.remote.wire import End
+from tests.machines.guest import Guest, initramfs, make_disk, monitor
 
 from .conftest import Clock
 from .exercised import exercises
+from .machines import Register
 from .protecting import Vault
 
 pytestmark = [pytest.mark.service, pytest.mark.vm]
@@ -236,6 +239,105 @@ def test_policies_whose_drills_are_none(vault: Vault) -> None:
     files = vault.client.arm("GET", vault.policy("FilesPolicy"))["properties"]
     body = {"properties": {**files, "keepstone": {"drillEveryDays": 3}}}
     assert "in a policy of AzureIaasVM" in vault.client.refused("PUT", vault.policy("Wrong"), body, status=400).message
+
+
+def test_new_machines_that_are_refused(vault: Vault, host: Path, tmp_path: Path) -> None:
+    register(vault, str(host))
+    vault.work()
+    item = protect(vault, "little")
+    assert vault.back_up(item)["status"] == "Completed"
+    (point,) = vault.points(item)
+    network = f"{vault.group}/providers/Microsoft.Network/virtualNetworks/net"
+    wrong = {"location": "onprem1", "properties": {"keepstone": {"network": "bridge=a b"}}}
+    vault.client.arm("PUT", network, wrong, status=201)
+
+    def refused(name: str, **wanted: Any) -> str:
+        about = {
+            "objectType": "IaasVMRestoreRequest",
+            "recoveryType": "AlternateLocation",
+            "targetVirtualMachineId": name,
+            "keepstone": {"targetPath": str(tmp_path / "new")},
+            **wanted,
+        }
+        answered = vault.client.ask("POST", f"{point['id']}/restore", {"properties": about})
+        assert answered.status in (400, 403, 404), answered
+        return str(answered.message)
+
+    base = f"{vault.group}/providers/{MACHINES}"
+    assert "has to be the id that the new machine gets" in refused("new")
+    assert "has to be the id that the new machine gets" in refused(
+        f"/subscriptions/x/resourceGroups/y/providers/{MACHINES}/z"
+    )
+    assert "'little' already" in refused(f"{base}/little")
+    assert "is no name for a machine" in refused(f"{base}/a b")
+    assert "was not found" in refused(f"{base}/new", virtualNetworkId=network + "2")
+    assert "stands for 'bridge=a b'" in refused(f"{base}/new", virtualNetworkId=network)
+    assert "own folder" in refused(f"{base}/new", keepstone={"targetPath": str(vault.plane.root / "x")})
+    assert not (tmp_path / "new").exists()
+    assert set(machines(vault)) == {"little", "off"}
+
+
+def test_disks_go_back_into_the_machine(vault: Vault, host: Path, guest: Guest) -> None:
+    """Which stands, and goes on standing; the safety point is one of the item's."""
+    register(vault, str(host))
+    vault.work()
+    item = protect(vault, "little")
+    assert vault.back_up(item)["status"] == "Completed"
+    (point,) = vault.points(item)
+
+    job = vault.restore(point, objectType="IaasVMRestoreRequest", recoveryType="OriginalLocation")
+
+    assert job["status"] == "Completed", job
+    bag = job["extendedInfo"]["propertyBag"]
+    safety, first = vault.points(item)
+    assert (first["name"], safety["name"]) == (point["name"], bag["Recovery Point"])
+    assert bag["New Bytes"] == "0"
+    job = vault.restore(point, objectType="IaasVMRestoreRequest", recoveryType="OriginalLocation",
+                        keepstone={"safetyPoint": False})  # fmt: skip
+    assert job["status"] == "Completed", job
+    assert len(vault.points(item)) == 2
+    with monitor(guest.qmp) as ask:
+        assert ask("query-status")["running"] is False
+
+
+def test_an_agent_tells_of_a_hypervisor(vault: Vault, machine: Register, host: Path) -> None:
+    """What it says is looked at: it is somebody else's machine."""
+    web = machine()
+    assert register(vault, "/run/vms", name="theirs", host=web.path.rpartition("/")[2]).status == 202
+    register(vault, str(host))
+    vault.work()
+    assert set(machines(vault)) == {"little", "off"}
+
+    work = sessions.claim(vault.plane, web.id)
+
+    assert work is not None
+    assert (work.operation, work.item) == ("DiscoverMachines", "")
+    assert work.source == {"qemu": "/run/vms", "host": web.path.rpartition("/")[2]}
+    good = {"name": "db", "address": {"machine": "qemu:/run/vms/db.qmp"}, "disks": [{"name": "vda", "size": 5}]}
+    hostile: list[dict[str, Any]] = [
+        {},
+        good | {"name": "x" * 300},
+        good | {"disks": [{"name": "../a", "size": 5}]},
+        good | {"disks": [{"name": "a", "size": "5"}]},
+        good | {"address": {"machine": "qemu:relative"}},
+        good | {"address": {"machine": "libvirt:1", "connect": "qemu+ssh://there/system"}},
+        good | {"name": "little", "address": {"machine": f"qemu:{host}/vm1.qmp"}},  # one of another hypervisor
+    ]
+    said = End(job=work.job, token=work.token, status="Completed", found=[good, *hostile])
+    sessions.end(vault.plane, web.id, said)
+    job = vault.client.arm("GET", f"{vault.path}/backupJobs/{work.job}")["properties"]
+    bag = job["extendedInfo"]["propertyBag"]
+    assert (job["status"], len([key for key in bag if key.startswith("Warning")])) == ("CompletedWithWarnings", 7)
+    found = machines(vault)
+    assert set(found) == {"db", "little", "off"}
+    assert found["db"]["keepstone"]["host"] == web.path.rpartition("/")[2]
+    assert "host" not in found["little"]["keepstone"]
+    item = protect(vault, "db")
+    vault.client.arm("POST", f"{item}/backup", {"properties": {"objectType": "IaasVMBackupRequest"}}, status=202)
+    vault.work()  # which is not this agent
+    backup = sessions.claim(vault.plane, web.id)
+    assert backup is not None
+    assert backup.source == {"path": "/run/vms/db.qmp", "machine": "qemu:/run/vms/db.qmp"}
 
 
 def test_a_machine_that_is_gone(vault: Vault, host: Path) -> None:

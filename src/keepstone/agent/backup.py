@@ -17,7 +17,7 @@ from keepstone.agent.paths import Paths, Source
 from keepstone.agent.sealing import ItemKeys, keys_for_backup
 from keepstone.crypto import hashing
 from keepstone.env import Env
-from keepstone.errors import KeepstoneError, SourceMissing
+from keepstone.errors import KeepstoneError, SourceMissing, Unsupported
 from keepstone.remote.calls import Calls, HttpSession
 from keepstone.remote.sealed import Sealed
 from keepstone.remote.veil import Plain
@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 _TRIES = 5  # uploads that may be lost by the service
 _BUSY = 5.0  # seconds until a service that is busy is asked again
 FILES, DISKS = "FileFolder", "DiskImage"
+MACHINE = "machine"
 
 
 def backup(env: Env, order: Order, configuration: Configuration, report: Report, limits: Limits) -> str:
@@ -79,7 +80,12 @@ def _once(
     report: Report,
     keys: ItemKeys | None,
 ) -> str:
-    kind = "files" if work.workload == FILES else "images"
+    kind = _kind(work)
+    if kind == MACHINE and keys is not None:
+        raise Unsupported(
+            f"'{work.name}' is a virtual machine, and those are not sealed in this version; leave it out of [sealed] "
+            "in agent.toml"
+        )
     begin = Begin(
         clock=env.wall_time(),
         job=work.job,
@@ -106,12 +112,25 @@ def _once(
                 skip_caches=wanted.get("excludeCaches", False),
             )
             return backup_files(env, writer, os.fsencode(source.path), selection, report).commit
+        if kind == MACHINE:
+            from keepstone.workloads.hypervisors import address_of, backup_vm
+
+            for path in address_of(work.source).paths:
+                paths.source(str(path))
+            return backup_vm(env, writer, work.source, report, owner=work.item).commit
         from keepstone.disks import open_disk
         from keepstone.workloads.images import backup_image
 
         # What else an image is made of, it names itself: this machine has to allow that as well.
         with open_disk(env, source.path, allowed=lambda path: paths.source(str(path))) as disk:
             return backup_image(env, writer, disk, report, name=os.fsencode(source.path)).commit
+
+
+def _kind(work: Work) -> str:
+    """Of which kind the points of an item are."""
+    if work.workload == FILES:
+        return "files"
+    return MACHINE if "machine" in work.source else "images"
 
 
 def _begin(env: Env, calls: Calls, begin: Begin, report: Report) -> Begun:

@@ -74,6 +74,7 @@ class Said(msgspec.Struct, frozen=True):
     message: str = ""
     target: str = ""
     warnings: list[str] = []
+    found: list[dict[str, Any]] = []
 
 
 class Report:
@@ -174,6 +175,11 @@ def carry_out(env: Env, order: Order, configuration: Configuration, report: Repo
 
             mount(env, order, configuration, report)
             return said("CompletedWithWarnings" if report.count else "Completed")
+        if order.work.operation == "DiscoverMachines":
+            from keepstone.agent.discovery import discover
+
+            found = discover(env, order, configuration, report)
+            return said("CompletedWithWarnings" if report.count else "Completed", found=found)
         raise UsageError(f"this agent does no {order.work.operation}; upgrade it")
     except JobCancelled:
         return said("Cancelled")

@@ -225,7 +225,7 @@ def _end(one: _Running, status: str, code: str, message: str) -> bytes:
     return encode(
         End(
             job=one.work.job, token=one.work.token, status=status, code=code, message=message, done=said.done,
-            expected=said.expected, files=said.files, target=said.target, warnings=said.warnings,
+            expected=said.expected, files=said.files, target=said.target, warnings=said.warnings, found=said.found,
         )
     )  # fmt: skip
 

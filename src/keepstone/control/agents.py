@@ -281,22 +281,33 @@ def machine_of(connection: sa.Connection, container: Container) -> UUID | None:
 
 def machines_of(connection: sa.Connection, held: Collection[Container]) -> dict[UUID, UUID | None]:
     """The same of several containers."""
-    asked = [one for one in held if one.management == machines.AGENT]
-    living = agents.c.revoked.is_(None), agents.c.container.in_([one.id for one in asked])
+    hosts = {one.id: _host(connection, one) for one in held}
+    asked = [host.id for host in hosts.values() if host.management == machines.AGENT]
+    living = agents.c.revoked.is_(None), agents.c.container.in_(asked)
     found = set(connection.execute(sa.select(agents.c.container).where(*living)).scalars()) if asked else set()
-    return {one.id: one.id if one.id in found or _is_elsewhere(one) else None for one in held}
+    return {one: host.id if host.id in found or _is_elsewhere(host) else None for one, host in hosts.items()}
 
 
 def serving(connection: sa.Connection, container: Container) -> UUID | None:
     """The same, for what is asked for now. `Conflict` where nobody could do it: the machine has no agent any more."""
-    if _is_elsewhere(container):
-        agent = of_container(connection, container.id)
+    host = _host(connection, container)
+    if _is_elsewhere(host):
+        agent = of_container(connection, host.id)
         if agent is None or agent.revoked is not None:
             raise Conflict(
-                f"'{container.friendly}' has no agent; register it again, with `keepstone vault credentials download` "
+                f"'{host.friendly}' has no agent; register it again, with `keepstone vault credentials download` "
                 "here and `keepstone agent register` there"
             )
     return machine_of(connection, container)
+
+
+def _host(connection: sa.Connection, container: Container) -> Container:
+    """The machine that a container is on: of a virtual machine that of its hypervisor, where it has an agent."""
+    name = container.properties.get(machines.HOST)
+    if not isinstance(name, str):
+        return container
+    mine = containers.c.vault == container.vault, containers.c.key == folded(name)
+    return first(connection, Container, *mine) or container
 
 
 def of_container(connection: sa.Connection, container: UUID) -> Agent | None:

@@ -21,6 +21,7 @@ from keepstone.vault import Container, Item, Resource, Vault, folded
 __all__ = [
     "AGENT",
     "GENERIC",
+    "HOST",
     "HYPERVISOR",
     "MACHINE",
     "VIRTUAL_MACHINE",
@@ -49,7 +50,10 @@ WORKLOADS = "VMAppContainer"
 """containerType of a virtual machine with databases in it."""
 
 
-_KEPT = ("sourceResourceId", "friendlyName", "workloadType")
+HOST = "host"
+"""The property of a virtual machine's container that names the one of its hypervisor's machine; without it that is the
+service's own."""
+_KEPT = ("sourceResourceId", "friendlyName", "workloadType", HOST)
 
 
 def local_name() -> str:

@@ -5,8 +5,9 @@ A hypervisor is a container of its vault, of the kind that Azure has for whateve
 (`GenericContainer`); where its machines are found are its `serviceEndpoints`:
 
     qemu             a folder with a monitor for each machine (`NAME.qmp`), and its agent's socket (`NAME.qga`); or
-    libvirt          the URI of a libvirt of the service's machine
+    libvirt          the URI of a libvirt
     resourceGroup    where its machines are as resources; the vault's own group where it is missing
+    host             the container of the machine that it is on, whose agent looks; the service's machine without it
 
 A job looks for machines: when it registers, when a client asks what could be protected (`refreshContainers`), and
 every hour. A machine that is not found any more stays a resource, for it may be off; somebody deletes it.
@@ -15,7 +16,7 @@ every hour. A machine that is not found any more stays a resource, for it may be
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,22 +24,35 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from keepstone.catalogue import containers, every, jobs, vaults
+from keepstone.catalogue import containers, every, first, jobs, vaults
+from keepstone.control import agents, groups, locks, resources, virtual_machines
 from keepstone.control import containers as holders
-from keepstone.control import groups, locks, resources, virtual_machines
 from keepstone.control.plane import Change, Plane
 from keepstone.errors import InvalidRequest, NotFound, UsageError
 from keepstone.jobs import Status
 from keepstone.vault import Container, Resource, Vault, folded
-from keepstone.workloads.hypervisors import Found, discover_domains, discover_monitors, socket_of
+from keepstone.workloads.hypervisors import Found, discover_domains, discover_monitors, read_found, socket_of
 
-__all__ = ["DISCOVER", "ask", "ask_all", "endpoints", "machines", "note", "of_vault", "register", "strays"]
+__all__ = [
+    "DISCOVER",
+    "ask",
+    "ask_all",
+    "endpoints",
+    "is_here",
+    "machines",
+    "note",
+    "of_vault",
+    "register",
+    "strays",
+    "told",
+]
 
 DISCOVER = "DiscoverMachines"
 """The operation of the job."""
 _EXTENDED, _ENDPOINTS = "extendedInformation", "serviceEndpoints"
 _QEMU, _LIBVIRT, _GROUP = "qemu", "libvirt", "resourceGroup"
 _PLACES = (_QEMU, _LIBVIRT)
+_MOST = 1000  # machines that an agent tells of
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -69,11 +83,11 @@ def _endpoints(change: Change, vault: Vault, properties: Mapping[str, Any]) -> d
     if not isinstance(told, dict) or not all(isinstance(value, str) for value in told.values()):
         raise InvalidRequest(f"{target} says where the hypervisor's machines are; it is missing", target=target)
     places = [key for key in _PLACES if key in told]
-    unknown = sorted(set(told) - {*_PLACES, _GROUP})
+    unknown = sorted(set(told) - {*_PLACES, _GROUP, holders.HOST})
     if unknown or len(places) != 1:
         raise InvalidRequest(
-            f"{target} has to have one of {' and '.join(_PLACES)}, a folder of monitors or a URI, and may have {_GROUP}"
-            + (f"; not {', '.join(unknown)}" if unknown else ""),
+            f"{target} has to have one of {' and '.join(_PLACES)}, a folder of monitors or a URI; it may have {_GROUP} "
+            f"and {holders.HOST}" + (f"; not {', '.join(unknown)}" if unknown else ""),
             target=target,
         )
     (kind,) = places
@@ -85,14 +99,24 @@ def _endpoints(change: Change, vault: Vault, properties: Mapping[str, Any]) -> d
             raise InvalidRequest(str(error), target=f"{target}.{kind}") from error
     elif not PurePosixPath(place).is_absolute() or "\0" in place:
         raise InvalidRequest(f"{target}.{kind} is {place!r}; name an absolute folder", target=f"{target}.{kind}")
-    change.plane.reach.check(place)
+    if holders.HOST in told:
+        there = holders.find(change.connection, vault, told[holders.HOST])
+        if agents.serving(change.connection, there) is None and folded(there.name) != folded(holders.local_name()):
+            raise InvalidRequest(f"'{there.name}' is no machine with an agent", target=f"{target}.{holders.HOST}")
+    else:
+        change.plane.reach.check(place)
     groups.find(change.connection, vault.subscription, told.get(_GROUP, vault.group_name))
-    return {key: told[key] for key in (kind, _GROUP) if key in told}
+    return {key: told[key] for key in (kind, _GROUP, holders.HOST) if key in told}
 
 
 def endpoints(hypervisor: Container) -> dict[str, str]:
     """As they were given."""
     return dict(hypervisor.properties.get(_ENDPOINTS) or {})
+
+
+def is_here(hypervisor: Container) -> bool:
+    """Whether it is on the service's machine."""
+    return holders.HOST not in endpoints(hypervisor)
 
 
 def machines(plane: Plane, hypervisor: Container, warn: Callable[[str], None]) -> Iterator[Found]:
@@ -117,19 +141,51 @@ def strays(connection: sa.Connection, vault: Vault) -> list[Resource]:
 
 
 def ask(change: Change, vault: Vault, activity: str = "") -> UUID | None:
-    """Ask for a look at what the hypervisors of a vault have; the job, or the one that was asked for already. None
-    where there is nothing to look at."""
+    """Ask for a look at what the hypervisors of a vault have; a job of that, the service's own where there is one. None
+    where there is nothing to look at. What was asked for and has not begun is not asked for again."""
     connection = change.connection
-    if not of_vault(connection, vault) and not strays(connection, vault):
-        return None
-    waiting = sa.select(jobs.c.id).where(
-        jobs.c.vault == vault.id, jobs.c.operation == DISCOVER, jobs.c.status == Status.QUEUED
+    known = of_vault(connection, vault)
+    asked = []
+    if any(is_here(one) for one in known) or strays(connection, vault):
+        asked.append(_asked(change, vault, {}, None, activity))
+    for one in known:
+        if not is_here(one):
+            host = holders.find(connection, vault, endpoints(one)[holders.HOST])
+            agent = agents.machine_of(connection, host)
+            asked.append(_asked(change, vault, {"hypervisor": one.name, "machine": host.friendly}, agent, activity))
+    return asked[0] if asked else None
+
+
+def _asked(change: Change, vault: Vault, about: dict[str, Any], machine: UUID | None, activity: str) -> UUID:
+    mine = jobs.c.vault == vault.id, jobs.c.operation == DISCOVER, jobs.c.status == Status.QUEUED
+    waiting = change.connection.execute(sa.select(jobs.c.id, jobs.c.arguments).where(*mine)).all()
+    for job, arguments in waiting:
+        if arguments.get("hypervisor") == about.get("hypervisor"):
+            there: UUID = job
+            return there
+    arguments = {"entity": vault.name, "user": bool(activity), **about}
+    return change.plane.queue.enqueue(
+        change.connection, DISCOVER, arguments, vault=vault.id, machine=machine, priority=1, activity=activity
     )
-    there: UUID | None = connection.execute(waiting.limit(1)).scalar()
-    if there is not None:
-        return there
-    about = {"entity": vault.name, "user": bool(activity)}
-    return change.plane.queue.enqueue(connection, DISCOVER, about, vault=vault.id, priority=1, activity=activity)
+
+
+def told(change: Change, vault: UUID, name: str, found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keep what an agent told of a hypervisor, as far as it can be read; what is wrong with the rest."""
+    owner = first(change.connection, Vault, vaults.c.id == vault)
+    mine = containers.c.vault == vault, containers.c.key == folded(name)
+    hypervisor = first(change.connection, Container, *mine)
+    if owner is None or hypervisor is None:
+        return ["the hypervisor was unregistered meanwhile"]
+    warnings = []
+    for one in found[:_MOST]:
+        try:
+            machine = read_found(one)
+        except UsageError as error:
+            warnings.append(f"what the agent tells of a machine cannot be read: {error}")
+            continue
+        if why := note(change, owner, hypervisor, machine):
+            warnings.append(why)
+    return warnings
 
 
 def ask_all(plane: Plane) -> None:
@@ -145,7 +201,10 @@ def note(change: Change, vault: Vault, hypervisor: Container, found: Found) -> s
     group = endpoints(hypervisor).get(_GROUP, vault.group_name)
     name = _UNFIT.sub("-", found.name).strip("-.")[:64] or "machine"
     path = f"/subscriptions/{vault.subscription}/resourceGroups/{group}/providers/{resources.MACHINE}/{name}"
+    place = endpoints(hypervisor)
     told = {"hypervisor": hypervisor.name, **found.address.document}
+    if holders.HOST in place:
+        told[holders.HOST] = place[holders.HOST]
     try:
         there = resources.find(change.connection, path)
     except NotFound:
@@ -154,7 +213,8 @@ def note(change: Change, vault: Vault, hypervisor: Container, found: Found) -> s
             {virtual_machines.BEHIND: told}, {},
         )  # fmt: skip
     behind = there.properties.get(virtual_machines.BEHIND)
-    if not isinstance(behind, dict) or behind.get("machine") != told["machine"]:
+    keys = "machine", "connect", holders.HOST
+    if not isinstance(behind, dict) or any(behind.get(key) != told.get(key) for key in keys):
         return f"the machine at {told['machine']} is called '{found.name}', and '{path}' is another one; rename one"
     virtual_machines.noted(change, there, found)
     return ""

@@ -291,8 +291,9 @@ def _enable(
         wanted, management = f"VM;{ending}", "AzureIaasVM"
         held = machines.ensure(
             change, vault, f"IaasVMContainer;{ending}", machine.name, management, machines.VIRTUAL_MACHINE,
-            {"sourceResourceId": machine.path},
+            {"sourceResourceId": machine.path, **virtual_machines.host(machine)},
         )  # fmt: skip
+        machine_id = agents.serving(change.connection, held)
         if folded(container) != folded(held.name):
             raise InvalidRequest(
                 f"the container of this machine is '{held.name}', not '{container}'", target="container"

@@ -31,7 +31,7 @@ from keepstone.control.work.recover import CREATE
 from keepstone.control.work.replace import REPLACE
 from keepstone.control.work.restore import RESTORE
 from keepstone.disks.writing import FORMATS, RAW
-from keepstone.errors import InvalidRequest, NotFound
+from keepstone.errors import InvalidRequest, NotFound, Unsupported
 from keepstone.vault import Container, Item, RecoveryPoint, Resource, Vault, folded
 from keepstone.workloads.machines.root import is_name
 
@@ -72,9 +72,15 @@ class Wanted:
 def restore(
     change: Change, vault: Vault, held: Container, item: Item, point: RecoveryPoint, wanted: Wanted, activity: str
 ) -> UUID:
-    """Ask for it; the job. `InvalidRequest`; `NotFound`, `Conflict` as in `restores.restore`."""
+    """Ask for it; the job. `InvalidRequest`, `Unsupported`; `NotFound`, `Conflict` as in `restores.restore`."""
     about: dict[str, Any] = {"point": point.name, "user": True, "mode": str(wanted.mode)}
     about["disks"] = _disks(change.connection, item, wanted)
+    if wanted.mode is not Mode.DISKS and agents.machine_of(change.connection, held) is not None:
+        raise Unsupported(
+            f"'{item.friendly}' is on another host than the service, whose agent restores disks into a folder there "
+            "(RestoreDisks); in place, and as new machines, only those of the service's own host are restored in this "
+            "version"
+        )
     if wanted.mode is Mode.REPLACE:
         if not virtual_machines.is_running(item):
             raise InvalidRequest(
@@ -82,12 +88,12 @@ def restore(
                 target="properties.recoveryType",
             )
         about |= {"target": None, "safety": wanted.safety}
-        return items.work(change, vault, held, item, RESTORE, activity, about, agents.serving(change.connection, held))
+        return items.work(change, vault, held, item, RESTORE, activity, about)
     folder, format, told = _place(change, item, point, wanted)
     if wanted.mode is Mode.CREATE:
         change.plane.reach.check(folder)
         about |= _new_machine(change.connection, vault, wanted) | {"target": folder, "properties": told}
-        return items.work(change, vault, held, item, RESTORE, activity, about, agents.serving(change.connection, held))
+        return items.work(change, vault, held, item, RESTORE, activity, about)
     there = restores.machine(change, vault, held, wanted.container, folder)
     agent = agents.serving(change.connection, there)
     folder = restores.place(there, folder, elsewhere=agent is not None)

@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 import sqlalchemy as sa
 
-from keepstone.control import resources
+from keepstone.control import containers, resources
 from keepstone.control.containers import VIRTUAL_MACHINE
 from keepstone.control.plane import Change
 from keepstone.control.sources import IMAGES, Source
@@ -29,7 +29,7 @@ from keepstone.errors import InvalidRequest, NotFound, Unsupported, UsageError
 from keepstone.vault import Item, Resource, folded
 from keepstone.workloads.hypervisors import Found, VmAddress, address_of
 
-__all__ = ["BEHIND", "behind", "disks", "exclusion", "find", "is_running", "luns", "noted", "paths", "source"]
+__all__ = ["BEHIND", "behind", "disks", "exclusion", "find", "host", "is_running", "luns", "noted", "paths", "source"]
 
 BEHIND = "keepstone"
 """The property of a virtual machine that has its address."""
@@ -82,6 +82,13 @@ def behind(machine: Resource) -> VmAddress | None:
         return address_of(told)
     except UsageError as error:
         raise InvalidRequest(f"virtual machine '{machine.name}': {error}", target=f"properties.{BEHIND}") from error
+
+
+def host(machine: Resource) -> dict[str, str]:
+    """What its container has to say of where it is: nothing for a machine of the service's own."""
+    told = machine.properties.get(BEHIND)
+    name = told.get(containers.HOST) if isinstance(told, dict) else None
+    return {containers.HOST: name} if isinstance(name, str) else {}
 
 
 def is_running(item: Item) -> bool:

@@ -141,7 +141,8 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a job. `status`: one of Azure's; `code`, `message`: of the failure."""
+    """What became of a job. `status`: one of Azure's; `code`, `message`: of the failure. `found`: the machines of a
+    hypervisor, see `workloads.hypervisors.document_of`."""
 
     job: str
     token: Count
@@ -153,6 +154,7 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     files: Count = 0
     target: str = ""
     warnings: list[str] = []
+    found: list[dict[str, Any]] = []
 
 
 class Pulse(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ _COLUMNS = (
     Column("status", "properties.registrationStatus"),
     Column("libvirt", f"{_ENDPOINTS}.libvirt"),
     Column("monitors", f"{_ENDPOINTS}.qemu"),
+    Column("on", f"{_ENDPOINTS}.host"),
     Column("machines in group", f"{_ENDPOINTS}.resourceGroup"),
 )
 
@@ -53,16 +54,28 @@ def hypervisor() -> None:
 @click.option("--libvirt", metavar="URI", help="A libvirt of the service's machine, such as qemu:///system.")
 @click.option("--qemu", metavar="FOLDER", help="Where each machine of QEMU has its monitor, NAME.qmp, "
                                                              "and the socket of its agent, NAME.qga.")  # fmt: skip
+@click.option("--on", "host", metavar="MACHINE", help="The machine with an agent that it is on, by the name of its "
+                                                      "container [default: the service's].")  # fmt: skip
 @click.option("--machine-group", metavar="NAME", help="The resource group of its machines [default: the vault's].")
 def register(
-    session: Session, vault: str, name: str, libvirt: str | None, qemu: str | None, machine_group: str | None
+    session: Session,
+    vault: str,
+    name: str,
+    libvirt: str | None,
+    qemu: str | None,
+    host: str | None,
+    machine_group: str | None,
 ) -> None:
     """Register a hypervisor with a vault and find its machines; one that is registered gets another place."""
+    from keepstone.cli.client.finding import find_container
     from keepstone.errors import UsageError
 
     if (libvirt is None) == (qemu is None):
         raise UsageError("where are its machines? give --libvirt or --qemu")
-    endpoints = {"libvirt": libvirt} if libvirt is not None else {"qemu": session.path(qemu or "")}
+    place = qemu or "" if host is not None else session.path(qemu or "")
+    endpoints = {"libvirt": libvirt} if libvirt is not None else {"qemu": place}
+    if host is not None:
+        endpoints["host"] = str(find_container(session, vault, host)["name"])
     if machine_group is not None:
         endpoints["resourceGroup"] = machine_group
     body = {

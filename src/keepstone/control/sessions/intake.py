@@ -40,14 +40,14 @@ class _Checked(NamedTuple):
 
 
 class Intake:
-    """Records of one session into one writer. One thread at a time is in here. `prefix`: how kinds of its nodes
-    begin."""
+    """Records of one session into one writer. One thread at a time is in here. `prefixes`: how kinds of its
+    nodes begin."""
 
-    def __init__(self, writer: LocalWriter, view: View, pool: Pool, prefix: str) -> None:
+    def __init__(self, writer: LocalWriter, view: View, pool: Pool, prefixes: tuple[str, ...]) -> None:
         self._writer = writer
         self._view = view
         self._pool = pool
-        self._prefix = prefix
+        self._prefixes = prefixes
         self._waiting: deque[Future[_Checked] | NodeRecord] = deque()
         self._chunks = array("Q")
         self._nodes = array("Q")
@@ -125,7 +125,7 @@ class Intake:
                     ref, at = at, at + 1
                 self._chunks.append(ref)
             return
-        if not first.kind.startswith(self._prefix):
+        if not first.kind.startswith(self._prefixes):
             raise InvalidRequest(f"a node of kind {first.kind!r} does not belong to this point")
         chunks = self.chunks(first.chunks)
         self._nodes.append(self._writer.put_node(first.kind, chunks, self.children(first.children), first.body))

@@ -13,9 +13,10 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from keepstone.catalogue import items, jobs, schedules
-from keepstone.control import clientkeys
+from keepstone.catalogue import containers, first, items, jobs, schedules
+from keepstone.control import clientkeys, hypervisors
 from keepstone.control import points as made
+from keepstone.control.hypervisors import DISCOVER
 from keepstone.control.mounting import MOUNT
 from keepstone.control.plane import Plane
 from keepstone.control.work.backup import failed, remember
@@ -24,10 +25,11 @@ from keepstone.control.work.restore import RESTORE
 from keepstone.errors import InvalidRequest, JobLost, KeepstoneError
 from keepstone.jobs import BACKUP, Claim, Context, Status
 from keepstone.remote.wire import Beat, End, Plan, Told, Work
+from keepstone.vault import Container, folded
 
 __all__ = ["OPERATIONS", "beat", "claim", "end", "held", "kept", "plan"]
 
-OPERATIONS = (BACKUP, RESTORE, MOUNT)
+OPERATIONS = (BACKUP, RESTORE, MOUNT, DISCOVER)
 """What an agent does."""
 _HELD = (Status.RUNNING, Status.CANCELLING)
 _KEPT = 20  # warnings that are kept with a job
@@ -51,6 +53,11 @@ def claim(plane: Plane, machine: UUID) -> Work | None:
         if taken is None:
             return None
         context = Context(plane.queue, taken)
+        if taken.operation == DISCOVER:
+            work = _look(plane, taken)
+            if work is not None:
+                return work
+            continue
         try:
             about = subject(plane, context)
         except KeepstoneError as error:  # such as an item that is gone: no agent can do anything about it
@@ -85,7 +92,30 @@ def _work(about: Subject, taken: Claim) -> Work:
     )
 
 
-_TOLD = ("point", "target", "paths", "conflict", "delete", "format", "part", "shared")
+def _look(plane: Plane, taken: Claim) -> Work | None:
+    """To look at what a hypervisor has; None where that was unregistered meanwhile, and the job has ended so."""
+    name = str(taken.arguments.get("hypervisor"))
+    with plane.look() as connection:
+        mine = containers.c.vault == taken.vault, containers.c.key == folded(name)
+        hypervisor = first(connection, Container, *mine)
+    if hypervisor is None:
+        with plane.queue.ending(taken, Status.CANCELLED):
+            pass
+        return None
+    return Work(
+        job=str(taken.id),
+        token=taken.token,
+        operation=taken.operation,
+        attempt=taken.attempt,
+        item="",
+        name=hypervisor.friendly,
+        source=dict(hypervisors.endpoints(hypervisor)),
+        workload="",
+        arguments={},
+    )
+
+
+_TOLD = ("point", "target", "paths", "conflict", "delete", "format", "part", "shared", "disks", "folder")
 
 
 def held(plane: Plane, machine: UUID, job: str, token: int) -> Claim:
@@ -151,6 +181,11 @@ def end(plane: Plane, machine: UUID, said: End) -> None:
         result |= {"files": None, "point": mine.arguments.get("point")}
     context.result(result)
     if status in (Status.COMPLETED, Status.WARNED):
+        if mine.operation == DISCOVER:
+            with plane.change() as change:
+                wrong = hypervisors.told(change, mine.vault, str(mine.arguments.get("hypervisor")), said.found)
+            context.result(result | {"files": len(said.found), "warnings": kept([*said.warnings, *wrong])})
+            status = Status.WARNED if wrong else status
         with ending(plane, context, status):
             pass
         return

@@ -22,6 +22,7 @@ from keepstone.env import Pool
 from keepstone.errors import Conflict, InvalidRequest, KeepstoneError, WriterFailed, told
 from keepstone.remote.wire import Begun, Commit, Found, Seen, Wanted, records
 from keepstone.store import LocalWriter, Outcome, PointRecord, Store
+from keepstone.workloads.machines import KIND as MACHINE
 
 __all__ = ["WriteSession", "blank", "clocked", "namer"]
 
@@ -53,6 +54,11 @@ def clocked(moment: int) -> tuple[str, ...]:
     return (f"{_CLOCK}{moment}",) if moment else ()
 
 
+def _nodes_of(kind: str) -> tuple[str, ...]:
+    """How the kinds of nodes begin that a point of this kind has: a machine is made of images."""
+    return (f"{kind}/", "images/") if kind == MACHINE else (f"{kind}/",)
+
+
 def _clock(record: PointRecord) -> int:
     for tag in record.tags:
         if tag.startswith(_CLOCK) and tag[len(_CLOCK) :].isdecimal():
@@ -70,7 +76,7 @@ class WriteSession:
         self._writer = writer
         self._whole = writer.undisturbed
         view = self._view = View(writer, writer.parent_root(), namer(store, item), None if self._whole else self._judge)
-        self._intake = Intake(writer, view, pool, f"{kind}/")
+        self._intake = Intake(writer, view, pool, _nodes_of(kind))
         self._known = Known(store, writer)
         self._next = 0
         self._failed: KeepstoneError | None = None

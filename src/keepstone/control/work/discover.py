@@ -23,7 +23,7 @@ def look(plane: Plane, context: Context) -> None:
         vault = first(connection, Vault, vaults.c.id == context.claim.vault)
         if vault is None or vault.deleted is not None:
             raise NotFound("the vault was removed meanwhile")
-        known = hypervisors.of_vault(connection, vault)
+        known = [one for one in hypervisors.of_vault(connection, vault) if hypervisors.is_here(one)]
         strays = hypervisors.strays(connection, vault)
     seen: list[tuple[Container | Resource, Found]] = []
     places: list[Container | Resource] = [*known, *strays]

@@ -17,7 +17,9 @@ from keepstone.workloads.hypervisors.discovery import (
     FoundDisk,
     discover_domains,
     discover_monitors,
+    document_of,
     inspect,
+    read_found,
 )
 
 __all__ = [
@@ -32,6 +34,8 @@ __all__ = [
     "backup_vm",
     "discover_domains",
     "discover_monitors",
+    "document_of",
     "inspect",
+    "read_found",
     "socket_of",
 ]

@@ -8,20 +8,33 @@ machine that is off: both are known by their sockets alone then, without disks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
 
 from keepstone.env import Env
-from keepstone.errors import KeepstoneError, NotFound
-from keepstone.workloads.hypervisors.address import LibvirtAddress, QemuAddress, VmAddress
+from keepstone.errors import KeepstoneError, NotFound, UsageError
+from keepstone.workloads.hypervisors.address import LibvirtAddress, QemuAddress, VmAddress, address_of
 from keepstone.workloads.kvm.definition import name_of
 from keepstone.workloads.kvm.drives import drives
 from keepstone.workloads.kvm.qmp import Monitor
 from keepstone.workloads.libvirt import Domain, Virsh, domains, find
 from keepstone.workloads.machines import Role
+from keepstone.workloads.machines.root import is_name
 
-__all__ = ["Found", "FoundDisk", "discover_domains", "discover_monitors", "disks_of", "inspect"]
+__all__ = [
+    "Found",
+    "FoundDisk",
+    "discover_domains",
+    "discover_monitors",
+    "disks_of",
+    "document_of",
+    "inspect",
+    "read_found",
+]
 
 _MONITOR, _AGENT = ".qmp", ".qga"
 _MOST = 10_000  # machines of a folder
@@ -92,3 +105,26 @@ def _of_monitor(monitor: Monitor) -> tuple[FoundDisk, ...]:
 
 def _of_domain(domain: Domain) -> tuple[FoundDisk, ...]:
     return tuple(FoundDisk(disk.target, disk.size or 0) for disk in domain.disks)
+
+
+def document_of(found: Found) -> dict[str, Any]:
+    """What an agent tells its service of a machine."""
+    disks = [{"name": disk.name, "size": disk.size} for disk in found.disks]
+    return {"name": found.name, "address": found.address.document, "disks": disks}
+
+
+def read_found(document: Mapping[str, Any]) -> Found:
+    """The same back, from somebody who may tell anything. `UsageError`."""
+    try:
+        told = msgspec.convert(document, _Told)
+    except msgspec.ValidationError as error:
+        raise UsageError(str(error)) from error
+    if not all(is_name(disk.name) for disk in told.disks):
+        raise UsageError(f"the machine {told.name[:100]!r} has a disk without a fit name")
+    return Found(told.name, address_of(told.address), tuple(told.disks))
+
+
+class _Told(msgspec.Struct, frozen=True):
+    name: Annotated[str, msgspec.Meta(max_length=200)]
+    address: dict[str, Annotated[str, msgspec.Meta(max_length=4096)]]
+    disks: Annotated[list[FoundDisk], msgspec.Meta(max_length=1000)]

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Domains of a libvirt of the tests' own, as items of a vault: found, backed up, and made into new machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keepstone.workloads.libvirt import Virsh, destroy, find, undefine
+from tests.libvirt.daemon import Daemon, Little
+from tests.machines.guest import make_disk, tools
+
+from .protecting import Vault
+from .test_virtual_machines import MACHINES, machines, protect
+
+pytestmark = [pytest.mark.service, pytest.mark.vm]
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    tools()
+    daemon = Daemon()
+    yield daemon
+    daemon.close()
+
+
+@pytest.fixture(scope="module")
+def little(daemon: Daemon) -> Iterator[Little]:
+    folder = daemon.folder / "little"
+    folder.mkdir()
+    little = Little(
+        daemon, [("vda", make_disk(folder / "d0.qcow2", 24)), ("vdb", make_disk(folder / "d1.qcow2", 24))], "little"
+    )
+    little.agent()
+    yield little
+    little.close()
+
+
+def test_from_a_domain_to_another_one(vault: Vault, daemon: Daemon, little: Little, tmp_path: Path) -> None:
+    little.sh("echo one > /a/file; sync")
+    path = f"{vault.path}/backupFabrics/Azure/protectionContainers/GenericContainer;libvirt"
+    about: dict[str, Any] = {"containerType": "GenericContainer"}
+    about["extendedInformation"] = {"serviceEndpoints": {"libvirt": daemon.uri}}
+    vault.client.arm("PUT", path, {"properties": about}, status=202)
+    vault.work()
+    (found,) = [one for name, one in machines(vault).items() if name == "little"]
+    assert found["storageProfile"]["dataDisks"] == [{"lun": 0, "name": "vdb", "diskSizeGB": 1}]
+    item = protect(vault, "little")
+    assert vault.back_up(item)["status"] == "Completed"
+    little.sh("echo two > /a/file; sync")
+    second = vault.back_up(item)
+    assert second["status"] == "Completed", second
+    newest, oldest = vault.points(item)
+    assert newest["properties"]["recoveryPointType"] == "AppConsistent"
+    assert newest["properties"]["keepstone"]["newBytes"] < 8 << 20
+
+    wanted = {"objectType": "IaasVMRestoreRequest", "keepstone": {"targetPath": str(tmp_path / "new")}}
+    refused = vault.restore(oldest, **wanted, recoveryType="OriginalLocation")
+    assert "is a machine of libvirt" in refused["errorDetails"][0]["errorString"]
+    target = f"{vault.group}/providers/{MACHINES}/again"
+    job = vault.restore(oldest, **wanted, recoveryType="AlternateLocation", targetVirtualMachineId=target)
+
+    assert job["status"] == "Completed", job
+    virsh = Virsh(daemon.uri)
+    again = find(virsh, "again")
+    try:
+        assert again.runs
+        assert {Path(disk.source).parent for disk in again.disks} == {tmp_path / "new"}
+        assert machines(vault)["again"]["keepstone"]["machine"] == f"libvirt:{again.uuid}"
+        assert find(virsh, "little").uuid != again.uuid
+    finally:
+        destroy(virsh, again.uuid)
+        undefine(virsh, again.uuid)
