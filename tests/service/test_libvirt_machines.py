@@ -57,6 +57,9 @@ def test_from_a_domain_to_another_one(vault: Vault, daemon: Daemon, little: Litt
     assert newest["properties"]["recoveryPointType"] == "AppConsistent"
     assert newest["properties"]["keepstone"]["newBytes"] < 8 << 20
 
+    drill = vault.job(f"{newest['id']}/drill", {})
+    assert (drill["status"], drill["extendedInfo"]["propertyBag"]["Target"][:15]) == ("Completed", "the guest agent")
+
     wanted = {"objectType": "IaasVMRestoreRequest", "keepstone": {"targetPath": str(tmp_path / "new")}}
     refused = vault.restore(oldest, **wanted, recoveryType="OriginalLocation")
     assert "is a machine of libvirt" in refused["errorDetails"][0]["errorString"]

@@ -5,7 +5,7 @@ the Azure CLI makes of it is in tests/az/test_virtual_machines.py."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ import pytest
 
 from keepstone.control import drills
 from keepstone.control.sessions import machine as sessions
+from keepstone.identity import Principal
 from keepstone.remote.wire import End
 from tests.machines.guest import Guest, initramfs, make_disk, monitor
 
+from .client import Client
 from .conftest import Clock
 from .exercised import exercises
 from .machines import Register
@@ -136,6 +138,29 @@ def test_a_machine_of_the_same_name_is_another_one(vault: Vault, host: Path) -> 
     assert machines(vault)["little"] == {"mine": 1, "provisioningState": "Succeeded"}
 
 
+def test_places_that_are_gone(vault: Vault, machine: Register, host: Path) -> None:
+    """A machine whose agent was taken away, and a group that is locked: the others are found all the same."""
+    web = machine()
+    register(vault, "/run/vms", name="theirs", host=web.path.rpartition("/")[2])
+    name = web.path.rpartition("/")[2]
+    vault.client.arm("DELETE", f"{vault.path}/registeredIdentities/{name}", status=204)
+    other = f"{vault.group}-locked"
+    vault.client.arm("PUT", other, {"location": "onprem1"}, status=201)
+    lock = f"{other}/providers/Microsoft.Authorization/locks/lock1"
+    vault.client.arm("PUT", lock, {"properties": {"level": "ReadOnly"}}, status=201)
+    register(vault, str(host), resourceGroup=other.rpartition("/")[2])
+    vault.work()
+
+    vault.client.arm("POST", f"{vault.path}/backupFabrics/Azure/refreshContainers", status=202)
+    vault.work()
+
+    jobs = vault.client.arm("GET", f"{vault.path}/backupJobs?$filter=operation eq 'DiscoverMachines'")["value"]
+    bag = jobs[0]["properties"]["extendedInfo"]["propertyBag"]
+    assert jobs[0]["properties"]["status"] == "CompletedWithWarnings"
+    assert "does not become a resource" in str(bag)
+    vault.client.arm("DELETE", lock)
+
+
 def test_disks_are_chosen_by_their_luns(vault: Vault, host: Path, tmp_path: Path) -> None:
     register(vault, str(host))
     vault.work()
@@ -241,7 +266,13 @@ def test_policies_whose_drills_are_none(vault: Vault) -> None:
     assert "in a policy of AzureIaasVM" in vault.client.refused("PUT", vault.policy("Wrong"), body, status=400).message
 
 
-def test_new_machines_that_are_refused(vault: Vault, host: Path, tmp_path: Path) -> None:
+def test_new_machines_that_are_refused(
+    vault: Vault,
+    host: Path,
+    tmp_path: Path,
+    client_of: Callable[[Principal | None], Client],
+    principal: Callable[..., Principal],
+) -> None:
     register(vault, str(host))
     vault.work()
     item = protect(vault, "little")
@@ -273,6 +304,11 @@ def test_new_machines_that_are_refused(vault: Vault, host: Path, tmp_path: Path)
     assert "was not found" in refused(f"{base}/new", virtualNetworkId=network + "2")
     assert "stands for 'bridge=a b'" in refused(f"{base}/new", virtualNetworkId=network)
     assert "own folder" in refused(f"{base}/new", keepstone={"targetPath": str(vault.plane.root / "x")})
+    operator = client_of(principal("Backup Operator", scope=vault.path))
+    about = {"objectType": "IaasVMRestoreRequest", "recoveryType": "AlternateLocation",
+             "targetVirtualMachineId": f"{base}/new", "keepstone": {"targetPath": str(tmp_path / "new")}}  # fmt: skip
+    told = operator.refused("POST", f"{point['id']}/restore", {"properties": about}, status=403)
+    assert "virtualMachines/write" in told.message
     assert not (tmp_path / "new").exists()
     assert set(machines(vault)) == {"little", "off"}
 

@@ -29,7 +29,9 @@ from keepstone.control import (
     items,
     machine_restores,
     operations,
+    people,
     points,
+    resources,
     restores,
     virtual_machines,
 )
@@ -100,6 +102,9 @@ def restore(call: Call) -> Answer:
         vault, held, item, point = found_point(call, change.connection)
         if item.management == "AzureIaasVM" and folded(kind) == folded(_MACHINE):
             wanted = _of_machine(vault, properties)
+            if wanted.mode is machine_restores.Mode.CREATE and isinstance(wanted.machine, str):
+                assert call.who is not None
+                people.authorize(call.held, call.who, f"{resources.MACHINE}/write", wanted.machine)
             job = machine_restores.restore(change, vault, held, item, point, wanted, call.correlation)
             operation = operations.record(change, vault.id, job=job)
             return taken_on(call, operation, item_path(vault, held, item))

@@ -15,6 +15,7 @@ every hour. A machine that is not found any more stays a resource, for it may be
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -28,7 +29,7 @@ from keepstone.catalogue import containers, every, first, jobs, vaults
 from keepstone.control import agents, groups, locks, resources, virtual_machines
 from keepstone.control import containers as holders
 from keepstone.control.plane import Change, Plane
-from keepstone.errors import InvalidRequest, NotFound, UsageError
+from keepstone.errors import Conflict, InvalidRequest, KeepstoneError, NotFound, UsageError
 from keepstone.jobs import Status
 from keepstone.vault import Container, Resource, Vault, folded
 from keepstone.workloads.hypervisors import Found, discover_domains, discover_monitors, read_found, socket_of
@@ -150,9 +151,10 @@ def ask(change: Change, vault: Vault, activity: str = "") -> UUID | None:
         asked.append(_asked(change, vault, {}, None, activity))
     for one in known:
         if not is_here(one):
-            host = holders.find(connection, vault, endpoints(one)[holders.HOST])
-            agent = agents.machine_of(connection, host)
-            asked.append(_asked(change, vault, {"hypervisor": one.name, "machine": host.friendly}, agent, activity))
+            with contextlib.suppress(NotFound, Conflict):  # its machine was unregistered, or has no agent any more
+                host = holders.find(connection, vault, endpoints(one)[holders.HOST])
+                agent = agents.serving(connection, host)
+                asked.append(_asked(change, vault, {"hypervisor": one.name, "machine": host.friendly}, agent, activity))
     return asked[0] if asked else None
 
 
@@ -206,15 +208,24 @@ def note(change: Change, vault: Vault, hypervisor: Container, found: Found) -> s
     if holders.HOST in place:
         told[holders.HOST] = place[holders.HOST]
     try:
-        there = resources.find(change.connection, path)
-    except NotFound:
-        there, _ = resources.put(
-            change, vault.subscription, group, resources.MACHINE, name, vault.location,
-            {virtual_machines.BEHIND: told}, {},
-        )  # fmt: skip
+        there = _resource(change, vault, group, name, path, told)
+    except KeepstoneError as error:  # such as a group that is gone, or locked
+        return f"the machine at {told['machine']} does not become a resource: {error}"
     behind = there.properties.get(virtual_machines.BEHIND)
     keys = "machine", "connect", holders.HOST
     if not isinstance(behind, dict) or any(behind.get(key) != told.get(key) for key in keys):
         return f"the machine at {told['machine']} is called '{found.name}', and '{path}' is another one; rename one"
     virtual_machines.noted(change, there, found)
     return ""
+
+
+def _resource(change: Change, vault: Vault, group: str, name: str, path: str, told: dict[str, str]) -> Resource:
+    """The one that is there, or a new one."""
+    try:
+        return resources.find(change.connection, path)
+    except NotFound:
+        made, _ = resources.put(
+            change, vault.subscription, group, resources.MACHINE, name, vault.location,
+            {virtual_machines.BEHIND: told}, {},
+        )  # fmt: skip
+        return made

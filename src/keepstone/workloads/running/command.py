@@ -167,7 +167,7 @@ class _Buses:
             if _ID.fullmatch(drive.disk.name) and not drive.disk.name.startswith(_OWN):
                 common["id"] = drive.disk.name  # so that the next backup calls it the same
             bus = drive.disk.bus
-            if bus.startswith("ide"):
+            if bus.startswith(("ide", "sata")):
                 self._words += _device("ide-hd", **common, **self._next_ata())
             elif bus.startswith("scsi"):
                 controller = self._hardware.scsi

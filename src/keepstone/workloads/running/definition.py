@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """From what a point says of its machine to the hardware that it is started on.
 
-`qemu.json` (`kvm/definition.py`) has the answers of QEMU, and its command line where that could be seen. Both are
-foreign: each answer is taken by its type or not at all, and of the command line only values that are known here. So a
-machine whose definition is damaged, or says nothing, gets the hardware of `Hardware()`.
+A domain of libvirt is in `domain.py`. `qemu.json` (`kvm/definition.py`) has the answers of QEMU, and its command line
+where that could be seen. Both are foreign: each answer is taken by its type or not at all, and of the command line only
+values that are known here. So a machine whose definition is damaged, or says nothing, gets the hardware of
+`Hardware()`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from keepstone.workloads.kvm.definition import DOCUMENT
+from keepstone.workloads.libvirt.definition import DOCUMENT as DOMAIN
 from keepstone.workloads.machines import Machine, Role
+from keepstone.workloads.running.domain import of_domain
 from keepstone.workloads.running.values import Hardware, Kernel, Nic
 
 __all__ = ["READERS", "hardware_of"]
@@ -154,7 +157,10 @@ def _of_qemu(document: bytes, nvram: bool) -> Hardware:
     )
 
 
-READERS: dict[str, Callable[[bytes, bool], Hardware]] = {DOCUMENT: _of_qemu}
+READERS: dict[str, Callable[[bytes, bool], Hardware]] = {
+    DOCUMENT: _of_qemu,
+    DOMAIN: lambda document, nvram: of_domain(document, nvram, lambda kind: _TYPE.fullmatch(kind) is not None),
+}
 """By the name of a document: what reads it; it is told whether the machine has NVRAM."""
 
 
