@@ -69,8 +69,18 @@ def safe(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+_PLAIN = frozenset((int, float, bool, type(None)))
+
+
 def plain(value: Any) -> Any:
     """The value in terms of JSON. Dataclasses become objects, paths in bytes text."""
+    kind = type(value)  # of most values, in lists of a hundred thousand, the type is one of these
+    if kind is str:
+        return text(value)
+    if kind in _PLAIN:
+        return value
+    if kind is dict:
+        return {key if type(key) is str and key.isascii() else str(plain(key)): plain(value[key]) for key in value}
     if isinstance(value, msgspec.Struct):
         return plain(msgspec.structs.asdict(value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

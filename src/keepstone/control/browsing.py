@@ -228,8 +228,8 @@ class Look:
         told = _Damage()
         matches: list[Named] = []
         for seen in finder.look(self._tree, after=after, lost=told):
-            if seen.match is not None:
-                matches.append(Named(*seen.match))
+            if (match := seen.match) is not None:
+                matches.append(Named(match.path, match.entry, match.version))
             if turn.is_over() or len(matches) >= limit:
                 return Matches(matches, seen.path, told.said)
         return Matches(matches, b"", told.said)

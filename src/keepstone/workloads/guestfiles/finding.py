@@ -26,11 +26,16 @@ _MOST = 100_000  # matches in a volume that are remembered for the next point
 
 
 class Match(NamedTuple):
-    """An entry that a pattern matches, and which version of it this is; see `version_of`."""
+    """An entry that a pattern matches. `content`: names that of a file, where it is known; see `content_id`."""
 
     path: bytes
     entry: Entry
-    version: str
+    content: bytes | None
+
+    @property
+    def version(self) -> str:
+        """Which version of the path it is; see `version_of`."""
+        return version_of(self.entry, self.content)
 
 
 class Seen(NamedTuple):
@@ -144,7 +149,7 @@ class Finder:
         content = None
         if stat.S_ISREG(entry.mode) and not isinstance(tree.reader, GuestReader):
             content = content_id(tree.reader, entry, found.refs)
-        return Seen(path, Match(path, entry, version_of(entry, content)))
+        return Seen(path, Match(path, entry, content))
 
 
 def _volume(tree: Tree, guest: GuestReader, begin: Found) -> Found | None:
