@@ -113,7 +113,8 @@ def _once(
             )
             return backup_files(env, writer, os.fsencode(source.path), selection, report).commit
         if kind == MACHINE:
-            from keepstone.workloads.hypervisors import address_of, backup_vm
+            from keepstone.workloads.hypervisors import address_of
+            from keepstone.workloads.hypervisors.backup import backup_vm
 
             for path in address_of(work.source).paths:
                 paths.source(str(path))

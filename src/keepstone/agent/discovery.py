@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from keepstone.agent.configuration import Configuration
 from keepstone.agent.paths import Paths
 from keepstone.env import Env
-from keepstone.workloads.hypervisors import Found, discover_domains, discover_monitors, document_of, socket_of
+from keepstone.workloads.hypervisors import socket_of
+from keepstone.workloads.hypervisors.discovery import Found, discover_domains, discover_monitors, document_of
 
 if TYPE_CHECKING:
     from keepstone.agent.job import Order, Report

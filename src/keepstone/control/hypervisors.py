@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -32,7 +32,10 @@ from keepstone.control.plane import Change, Plane
 from keepstone.errors import Conflict, InvalidRequest, KeepstoneError, NotFound, UsageError
 from keepstone.jobs import Status
 from keepstone.vault import Container, Resource, Vault, folded
-from keepstone.workloads.hypervisors import Found, discover_domains, discover_monitors, read_found, socket_of
+from keepstone.workloads.hypervisors import socket_of
+
+if TYPE_CHECKING:
+    from keepstone.workloads.hypervisors.discovery import Found
 
 __all__ = [
     "DISCOVER",
@@ -122,6 +125,8 @@ def is_here(hypervisor: Container) -> bool:
 
 def machines(plane: Plane, hypervisor: Container, warn: Callable[[str], None]) -> Iterator[Found]:
     """Look at what one has. `GuardRefused` where the service may not go there, and what looking raises."""
+    from keepstone.workloads.hypervisors.discovery import discover_domains, discover_monitors
+
     told = endpoints(hypervisor)
     if _LIBVIRT in told:
         plane.reach.check(socket_of(told[_LIBVIRT]))
@@ -173,6 +178,8 @@ def _asked(change: Change, vault: Vault, about: dict[str, Any], machine: UUID | 
 
 def told(change: Change, vault: UUID, name: str, found: Sequence[Mapping[str, Any]]) -> list[str]:
     """Keep what an agent told of a hypervisor, as far as it can be read; what is wrong with the rest."""
+    from keepstone.workloads.hypervisors.discovery import read_found
+
     owner = first(change.connection, Vault, vaults.c.id == vault)
     mine = containers.c.vault == vault, containers.c.key == folded(name)
     hypervisor = first(change.connection, Container, *mine)

@@ -27,13 +27,10 @@ import sqlalchemy as sa
 
 from keepstone.control import agents, groups, items, resources, restores, virtual_machines
 from keepstone.control.plane import Change
-from keepstone.control.work.recover import CREATE
-from keepstone.control.work.replace import REPLACE
-from keepstone.control.work.restore import RESTORE
+from keepstone.control.work.restore import CREATE, REPLACE, RESTORE
 from keepstone.disks.writing import FORMATS, RAW
 from keepstone.errors import InvalidRequest, NotFound, Unsupported
 from keepstone.vault import Container, Item, RecoveryPoint, Resource, Vault, folded
-from keepstone.workloads.machines.root import is_name
 
 __all__ = ["Mode", "Wanted", "restore", "storage"]
 
@@ -140,6 +137,8 @@ def _place(change: Change, item: Item, point: RecoveryPoint, wanted: Wanted) -> 
 
 def _new_machine(connection: sa.Connection, vault: Vault, wanted: Wanted) -> dict[str, str]:
     """What a job says of it. `InvalidRequest`, also where one of its name is there."""
+    from keepstone.workloads.machines.root import is_name
+
     target = "properties.targetVirtualMachineId"
     parts = (wanted.machine or "").strip("/").split("/")
     start, kind = ["subscriptions", vault.subscription, "resourcegroups"], folded(resources.MACHINE).split("/")

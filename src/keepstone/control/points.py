@@ -17,8 +17,6 @@ from keepstone.control import sources
 from keepstone.errors import NotFound, ObjectMissing, PointNotFound
 from keepstone.store import SEALED, LocalReader, Point, PointRecord, Store
 from keepstone.vault import Item, RecoveryPoint
-from keepstone.workloads.machines import KIND as MACHINE
-from keepstone.workloads.machines import Level, level_of
 
 __all__ = [
     "DISKS",
@@ -44,14 +42,10 @@ __all__ = [
     "tags",
 ]
 
-FILES, DISKS = "files", "images"
-"""The kinds of points of files and of disks; `MACHINE` is that of whole machines."""
+FILES, DISKS, MACHINE = "files", "images", "machine"
+"""The kinds of points of files, of disks and of whole machines."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LEVELS = {
-    Level.APPLICATION: "AppConsistent",
-    Level.FILE_SYSTEM: "FileSystemConsistent",
-    Level.CRASH: "CrashConsistent",
-}
+_LEVELS = {"application": "AppConsistent", "file-system": "FileSystemConsistent", "crash": "CrashConsistent"}
 _ITEM, _JOB, _TYPE, _OWN = "item=", "job=", "type=", "own="
 
 
@@ -217,8 +211,11 @@ def _consistency(record: PointRecord) -> str:
     """In Azure's words. Files are read through their file system, disks as they lie there."""
     if record.kind.removeprefix(SEALED) == FILES:
         return "FileSystemConsistent"
-    level = level_of(record) if record.kind == MACHINE else None
-    return "CrashConsistent" if level is None else _LEVELS[level]
+    if record.kind != MACHINE:
+        return "CrashConsistent"
+    from keepstone.workloads.machines import level_of
+
+    return _LEVELS[level_of(record) or "crash"]
 
 
 def _text(record: PointRecord, prefix: str) -> str | None:

@@ -16,7 +16,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import sqlalchemy as sa
@@ -27,7 +27,10 @@ from keepstone.control.plane import Change
 from keepstone.control.sources import IMAGES, Source
 from keepstone.errors import InvalidRequest, NotFound, Unsupported, UsageError
 from keepstone.vault import Item, Resource, folded
-from keepstone.workloads.hypervisors import Found, VmAddress, address_of
+from keepstone.workloads.hypervisors import VmAddress, address_of
+
+if TYPE_CHECKING:
+    from keepstone.workloads.hypervisors.discovery import Found
 
 __all__ = ["BEHIND", "behind", "disks", "exclusion", "find", "host", "is_running", "luns", "noted", "paths", "source"]
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from keepstone.control.points import MACHINE
 from keepstone.control.sessions.intake import Intake
 from keepstone.control.sessions.known import Known
 from keepstone.control.sessions.view import Shown, View
@@ -22,7 +23,6 @@ from keepstone.env import Pool
 from keepstone.errors import Conflict, InvalidRequest, KeepstoneError, WriterFailed, told
 from keepstone.remote.wire import Begun, Commit, Found, Seen, Wanted, records
 from keepstone.store import LocalWriter, Outcome, PointRecord, Store
-from keepstone.workloads.machines import KIND as MACHINE
 
 __all__ = ["WriteSession", "blank", "clocked", "namer"]
 

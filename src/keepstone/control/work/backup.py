@@ -59,7 +59,7 @@ def _make(plane: Plane, context: Context, about: Subject, store: Store, reporter
             report = backup_files(env, writer, os.fsencode(source["path"]), _selection(plane, source), reporter)
             commit = report.commit
         elif kind == made.MACHINE:
-            from keepstone.workloads.hypervisors import backup_vm
+            from keepstone.workloads.hypervisors.backup import backup_vm
 
             owner = f"{store.descriptor.store}/{about.item.id}"
             commit = backup_vm(env, writer, source, reporter, owner=owner).commit

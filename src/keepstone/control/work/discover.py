@@ -11,7 +11,7 @@ from keepstone.control.work.reporter import Reporter
 from keepstone.errors import KeepstoneError, NotFound
 from keepstone.jobs import Context, Status
 from keepstone.vault import Container, Resource, Vault
-from keepstone.workloads.hypervisors import Found, inspect
+from keepstone.workloads.hypervisors.discovery import Found, inspect
 
 __all__ = ["look"]
 

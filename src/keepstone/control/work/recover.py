@@ -22,16 +22,15 @@ from keepstone.errors import SourceFailed
 from keepstone.jobs import Context, Status
 from keepstone.store import Reader
 from keepstone.vault import RecoveryPoint
-from keepstone.workloads.hypervisors import LibvirtAddress, QemuAddress, VmAddress, address_of, inspect
+from keepstone.workloads.hypervisors import LibvirtAddress, QemuAddress, VmAddress, address_of
+from keepstone.workloads.hypervisors.discovery import inspect
 from keepstone.workloads.libvirt import Virsh, define, renamed, start
 from keepstone.workloads.libvirt.definition import DOCUMENT
 from keepstone.workloads.machines import Role, machine_of, restore_machine
 from keepstone.workloads.running import Network, boot, startable
 
-__all__ = ["CREATE", "recover"]
+__all__ = ["recover"]
 
-CREATE = "AlternateLocation"
-"""The `mode` of such a job."""
 _PACE = 0.5  # seconds
 _LIBVIRT_FORMAT = "qcow2"
 

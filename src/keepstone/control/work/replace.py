@@ -18,14 +18,12 @@ from keepstone.errors import SourceFailed, Unsupported
 from keepstone.jobs import Context, Status
 from keepstone.store import PointRecord, Store
 from keepstone.vault import RecoveryPoint
-from keepstone.workloads.hypervisors import QemuAddress, address_of, backup_vm
+from keepstone.workloads.hypervisors import QemuAddress, address_of
+from keepstone.workloads.hypervisors.backup import backup_vm
 from keepstone.workloads.kvm import Qemu, replace_disks, unfinished
 from keepstone.workloads.machines import machine_of, wanted_disks
 
-__all__ = ["REPLACE", "replace"]
-
-REPLACE = "OriginalLocation"
-"""The `mode` of such a job."""
+__all__ = ["replace"]
 
 
 def replace(plane: Plane, context: Context, about: Subject, point: RecoveryPoint) -> None:

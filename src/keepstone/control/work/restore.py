@@ -12,8 +12,6 @@ from typing import Any
 from keepstone.control import points
 from keepstone.control.plane import Plane
 from keepstone.control.work.loading import ending, subject
-from keepstone.control.work.recover import CREATE, recover
-from keepstone.control.work.replace import REPLACE, replace
 from keepstone.control.work.reporter import Reporter
 from keepstone.errors import GuardRefused, NotFound
 from keepstone.jobs import Context, Status
@@ -21,9 +19,11 @@ from keepstone.store import Reader
 from keepstone.workloads.files.tree import select
 from keepstone.workloads.restoring import restore_point
 
-__all__ = ["RESTORE", "restore"]
+__all__ = ["CREATE", "REPLACE", "RESTORE", "restore"]
 
 RESTORE = "Restore"
+REPLACE, CREATE = "OriginalLocation", "AlternateLocation"
+"""The `mode` of a restore of a machine, into itself and as a new one; see `control/machine_restores.py`."""
 
 
 def restore(plane: Plane, context: Context) -> None:
@@ -34,9 +34,13 @@ def restore(plane: Plane, context: Context) -> None:
     with plane.look() as connection:
         point = points.find(connection, about.item, wanted["point"])
     if wanted.get("mode") == REPLACE:
+        from keepstone.control.work.replace import replace
+
         replace(plane, context, about, point)
         return
     if wanted.get("mode") == CREATE:
+        from keepstone.control.work.recover import recover
+
         recover(plane, context, about, point)
         return
     reader = points.opened(plane.stores.open(about.vault.id), point)

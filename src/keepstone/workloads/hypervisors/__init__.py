@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hypervisors, whichever they are: which machines one has, and what the service asks of one of them."""
+"""Hypervisors, whichever they are: which machines one has (`discovery.py`), and a backup of one of them (`backup.py`).
+
+What names a machine is here. What asks it is not, for whoever only names one does without all that this takes.
+"""
 
 from __future__ import annotations
 
@@ -11,31 +14,5 @@ from keepstone.workloads.hypervisors.address import (
     address_of,
     socket_of,
 )
-from keepstone.workloads.hypervisors.backup import Chosen, backup_vm
-from keepstone.workloads.hypervisors.discovery import (
-    Found,
-    FoundDisk,
-    discover_domains,
-    discover_monitors,
-    document_of,
-    inspect,
-    read_found,
-)
 
-__all__ = [
-    "FLEECING",
-    "Chosen",
-    "Found",
-    "FoundDisk",
-    "LibvirtAddress",
-    "QemuAddress",
-    "VmAddress",
-    "address_of",
-    "backup_vm",
-    "discover_domains",
-    "discover_monitors",
-    "document_of",
-    "inspect",
-    "read_found",
-    "socket_of",
-]
+__all__ = ["FLEECING", "LibvirtAddress", "QemuAddress", "VmAddress", "address_of", "socket_of"]

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from keepstone.errors import UsageError
-from keepstone.workloads.libvirt.virsh import SYSTEM, Virsh
+from keepstone.workloads.hypervisors.uri import SYSTEM, check_uri
 
 __all__ = ["FLEECING", "LibvirtAddress", "QemuAddress", "VmAddress", "address_of", "socket_of"]
 
@@ -103,7 +103,7 @@ def address_of(document: Mapping[str, Any]) -> VmAddress:
 
 def socket_of(connect: str) -> Path:
     """The socket of a libvirt daemon. `UsageError` where this is no URI of one that the whole host has."""
-    Virsh(connect)  # which knows what is one
+    check_uri(connect)
     parts = urlsplit(connect)
     for key, value in parse_qsl(parts.query):
         if key == "socket":

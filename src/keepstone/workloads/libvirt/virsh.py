@@ -15,13 +15,12 @@ import re
 import shutil
 import subprocess
 from collections.abc import Collection, Iterator
-from urllib.parse import parse_qsl, urlsplit
 
-from keepstone.errors import SourceFailed, SourceMissing, Unsupported, UsageError
+from keepstone.errors import SourceFailed, SourceMissing, Unsupported
+from keepstone.workloads.hypervisors.uri import SYSTEM, check_uri
 
 __all__ = ["SYSTEM", "Gone", "Refused", "Virsh", "command", "document", "path_of"]
 
-SYSTEM = "qemu:///system"
 _LONGEST = 16 << 20
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UNREACHABLE = ("failed to connect to the hypervisor", "cannot recv data", "client socket is closed", "end of file")
@@ -51,7 +50,7 @@ class Virsh:
     """
 
     def __init__(self, uri: str = SYSTEM, *, timeout: float = 60) -> None:
-        _check(uri)
+        check_uri(uri)
         self.uri = uri
         self._timeout = timeout
 
@@ -127,17 +126,3 @@ def document(text: str) -> Iterator[int]:
 def path_of(fd: int) -> str:
     """How a process that inherits this descriptor opens it."""
     return f"/proc/self/fd/{fd}"
-
-
-def _check(uri: str) -> None:
-    wrong = UsageError(f"{uri!r} is no libvirt of this machine; give qemu:///system or qemu:///session, with "
-                       "?socket=PATH where it listens elsewhere")  # fmt: skip
-    try:
-        parts = urlsplit(uri)
-        query = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-    except ValueError as error:
-        raise wrong from error
-    if (parts.scheme, parts.netloc, parts.fragment) != ("qemu", "", "") or parts.path not in ("/system", "/session"):
-        raise wrong
-    if [name for name, _ in query] not in ([], ["socket"]) or not all(path.startswith("/") for _, path in query):
-        raise wrong
