@@ -50,7 +50,7 @@ def finish(az: Az, server: Server, job: dict[str, object]) -> dict[str, object]:
     server.settle(str(job["name"]))
     az(f"backup job wait {IN} -n {job['name']}")
     done: dict[str, object] = az(f"backup job show {IN} -n {job['name']}")
-    assert done["properties"]["status"] == "Completed", done  # type: ignore[index]
+    assert done["properties"]["status"] == "Completed", json.dumps(done)  # type: ignore[index]
     return done
 
 

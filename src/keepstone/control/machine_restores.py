@@ -131,6 +131,8 @@ def _place(change: Change, item: Item, point: RecoveryPoint, wanted: Wanted) -> 
         return wanted.target, _format(wanted.format), {}
     account, told = storage(change.connection, wanted.account)
     name = f"{item.friendly}-{point.made.strftime(_STAMP)}-{change.now.strftime(_STAMP)}"
+    if wanted.mode is Mode.CREATE:  # its sockets are there, too, and their paths must not be long
+        name = (wanted.machine or "").rpartition("/")[2]
     shown = {"Target Storage Account Name": account.name, "Target Folder": name}
     return f"{told['path'].rstrip('/')}/{name}", _format(wanted.format or told.get("format")), shown
 
