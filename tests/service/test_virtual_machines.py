@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from keepstone.control import drills
+from keepstone.catalogue import every
+from keepstone.control import agents, drills
 from keepstone.control.sessions import machine as sessions
 from keepstone.identity import Principal
 from keepstone.remote.wire import End
+from keepstone.vault import Container
 from tests.machines.guest import Guest, initramfs, make_disk, monitor
 
 from .client import Client
@@ -374,6 +376,14 @@ def test_an_agent_tells_of_a_hypervisor(vault: Vault, machine: Register, host: P
     backup = sessions.claim(vault.plane, web.id)
     assert backup is not None
     assert backup.source == {"path": "/run/vms/db.qmp", "machine": "qemu:/run/vms/db.qmp"}
+
+    sessions.end(vault.plane, web.id, End(job=backup.job, token=backup.token, status="Failed", code="X", message="x"))
+    vault.client.arm("DELETE", web.path, status=202)  # it holds nothing: the items are those of its machines
+    gone = vault.client.refused("POST", f"{item}/backup", {"properties": {}}, status=409)
+    assert "is not registered any more" in gone.message
+    with vault.plane.look() as connection:
+        (held,) = [one for one in every(connection, Container) if one.friendly == "db" and one.vault == vault.uuid]
+        assert agents.machine_of(connection, held) == held.id  # nobody's, and so not the service's own
 
 
 def test_a_machine_that_is_gone(vault: Vault, host: Path) -> None:

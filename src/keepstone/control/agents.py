@@ -13,7 +13,8 @@ Invariants
 * Whoever asks again because an answer was lost gets the same identity again: it is the key that counts. So a machine
   keeps a new key before it asks for a certificate of it.
 * Jobs of a machine that had an agent once never go to the server's workers, which would take the server's own folders
-  for the machine's. The server's own machine is the exception: its folders are the same for both.
+  for the machine's; nor do those of a virtual machine that is on such a machine, also when that was taken out of the
+  vault. The server's own machine is the exception: its folders are the same for both.
 """
 
 from __future__ import annotations
@@ -282,15 +283,27 @@ def machine_of(connection: sa.Connection, container: Container) -> UUID | None:
 def machines_of(connection: sa.Connection, held: Collection[Container]) -> dict[UUID, UUID | None]:
     """The same of several containers."""
     hosts = {one.id: _host(connection, one) for one in held}
-    asked = [host.id for host in hosts.values() if host.management == machines.AGENT]
+    asked = [host.id for host in hosts.values() if host is not None and host.management == machines.AGENT]
     living = agents.c.revoked.is_(None), agents.c.container.in_(asked)
     found = set(connection.execute(sa.select(agents.c.container).where(*living)).scalars()) if asked else set()
-    return {one: host.id if host.id in found or _is_elsewhere(host) else None for one, host in hosts.items()}
+    serve: dict[UUID, UUID | None] = {}
+    for one, host in hosts.items():
+        if host is None:
+            serve[one] = one  # nobody's: what is asked of it waits until its host is back
+        else:
+            serve[one] = host.id if host.id in found or _is_elsewhere(host) else None
+    return serve
 
 
 def serving(connection: sa.Connection, container: Container) -> UUID | None:
     """The same, for what is asked for now. `Conflict` where nobody could do it: the machine has no agent any more."""
     host = _host(connection, container)
+    if host is None:
+        raise Conflict(
+            f"'{container.friendly}' is on '{container.properties[machines.HOST]}', which is not registered any more; "
+            "register that machine again, with `keepstone vault credentials download` here and `keepstone agent "
+            "register` there"
+        )
     if _is_elsewhere(host):
         agent = of_container(connection, host.id)
         if agent is None or agent.revoked is not None:
@@ -301,13 +314,14 @@ def serving(connection: sa.Connection, container: Container) -> UUID | None:
     return machine_of(connection, container)
 
 
-def _host(connection: sa.Connection, container: Container) -> Container:
-    """The machine that a container is on: of a virtual machine that of its hypervisor, where it has an agent."""
+def _host(connection: sa.Connection, container: Container) -> Container | None:
+    """The machine that a container is on: of a virtual machine that of its hypervisor, where that is another one than
+    the server's. None where it is not registered any more: it is not the server's for that."""
     name = container.properties.get(machines.HOST)
     if not isinstance(name, str):
         return container
     mine = containers.c.vault == container.vault, containers.c.key == folded(name)
-    return first(connection, Container, *mine) or container
+    return first(connection, Container, *mine)
 
 
 def of_container(connection: sa.Connection, container: UUID) -> Agent | None:
