@@ -212,6 +212,12 @@ def test_restores_that_are_refused(vault: Vault, host: Path, tmp_path: Path) -> 
     assert "no data disk of LUN 3" in refused(restoreDiskLunList=[3], keepstone={"targetPath": str(tmp_path)})
     assert "no format 'zip'" in refused(keepstone={"targetPath": str(tmp_path), "format": "zip"})
     assert "own folder" in refused(keepstone={"targetPath": str(vault.plane.root / "x")})
+    hostile: list[Any] = [5, [], "x", {"disks": 5}, {"disks": [5]}, {"targetPath": 5}, {"safetyPoint": "x"}]
+    for one in hostile:
+        assert "properties.keepstone" in refused(keepstone=one)
+    for key in ("storageAccountId", "targetVirtualMachineId", "virtualNetworkId"):
+        assert f"properties.{key}" in refused(**{key: 5})
+    assert "name an absolute path" in refused(keepstone={"targetPath": "/a\0b"})
     assert "restored by IaasVMRestoreRequest" in refused(objectType="ImageRestoreRequest")
     job = vault.restore(point, objectType="IaasVMRestoreRequest", recoveryType="RestoreDisks",
                         keepstone={"targetPath": str(tmp_path / "new"), "disks": ["disk9"]})  # fmt: skip
@@ -306,6 +312,7 @@ def test_new_machines_that_are_refused(
     assert "was not found" in refused(f"{base}/new", virtualNetworkId=network + "2")
     assert "stands for 'bridge=a b'" in refused(f"{base}/new", virtualNetworkId=network)
     assert "own folder" in refused(f"{base}/new", keepstone={"targetPath": str(vault.plane.root / "x")})
+    assert "name an absolute path" in refused(f"{base}/new", keepstone={"targetPath": "/a\0b"})
     operator = client_of(principal("Backup Operator", scope=vault.path))
     about = {"objectType": "IaasVMRestoreRequest", "recoveryType": "AlternateLocation",
              "targetVirtualMachineId": f"{base}/new", "keepstone": {"targetPath": str(tmp_path / "new")}}  # fmt: skip
@@ -384,6 +391,20 @@ def test_an_agent_tells_of_a_hypervisor(vault: Vault, machine: Register, host: P
     with vault.plane.look() as connection:
         (held,) = [one for one in every(connection, Container) if one.friendly == "db" and one.vault == vault.uuid]
         assert agents.machine_of(connection, held) == held.id  # nobody's, and so not the service's own
+
+
+@pytest.mark.parametrize("behind", [5, "x", [], {}, {"machine": 5}, {"machine": "qemu:relative"}, {"agent": {}}])
+@pytest.mark.parametrize("profile", [5, {"osDisk": 5, "dataDisks": 5}, {"dataDisks": [5, {"lun": []}]}])
+def test_resources_that_make_no_sense(vault: Vault, host: Path, behind: object, profile: object) -> None:
+    """Anybody who may write resources writes what he likes: it is in nobody's way."""
+    wrong = f"{vault.group}/providers/{MACHINES}/wrong"
+    about = {"keepstone": behind, "storageProfile": profile}
+    vault.client.arm("PUT", wrong, {"location": "onprem1", "properties": about}, status=201)
+    assert register(vault, str(host)).status == 202
+    vault.work()
+    assert set(machines(vault)) == {"little", "off", "wrong"}
+    answered = protect(vault, "wrong", **exclusion([0], only=False))
+    assert answered.status == 400, answered
 
 
 def test_a_machine_that_is_gone(vault: Vault, host: Path) -> None:

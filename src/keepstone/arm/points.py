@@ -227,7 +227,12 @@ def _of_machine(vault: Vault, properties: dict[str, Any]) -> machine_restores.Wa
             target="properties.recoveryType",
         )
     luns = properties.get("restoreDiskLunList")
-    own = properties.get("keepstone") or {}
+    own = {} if properties.get("keepstone") is None else properties["keepstone"]
+    if not isinstance(own, dict):
+        raise InvalidRequest("properties.keepstone has to be an object", target="properties.keepstone")
+    for key in ("storageAccountId", "targetVirtualMachineId", "virtualNetworkId"):
+        if not isinstance(properties.get(key), str | None):
+            raise InvalidRequest(f"properties.{key} has to be the id of a resource", target=f"properties.{key}")
     names, target, safety = own.get("disks") or [], own.get("targetPath"), own.get("safetyPoint", True)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InvalidRequest(

@@ -14,8 +14,9 @@ for program in nbdfuse nbdkit openssl losetup partx blkid mount umount fusermoun
     command -v "$program" >/dev/null 2>&1 || die "$program is missing; install it (Debian: libnbd-bin nbdkit openssl mount util-linux fuse3)"
 done
 
-work=$(mktemp -d)
 folder=${1:-$PWD/$NAME}
+case $folder in *[[:space:]]*) die "$folder has a space in it; name another folder" ;; esac
+work=$(mktemp -d)
 mounts="" loops="" served=""
 
 end() {

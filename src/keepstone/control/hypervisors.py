@@ -143,7 +143,8 @@ def of_vault(connection: sa.Connection, vault: Vault) -> list[Container]:
 def strays(connection: sa.Connection, vault: Vault) -> list[Resource]:
     """The machines of its subscription that somebody made by their addresses, and no hypervisor has told of."""
     found = resources.listing(connection, vault.subscription, kind=resources.MACHINE)
-    return [one for one in found if "hypervisor" not in (one.properties.get(virtual_machines.BEHIND) or {"hypervisor"})]
+    told = [(one, one.properties.get(virtual_machines.BEHIND)) for one in found]
+    return [one for one, behind in told if isinstance(behind, dict) and "hypervisor" not in behind]
 
 
 def ask(change: Change, vault: Vault, activity: str = "") -> UUID | None:

@@ -88,6 +88,7 @@ def restore(
         return items.work(change, vault, held, item, RESTORE, activity, about)
     folder, format, told = _place(change, item, point, wanted)
     if wanted.mode is Mode.CREATE:
+        folder = restores.place(held, folder, elsewhere=False)
         change.plane.reach.check(folder)
         about |= _new_machine(change.connection, vault, wanted) | {"target": folder, "properties": told}
         return items.work(change, vault, held, item, RESTORE, activity, about)

@@ -106,7 +106,7 @@ def paths(document: Mapping[str, Any]) -> Iterable[str | Path]:
 
 def disks(machine: Resource, luns: Collection[int], target: str) -> list[str]:
     """The names of the data disks that have these LUNs. `InvalidRequest`; `target`: where it names the request's."""
-    known = {disk.get("lun"): disk.get("name") for disk in _listed(machine)[1:]}
+    known = {disk["lun"]: disk.get("name") for disk in _listed(machine)[1:] if type(disk.get("lun")) is int}
     unknown = sorted(lun for lun in luns if not known.get(lun))
     if unknown:
         have = ", ".join(f"{lun} ({name})" for lun, name in known.items() if name) or "none"
@@ -165,7 +165,10 @@ def _gigabytes(size: int) -> int:
 def _listed(machine: Resource) -> list[dict[str, Any]]:
     """Its disks as the resource has them, the system's first."""
     profile = machine.properties.get("storageProfile")
-    listed = [] if not isinstance(profile, dict) else [profile.get("osDisk"), *(profile.get("dataDisks") or [])]
+    if not isinstance(profile, dict):
+        return []
+    others = profile.get("dataDisks")
+    listed = [profile.get("osDisk"), *(others if isinstance(others, list) else [])]
     return [disk for disk in listed if isinstance(disk, dict)]
 
 
