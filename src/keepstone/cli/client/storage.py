@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keepstone.cli.client.output import Column
+from keepstone.cli.client.resource import GROUP, all_of, forget, path_of
 from keepstone.cli.client.session import client_command, yes_option
 from keepstone.cli.formats import format_option
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["storage"]
 
 _TYPE = "Microsoft.Storage/storageAccounts"
-_GROUP = click.option("--resource-group", "-g", "group", required=True, metavar="NAME", help="The resource group.")
 _NAME = click.option("--name", "-n", required=True, metavar="NAME", help="The storage account.")
 _COLUMNS = (
     Column("name", "name"),
@@ -35,7 +35,7 @@ def storage() -> None:
 
 
 @client_command(name="create")
-@_GROUP
+@GROUP
 @_NAME
 @click.option("--path", required=True, metavar="FOLDER", help="A folder of the machine that restores into it.")
 @format_option
@@ -45,34 +45,25 @@ def create(session: Session, group: str, name: str, path: str, kind: str | None)
     if kind is not None:
         own["format"] = kind
     body = {"location": session.location, "kind": "StorageV2", "properties": {"keepstone": own}}
-    session.show(session.arm.ask("PUT", _path(session, group, name), body).body, _COLUMNS)
+    session.show(session.arm.ask("PUT", path_of(session, group, _TYPE, name), body).body, _COLUMNS)
 
 
 @client_command(name="list")
-@_GROUP
+@GROUP
 def list_accounts(session: Session, group: str) -> None:
     """List the storage accounts of a group."""
-    from keepstone.cli.client.finding import group_path
-
-    found = list(session.arm.every(f"{group_path(session, group)}/providers/{_TYPE}"))
-    session.show(found, _COLUMNS, "no storage accounts; make one with `keepstone storage create`")
+    session.show(
+        all_of(session, group, _TYPE), _COLUMNS, "no storage accounts; make one with `keepstone storage create`"
+    )
 
 
 @client_command(name="delete")
-@_GROUP
+@GROUP
 @_NAME
 @yes_option
 def delete(session: Session, group: str, name: str, yes: bool) -> None:
     """Forget a storage account. Its folder stays, with all that is in it."""
-    session.console.confirm(f"Forget the storage account {name}?", yes)
-    session.arm.finish(session.arm.ask("DELETE", _path(session, group, name)))
-    session.tell(f"storage account {name} is forgotten")
-
-
-def _path(session: Session, group: str, name: str) -> str:
-    from keepstone.cli.client.finding import group_path
-
-    return f"{group_path(session, group)}/providers/{_TYPE}/{name}"
+    forget(session, path_of(session, group, _TYPE, name), f"storage account {name}", yes)
 
 
 for _command in (create, list_accounts, delete):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keepstone.cli.client.output import Column, at
+from keepstone.cli.client.resource import GROUP, all_of, forget, path_of
 from keepstone.cli.client.session import client_command, yes_option
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["TYPE", "vm"]
 
 TYPE = "Microsoft.Compute/virtualMachines"
-_GROUP = click.option("--resource-group", "-g", "group", required=True, metavar="NAME", help="The resource group.")
 _NAME = click.option("--name", "-n", required=True, metavar="NAME", help="The virtual machine.")
 _COLUMNS = (
     Column("name", "name"),
@@ -38,7 +38,7 @@ def vm() -> None:
 
 
 @client_command(name="create")
-@_GROUP
+@GROUP
 @_NAME
 @click.option("--qemu", metavar="SOCKET", help="The monitor (QMP) of a machine of QEMU.")
 @click.option("--agent", metavar="SOCKET", help="The socket of its guest agent, which brings it to rest for a moment.")
@@ -66,42 +66,31 @@ def create(
         own |= {key: session.path(path) for key, path in (("agent", agent), ("fleece", fleece)) if path is not None}
         properties = {"keepstone": own}
     body = {"location": session.location, "properties": properties}
-    session.show(session.arm.ask("PUT", _path(session, group, name), body).body, _COLUMNS)
+    session.show(session.arm.ask("PUT", path_of(session, group, TYPE, name), body).body, _COLUMNS)
 
 
 @client_command(name="list")
-@_GROUP
+@GROUP
 def list_machines(session: Session, group: str) -> None:
     """List the virtual machines of a group."""
-    from keepstone.cli.client.finding import group_path
-
-    found = list(session.arm.every(f"{group_path(session, group)}/providers/{TYPE}"))
-    session.show(found, _COLUMNS, "no virtual machines; make one with `keepstone vm create`")
+    session.show(all_of(session, group, TYPE), _COLUMNS, "no virtual machines; make one with `keepstone vm create`")
 
 
 @client_command(name="show")
-@_GROUP
+@GROUP
 @_NAME
 def show(session: Session, group: str, name: str) -> None:
     """Show a virtual machine."""
-    session.show(session.arm.get(_path(session, group, name)), _COLUMNS)
+    session.show(session.arm.get(path_of(session, group, TYPE, name)), _COLUMNS)
 
 
 @client_command(name="delete")
-@_GROUP
+@GROUP
 @_NAME
 @yes_option
 def delete(session: Session, group: str, name: str, yes: bool) -> None:
     """Forget a virtual machine. It stays as it is, and so do its recovery points."""
-    session.console.confirm(f"Forget the virtual machine {name}?", yes)
-    session.arm.finish(session.arm.ask("DELETE", _path(session, group, name)))
-    session.tell(f"virtual machine {name} is forgotten")
-
-
-def _path(session: Session, group: str, name: str) -> str:
-    from keepstone.cli.client.finding import group_path
-
-    return f"{group_path(session, group)}/providers/{TYPE}/{name}"
+    forget(session, path_of(session, group, TYPE, name), f"virtual machine {name}", yes)
 
 
 for _command in (create, list_machines, show, delete):
