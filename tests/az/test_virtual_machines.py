@@ -7,6 +7,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,12 +46,12 @@ def vault(az: Az, server: Server, guest: Guest, tmp_path_factory: pytest.TempPat
     return server.vault(GROUP, VAULT)
 
 
-def finish(az: Az, server: Server, job: dict[str, object]) -> dict[str, object]:
+def finish(az: Az, server: Server, job: dict[str, Any]) -> dict[str, Any]:
     """The job at its end, which went well."""
-    server.settle(str(job["name"]))
+    server.settle(job["name"])
     az(f"backup job wait {IN} -n {job['name']}")
-    done: dict[str, object] = az(f"backup job show {IN} -n {job['name']}")
-    assert done["properties"]["status"] == "Completed", json.dumps(done)  # type: ignore[index]
+    done: dict[str, Any] = az(f"backup job show {IN} -n {job['name']}")
+    assert done["properties"]["status"] == "Completed", json.dumps(done)
     return done
 
 
@@ -71,13 +72,13 @@ def test_a_life(az: Az, server: Server, vault: str, guest: Guest, tmp_path: Path
     first = finish(az, server, az(f"backup protection backup-now {little} {VM} --retain-until 31-12-2199"))
     (point,) = az(f"backup recoverypoint list {little} {VM}")
     assert point["properties"]["recoveryPointType"] == "AppConsistent"
-    assert first["properties"]["operation"] == "Backup"  # type: ignore[index]
+    assert first["properties"]["operation"] == "Backup"
 
     updated = az(f"backup protection update-for-vm {little} --disk-list-setting resetexclusionsettings")
     assert updated["properties"]["status"] == "Completed"
     guest.sh("echo two > /a/file; sync")
     second = finish(az, server, az(f"backup protection backup-now {little} {VM} --retain-until 31-12-2199"))
-    assert "Warning 1" not in second["properties"]["extendedInfo"]["propertyBag"]  # type: ignore[index]
+    assert "Warning 1" not in second["properties"]["extendedInfo"]["propertyBag"]
     newest, oldest = az(f"backup recoverypoint list {little} {VM}")
     assert oldest["name"] == point["name"]
     assert newest["properties"]["keepstone"]["newBytes"] < 4 << 20
@@ -116,7 +117,7 @@ def test_a_life(az: Az, server: Server, vault: str, guest: Guest, tmp_path: Path
     guest.again()
     assert guest.sh("cat /a/file") == "two\n"
     safety = az(f"backup recoverypoint list {little} {VM}")[0]
-    assert put_back["properties"]["extendedInfo"]["propertyBag"]["Recovery Point"] == safety["name"]  # type: ignore[index]
+    assert put_back["properties"]["extendedInfo"]["propertyBag"]["Recovery Point"] == safety["name"]
 
     network = f"-g {GROUP} -n net --resource-type Microsoft.Network/virtualNetworks"
     az(f"resource create {network} --properties", json.dumps({"subnets": [{"name": "default"}]}))

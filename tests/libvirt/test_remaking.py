@@ -43,6 +43,13 @@ _RICH = """<domain type='kvm' id='7' xmlns:qemu='http://libvirt.org/schemas/doma
 </domain>"""
 
 
+def one(element: ET.Element, path: str) -> ET.Element:
+    """What is there."""
+    found = element.find(path)
+    assert found is not None
+    return found
+
+
 def test_nothing_of_the_old_one_is_shared() -> None:
     made = renamed(_RICH, "web-2", {"vda": (Path("/new/a.qcow2"), "qcow2"), "vdb": (Path("/new/b <&> '.raw"), "raw")})
 
@@ -52,7 +59,7 @@ def test_nothing_of_the_old_one_is_shared() -> None:
     assert root.findtext("genid") in (None, "")
     assert [entry.get("name") for entry in root.iterfind("sysinfo/system/entry")] == ["serial"]
     disks = [
-        (disk.find("target").get("dev"), disk.get("type"), disk.find("source"))  # type: ignore[union-attr]
+        (one(disk, "target").get("dev"), disk.get("type"), disk.find("source"))
         for disk in root.iterfind("devices/disk")
     ]
     assert [(target, kind) for target, kind, _ in disks] == [("vda", "file"), ("vdb", "file"), ("sda", "file")]
@@ -61,7 +68,7 @@ def test_nothing_of_the_old_one_is_shared() -> None:
         "/new/b <&> '.raw",
         None,
     ]
-    assert root.find("devices/disk/driver").attrib == {"name": "qemu", "type": "qcow2", "cache": "none"}  # type: ignore[union-attr]
+    assert one(root, "devices/disk/driver").attrib == {"name": "qemu", "type": "qcow2", "cache": "none"}
     for old in ("52:54", "/var/lib", "/dev/", "rbd", "auth", "web.log", "/run/web", "/srv/tpm", "5901", "11111111"):
         assert old not in made
     assert "template" in made
