@@ -20,9 +20,10 @@ from keepstone.disks import RawSource
 from keepstone.disks.nbd import NbdServer
 from keepstone.env import Env
 from keepstone.objects import FolderStorage
-from keepstone.store import Point, Reader, Store
+from keepstone.store import Point, Store
 from keepstone.workloads import Silent
 from keepstone.workloads.images import PointDisk, backup_image
+from keepstone.workloads.running.disks import Counted
 from tests.machines.full import FullGuest, full_disk
 from tests.machines.guest import Guest, agent_until, make_disk
 
@@ -70,28 +71,13 @@ def _measured(name: str, folder: Path, disk: Path, rounds: int, start: Starting)
     }
 
 
-class _Counted(PointDisk):
-    """The disk of a point that knows how much of it was asked for, in bytes."""
-
-    def __init__(self, env: Env, reader: Reader) -> None:
-        super().__init__(env, reader)
-        self.counts: list[int] = []
-
-    def __enter__(self) -> _Counted:
-        return self
-
-    def pread_into(self, buffer: memoryview, offset: int) -> int:
-        count = super().pread_into(buffer, offset)
-        self.counts.append(count)
-        return count
-
-
 def _served(env: Env, store: Store, point: Point, folder: Path, start: Starting) -> tuple[float, int]:
     folder.mkdir()
-    with store.reader(point) as reader, _Counted(env, reader) as disk:
-        with NbdServer(env, {"": disk}, folder / "socket") as server:
+    with store.reader(point) as reader, PointDisk(env, reader) as disk:
+        counted = Counted(disk)
+        with NbdServer(env, {"": counted}, folder / "socket") as server:
             seconds = _booted(folder / "guest", server.address.uri, start)
-        return seconds, sum(disk.counts)
+        return seconds, counted.read
 
 
 def _booted(folder: Path, below: str, start: Starting) -> float:

@@ -18,10 +18,10 @@ import pytest
 from keepstone.disks.nbd import NbdServer
 from keepstone.disks.writing import FORMATS
 from keepstone.env import Env
-from keepstone.store import Reader
 from keepstone.workloads import Silent
 from keepstone.workloads.images import PointDisk, restore_into
 from keepstone.workloads.machines import Level, disk_of
+from keepstone.workloads.running.disks import Counted
 from tests.machines.full import OFFSET, FullGuest, full_disk
 from tests.machines.yard import Made, Yard, oracle
 
@@ -107,22 +107,6 @@ def test_it_boots_again(backed: Backed, tmp_path: Path) -> None:
         guest.off()
 
 
-class _Counted(PointDisk):
-    """The disk of a point that knows how much of it was asked for, in bytes."""
-
-    def __init__(self, env: Env, reader: Reader) -> None:
-        super().__init__(env, reader)
-        self.counts: list[int] = []
-
-    def __enter__(self) -> _Counted:
-        return self
-
-    def pread_into(self, buffer: memoryview, offset: int) -> int:
-        count = super().pread_into(buffer, offset)
-        self.counts.append(count)
-        return count
-
-
 def test_it_boots_out_of_the_store_as_from_a_disk(
     backed: Backed, tmp_path: Path, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
@@ -131,11 +115,11 @@ def test_it_boots_out_of_the_store_as_from_a_disk(
     for turn in range(2):  # the lesser of two is what it costs; what is above it is other load on the machine
         with (
             backed.yard.store.reader(backed.changed.point) as reader,
-            _Counted(Env(), disk_of(reader, _DISK)) as disk,
-            NbdServer(Env(), {"": disk}, tmp_path / "socket") as server,
+            PointDisk(Env(), disk_of(reader, _DISK)) as disk,
+            NbdServer(Env(), {"": (counted := Counted(disk))}, tmp_path / "socket") as server,
         ):
             store.append(booted(tmp_path / f"store{turn}", server.address.uri))
-        share = sum(disk.counts) / disk.size
+        share = counted.read / disk.size
         plain.append(booted(tmp_path / f"disk{turn}", str(local)))
         assert share < _SHARE
     record_testsuite_property("seconds out of the store", store)
