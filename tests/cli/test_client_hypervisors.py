@@ -11,20 +11,13 @@ from typing import Any
 
 import pytest
 
+from tests.agents.conftest import living
 from tests.agents.living import Living
 from tests.machines.guest import Guest, initramfs, make_disk, monitor
 
+__all__ = ["living"]
+
 pytestmark = [pytest.mark.service, pytest.mark.vm]
-
-
-@pytest.fixture(scope="module")
-def living(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Living]:
-    made = Living(tmp_path_factory.mktemp("service"))
-    try:
-        made.up()
-        yield made
-    finally:
-        made.down()
 
 
 @pytest.fixture

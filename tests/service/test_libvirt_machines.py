@@ -10,21 +10,16 @@ from typing import Any
 import pytest
 
 from keepstone.workloads.libvirt import Virsh, destroy, find, undefine
+from tests.libvirt.conftest import daemon
 from tests.libvirt.daemon import Daemon, Little
-from tests.machines.guest import make_disk, tools
+from tests.machines.guest import make_disk
 
 from .protecting import Vault
 from .test_virtual_machines import MACHINES, machines, protect
 
+__all__ = ["daemon"]
+
 pytestmark = [pytest.mark.service, pytest.mark.vm]
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Daemon]:
-    tools()
-    daemon = Daemon()
-    yield daemon
-    daemon.close()
 
 
 @pytest.fixture(scope="module")

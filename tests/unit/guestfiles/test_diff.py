@@ -17,7 +17,6 @@ from keepstone.workloads.guestfiles.diff import diff_guests
 from keepstone.workloads.guestfiles.tree import guest_reader
 from keepstone.workloads.guestfiles.worker import Worker
 from tests.machines.points import machine_point
-from tests.unit.files.points import new_store
 from tests.unit.guestfiles.changing import disk_point, edited, overwritten
 from tests.unit.guestfiles.filesystems import (
     MIB,
@@ -38,29 +37,10 @@ TOLD = b"content that a file has, once\n"
 
 
 @pytest.fixture
-def store() -> Store:
-    return new_store(Env(threads=2))
-
-
-@pytest.fixture
 def disk(tmp_path: Path) -> Path:
     tree = plain_tree(tmp_path / "tree")
     (tree / "folder" / "told").write_bytes(TOLD)
     return ext(tmp_path / "disk", tree)
-
-
-@pytest.fixture
-def listed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """(volume, inode) of each directory that any process has to list."""
-    asked: list[tuple[int, int]] = []
-    real = Worker.items
-
-    def items(self: Worker, volume: int, inode: int) -> object:
-        asked.append((volume, inode))
-        return real(self, volume, inode)
-
-    monkeypatch.setattr(Worker, "items", items)
-    return asked
 
 
 def steps(store: Store, before: Point, after: Point, path: bytes = b"", **more: object) -> list[Compared]:

@@ -16,7 +16,6 @@ from keepstone.workloads.guestfiles.finding import Finder, Match
 from keepstone.workloads.guestfiles.tree import tree_of
 from keepstone.workloads.guestfiles.worker import Worker
 from tests.machines.points import machine_point
-from tests.unit.files.points import new_store
 from tests.unit.guestfiles.changing import disk_point, edited
 from tests.unit.guestfiles.filesystems import MIB, ext, fat, partitioned, plain_tree
 
@@ -24,27 +23,8 @@ pytestmark = pytest.mark.vm
 
 
 @pytest.fixture
-def store() -> Store:
-    return new_store(Env(threads=2))
-
-
-@pytest.fixture
 def tree(tmp_path: Path) -> Path:
     return plain_tree(tmp_path / "tree")
-
-
-@pytest.fixture
-def listed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """(volume, inode) of each directory that any process has to list."""
-    asked: list[tuple[int, int]] = []
-    real = Worker.items
-
-    def items(self: Worker, volume: int, inode: int) -> object:
-        asked.append((volume, inode))
-        return real(self, volume, inode)
-
-    monkeypatch.setattr(Worker, "items", items)
-    return asked
 
 
 def matches(finder: Finder, store: Store, point: Point, lost: object = None) -> list[Match]:
