@@ -337,6 +337,7 @@ def test_disks_go_back_into_the_machine(vault: Vault, host: Path, guest: Guest) 
     safety, first = vault.points(item)
     assert (first["name"], safety["name"]) == (point["name"], bag["Recovery Point"])
     assert bag["New Bytes"] == "0"
+    assert vault.show(item)["lastRecoveryPoint"] == safety["properties"]["recoveryPointTime"]
     job = vault.restore(point, objectType="IaasVMRestoreRequest", recoveryType="OriginalLocation",
                         keepstone={"safetyPoint": False})  # fmt: skip
     assert job["status"] == "Completed", job

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from keepstone.catalogue import first, items, points
 from keepstone.control import clientkeys, retention, virtual_machines
 from keepstone.control import points as made
-from keepstone.control.plane import Plane
+from keepstone.control.plane import Change, Plane
 from keepstone.control.work.loading import Subject, ending, subject
 from keepstone.control.work.reporter import Reporter
 from keepstone.errors import KeepstoneError
@@ -28,7 +28,7 @@ from keepstone.store import PointRecord, Store
 from keepstone.vault import RecoveryPoint
 from keepstone.workloads.files import Selection, backup_files
 
-__all__ = ["backup", "failed", "own_date", "remember"]
+__all__ = ["backup", "enlist", "failed", "make", "own_date", "remember"]
 
 
 def backup(plane: Plane, context: Context) -> None:
@@ -39,13 +39,18 @@ def backup(plane: Plane, context: Context) -> None:
             plane.reach.check(path)
         clientkeys.check_open(about.item)
         store = plane.stores.open(about.vault.id)
-        found = made.commit_of_job(store, context.claim.id) if context.claim.attempt > 1 else None
         reporter = Reporter(context)
-        commit, record = found or _make(plane, context, about, store, reporter)
+        commit, record = make(plane, context, about, store, reporter)
     except KeepstoneError:
         failed(plane, about)
         raise
     remember(plane, context, about, commit, record, reporter.warnings, count=reporter.count)
+
+
+def make(plane: Plane, context: Context, about: Subject, store: Store, reporter: Reporter) -> tuple[str, PointRecord]:
+    """The point of a job: the one that an earlier attempt of it made, or a new one."""
+    found = made.commit_of_job(store, context.claim.id) if context.claim.attempt > 1 else None
+    return found or _make(plane, context, about, store, reporter)
 
 
 def _make(plane: Plane, context: Context, about: Subject, store: Store, reporter: Reporter) -> tuple[str, PointRecord]:
@@ -109,16 +114,19 @@ def remember(
     warned = record.warnings or count
     context.result({"files": record.files, "warnings": [*warnings], "fresh": record.added, "point": point.name})
     with ending(plane, context, Status.WARNED if warned else Status.COMPLETED) as change:
-        connection = change.connection
-        mine = points.c.item == point.item, points.c.name == point.name
-        if first(connection, RecoveryPoint, *mine) is None:
-            made.add(connection, point)
-        newest = sa.case(
-            (items.c.newest > point.made, items.c.newest), else_=sa.literal(point.made, items.c.newest.type)
-        )
-        values = {"backed_up": change.now, "outcome": "Completed", "newest": newest}
-        connection.execute(items.update().where(items.c.id == point.item).values(**values))
+        enlist(change, point)
     retention.apply(plane, about.vault, about.item.id)
+
+
+def enlist(change: Change, point: RecoveryPoint) -> None:
+    """List a point that was made, and what it means to its item; once more changes nothing."""
+    connection = change.connection
+    mine = points.c.item == point.item, points.c.name == point.name
+    if first(connection, RecoveryPoint, *mine) is None:
+        made.add(connection, point)
+    newest = sa.case((items.c.newest > point.made, items.c.newest), else_=sa.literal(point.made, items.c.newest.type))
+    values = {"backed_up": change.now, "outcome": "Completed", "newest": newest}
+    connection.execute(items.update().where(items.c.id == point.item).values(**values))
 
 
 def failed(plane: Plane, about: Subject) -> None:

@@ -8,18 +8,16 @@ A worker that takes the job over goes on where the one before it ended, without 
 
 from __future__ import annotations
 
-from keepstone.catalogue import first, points
-from keepstone.control import points as made
 from keepstone.control import virtual_machines
 from keepstone.control.plane import Plane
+from keepstone.control.points import of_record, opened
+from keepstone.control.work.backup import enlist, make
 from keepstone.control.work.loading import Subject, ending
 from keepstone.control.work.reporter import Reporter
 from keepstone.errors import SourceFailed, Unsupported
 from keepstone.jobs import Context, Status
-from keepstone.store import PointRecord, Store
 from keepstone.vault import RecoveryPoint
 from keepstone.workloads.hypervisors import QemuAddress, address_of
-from keepstone.workloads.hypervisors.backup import backup_vm
 from keepstone.workloads.kvm import Qemu, replace_disks, unfinished
 from keepstone.workloads.machines import machine_of, wanted_disks
 
@@ -41,8 +39,11 @@ def replace(plane: Plane, context: Context, about: Subject, point: RecoveryPoint
     store = plane.stores.open(about.vault.id)
     safety = ""
     if context.claim.arguments.get("safety") and not unfinished(plane.env, machine):
-        safety = _safety(plane, context, about, store, reporter)
-    with made.opened(store, point) as reader:
+        before = of_record(about.item, *make(plane, context, about, store, reporter))
+        with plane.change() as change:
+            enlist(change, before)
+        safety = before.name
+    with opened(store, point) as reader:
         found = machine_of(reader)
         names = wanted_disks(found, context.claim.arguments.get("disks"))
         report = replace_disks(plane.env, machine, found, reporter, names=names)
@@ -63,23 +64,3 @@ def replace(plane: Plane, context: Context, about: Subject, point: RecoveryPoint
         )
     with ending(plane, context, Status.WARNED if reporter.count else Status.COMPLETED):
         pass
-
-
-def _safety(plane: Plane, context: Context, about: Subject, store: Store, reporter: Reporter) -> str:
-    """Make a point of the machine as it is; its name. One that an earlier attempt of the job made does as well."""
-    found = made.commit_of_job(store, context.claim.id) if context.claim.attempt > 1 else None
-    if found is None:
-        name = made.store_name(about.container.friendly, about.item)
-        tags = made.tags(about.item.id, context.claim.id, "Full", None)
-        with store.writer(name, made.MACHINE, tags=tags) as writer:
-            owner = f"{store.descriptor.store}/{about.item.id}"
-            commit = backup_vm(plane.env, writer, about.item.source, reporter, owner=owner).commit
-        record = store.commits.get(commit)
-        assert isinstance(record, PointRecord)
-        found = commit, record
-    point = made.of_record(about.item, *found)
-    with plane.change() as change:
-        mine = points.c.item == point.item, points.c.name == point.name
-        if first(change.connection, RecoveryPoint, *mine) is None:
-            made.add(change.connection, point)
-    return point.name
