@@ -178,3 +178,14 @@ def refused(script: Path, password: str) -> str:
     assert done.returncode == 1, done
     assert not (script.parent / "refused").exists()
     return done.stderr
+
+
+def test_a_policy_asks_for_drills(az: Az, server: Server, vault: str) -> None:
+    """az takes our own property along, as the page says."""
+    policy = az(f"backup policy show {IN} -n DefaultPolicy")
+    policy["properties"]["keepstone"] = {"drillEveryDays": 7}
+
+    az(f"backup policy set {IN} -n DefaultPolicy --policy", json.dumps(policy))
+
+    shown = server.keepstone(f"policy show {IN} -n DefaultPolicy")
+    assert shown["properties"]["keepstone"] == {"drillEveryDays": 7}
