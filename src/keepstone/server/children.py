@@ -75,14 +75,17 @@ class Children:
         self._ready, self._died, self._changed = ready, died, changed
         self._lock = threading.Lock()
         self._stopping = threading.Event()
+        self._begun = threading.Semaphore(0)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         names = [f"{kind}-{number + 1}" for number in range(count)]
         self._threads = [threading.Thread(target=self._look_after, args=(name,), name=name) for name in names]
 
     def start(self) -> None:
-        """Start them all, beside one another."""
+        """Start them all, beside one another; when this returns each has begun, or could not, and `changed` knows."""
         for thread in self._threads:
             thread.start()
+        for _ in self._threads:
+            self._begun.acquire()
 
     def alive(self) -> dict[str, int]:
         """Those that run now: their names and process ids."""
@@ -156,11 +159,13 @@ class Children:
         """From its begin to its end; how it ended, in words, or nothing where it is not to begin."""
         try:
             process = self._spawn(name, birth)
+            if process is None:
+                return ""
+            self._changed()
         except OSError as error:  # such as no room for another process
             return f"could not be started ({error})"
-        if process is None:
-            return ""
-        self._changed()
+        finally:
+            self._begun.release()
         code = self._listen(name, process)
         return f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
 

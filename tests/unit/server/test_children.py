@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -84,6 +86,21 @@ def test_they_are_heard_and_told(started: Start, heard: Heard) -> None:
         mine = [line["message"] for line in said if line["who"] == name]
         assert mine == ["begun", "heard one thing", "heard another", "told to hurry", "told to stop"]
     assert children.restarts == 0
+
+
+def test_all_have_begun_when_the_start_is_over(started: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever hears that a service is ready finds its processes."""
+    plain = subprocess.Popen
+
+    def late(*arguments: Any, **more: Any) -> subprocess.Popen[bytes]:
+        time.sleep(0.3)  # as on a machine that has much to do
+        return plain(*arguments, **more)
+
+    changes: list[int] = []
+    monkeypatch.setattr(subprocess, "Popen", late)
+    with started(GOOD, 2, changed=lambda: changes.append(1)) as children:
+        assert children.alive().keys() == {"child-1", "child-2"}
+        assert len(changes) == 2
 
 
 def test_all_that_one_says_is_passed_on_in_order(started: Start, heard: Heard) -> None:
