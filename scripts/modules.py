@@ -25,6 +25,7 @@ ROOMS = (
     "agent",
     "arm",
     "agentapi",
+    "portal",
     "control",
     "jobs",
     "catalogue",

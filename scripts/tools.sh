@@ -30,6 +30,7 @@ need mkfs.vfat dosfstools
 need mkfs.exfat exfatprogs
 need mcopy mtools
 need pvcreate lvm2
+need chromium chromium
 [ -e /usr/share/OVMF ] || missing="$missing ovmf"
 need mmdebstrap mmdebstrap
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"

@@ -20,6 +20,7 @@ from keepstone.catalogue.tables import (
     jobs,
     judgements,
     locks,
+    logins,
     metadata,
     notices,
     operations,
@@ -29,6 +30,7 @@ from keepstone.catalogue.tables import (
     principals,
     resources,
     schedules,
+    submissions,
     targets,
     vaults,
 )
@@ -53,6 +55,7 @@ __all__ = [
     "jobs",
     "judgements",
     "locks",
+    "logins",
     "metadata",
     "notices",
     "one",
@@ -64,6 +67,7 @@ __all__ = [
     "resources",
     "save",
     "schedules",
+    "submissions",
     "targets",
     "vaults",
 ]

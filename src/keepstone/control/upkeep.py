@@ -9,7 +9,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from keepstone.catalogue import every, jobs, vaults
-from keepstone.control import agents, alerts, attempts, drills, hypervisors, items, operations, retention
+from keepstone.control import agents, alerts, attempts, drills, hypervisors, items, logins, operations, retention
 from keepstone.control import vaults as control
 from keepstone.control.plane import Plane
 from keepstone.control.postman import Postman
@@ -65,6 +65,7 @@ def _forget(plane: Plane) -> None:
         alerts.forget(change)
         agents.forget(change)
         attempts.forget(change.connection, change.now)
+        logins.forget(change.connection, change.now)
 
 
 def _reconcile(plane: Plane) -> None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 import sqlalchemy as sa
 
 from keepstone.catalogue import assignments, every, first, principals
-from keepstone.control import attempts, people
+from keepstone.control import attempts, logins, people
 from keepstone.control.plane import Change, Plane
 from keepstone.errors import InvalidRequest, NotFound
 from keepstone.identity import hash_secret, new_secret
@@ -83,13 +83,15 @@ def rename(change: Change, who: Identity, title: str) -> Identity:
 
 
 def set_password(plane: Plane, name: str, password: str | None = None) -> str | None:
-    """Another password; what it is, where it was made up here. Those who are logged in stay it until their tokens are
-    over. `NotFound`, `InvalidRequest`."""
+    """Another password; what it is, where it was made up here. At the portal he is logged out; tokens count until they
+    are over. `NotFound`, `InvalidRequest`."""
     with plane.look() as connection:
         find(connection, name)  # before a slow hash
     made, hashed = _secret(plane, password)
     with plane.change() as change:
-        change.save(replace(find(change.connection, name), secret=hashed, expires=None))
+        who = find(change.connection, name)
+        change.save(replace(who, secret=hashed, expires=None))
+        logins.end_all(change.connection, who.id)
         attempts.pardon(change.connection, name)
     return made
 

@@ -27,6 +27,8 @@ def answer(root: Path, listener: socket.socket, name: str) -> None:
     """Answer until the server says to stop."""
     from keepstone.agentapi.service import AgentService
     from keepstone.arm.service import Service
+    from keepstone.portal import PREFIX as PORTAL
+    from keepstone.portal import Portal
     from keepstone.remote.wire import PREFIX
     from keepstone.server.choices import installed
     from keepstone.server.front import Front
@@ -44,9 +46,15 @@ def answer(root: Path, listener: socket.socket, name: str) -> None:
         metrics = Metrics(plane, name, processes)
         service = Service(plane, issuer, metrics.answered)
         agents = AgentService(plane, installation.authority(), metrics.answered)
-        app = ByPath(service, {PREFIX: agents})
+        portal = Portal(plane, service)
+        app = ByPath(service, {PREFIX: agents, PORTAL: portal}, f"{PORTAL}/")
+
+        def stopping() -> None:
+            agents.stop()
+            portal.stop()
+
         front = Front(app, plane, issuer, metrics, processes)
-        server = Server(front, root / "tls", parent.say_ready, agents.stop, partial(hand_on, root))
+        server = Server(front, root / "tls", parent.say_ready, stopping, partial(hand_on, root))
         signal.signal(signal.SIGTERM, lambda *_: server.stop())
         signal.signal(signal.SIGINT, lambda *_: server.stop(at_once=True))
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from keepstone.catalogue.tables.alerts import alerts, notices, targets
 from keepstone.catalogue.tables.base import metadata
 from keepstone.catalogue.tables.machines import agents, credentials
-from keepstone.catalogue.tables.people import assignments, attempts, principals
+from keepstone.catalogue.tables.people import assignments, attempts, logins, principals, submissions
 from keepstone.catalogue.tables.protection import containers, drills, footprints, items, judgements, points, policies
 from keepstone.catalogue.tables.resources import facts, groups, locks, outbox, resources, vaults
 from keepstone.catalogue.tables.work import jobs, operations, schedules
@@ -30,6 +30,7 @@ __all__ = [
     "jobs",
     "judgements",
     "locks",
+    "logins",
     "metadata",
     "notices",
     "operations",
@@ -39,6 +40,7 @@ __all__ = [
     "principals",
     "resources",
     "schedules",
+    "submissions",
     "targets",
     "vaults",
 ]

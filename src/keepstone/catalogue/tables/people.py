@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from keepstone.catalogue.columns import Moment
 from keepstone.catalogue.tables.base import metadata
 
-__all__ = ["assignments", "attempts", "principals"]
+__all__ = ["assignments", "attempts", "logins", "principals", "submissions"]
 
 principals = sa.Table(
     "principals",
@@ -56,4 +56,29 @@ attempts = sa.Table(
     sa.Column("count", sa.Integer, nullable=False),
     sa.Column("last", Moment, nullable=False),
     sa.Index(None, "last"),
+)
+
+logins = sa.Table(
+    "logins",
+    metadata,
+    # People who are logged in at the portal. SHA-256 of what their browser proves itself by.
+    sa.Column("key", sa.LargeBinary, primary_key=True),
+    sa.Column("principal", sa.ForeignKey("principals.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("began", Moment, nullable=False),
+    # When it was last used, to a minute.
+    sa.Column("seen", Moment, nullable=False),
+    sa.Index(None, "seen"),
+)
+
+submissions = sa.Table(
+    "submissions",
+    metadata,
+    # Forms of the portal that were sent: each counts once. What the form is told by, made up with it.
+    sa.Column("key", sa.String(64), primary_key=True),
+    # The principal who sent it.
+    sa.Column("principal", sa.String(36), nullable=False),
+    sa.Column("sent", Moment, nullable=False),
+    # The page that shows what came of it; empty while it is being done.
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Index(None, "sent"),
 )

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An action: a form, and the request that what is given there comes to, with its equivalents.
+
+Its page is `/do/NAME`. It is drawn anew when something in the form changes, so that the equivalents are those of what
+is given; it works without a script too.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import urlencode
+
+from keepstone.portal.api import VERSION, Document, Request, quoted
+from keepstone.portal.visit import Visit
+
+__all__ = ["Action", "Actions", "Choice", "Equivalent", "Field", "Plan", "equivalents"]
+
+Command = Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """`value` is sent, `label` is shown."""
+
+    value: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """Something to give. `kind`: text, password, number, date, lines (one a line), check, choice, choices (several), or
+    hidden. `default`: the value or values that it has at first."""
+
+    name: str
+    label: str
+    kind: str = "text"
+    choices: Sequence[Choice] = ()
+    default: str | Sequence[str] = ""
+    help: str = ""
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What would be done. `az`, `keepstone`: commands that do the same, one after the other; none where there is no
+    word for it. `radius`: what it would take with it, for people: label and value. `then`: the page that is shown
+    after it where no job does it; `notice`: what is said there."""
+
+    request: Request
+    az: Sequence[Command] = ()
+    keepstone: Sequence[Command] = ()
+    radius: Sequence[tuple[str, object]] = ()
+    refused: Sequence[str] = ()
+    then: str = "/portal/"
+    notice: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """`title`: what it does, also on its button. `says`: one sentence more. `destroys`: whether something may be lost
+    by it. `fields`: what is to be given, besides `id`, the resource that it is about. `plan` raises what is wrong with
+    what was given."""
+
+    name: str
+    title: str
+    says: str
+    plan: Callable[[Visit], Plan]
+    fields: Callable[[Visit], Sequence[Field]] = field(default=lambda visit: ())
+    destroys: bool = False
+
+
+class Actions:
+    """The actions of a module."""
+
+    def __init__(self) -> None:
+        self._actions: dict[str, Action] = {}
+
+    def __call__(
+        self,
+        name: str,
+        title: str,
+        says: str,
+        *,
+        fields: Callable[[Visit], Sequence[Field]] = lambda visit: (),
+        destroys: bool = False,
+    ) -> Callable[[Callable[[Visit], Plan]], Callable[[Visit], Plan]]:
+        """Says that the function below plans this."""
+
+        def register(plan: Callable[[Visit], Plan]) -> Callable[[Visit], Plan]:
+            assert name not in self._actions
+            self._actions[name] = Action(name=name, title=title, says=says, plan=plan, fields=fields, destroys=destroys)
+            return plan
+
+        return register
+
+    def __iter__(self) -> Iterator[Action]:
+        return iter(self._actions.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Equivalent:
+    """The same as a program would do it. `label`: whose words these are."""
+
+    label: str
+    text: str
+
+
+def equivalents(plan: Plan, base: str) -> list[Equivalent]:
+    """Of an action, ready to copy. Its request is the one that is sent."""
+    found = []
+    if plan.az:
+        found.append(Equivalent("az", _lines(("az", *command) for command in plan.az)))
+    if plan.keepstone:
+        found.append(Equivalent("keepstone", _lines(("keepstone", *command) for command in plan.keepstone)))
+    found.append(Equivalent("REST", _rest(plan.request, base)))
+    return found
+
+
+def _lines(commands: Iterator[Command] | Sequence[Command]) -> str:
+    return "\n".join(shlex.join(command) for command in commands)
+
+
+def _rest(request: Request, base: str) -> str:
+    query = urlencode({"api-version": VERSION, **request.query})
+    first = f"{request.verb} {base}{quoted(request.path)}?{query}"
+    return first if request.body is None else f"{first}\n\n{_body(request.body)}"
+
+
+def _body(body: Document) -> str:
+    return json.dumps(body, indent=2, ensure_ascii=False)

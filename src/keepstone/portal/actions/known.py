@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All actions, by name."""
+
+from __future__ import annotations
+
+from keepstone.portal.actions import items, jobs
+from keepstone.portal.actions.action import Action
+
+__all__ = ["ACTIONS"]
+
+ACTIONS: dict[str, Action] = {}
+for _module in (items, jobs):
+    for _action in _module.actions:
+        assert _action.name not in ACTIONS, _action.name
+        ACTIONS[_action.name] = _action

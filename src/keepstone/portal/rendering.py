@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pages out of templates. Everything that is shown is text: it is escaped, whatever it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from gettext import translation
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from keepstone.portal import assets
+from keepstone.portal.api import Document
+
+__all__ = ["ago", "at", "environment", "link", "moment_of", "octets", "render"]
+
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def at(document: Any, path: str, default: Any = None) -> Any:
+    """What is in a document at a path such as `properties.status`."""
+    for key in path.split("."):
+        document = document.get(key) if isinstance(document, dict) else None
+    return default if document is None else document
+
+
+def moment_of(value: str | datetime | None) -> datetime | None:
+    """A moment as operations write it."""
+    if value is None or isinstance(value, datetime):
+        return value
+    found = datetime.fromisoformat(value[:26].rstrip("Z"))
+    return found.replace(tzinfo=UTC)
+
+
+def octets(count: float | None) -> str:
+    """Bytes, for people."""
+    if count is None:
+        return "–"
+    size = float(count)
+    for unit in _UNITS:
+        if abs(size) < 1024 or unit == _UNITS[-1]:
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+
+
+def ago(then: str | datetime | None, now: datetime) -> str:
+    """How long ago something was, for people."""
+    moment = moment_of(then)
+    if moment is None:
+        return "never"
+    seconds = (now - moment).total_seconds()
+    if seconds < 0:
+        return f"in {_span(-seconds)}"
+    return "just now" if seconds < 60 else f"{_span(seconds)} ago"
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86_400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {unit}{'' if count == 1 else 's'}"
+    return "less than a minute"
+
+
+def _when(value: str | datetime | None) -> Markup:
+    moment = moment_of(value)
+    if moment is None:
+        return Markup("–")
+    return Markup('<time datetime="{}">{}</time>').format(f"{moment:%Y-%m-%dT%H:%M:%SZ}", f"{moment:%Y-%m-%d %H:%M}")
+
+
+def _vault_choice(vault: Document) -> tuple[str, str]:
+    return vault["id"], vault["name"]
+
+
+def link(path: str, **query: str | Iterable[str] | None) -> str:
+    """An address of the portal."""
+    given = {name: value for name, value in query.items() if value not in (None, "")}
+    return f"/portal{path}" + (f"?{urlencode(given, doseq=True)}" if given else "")
+
+
+@cache
+def environment(language: str = "en") -> Environment:
+    """Where templates are found, and what they may use."""
+    made = Environment(
+        loader=PackageLoader("keepstone.portal"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.i18n"],
+    )
+    made.filters |= {"octets": octets, "when": _when, "at": at, "vault_choice": _vault_choice}
+    made.globals |= {"link": link, "asset": lambda name: link(assets.address(name)), "at": at}
+    catalogue = translation("portal", str(files("keepstone.portal").joinpath("locale")), [language], fallback=True)
+    made.install_gettext_translations(catalogue, newstyle=True)  # type: ignore[attr-defined]
+    macros = made.get_template("macros.html").module
+    made.globals |= {name: macro for name, macro in vars(macros).items() if not name.startswith("_")}
+    return made
+
+
+def render(template: str, shown: Mapping[str, Any], part: str = "") -> str:
+    """The text of a page, or of one block of it."""
+    found = environment().get_template(template)
+    if not part:
+        return found.render(shown)
+    context = found.new_context(dict(shown))
+    return "".join(found.blocks[part](context))

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs, of one vault or of all, the newest first."""
+
+from __future__ import annotations
+
+from keepstone.portal.places import across, vaults
+from keepstone.portal.visit import Answer, Page, Views, Visit
+
+__all__ = ["views"]
+
+views = Views()
+STATES = {
+    "": "any state",
+    "InProgress": "in progress",
+    "Failed": "failed",
+    "CompletedWithWarnings": "completed with warnings",
+    "Completed": "completed",
+    "Cancelled": "cancelled",
+}
+
+
+@views("GET", "/jobs")
+def jobs(visit: Visit) -> Answer:
+    """Page by page, as the filter says."""
+    known = vaults(visit)
+    vault, state = visit.text("vault"), visit.text("status")
+    within = [one["id"] for one in known if not vault or one["id"] == vault]
+    wanted = {"$filter": f"status eq '{state}'"} if state else {}
+    found, following = across(visit, within, "backupJobs", **wanted)
+    if not following and not visit.text("from") and len(within) > 1:
+        found.sort(key=lambda job: str(job["properties"]["startTime"]), reverse=True)
+    shown = {"jobs": found, "following": following, "vaults": known, "states": STATES, "vault": vault, "state_": state}
+    return Page("jobs.html", shown, part="list")

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All views, by verb and path."""
+
+from __future__ import annotations
+
+from keepstone.portal.views import doing, entering, item, items, job, jobs, overview
+from keepstone.portal.visit import View
+
+__all__ = ["VIEWS"]
+
+_MODULES = (entering, overview, items, item, jobs, job, doing)
+VIEWS: dict[tuple[str, str], View] = {}
+for _module in _MODULES:
+    for _key, _view in _module.views:
+        assert _key not in VIEWS, _key
+        VIEWS[_key] = _view
