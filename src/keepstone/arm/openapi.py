@@ -85,6 +85,8 @@ def _operation(operation: Operation, identity: str) -> dict[str, Any]:
     if operation.action:
         described["security"] = [{"bearer": []}]
         described["x-keepstone-action"] = operation.action
+    if operation.az:
+        described["x-keepstone-az"] = list(operation.az)
     body = schema(operation.name, operation.verb)
     if body is not None:
         described["requestBody"] = {"content": {"application/json": {"schema": body}}}

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from gettext import gettext as _
 
+from keepstone.portal.api import Request
+from keepstone.portal.places import vaults
 from keepstone.portal.visit import Visit
 
 __all__ = ["Entry", "navigation"]
@@ -14,21 +16,31 @@ __all__ = ["Entry", "navigation"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """`path`: behind the portal's prefix. `icon`: of `icons.html`. `about`: other paths that stand beneath it."""
+    """`path`: behind the portal's prefix. `icon`: of `icons.html`. `about`: other paths that stand beneath it. `needs`:
+    the list of a vault that one has to be allowed to read, in some vault, for this to be of use."""
 
     path: str
     title: str
     icon: str
     about: Sequence[str] = ()
+    needs: str = ""
 
 
 ENTRIES = (
     Entry("/", _("Overview"), "overview"),
+    Entry("/protectable", _("Protectable items"), "protectable", needs="backupProtectableItems"),
     Entry("/items", _("Protected items"), "items", ("/item", "/point")),
     Entry("/jobs", _("Jobs"), "jobs", ("/job",)),
+    Entry("/infrastructure", _("Infrastructure"), "infrastructure"),
+    Entry("/api", _("API"), "api"),
 )
 
 
 def navigation(visit: Visit) -> Sequence[Entry]:
     """What is beside every page."""
-    return ENTRIES
+    known = [str(one["id"]) for one in vaults(visit)] if any(entry.needs for entry in ENTRIES) else []
+    return [
+        entry
+        for entry in ENTRIES
+        if not entry.needs or any(visit.client.allows(Request("GET", f"{vault}/{entry.needs}")) for vault in known)
+    ]

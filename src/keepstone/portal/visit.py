@@ -11,7 +11,7 @@ from keepstone.control.plane import Plane
 from keepstone.errors import InvalidRequest
 from keepstone.portal.api import Client, Reply
 
-__all__ = ["Answer", "Download", "Page", "Redirect", "View", "Views", "Visit"]
+__all__ = ["Answer", "Download", "File", "Page", "Redirect", "View", "Views", "Visit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,16 @@ class Download:
     reply: Reply
 
 
-Answer = Page | Redirect | Download
+@dataclass(frozen=True, slots=True)
+class File:
+    """Something to save. `name`: without a path."""
+
+    name: str
+    type: str
+    data: bytes = field(repr=False)
+
+
+Answer = Page | Redirect | Download | File
 View = Callable[[Visit], Answer]
 
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
-from keepstone.portal.api import VERSION, Document, Request, quoted
-from keepstone.portal.visit import Visit
+from keepstone.portal.api import VERSION, Document, Reply, Request, quoted
+from keepstone.portal.visit import File, Visit
 
 __all__ = ["Action", "Actions", "Choice", "Equivalent", "Field", "Plan", "equivalents"]
 
@@ -47,7 +47,7 @@ class Field:
 class Plan:
     """What would be done. `az`, `keepstone`: commands that do the same, one after the other; none where there is no
     word for it. `radius`: what it would take with it, for people: label and value. `then`: the page that is shown
-    after it where no job does it; `notice`: what is said there."""
+    after it where no job does it; `notice`: what is said there. `file`: what is made of the answer to be saved."""
 
     request: Request
     az: Sequence[Command] = ()
@@ -56,6 +56,7 @@ class Plan:
     refused: Sequence[str] = ()
     then: str = "/portal/"
     notice: str = ""
+    file: Callable[[Reply], File] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,6 +58,8 @@ def do(action: Action, visit: Visit) -> Answer:
         plan = action.plan(visit)
         reply = visit.client.send(plan.request)
         outcome = _job(visit, plan, reply) or plan.then
+        if plan.file is not None:
+            return plan.file(reply)
         return Redirect(outcome, notice=plan.notice)
     except KeepstoneError as error:
         page = show(action, visit)

@@ -3,12 +3,34 @@
 
 from __future__ import annotations
 
-from keepstone.portal.views import doing, entering, item, items, job, jobs, overview
+from keepstone.portal.views import (
+    doing,
+    entering,
+    infrastructure,
+    item,
+    items,
+    job,
+    jobs,
+    overview,
+    protectable,
+    reference,
+)
 from keepstone.portal.visit import View
 
 __all__ = ["VIEWS"]
 
-_MODULES = (entering, overview, items, item, jobs, job, doing)
+_MODULES = (
+    entering,
+    overview,
+    protectable,
+    items,
+    item,
+    jobs,
+    job,
+    infrastructure,
+    reference,
+    doing,
+)
 VIEWS: dict[tuple[str, str], View] = {}
 for _module in _MODULES:
     for _key, _view in _module.views:
