@@ -52,7 +52,7 @@ def browse(chromium: Browser, house: House, faults: list[str]) -> Iterator[Calla
 
     def begin(**options: Any) -> BrowserContext:
         context = chromium.new_context(
-            base_url=house.url, ignore_https_errors=True, viewport={"width": 1280, "height": 900}, **options
+            base_url=house.url, ignore_https_errors=True, **{"viewport": {"width": 1280, "height": 900}, **options}
         )
         context.set_default_timeout(15_000)
         context.on("weberror", lambda error: faults.append(f"script: {error.error}"))
