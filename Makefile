@@ -13,7 +13,7 @@ QUICKSTART_ARGS ?=
 PACKAGE_PYTHON ?= /usr/bin/python3
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint bench bench-setup crash explore packages tools azure-cli clean
+.PHONY: help quickstart test test-slow lint bench bench-setup crash explore packages screenshots tools azure-cli clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ crash: $(STAMP) tools ## check every power loss and every fault: more than 10,00
 
 explore: $(STAMP) ## explore a million schedules of writers, forget and reclaim
 	KEEPSTONE_SCHEDULES=1000000 $(BIN)/python -m pytest -n auto --dist worksteal tests/explore $(PYTEST_ARGS)
+
+screenshots: $(STAMP) tools ## make the pictures of the portal in docs/portal/ anew
+	$(BIN)/python scripts/screenshots.py
 
 packages: $(STAMP) ## build the deb and the rpm in dist/; PACKAGE_PYTHON=/usr/bin/python3.12 for another Python
 	$(BIN)/python packaging/build.py --python $(PACKAGE_PYTHON)

@@ -300,7 +300,12 @@ def compare(source: Path, restored: Path) -> None:
 
 def _tell(console: Console, quickstart: Quickstart, service: dict[str, Any]) -> None:
     data = shlex.quote(str(quickstart.service))
-    for what, where in (("service", service["endpoint"]), ("data", data), ("authority", service["ca"])):
+    for what, where in (
+        ("portal", service["portal"]),
+        ("service", service["endpoint"]),
+        ("data", data),
+        ("authority", service["ca"]),
+    ):
         console.print(f"{what:<13} {where}", soft_wrap=True)
     pid = (quickstart.place / _PID).read_text().strip()
     console.print(f"{'agent':<13} process {pid}; `kill {pid}` stops it", soft_wrap=True)

@@ -115,6 +115,7 @@ def up(
             for line in _greeting(welcome):
                 console.line(line)
         lines = [f"Keepstone answers at {start.address.url}; its authority is {start.installation.ca}"]
+        lines += [f"The portal is {result['portal']}"]
 
         def run(ready: Callable[[], None]) -> None:
             start.run(answerers=answerers, workers=workers, level=log_level, ready=ready)
@@ -132,6 +133,7 @@ def _result(root: Path, start: Start, welcome: Welcome | None) -> dict[str, Any]
     plane.database.close()  # a connection is not for two processes
     result: dict[str, Any] = {
         "endpoint": start.address.url,
+        "portal": f"{start.address.url}/portal/",
         "data": str(root),
         "ca": str(start.installation.ca),
         "tenant": plane.place.tenant,
