@@ -35,6 +35,7 @@ lint: $(STAMP) ## style, types, the floors, and that the tables in the docs are 
 	$(BIN)/python scripts/modules.py --check
 	$(BIN)/python scripts/cli_reference.py --check
 	$(BIN)/python scripts/compatibility.py --check
+	$(BIN)/python scripts/messages.py --check
 	$(BIN)/python -m bench.table --check
 
 bench-setup: $(STAMP) ## get the peers and make the data for `make bench`

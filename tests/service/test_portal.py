@@ -28,6 +28,7 @@ from keepstone.errors import Unauthenticated
 from keepstone.portal import Portal
 from keepstone.portal.application import COOKIE
 from keepstone.portal.assets import address, asset
+from keepstone.portal.rendering import environment, language_of
 from tests.service.conftest import Clock
 from tests.service.test_scale import heard
 
@@ -318,3 +319,14 @@ def test_pages_of_ten_thousand_items(path: str, estate: Estate, browser: Browser
     assert len(answer.content) < 250_000
     assert quantiles(took, n=20)[-1] < 0.150, took
     assert seen.scans == []
+
+
+def test_a_language_that_there_is() -> None:
+    assert language_of("de-CH, de;q=0.9, *;q=0.5") == "en"  # there is no other catalogue yet
+    assert language_of("") == language_of("\x00;;,,") == "en"
+
+
+def test_what_is_said_is_escaped_and_never_a_format() -> None:
+    """Texts that go through the catalogue may hold what people wrote."""
+    shown = {"label": "100 % of <b> {0} %(x)s"}
+    assert environment().from_string("{{ _(label) }}").render(shown) == "100 % of &lt;b&gt; {0} %(x)s"

@@ -28,7 +28,7 @@ from keepstone.portal import assets
 from keepstone.portal.api import Api, Client
 from keepstone.portal.live import Live
 from keepstone.portal.navigation import navigation
-from keepstone.portal.rendering import link, render
+from keepstone.portal.rendering import language_of, link, render
 from keepstone.portal.views.known import VIEWS
 from keepstone.portal.visit import Answer, Download, File, Page, Redirect, Visit
 
@@ -147,6 +147,7 @@ class Portal:
             form=form,
             part=part,
             login=token,
+            language=language_of(request.headers.get("accept-language", "")),
         )
 
     def _response(self, answer: Answer, visit: Visit, request: Request) -> Response:
@@ -187,7 +188,7 @@ class Portal:
             "over": False,
             **page.shown,
         }
-        return render(page.template, shown, page.part if visit.part else "")
+        return render(page.template, shown, page.part if visit.part else "", visit.language)
 
     def _failed(self, error: Exception, visit: Visit | None, request: Request) -> Response:
         """Says what is wrong, and what to do next."""

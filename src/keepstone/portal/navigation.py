@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from gettext import gettext as _
 
 from keepstone.portal.api import Request
 from keepstone.portal.places import vaults
@@ -27,12 +26,12 @@ class Entry:
 
 
 ENTRIES = (
-    Entry("/", _("Overview"), "overview"),
-    Entry("/protectable", _("Protectable items"), "protectable", needs="backupProtectableItems"),
-    Entry("/items", _("Protected items"), "items", ("/item", "/point")),
-    Entry("/jobs", _("Jobs"), "jobs", ("/job",)),
-    Entry("/infrastructure", _("Infrastructure"), "infrastructure"),
-    Entry("/api", _("API"), "api"),
+    Entry("/", "Overview", "overview"),
+    Entry("/protectable", "Protectable items", "protectable", needs="backupProtectableItems"),
+    Entry("/items", "Protected items", "items", ("/item", "/point")),
+    Entry("/jobs", "Jobs", "jobs", ("/job",)),
+    Entry("/infrastructure", "Infrastructure", "infrastructure"),
+    Entry("/api", "API", "api"),
 )
 
 

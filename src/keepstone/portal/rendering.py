@@ -17,7 +17,7 @@ from markupsafe import Markup
 from keepstone.portal import assets
 from keepstone.portal.api import Document
 
-__all__ = ["ago", "at", "environment", "link", "moment_of", "octets", "render"]
+__all__ = ["ago", "at", "environment", "language_of", "languages", "link", "moment_of", "octets", "render"]
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -86,6 +86,20 @@ def link(path: str, **query: str | Iterable[str] | None) -> str:
 
 
 @cache
+def languages() -> frozenset[str]:
+    """Those that there is a catalogue of, and English."""
+    folder = files("keepstone.portal").joinpath("locale")
+    there = {entry.name for entry in folder.iterdir() if entry.joinpath("LC_MESSAGES", "portal.mo").is_file()}
+    return frozenset(there | {"en"})
+
+
+def language_of(header: str) -> str:
+    """The first language of an Accept-Language (RFC 9110, section 12.5.4) that there is."""
+    wanted = [part.partition(";")[0].strip() for part in header.split(",")]
+    return next((one for tag in wanted for one in (tag.replace("-", "_"), tag[:2]) if one in languages()), "en")
+
+
+@cache
 def environment(language: str = "en") -> Environment:
     """Where templates are found, and what they may use."""
     made = Environment(
@@ -97,17 +111,17 @@ def environment(language: str = "en") -> Environment:
         extensions=["jinja2.ext.i18n"],
     )
     made.filters |= {"octets": octets, "when": _when, "at": at, "vault_choice": _vault_choice}
-    made.globals |= {"link": link, "asset": lambda name: link(assets.address(name)), "at": at}
+    made.globals |= {"language": language, "link": link, "asset": lambda name: link(assets.address(name)), "at": at}
     catalogue = translation("portal", str(files("keepstone.portal").joinpath("locale")), [language], fallback=True)
-    made.install_gettext_translations(catalogue, newstyle=True)  # type: ignore[attr-defined]
+    made.install_gettext_translations(catalogue)  # type: ignore[attr-defined]
     macros = made.get_template("macros.html").module
     made.globals |= {name: macro for name, macro in vars(macros).items() if not name.startswith("_")}
     return made
 
 
-def render(template: str, shown: Mapping[str, Any], part: str = "") -> str:
+def render(template: str, shown: Mapping[str, Any], part: str = "", language: str = "en") -> str:
     """The text of a page, or of one block of it."""
-    found = environment().get_template(template)
+    found = environment(language).get_template(template)
     if not part:
         return found.render(shown)
     context = found.new_context(dict(shown))
