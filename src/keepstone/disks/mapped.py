@@ -10,8 +10,6 @@ Invariants
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -19,6 +17,7 @@ from types import TracebackType
 
 import numpy as np
 
+from keepstone.disks.holes import Stored
 from keepstone.disks.layout import DATA, DEFLATED, PARENT, ZERO, Layout
 from keepstone.disks.port import Extent
 from keepstone.errors import SourceFailed, SourceMissing, UsageError
@@ -28,8 +27,9 @@ __all__ = ["MappedSource"]
 
 _MARKER = struct.Struct("<QI")  # Compressed Grain: which one, and the bytes that follow
 _SPARE = 4096  # more than a grain, for what cannot be compressed
-_SEEK_UNKNOWN = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY}
 _BATCH = 4096  # runs that are taken out of the arrays at once
+
+_Known = dict[DirectFile, Stored]  # of the files of a disk and its parents, in one walk
 
 
 class MappedSource:
@@ -64,7 +64,7 @@ class MappedSource:
     def extents(self, since: str | None = None) -> Iterator[Extent]:
         """The whole disk, whatever `since` says."""
         end = 0  # of what was said to be data
-        for start, stop in self._data(0, self.size):
+        for start, stop in self._data(0, self.size, {}):
             start, stop = max(end, start // PAGE * PAGE), min(self.size, round_up(stop))
             if start > end:
                 yield Extent(end, start - end, zero=True)
@@ -74,10 +74,10 @@ class MappedSource:
         if end < self.size:
             yield Extent(end, self.size - end, zero=True)
 
-    def _data(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    def _data(self, begin: int, end: int, known: _Known) -> Iterator[tuple[int, int]]:
         """(start, end) of what has to be read, in ascending order; neighbours as one."""
         last: tuple[int, int] | None = None
-        for start, stop in self._pieces(begin, end):
+        for start, stop in self._pieces(begin, end, known):
             if last is not None and last[1] >= start:
                 last = last[0], stop
                 continue
@@ -87,17 +87,17 @@ class MappedSource:
         if last is not None:
             yield last
 
-    def _pieces(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    def _pieces(self, begin: int, end: int, known: _Known) -> Iterator[tuple[int, int]]:
         for start, stop, kind, file, place, cut in self._runs(begin, end):
             if kind == DATA:
                 shift = start - place - cut
-                for at, to in self._stored(file, start - shift, stop - shift):
+                for at, to in self._stored(file, start - shift, stop - shift, known):
                     yield at + shift, to + shift
             elif kind == DEFLATED:
                 yield start, stop
             elif kind == PARENT:
                 assert self._parent is not None
-                yield from self._parent._data(start, min(stop, self._parent.size))
+                yield from self._parent._data(start, min(stop, self._parent.size), known)
 
     def _runs(self, begin: int, end: int) -> Iterator[tuple[int, int, int, int, int, int]]:
         """(start, end, kind, file, place, cut) of the runs of a range, cut to it; so much was cut off at the start."""
@@ -114,26 +114,16 @@ class MappedSource:
                 start = max(begin, starts[number])
                 yield start, min(end, starts[number + 1]), kind, files[number], places[number], start - starts[number]
 
-    def _stored(self, file: int, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    def _stored(self, file: int, begin: int, end: int, known: _Known) -> Iterator[tuple[int, int]]:
         """The parts of a range of a file that are no holes."""
         name, opened = self._files[file]
-        while begin < end:
-            with _failures(name):
-                try:
-                    start = opened.seek(begin, os.SEEK_DATA)
-                    stop = opened.seek(start, os.SEEK_HOLE)
-                except OSError as error:
-                    if error.errno in _SEEK_UNKNOWN:  # holes are not known here
-                        yield begin, end
-                        return
-                    if error.errno != errno.ENXIO:
-                        raise
-                    if opened.size() < end:
-                        raise _shrank(name) from error
-                    return
-            if start < end:
-                yield start, min(end, stop)
-            begin = stop
+        if opened not in known:
+            known[opened] = Stored(opened)
+        with _failures(name):
+            try:
+                yield from known[opened].within(begin, end)
+            except EOFError:
+                raise _shrank(name) from None
 
     def pread_into(self, buffer: memoryview, offset: int) -> int:
         wanted = min(len(buffer), self.size - offset)
