@@ -99,6 +99,15 @@ class Runs:
         self._end = min(self.size, self._end + needed * unit)
         self._add(starts, kinds[:needed], places[:needed], np.zeros(needed, np.uint16))
 
+    def pieces(self, kinds: NDArray[np.uint8], places: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
+        """The next pieces, each of its own length, as `blocks`."""
+        ends = self._end + np.cumsum(lengths)
+        starts = ends - lengths
+        needed = int(np.searchsorted(starts, self.size))
+        if needed:
+            self._end = min(self.size, int(ends[needed - 1]))
+            self._add(starts[:needed], kinds[:needed], places[:needed], np.zeros(needed, np.uint16))
+
     def layout_of(self, part: Layout, file: int) -> None:
         """The next bytes: all of `part`, whose file is this one of several."""
         files = np.full(len(part.starts), file, np.uint16)

@@ -11,7 +11,6 @@ Invariants
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +28,7 @@ _SECTOR = 512
 _FIXED, _DYNAMIC, _DIFFERENCING = 2, 3, 4
 _UNUSED = 0xFFFFFFFF  # Block Allocation Table
 _BATCH = 1 << 16
+_AT_ONCE = 1 << 20  # sectors whose bitmaps are in memory at once, or those of one block
 _MOST_NAME = 4096
 
 
@@ -61,8 +61,7 @@ def parse(image: Image) -> Layout:
     needed = -(-footer.size // block)
     for first in range(0, needed, _BATCH):
         data = image.read(table + 4 * first, 4 * min(_BATCH, needed - first), "the block allocation table")
-        for kinds, places, unit in _blocks(image, np.frombuffer(data, ">u4").astype(np.int64), block, parent):
-            runs.blocks(kinds, places, unit)
+        _blocks(image, np.frombuffer(data, ">u4").astype(np.int64), block, parent, runs)
     return runs.layout(id=footer.id, parent=parent)
 
 
@@ -92,27 +91,52 @@ def _sum(data: bytes, field: int) -> int:
     return ~(sum(data) - sum(data[field : field + 4])) & 0xFFFFFFFF
 
 
-def _blocks(
-    image: Image, table: NDArray[np.int64], block: int, parent: Link | None
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64], int]]:
-    """Kinds, places and unit of the blocks of this part of the table, in order."""
+def _blocks(image: Image, table: NDArray[np.int64], block: int, parent: Link | None, runs: Runs) -> None:
+    """Add the blocks of this part of the table."""
     absent = ZERO if parent is None else PARENT
     sectors = block // _SECTOR
     room = -(-sectors // 8 // _SECTOR) * _SECTOR if sectors >= 8 else _SECTOR  # of the bitmap, in whole sectors
     full = b"\xff" * max(1, sectors // 8)
-    places = table * _SECTOR + room
     kinds = np.where(table == _UNUSED, absent, DATA).astype(np.uint8)
-    done = 0
-    for at in np.flatnonzero(table != _UNUSED).tolist():
-        bitmap = image.read(int(table[at]) * _SECTOR, len(full), "a sector bitmap")
-        if bitmap == full:
+    step = max(1, _AT_ONCE // sectors)
+    for first in range(0, len(table), step):
+        part = table[first : first + step]
+        mixed, bitmaps = list[int](), list[bytes]()
+        for at in np.flatnonzero(part != _UNUSED).tolist():
+            bitmap = image.read(int(part[at]) * _SECTOR, len(full), "a sector bitmap")
+            if bitmap != full:
+                mixed.append(at)
+                bitmaps.append(bitmap)
+        places = part * _SECTOR + room
+        if not mixed:
+            runs.blocks(kinds[first : first + step], places, block)
             continue
-        yield kinds[done:at], places[done:at], block
-        bits = np.unpackbits(np.frombuffer(bitmap, np.uint8))[:sectors]  # the highest bit is the first sector
-        offsets = int(places[at]) + np.arange(sectors, dtype=np.int64) * _SECTOR
-        yield np.where(bits, DATA, absent).astype(np.uint8), offsets, _SECTOR
-        done = at + 1
-    yield kinds[done:], places[done:], block
+        bits = np.unpackbits(np.frombuffer(b"".join(bitmaps), np.uint8).reshape(len(mixed), -1), axis=1, count=sectors)
+        _mixed(runs, kinds[first : first + step], places, block, np.array(mixed), bits, absent)
+
+
+def _mixed(
+    runs: Runs,
+    kinds: NDArray[np.uint8],
+    places: NDArray[np.int64],
+    block: int,
+    mixed: NDArray[np.int64],
+    bits: NDArray[np.uint8],
+    absent: int,
+) -> None:
+    """Add these blocks, of which those at `mixed` have some sectors only. `bits`: a row for each of them, the first
+    sector first."""
+    other = np.ones(bits.shape, np.bool_)  # than the sector before
+    other[:, 1:] = bits[:, 1:] != bits[:, :-1]
+    row, sector = np.nonzero(other)
+    whole = np.delete(np.arange(len(kinds)), mixed)
+    number = np.concatenate([whole, mixed[row]])
+    within = np.concatenate([np.zeros(len(whole), np.int64), sector * _SECTOR])
+    kind = np.concatenate([kinds[whole], np.where(bits[row, sector], DATA, absent).astype(np.uint8)])
+    order = np.argsort(number * block + within)
+    starts = (number * block + within)[order]
+    lengths = np.diff(starts, append=len(kinds) * block)
+    runs.pieces(kind[order], (places[number] + within)[order], lengths)
 
 
 def _link(image: Image, header: bytes) -> Link:

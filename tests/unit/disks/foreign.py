@@ -14,11 +14,36 @@ from pathlib import Path
 
 from keepstone.disks import BlockSource
 from keepstone.disks.crc32c import crc32c
+from keepstone.errors import SourceFailed
 from keepstone.objects import aligned
 
-__all__ = ["KIB", "MIB", "Vhdx", "noise", "qemu_bytes", "qemu_image", "qemu_write", "read_all", "scattered", "vhd"]
+__all__ = [
+    "KIB",
+    "MIB",
+    "Memory",
+    "Vhdx",
+    "noise",
+    "qemu_bytes",
+    "qemu_image",
+    "qemu_write",
+    "read_all",
+    "scattered",
+    "vhd",
+]
 
 KIB, MIB = 1 << 10, 1 << 20
+
+
+class Memory:
+    """An image in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.size = data, len(data)
+
+    def read(self, offset: int, length: int, what: str) -> bytes:
+        if not 0 <= offset <= self.size - length:
+            raise SourceFailed(f"{what} is outside")
+        return self.data[offset : offset + length]
 
 
 def noise(size: int, seed: int = 0) -> bytes:
@@ -243,7 +268,7 @@ def vhd(
         header += struct.pack(">4sIIIQ", b"W2ru", 512, len(name), 0, name_at)
     header = _summed(header.ljust(1024, b"\0"), 36)
     table = bytearray(b"\xff" * (-(-4 * entries // 512) * 512))
-    room = -(-(block // 512 // 8) // 512) * 512
+    room = -(-max(1, block // 512 // 8) // 512) * 512
     at = table_at + len(table)
     with path.open("wb") as file:
         for number, (bitmap, content) in blocks.items():

@@ -29,25 +29,13 @@ from keepstone.disks.mapped import MappedSource
 from keepstone.env import Env
 from keepstone.errors import SourceFailed, SourceMissing, Unsupported
 from keepstone.objects import DirectFile, aligned
-from tests.unit.disks.foreign import KIB, MIB, Vhdx, noise, vhd
+from tests.unit.disks.foreign import KIB, MIB, Memory, Vhdx, noise, vhd
 
 pytestmark = pytest.mark.vm
 
 MUTANTS = int(os.environ.get("KEEPSTONE_MUTANTS", "150"))
 SECTOR = 512
 GRAIN = 64 * KIB
-
-
-class Memory:
-    """An image in memory."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.size = data, len(data)
-
-    def read(self, offset: int, length: int, what: str) -> bytes:
-        if not 0 <= offset <= self.size - length:
-            raise SourceFailed(f"{what} is outside")
-        return self.data[offset : offset + length]
 
 
 def vmdk(

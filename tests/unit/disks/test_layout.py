@@ -116,3 +116,17 @@ def test_what_cannot_be_true_wherever_it_is(monkeypatch: pytest.MonkeyPatch, len
         places[number] = 121
         with pytest.raises(SourceFailed, match="places a block at 121"):
             check(replace(layout, places=places), [130])
+
+
+def test_pieces_of_all_lengths() -> None:
+    runs = Runs(75)
+    runs.run(DATA, 10, 100)
+    kinds, places, lengths = [DATA, DATA, ZERO, PARENT, DATA, DATA], [110, 130, 1, 2, 200, 900], [5, 20, 5, 30, 10, 7]
+    runs.pieces(np.array(kinds, np.uint8), np.array(places), np.array(lengths))
+
+    assert rows(check(runs.layout(parent=Link((), ())), [205])) == [
+        (0, DATA, 100, 0), (15, DATA, 130, 0), (35, ZERO, 0, 0), (40, PARENT, 0, 0), (70, DATA, 200, 0),
+    ]  # fmt: skip
+    runs = Runs(15)
+    runs.pieces(np.array([ZERO], np.uint8), np.array([0]), np.array([10]))
+    assert rows(runs.layout()) == [(0, ZERO, 0, 0)]
