@@ -12,6 +12,8 @@ __all__ = ["Blocks", "Part", "Readable"]
 _BLOCK = 64 << 10
 _KEPT = 1024  # blocks
 _LARGE = 256 << 10  # bytes of a read that is no metadata, and is not kept
+_STRETCH = 16  # blocks that are asked for together
+_OFTEN = 3  # blocks of a stretch that were not kept, until the others are expected to be wanted
 
 
 class Readable(Protocol):
@@ -30,6 +32,7 @@ class Blocks:
         self.size = size
         self._ask = ask
         self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._missed: dict[int, int] = {}  # by stretch
 
     def read(self, offset: int, length: int) -> bytes:
         """See `Readable`."""
@@ -47,13 +50,36 @@ class Blocks:
     def _block(self, number: int) -> bytes:
         kept = self._kept.get(number)
         if kept is None:
-            begin = number * _BLOCK
-            kept = self._kept[number] = self._ask(begin, min(_BLOCK, self.size - begin))
-            if len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
+            kept = self._fetched(number)
         else:
             self._kept.move_to_end(number)
         return kept
+
+    def _fetched(self, number: int) -> bytes:
+        """A block that is not kept; with all of its stretch, where that is looked at often: a table of files is, and
+        its blocks are wanted in the order of the names in a directory."""
+        stretch = number // _STRETCH
+        if len(self._missed) > _KEPT:
+            self._missed.clear()
+        self._missed[stretch] = missed = self._missed.get(stretch, 0) + 1
+        if missed < _OFTEN and self._missed.get(stretch - 1, 0) >= _OFTEN:
+            self._missed[stretch] = missed = _OFTEN  # it goes on here
+        if missed >= _OFTEN:
+            try:
+                self._keep(stretch * _STRETCH, _STRETCH)
+                return self._kept[number]
+            except OSError:
+                self._missed[stretch] = -_STRETCH  # what nobody wants yet cannot be had
+        self._keep(number, 1)
+        return self._kept[number]
+
+    def _keep(self, number: int, count: int) -> None:
+        begin = number * _BLOCK
+        data = self._ask(begin, min(count * _BLOCK, self.size - begin))
+        for at in range(0, len(data), _BLOCK):
+            self._kept[number + at // _BLOCK] = data[at : at + _BLOCK]
+        while len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
 
 
 class Part:
