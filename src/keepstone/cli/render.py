@@ -54,7 +54,7 @@ def duration(seconds: float) -> str:
 
 def when(nanoseconds: int) -> str:
     """A wall clock time as RFC 3339 in UTC, to the second."""
-    return datetime.fromtimestamp(nanoseconds // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(nanoseconds // 10**9, UTC).isoformat()[:19] + "Z"  # of long lists: no strftime
 
 
 def text(value: str) -> str:
@@ -80,7 +80,12 @@ def plain(value: Any) -> Any:
     if kind in _PLAIN:
         return value
     if kind is dict:
-        return {key if type(key) is str and key.isascii() else str(plain(key)): plain(value[key]) for key in value}
+        return {
+            key if type(key) is str and key.isascii() else str(plain(key)): (
+                item if type(item) in _PLAIN or (type(item) is str and item.isascii()) else plain(item)
+            )
+            for key, item in value.items()
+        }
     if isinstance(value, msgspec.Struct):
         return plain(msgspec.structs.asdict(value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -12,8 +12,8 @@ __all__ = ["Blocks", "Part", "Readable"]
 _BLOCK = 64 << 10
 _KEPT = 1024  # blocks
 _LARGE = 256 << 10  # bytes of a read that is no metadata, and is not kept
-_STRETCH = 16  # blocks that are asked for together
-_OFTEN = 3  # blocks of a stretch that were not kept, until the others are expected to be wanted
+_STRETCH = 8  # blocks that are asked for together
+_OFTEN = 2  # blocks of a stretch that were not kept, until the others are expected to be wanted
 
 
 class Readable(Protocol):
@@ -61,9 +61,10 @@ class Blocks:
         stretch = number // _STRETCH
         if len(self._missed) > _KEPT:
             self._missed.clear()
-        self._missed[stretch] = missed = self._missed.get(stretch, 0) + 1
-        if missed < _OFTEN and self._missed.get(stretch - 1, 0) >= _OFTEN:
-            self._missed[stretch] = missed = _OFTEN  # it goes on here
+        missed = self._missed.get(stretch, 0) + 1
+        if stretch not in self._missed and self._missed.get(stretch - 1, 0) >= _OFTEN:
+            missed = _OFTEN  # it goes on here
+        self._missed[stretch] = missed
         if missed >= _OFTEN:
             try:
                 self._keep(stretch * _STRETCH, _STRETCH)

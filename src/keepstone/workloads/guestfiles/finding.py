@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from keepstone.errors import KeepstoneError, NotFound, UsageError
-from keepstone.workloads.files.browse import Found, Tree
+from keepstone.workloads.files.browse import Folder, Found, Tree
 from keepstone.workloads.files.find import beginning, matching
 from keepstone.workloads.files.page import Entry
 from keepstone.workloads.files.tree import Lost
@@ -51,6 +51,7 @@ class _Volume:
     def __init__(self, identity: bytes, path: bytes) -> None:
         self.identity = identity
         self.path = path
+        self.within = path + b"/"
         self.matches: list[Match] = []
 
 
@@ -63,6 +64,8 @@ class Finder:
         self._known: dict[bytes, _Volume] = {}  # by where the walk of it begins
         self._walked: _Volume | None = None
         self._passed: list[Match] = []
+        self._folder: Folder | None = None
+        self._prefix = b""  # of the paths of what is in this folder
         self.skipped = 0
 
     def matches(self, tree: Tree, lost: Lost | None = None) -> Iterator[Match]:
@@ -129,7 +132,7 @@ class Finder:
     def _remember(self, seen: Seen) -> None:
         if self._walked is None:
             return
-        if not seen.path.startswith(self._walked.path + b"/"):
+        if not seen.path.startswith(self._walked.within):
             self._close()
         elif seen.match is not None:
             self._walked.matches.append(seen.match)
@@ -143,13 +146,20 @@ class Finder:
             self._walked = None
 
     def _seen(self, tree: Tree, found: Found) -> Seen:
-        path, entry = found.path, found.entry
+        path, entry = self._path(found), found.entry
         if not self._is_wanted(path, entry):
             return Seen(path, None)
         content = None
         if stat.S_ISREG(entry.mode) and not isinstance(tree.reader, GuestReader):
             content = content_id(tree.reader, entry, found.refs)
         return Seen(path, Match(path, entry, content))
+
+    def _path(self, found: Found) -> bytes:
+        """As `Found.path`, which goes up to the root for each entry of a folder."""
+        if found.folder is not self._folder:
+            self._folder = found.folder
+            self._prefix = found.folder.child(b"")
+        return self._prefix + found.entry.name
 
 
 def _volume(tree: Tree, guest: GuestReader, begin: Found) -> Found | None:

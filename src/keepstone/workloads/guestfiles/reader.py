@@ -22,6 +22,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import accumulate
+from operator import attrgetter
 from typing import Protocol, TypeVar, cast, overload, runtime_checkable
 
 import msgspec
@@ -59,7 +60,7 @@ _VOLUME, _INODE, _STREAM, _SIZE, _INDEX = 16, 64, 16, 48, 28  # bits of a place
 _MOST = 1 << 47  # bytes of a file or disk
 _BATCH = 4 << 20  # bytes of files that are asked for at a time
 _PIECES = 1000
-_FIELDS = ("mode", "uid", "gid", "size", "mtime", "ctime", "inode")
+_FIELDS = [attrgetter(name) for name in ("mode", "uid", "gid", "size", "mtime", "ctime", "inode")]
 
 
 class _Page(Node, frozen=True, array_like=True):
@@ -285,7 +286,7 @@ def _encoded(items: list[Item], counts: list[int], device: int = 0) -> bytes:
         if link or item.target or item.rdev or flags or item.extents is not None:
             extras[at] = Extra(item.target, {}, item.rdev, link, item.extents, flags)
     names = b"".join(item.name + b"\0" for item in items)
-    columns = ([getattr(item, name) for item in items] for name in _FIELDS)
+    columns = (list(map(field, items)) for field in _FIELDS)
     modes, uids, gids, sizes, mtimes, ctimes, inodes = (
         stored(code, values) for code, values in zip(COLUMNS, columns, strict=True)
     )

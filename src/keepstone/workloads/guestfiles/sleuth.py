@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import stat
 from collections import OrderedDict
-from collections.abc import Iterator
 from typing import Any
 
 import pytsk3
@@ -122,77 +121,75 @@ class Sleuth:
     def items(self, inode: int) -> list[Item]:
         """See `FileSystem`."""
         found: list[Item] = []
+        ntfs, is_permitted = self._ntfs, self.kind in _PERMITTED
         for file in self._fs.open_dir(inode=inode or self._root):
             info = file.info
             name, meta = info.name, info.meta
             label: bytes = name.name
-            if int(name.flags) & _GONE or label in (b"", b".", b"..") or label.endswith(_LABEL):
+            if name.flags & _GONE or label in (b"", b".", b"..") or label.endswith(_LABEL):
                 continue
-            if meta is None or int(meta.flags) & _META_GONE:
+            if meta is None or meta.flags & _META_GONE:
                 found.append(Item(label, stat.S_IFREG, 0, 0, 0, 0, 0, int(name.meta_addr), unreadable=True))
                 continue
-            number, kind = int(meta.addr), int(meta.type)
-            if kind in _VIRTUAL or (self._ntfs and number < _RESERVED and number != _ROOT):
+            number, kind = meta.addr, meta.type
+            if kind in _VIRTUAL or (ntfs and number < _RESERVED and number != _ROOT):
                 continue
             if self.kind == "exfat" and label in _OWN and inode in (0, self._root):
                 continue
+            mode = _MODES.get(kind, stat.S_IFREG)
+            is_directory, is_file = mode == stat.S_IFDIR, mode == stat.S_IFREG
+            if is_permitted:
+                mode, uid, gid = mode | (0o755 if is_directory else 0o644), 0, 0
+            else:
+                mode, uid, gid = mode | meta.mode & 0o7777, meta.uid, meta.gid
             item = Item(
                 label,
-                _MODES.get(kind, stat.S_IFREG) | int(meta.mode) & 0o7777,
-                int(meta.uid),
-                int(meta.gid),
-                max(0, int(meta.size)),
-                moment(int(meta.mtime) * 10**9 + int(meta.mtime_nano)),
-                moment(int(meta.ctime) * 10**9 + int(meta.ctime_nano)),
+                mode,
+                uid,
+                gid,
+                0 if is_directory or (ntfs and is_file) else max(0, meta.size),
+                moment(meta.mtime * 10**9 + meta.mtime_nano),
+                moment(meta.ctime * 10**9 + meta.ctime_nano),
                 number,
-                links=max(0, int(meta.nlink)),
-                target=meta.link or b"",
+                0,
+                max(0, meta.nlink),
+                meta.link or b"",
                 unreadable=kind not in _MODES,
             )
             found.append(item)
-            if self.kind in _PERMITTED:
-                item.mode = stat.S_IFMT(item.mode) | (0o755 if stat.S_ISDIR(item.mode) else 0o644)
-                item.uid = item.gid = 0
-            if stat.S_ISDIR(item.mode):
-                item.size = 0
-            if self._ntfs:
-                found += self._streams(item, file)
-            elif stat.S_ISLNK(item.mode) and len(item.target) != item.size:  # one that has a block of its own
+            if ntfs:
+                self._complete(item, is_file, file, found)
+            elif stat.S_ISLNK(mode) and len(item.target) != item.size:  # one that has a block of its own
                 item.target = file.read_random(0, min(item.size, _LINK))
-            elif stat.S_ISREG(item.mode) and item.size >= PIECE:
+            elif is_file and item.size >= PIECE:
                 for attribute in file:
                     item.extents = self._extents(attribute)
                     break
         return found
 
-    def _streams(self, item: Item, file: Any) -> Iterator[Item]:
-        """Complete what is known of an entry of NTFS by its attributes; the streams beside its content."""
-        attributes = list(file)
-        is_file = stat.S_ISREG(item.mode)
-        if is_file:
-            item.size = 0
-        for attribute in attributes:
+    def _complete(self, item: Item, is_file: bool, file: Any, found: list[Item]) -> None:
+        """What is known of an entry of NTFS by its attributes; the streams beside its content are found with it."""
+        for attribute in list(file):
             info = attribute.info
-            kind = int(info.type)
+            kind = info.type
             if kind == _REPARSE:
-                self._follow(item, file.read_random(0, min(int(info.size), _REPARSED), info.type, info.id))
-            if kind != _DATA:
-                continue
-            name: bytes = info.name or b""
-            if not name and not is_file:
-                continue
-            one = item
-            if name:
-                mode = stat.S_IFREG | item.mode & 0o666
-                one = Item(item.name + b":" + name, mode, 0, 0, 0, item.mtime, item.ctime, item.inode)
-            flags = int(info.flags)
-            one.size, one.stream = int(info.size), int(info.id)
-            if flags & _ENCRYPTED:
-                one.refused = True
-            elif flags & _SPARSE and not flags & _COMPRESSED and one.size >= PIECE:
-                one.extents = self._extents(attribute)
-            if name:
-                yield one
+                self._follow(item, file.read_random(0, min(info.size, _REPARSED), kind, info.id))
+            elif kind == _DATA:
+                name: bytes = info.name or b""
+                if name:
+                    mode = stat.S_IFREG | item.mode & 0o666
+                    one = Item(item.name + b":" + name, mode, 0, 0, 0, item.mtime, item.ctime, item.inode)
+                    found.append(one)
+                elif is_file:
+                    one = item
+                else:
+                    continue
+                flags = info.flags
+                one.size, one.stream = info.size, info.id
+                if flags & _ENCRYPTED:
+                    one.refused = True
+                elif flags & _SPARSE and not flags & _COMPRESSED and one.size >= PIECE:
+                    one.extents = self._extents(attribute)
 
     @staticmethod
     def _follow(item: Item, data: bytes) -> None:
