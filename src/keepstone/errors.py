@@ -18,6 +18,7 @@
     │   └── SourceMissing              what was to be backed up is not there
     ├── AlreadyExists
     │   ├── Conflict                   something is in a state in which this cannot be done
+    │   ├── PreconditionFailed         something has changed since it was looked at
     │   ├── ObjectExists               put-if-absent found the name taken
     │   ├── StoreExists
     │   └── TargetExists               a restore would overwrite something
@@ -73,6 +74,7 @@ __all__ = [
     "ObjectExists",
     "ObjectMissing",
     "PointNotFound",
+    "PreconditionFailed",
     "RestoreIncomplete",
     "RollbackDetected",
     "ServiceUnavailable",
@@ -201,6 +203,13 @@ class Conflict(AlreadyExists):
     """Something is in a state in which this cannot be done."""
 
     code = "Conflict"
+
+
+class PreconditionFailed(AlreadyExists):
+    """Something is not, or not any more, as who asks says that he knows it (RFC 9110, 13.1)."""
+
+    code = "PreconditionFailed"
+    status = 412
 
 
 class ObjectExists(AlreadyExists):

@@ -206,6 +206,7 @@ BODIES: dict[str, Schema] = {
     "deleted_vaults.begin_undelete": _properties(_object(("recoveryResourceGroupId",), recoveryResourceGroupId=_TEXT)),
     "protection_policies.create_or_update": _properties(_POLICY),
     "protection_policies.what_if": _properties(_POLICY),
+    "keepstone.policy_runs_foreseen": _properties(_POLICY),
     "protection_containers.begin_register": _properties(
         _object(("containerType",), containerType=_one_of("Windows"), friendlyName=_TEXT)
     ),

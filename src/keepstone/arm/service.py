@@ -105,17 +105,26 @@ class Service:
             await response(scope, receive, send)
 
     def ask(
-        self, who: Principal, verb: str, path: str, *, query: Mapping[str, str], body: Any = None, base: str
+        self,
+        who: Principal,
+        verb: str,
+        path: str,
+        *,
+        query: Mapping[str, str],
+        body: Any = None,
+        base: str,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """What `who`, of whom a surface of this process knows who he is, is answered: by the same operations and roles
-        as by the network. `path` as in a request, quoted. Whatever an operation raises is raised."""
+        as by the network. `path` as in a request, quoted. `headers`: by their names in small letters. Whatever an
+        operation raises is raised."""
         began = time.perf_counter()
         identity = str(UUID(bytes=self._plane.env.random(16), version=4))
         name, status, code = "", 500, "InternalServerError"
         try:
             operation, names = self._routes.find(verb, path)
             name = operation.name
-            answer = self._run(operation, names, query, {}, body, base, path, identity, who)
+            answer = self._run(operation, names, query, headers or {}, body, base, path, identity, who)
             status, code = answer.status, ""
         except KeepstoneError as error:
             status, code = error.status, error.code

@@ -7,7 +7,7 @@ A changed policy applies to its items at once: their schedules are made anew, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from keepstone.catalogue import every, first, items, one, policies
 from keepstone.control import locks, schedules
 from keepstone.control.plane import Change
-from keepstone.errors import Conflict, InvalidPolicy, InvalidRequest, NotFound
+from keepstone.errors import Conflict, InvalidPolicy, InvalidRequest, NotFound, PreconditionFailed
 from keepstone.vault import Item, Policy, StoredPolicy, Vault, folded, read_policy
 
 __all__ = ["by_id", "count", "counts", "delete", "find", "items_of", "listing", "parsed", "put"]
@@ -89,8 +89,15 @@ def _parsed(name: str, properties: bytes) -> Policy:
     return read_policy(name, msgspec.json.decode(properties))
 
 
-def put(change: Change, vault: Vault, name: str, properties: Mapping[str, Any]) -> tuple[StoredPolicy, bool]:
-    """Make or replace a policy; and whether it is new. `InvalidPolicy` with the part that does not do."""
+def put(
+    change: Change,
+    vault: Vault,
+    name: str,
+    properties: Mapping[str, Any],
+    expected: Callable[[StoredPolicy | None], bool] | None = None,
+) -> tuple[StoredPolicy, bool]:
+    """Make or replace a policy; and whether it is new. `InvalidPolicy` with the part that does not do.
+    `PreconditionFailed` where what is there is not what is `expected`."""
     locks.check_write(change.connection, vault.path)
     if not 3 <= len(name) <= 150 or not name[0].isalpha() or not all(one.isalnum() or one == "-" for one in name):
         raise InvalidRequest(
@@ -104,7 +111,12 @@ def put(change: Change, vault: Vault, name: str, properties: Mapping[str, Any]) 
     workload = kept.get("workLoadType")
     if workload is not None and not isinstance(workload, str):
         raise InvalidPolicy("properties.workLoadType has to be a text", target="properties.workLoadType")
-    there = first(change.connection, StoredPolicy, policies.c.vault == vault.id, policies.c.key == folded(name))
+    mine = policies.c.vault == vault.id, policies.c.key == folded(name)
+    if expected is not None:  # nobody changes it between this look and the change; SQLite has one writer anyhow
+        change.connection.execute(sa.select(policies.c.id).where(*mine).with_for_update())
+    there = first(change.connection, StoredPolicy, *mine)
+    if expected is not None and not expected(there):
+        raise _unexpected(vault, name, there)
     if there is not None and there.management != kept["backupManagementType"]:
         raise InvalidPolicy(
             f"policy '{there.name}' is for {there.management}; make another one for {kept['backupManagementType']}",
@@ -144,6 +156,15 @@ def delete(change: Change, vault: Vault, name: str) -> bool:
 
 # What the service says of a policy, and clients send back with it.
 _OURS = ("protectedItemsCount", "resourceGuardOperationRequests")
+
+
+def _unexpected(vault: Vault, name: str, there: StoredPolicy | None) -> PreconditionFailed:
+    if there is None:
+        return PreconditionFailed(f"There is no policy '{name}' in vault '{vault.name}' any more; nothing has changed")
+    return PreconditionFailed(
+        f"Policy '{there.name}' was last changed at {there.changed:%Y-%m-%d %H:%M:%S} UTC, and not as it is named in "
+        "this request; nothing has changed now. Look at it again, and send your change with its eTag of now"
+    )
 
 
 def _missing(vault: Vault, name: str) -> NotFound:

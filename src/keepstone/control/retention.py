@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -31,7 +31,7 @@ from keepstone.control.vaults import each
 from keepstone.vault import Kept, Policy, RecoveryPoint, StoredPolicy, Vault, judge, zone
 from keepstone.vault.properties import is_immutable
 
-__all__ = ["Judged", "apply", "judged", "remove", "sweep"]
+__all__ = ["Dated", "Judged", "apply", "judged", "remove", "sweep"]
 
 _TOGETHER = 25
 """Items that one transaction reads, and whose dates one transaction writes: it has the lock for some milliseconds."""
@@ -53,7 +53,20 @@ class Judged(NamedTuple):
     locked: datetime | None
 
 
-def judged(policy: Policy, found: Sequence[RecoveryPoint] | Sequence[Judged]) -> dict[str, Kept]:
+class Dated(Protocol):
+    """What a point is judged by."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def made(self) -> datetime: ...
+    @property
+    def own(self) -> datetime | None: ...
+
+
+def judged(policy: Policy, found: Sequence[Dated]) -> dict[str, Kept]:
     """What a policy says of points, by their names. Each type of backup has a retention of its own; a point of a type
     that the policy does not have any more is judged as a full one."""
     kept: dict[str, Kept] = {}

@@ -32,7 +32,15 @@ class Api(Protocol):
     """The operations. What one raises, `ask` raises."""
 
     def ask(
-        self, who: Principal, verb: str, path: str, *, query: Mapping[str, str], body: Any = None, base: str
+        self,
+        who: Principal,
+        verb: str,
+        path: str,
+        *,
+        query: Mapping[str, str],
+        body: Any = None,
+        base: str,
+        headers: Mapping[str, str] | None = None,
     ) -> Reply: ...
 
     def allows(self, who: Principal, verb: str, path: str) -> bool: ...
@@ -40,12 +48,14 @@ class Api(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Something that can be asked for. `path`: a resource's id and what follows, not quoted."""
+    """Something that can be asked for. `path`: a resource's id and what follows, not quoted. `headers`: those that it
+    has besides."""
 
     verb: str
     path: str
     body: Document | None = None
     query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Client:
@@ -60,7 +70,13 @@ class Client:
         """Ask. Raises what the operation raises."""
         query = {"api-version": VERSION, **request.query}
         return self._api.ask(
-            self.who, request.verb, quoted(request.path), query=query, body=request.body, base=self.base
+            self.who,
+            request.verb,
+            quoted(request.path),
+            query=query,
+            body=request.body,
+            base=self.base,
+            headers={name.casefold(): value for name, value in request.headers.items()},
         )
 
     def get(self, path: str, **query: str) -> Document:

@@ -8,12 +8,16 @@ cannot be restored. Azure's limits on numbers are not kept.
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import groupby
 
 from keepstone.errors import InvalidPolicy
 from keepstone.vault.retention import Retention
-from keepstone.vault.schedule import Daily, Interval, Schedule, Weekly
+from keepstone.vault.schedule import Daily, Interval, Schedule, Weekly, longest_gap
 from keepstone.vault.zones import zone
 
 __all__ = ["BackupType", "Management", "Part", "Policy"]
@@ -86,6 +90,17 @@ class Policy:
     def part(self, kind: BackupType) -> Part | None:
         """The part of this type."""
         return next((part for part in self.parts if part.type is kind), None)
+
+    def runs(self, after: datetime) -> Iterator[datetime]:
+        """Every moment later than `after` at which it makes a point of any type, in order, in UTC."""
+        rules = zone(self.zone)
+        moments = heapq.merge(*(part.schedule.runs(after, rules) for part in self.parts))
+        return (moment for moment, _ in groupby(moments))
+
+    @property
+    def longest_gap(self) -> timedelta:
+        """No two points are made further apart than this, where every run makes one."""
+        return min(longest_gap(part.schedule) for part in self.parts)
 
     def _check_chain(self) -> None:
         full, log = self.part(BackupType.FULL), self.part(BackupType.LOG)

@@ -21,12 +21,13 @@ from zoneinfo import ZoneInfo
 from keepstone.errors import InvalidPolicy
 from keepstone.vault.zones import instant
 
-__all__ = ["SHORTEST", "Daily", "Hourly", "Interval", "Schedule", "Weekly", "week_of"]
+__all__ = ["SHORTEST", "Daily", "Hourly", "Interval", "Schedule", "Weekly", "longest_gap", "week_of"]
 
 SHORTEST = timedelta(minutes=5)
 """No schedule may run more often."""
 _DAY = timedelta(days=1)
 _SUNDAY = 6  # as date.weekday() counts
+_EVEN = ZoneInfo("UTC")
 
 
 class Schedule(Protocol):
@@ -134,6 +135,21 @@ class Interval:
         while True:
             number += 1
             yield epoch + number * self.every
+
+
+def longest_gap(schedule: Schedule) -> timedelta:
+    """The longest time from one run to the next, by clocks that nobody sets forward or back."""
+    if isinstance(schedule, Interval):
+        return schedule.every
+    period = 7 * schedule.every * _DAY if isinstance(schedule, Weekly) else _DAY
+    runs = schedule.runs(datetime(2001, 1, 7, tzinfo=UTC), _EVEN)
+    first = last = next(runs)
+    longest = timedelta()
+    for run in runs:
+        longest, last = max(longest, run - last), run
+        if run >= first + period:
+            break
+    return longest
 
 
 def _check_times(times: tuple[time, ...]) -> None:

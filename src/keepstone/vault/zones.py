@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from keepstone.errors import InvalidPolicy
 
-__all__ = ["instant", "zone"]
+__all__ = ["instant", "windows_names", "zone"]
 
 _GAP = timedelta(hours=24)  # no zone ever skipped more than a day
 
@@ -30,6 +30,14 @@ def zone(name: str) -> ZoneInfo:
             "name such as 'Europe/Berlin'",
             target="properties.timeZone",
         ) from None
+
+
+@cache
+def windows_names() -> tuple[str, ...]:
+    """The names that Windows has for zones, in their order."""
+    from tzlocal.windows_tz import win_tz
+
+    return tuple(sorted(win_tz))
 
 
 def _windows(table: dict[str, str]) -> dict[str, str]:

@@ -127,6 +127,7 @@ def _lines(commands: Iterator[Command] | Sequence[Command]) -> str:
 def _rest(request: Request, base: str) -> str:
     query = urlencode({"api-version": VERSION, **request.query})
     first = f"{request.verb} {base}{quoted(request.path)}?{query}"
+    first += "".join(f"\n{name}: {value}" for name, value in request.headers.items())
     return first if request.body is None else f"{first}\n\n{_body(request.body)}"
 
 
