@@ -160,10 +160,10 @@ _OURS = ("protectedItemsCount", "resourceGuardOperationRequests")
 
 def _unexpected(vault: Vault, name: str, there: StoredPolicy | None) -> PreconditionFailed:
     if there is None:
-        return PreconditionFailed(f"There is no policy '{name}' in vault '{vault.name}' any more; nothing has changed")
+        return PreconditionFailed(f"There is no policy '{name}' in vault '{vault.name}', or not any more")
     return PreconditionFailed(
-        f"Policy '{there.name}' was last changed at {there.changed:%Y-%m-%d %H:%M:%S} UTC, and not as it is named in "
-        "this request; nothing has changed now. Look at it again, and send your change with its eTag of now"
+        f"Policy '{there.name}' was last changed at {there.changed:%Y-%m-%d %H:%M:%S} UTC; it is not, or not any more, "
+        "as this request says, and stays as it is. Look at it again, and send your change with its eTag of now"
     )
 
 

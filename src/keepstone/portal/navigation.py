@@ -32,6 +32,10 @@ ENTRIES = (
     Entry("/jobs", "Jobs", "jobs", ("/job",)),
     Entry("/infrastructure", "Infrastructure", "infrastructure"),
     Entry("/api", "API", "api"),
+    Entry("/", _("Overview"), "overview"),
+    Entry("/items", _("Protected items"), "items", ("/item", "/point")),
+    Entry("/jobs", _("Jobs"), "jobs", ("/job",)),
+    Entry("/policies", _("Policies"), "policies", ("/policy", "/do/policy-save", "/do/policy-delete")),
 )
 
 

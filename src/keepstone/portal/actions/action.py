@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlencode
 
 from keepstone.portal.api import VERSION, Document, Reply, Request, quoted
@@ -47,7 +48,9 @@ class Field:
 class Plan:
     """What would be done. `az`, `keepstone`: commands that do the same, one after the other; none where there is no
     word for it. `radius`: what it would take with it, for people: label and value. `then`: the page that is shown
-    after it where no job does it; `notice`: what is said there. `file`: what is made of the answer to be saved."""
+    after it where no job does it; `notice`: what is said there. `file`: what is made of the answer to be saved.
+    `unsure`: what somebody has to say yes to first; it is
+    not done without. `shown`: what its page shows besides."""
 
     request: Request
     az: Sequence[Command] = ()
@@ -57,13 +60,15 @@ class Plan:
     then: str = "/portal/"
     notice: str = ""
     file: Callable[[Reply], File] | None = None
+    unsure: str = ""
+    shown: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
     """`title`: what it does, also on its button. `says`: one sentence more. `destroys`: whether something may be lost
     by it. `fields`: what is to be given, besides `id`, the resource that it is about. `plan` raises what is wrong with
-    what was given."""
+    what was given. `template`, `shows`: its own page, and what that shows whatever the plan is."""
 
     name: str
     title: str
@@ -71,6 +76,8 @@ class Action:
     plan: Callable[[Visit], Plan]
     fields: Callable[[Visit], Sequence[Field]] = field(default=lambda visit: ())
     destroys: bool = False
+    template: str = "action.html"
+    shows: Callable[[Visit], Mapping[str, Any]] = field(default=lambda visit: {})
 
 
 class Actions:
@@ -87,12 +94,15 @@ class Actions:
         *,
         fields: Callable[[Visit], Sequence[Field]] = lambda visit: (),
         destroys: bool = False,
+        **page: Any,
     ) -> Callable[[Callable[[Visit], Plan]], Callable[[Visit], Plan]]:
         """Says that the function below plans this."""
 
         def register(plan: Callable[[Visit], Plan]) -> Callable[[Visit], Plan]:
             assert name not in self._actions
-            self._actions[name] = Action(name=name, title=title, says=says, plan=plan, fields=fields, destroys=destroys)
+            self._actions[name] = Action(
+                name=name, title=title, says=says, plan=plan, fields=fields, destroys=destroys, **page
+            )
             return plan
 
         return register

@@ -8,7 +8,7 @@ from functools import partial
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from keepstone.control import logins
-from keepstone.errors import InvalidRequest, KeepstoneError
+from keepstone.errors import InvalidPolicy, InvalidRequest, KeepstoneError
 from keepstone.portal.actions.action import Action, Plan, equivalents
 from keepstone.portal.actions.known import ACTIONS
 from keepstone.portal.api import Reply
@@ -27,7 +27,7 @@ def show(action: Action, visit: Visit) -> Answer:
     plan, wrong = None, ""
     try:
         plan = action.plan(visit)
-    except InvalidRequest as error:
+    except (InvalidRequest, InvalidPolicy) as error:
         wrong = str(error)
     may = plan is None or visit.client.allows(plan.request)
     shown = {
@@ -43,7 +43,7 @@ def show(action: Action, visit: Visit) -> Answer:
         "once": visit.text("once") or logins.random_text(visit.plane),
         "failed": "",
     }
-    return Page("action.html", shown, part="plan")
+    return Page(action.template, {**shown, **action.shows(visit)}, part="plan")
 
 
 def do(action: Action, visit: Visit) -> Answer:
@@ -56,6 +56,8 @@ def do(action: Action, visit: Visit) -> Answer:
     outcome = None
     try:
         plan = action.plan(visit)
+        if plan.unsure and visit.text("sure") != plan.unsure:
+            raise InvalidRequest(f"say first that you want this: {plan.unsure}", target="sure")
         reply = visit.client.send(plan.request)
         outcome = _job(visit, plan, reply) or plan.then
         if plan.file is not None:

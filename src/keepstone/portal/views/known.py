@@ -15,6 +15,7 @@ from keepstone.portal.views import (
     protectable,
     reference,
 )
+from keepstone.portal.views import doing, entering, item, items, job, jobs, overview, policies, policy
 from keepstone.portal.visit import View
 
 __all__ = ["VIEWS"]
@@ -31,6 +32,7 @@ _MODULES = (
     reference,
     doing,
 )
+_MODULES = (entering, overview, items, item, jobs, job, policies, policy, doing)
 VIEWS: dict[tuple[str, str], View] = {}
 for _module in _MODULES:
     for _key, _view in _module.views:
