@@ -4,8 +4,21 @@
 from __future__ import annotations
 
 import json
+import shlex
+from typing import Any
 
 import pytest
+
+from keepstone.arm.service import Service
+from keepstone.control import people
+from keepstone.control.installation import Installation
+from keepstone.identity import Principal
+from keepstone.portal.actions.action import Plan
+from keepstone.portal.actions.policies import save
+from keepstone.portal.api import Client
+from keepstone.portal.policies import form
+from keepstone.portal.visit import Visit
+from keepstone.vault import read_policy
 
 from .running import Az
 from .serving import LOCATION, Server
@@ -59,6 +72,36 @@ def test_a_policy_lives(az: Az, server: Server, vault: str) -> None:
     az(f"backup policy delete {vault} -n Longer")
 
     assert "There is no policy 'Longer'" in az.refused(f"backup policy show {vault} -n Longer")
+
+
+def test_what_the_portal_shows_as_a_command_does_the_same(az: Az, server: Server, vault: str) -> None:
+    """Its builder's equivalents make and change what its requests would."""
+    with server.plane.change() as change:
+        made = people.add(change, "app", "portal", "portal")
+        people.assign(change, "/", made.id, "Owner")
+    service = Service(server.plane, Installation(server.plane.env, server.root).issuer(server.tenant))
+    client = Client(service, Principal(made.id, made.login, "app", made.name), server.url)
+    home = server.vault("policies", "policies")
+
+    def plan(identity: str, there: Any, **given: list[str]) -> Plan:
+        values = {"id": [identity], **form.filled(there), **given}
+        visit = Visit(plane=server.plane, client=client, path="", query=values, form={})
+        return save(visit)
+
+    def stored(path: str) -> Any:
+        return read_policy("p", client.get(path)["properties"])
+
+    for kind in ("V1", "V2", "AzureWorkload"):
+        name, extra = f"Portal-{kind}", {"weekly": ["on"], "monthly": ["on"], "yearly": ["on"], "log": ["30"]}
+        first = plan(home, None, name=[name], kind=[kind], **extra)
+        assert first.request.body is not None
+        az(shlex.join(first.az[0]))
+        assert stored(first.request.path) == read_policy("p", first.request.body["properties"])
+        there = client.get(first.request.path)["properties"]
+        changed = plan(first.request.path, there, times=["05:15"])
+        assert changed.request.body is not None
+        az(shlex.join(changed.az[0]))
+        assert stored(first.request.path) == read_policy("p", changed.request.body["properties"])
 
 
 def test_what_is_wrong_with_a_policy_is_said(az: Az, vault: str) -> None:

@@ -110,6 +110,20 @@ def test_a_longer_policy_costs_no_point(cli: Cli, item: str) -> None:
     assert "0 would go, 0 end earlier and 2 later" in tried.err
 
 
+def test_when_policies_run_is_shown(cli: Cli, vault: str) -> None:
+    document = json.loads(days(cli, 7))
+    document["properties"]["timeZone"] = "Tokyo Standard Time"
+    cli.run("policy", "create", "-n", "Tokyo", "--policy", json.dumps(document))
+    shown = cli.run("policy", "runs", "-n", "tokyo").out.splitlines()
+    assert len(shown) == 11
+    assert "T16:00+09:00" in shown[1]
+    assert "T07:00:00Z" in shown[1]
+    assert [one["name"] for one in found(cli.run("policy", "runs", "--json"))] == [
+        "DefaultPolicy", "EnhancedPolicy", "FilesPolicy", "HourlyLogBackup", "Tokyo",
+    ]  # fmt: skip
+    assert cli.run("policy", "runs", "-n", "none", code=3)
+
+
 @pytest.mark.parametrize(
     ("policy", "says"),
     [

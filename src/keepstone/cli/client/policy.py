@@ -69,6 +69,12 @@ _CHANGES = (
     Column("then until", "untilThen", moment),
     Column("bytes at most", "storedBytes", octets),
 )
+_RUNS = (
+    Column("policy", "policy"),
+    Column("there", "localTime"),
+    Column("time zone", "zone"),
+    Column("utc", "time", moment),
+)
 
 
 @click.group()
@@ -141,6 +147,22 @@ def what_if(session: Session, vault: str, name: str, text: str) -> None:
     _tell(session, _foreseen(session, _path(vault, name), _properties(text)))
 
 
+@vault_command(name="runs")
+@click.option("--name", "-n", "--policy-name", "-p", "name", metavar="NAME", help="Only of this policy.")
+def runs(session: Session, vault: str, name: str | None) -> None:
+    """Show when policies run next, in their time zones and in UTC."""
+    found = list(session.arm.every(f"{vault}/backupPolicyRuns", {"policyName": name}))
+    if session.output.form == "json" or session.output.query is not None:
+        session.show(found, ())
+        return
+    rows = [
+        {"policy": one["name"], "zone": at(one, "properties.timeZone"), **run}
+        for one in found
+        for run in at(one, "properties.nextRuns")
+    ]
+    session.show(rows, _RUNS, "no policies")
+
+
 @vault_command(name="delete")
 @_NAME
 @yes_option
@@ -209,6 +231,9 @@ def _tell(session: Session, found: Document) -> None:
     ]
     rows = [row for row in rows if row["change"] in ("lost", "shortened")]
     session.show(rows, _CHANGES, "no point would go or end earlier")
+    unnamed = at(found, "properties.unnamedPoints")
+    if unnamed:
+        session.tell(f"{unnamed:,} more points are not named here")
     said = {key: at(found, f"properties.{key}") for key in ("kept", "lost", "shortened", "lengthened")}
     session.tell(
         f"of its points {said['lost']:,} would go, {said['shortened']:,} end earlier and {said['lengthened']:,} later; "
@@ -216,5 +241,5 @@ def _tell(session: Session, found: Document) -> None:
     )
 
 
-for _command in (list_policies, show, create, set_policy, what_if, delete):
+for _command in (list_policies, show, create, set_policy, what_if, runs, delete):
     policy.add_command(_command)
