@@ -157,6 +157,9 @@ def test_a_change_shows_the_points_that_it_costs(
 
     expect(fates).to_have_text(re.compile(r"2\s*lost.*2\s*shortened.*0\s*lengthened.*0\s*kept", re.DOTALL))
     expect(page.locator("#plan")).to_contain_text("up to 2.0 KiB")
+    told = "Points: 2 lost, 2 shortened, 0 lengthened, 0 kept. Longest gap between runs: 1 day."
+    expect(page.get_by_role("status")).to_have_text(told)
+    expect(page.locator("#said")).to_have_count(1)
     for ago, shown in ((40, "1 lost"), (11, "1 lost"), (10, "1 shortened"), (2, "1 shortened")):
         day = _NOON - timedelta(days=ago)
         month = page.get_by_role("table", name=f"{day:%B %Y}")

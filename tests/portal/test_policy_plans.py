@@ -118,7 +118,7 @@ def test_names_are_text(visiting: Plans) -> None:
     visit = visiting(name=HOSTILE.replace("/", ""), kind="MAB", zone=HOSTILE)
     shown = {**policies._builder(visit), "identity": HOSTILE, "policy": HOSTILE, "failed": HOSTILE, "wrong": HOSTILE}
     shown |= {"plan": None, "may": True, "asked": True, "equivalents": [], "once": "x", "who": visit.client.who}
-    shown |= {"notice": "", "path": "", "navigation": (), "now": None}
+    shown |= {"part": False, "notice": "", "path": "", "navigation": (), "now": None}
     shown |= {"conflict": [(HOSTILE, HOSTILE, HOSTILE)], "action": next(iter(policies.actions))}
     text = render("policy-save.html", shown)
     assert "<img src=x" not in text

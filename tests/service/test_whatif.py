@@ -18,6 +18,7 @@ from keepstone.control.plane import Plane
 from keepstone.vault import RecoveryPoint
 
 from .client import Client
+from .exercised import exercises
 from .protecting import CONTAINER, Vault
 
 pytestmark = pytest.mark.service
@@ -80,6 +81,7 @@ def policy(**rules: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("immutability", ["Disabled", "Unlocked"])
 @pytest.mark.parametrize("seed", range(3))
+@exercises("protection_policies.what_if")
 def test_what_is_foreseen_is_what_happens(
     vault: Vault, client: Client, plane: Plane, tmp_path: Path, seed: int, immutability: str
 ) -> None:

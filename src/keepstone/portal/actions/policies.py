@@ -45,6 +45,8 @@ def _builder(visit: Visit) -> dict[str, Any]:
         "etag": there["eTag"] if there is not None else "",
         "conflict": _conflict(visit, there),
         "marks": calendar.MARKS,
+        "part": visit.part,
+        "told": _told,
         "words": words,
     }
 
@@ -174,6 +176,15 @@ def _foreseen(found: Document) -> Document:
         "months": calendar.months(found["days"]),
         "years": calendar.years(found["days"], found["earlier"]),
     }
+
+
+def _told(plan: Plan | None) -> str:
+    """What a change comes to, in a sentence."""
+    if plan is None:
+        return ""
+    found, gap = plan.shown["foreseen"], words.span(plan.shown["runs"]["longestGapInMinutes"])
+    points = ", ".join(f"{found[outcome]} {outcome}" for outcome in calendar.OUTCOMES) if found else ""
+    return f"{points and f'Points: {points}. '}Longest gap between runs: {gap}."
 
 
 def _unsure(found: Document) -> str:
