@@ -138,6 +138,7 @@ def _document(connection: sa.Connection, who: Identity, password: str | None = N
         "displayName": who.name,
         "principalId": who.id,
         "createdTime": moment(who.created),
+        "passwordChangedTime": moment(who.changed),
         "roles": [
             {"roleName": BUILT_IN[given.role].name if given.role in BUILT_IN else given.role, "scope": given.scope}
             for given in users.roles(connection, who)

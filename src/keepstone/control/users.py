@@ -90,7 +90,7 @@ def set_password(plane: Plane, name: str, password: str | None = None) -> str | 
     made, hashed = _secret(plane, password)
     with plane.change() as change:
         who = find(change.connection, name)
-        change.save(replace(who, secret=hashed, expires=None))
+        change.save(replace(who, secret=hashed, expires=None, changed=change.now))
         logins.end_all(change.connection, who.id)
         attempts.pardon(change.connection, name)
     return made

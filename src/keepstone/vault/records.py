@@ -221,6 +221,7 @@ class Identity:
     created: datetime
     secret: str | None = field(default=None, repr=False)
     expires: datetime | None = None
+    changed: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

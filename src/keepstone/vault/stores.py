@@ -19,7 +19,7 @@ from uuid import UUID
 
 from keepstone.crypto import Keyring, Kit, PlatformKeyProvider, make_kit
 from keepstone.env import Env
-from keepstone.errors import Conflict, StorageError, UsageError
+from keepstone.errors import Conflict, StorageError, StoreMissing, UsageError
 from keepstone.objects import FolderStorage, replace_private, write_private
 from keepstone.store import Store
 
@@ -70,12 +70,9 @@ class Stores:
         made.unlink(missing_ok=True)
         store.rekey([PlatformKeyProvider.create(self._env, made)])
         replace_private(self._env, made, key)
-        made = self._kit(vault).with_suffix(".new")
-        made.unlink(missing_ok=True)
-        write_private(self._env, made, make_kit(self._env, store.keyring, name, recipients=self._recipients))
-        replace_private(self._env, made, self._kit(vault))
         with self._lock:
             self._open[vault] = store
+        self.renew_kit(vault, name)
 
     def open(self, vault: UUID) -> Store:
         """The store of a vault. Raises what `Store.open` raises."""
@@ -86,6 +83,26 @@ class Stores:
                 provider = PlatformKeyProvider(self._key(vault), fs=self._env.fs)
                 store = self._open[vault] = Store.open(self._env, storage, [provider], cache=self._cache)
             return store
+
+    def kit(self, vault: UUID) -> bytes:
+        """The recovery kit of a vault. `StoreMissing` where it is gone; one that is made anew is as good."""
+        try:
+            return self._kit(vault).read_bytes()
+        except OSError as error:
+            raise StoreMissing(f"{self._kit(vault)} cannot be read: {error.strerror}") from error
+
+    def renew_kit(self, vault: UUID, name: str) -> None:
+        """Another recovery kit in the place of the one that there is; that one stays good."""
+        made = self._kit(vault).with_suffix(".new")
+        made.unlink(missing_ok=True)
+        keyring = self.open(vault).keyring
+        write_private(self._env, made, make_kit(self._env, keyring, name, recipients=self._recipients))
+        replace_private(self._env, made, self._kit(vault))
+
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        """The age recipients that recovery kits are sealed to."""
+        return self._recipients
 
     def remove(self, vault: UUID) -> None:
         """Destroy a vault's key and then its store: what may be left of a store without its key opens to nobody."""

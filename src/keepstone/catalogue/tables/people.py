@@ -26,6 +26,8 @@ principals = sa.Table(
     sa.Column("created", Moment, nullable=False),
     # After this moment its secret does not count any more; empty: for ever.
     sa.Column("expires", Moment),
+    # When its secret was changed last. NULL: it has the one that it began with.
+    sa.Column("changed", Moment),
 )
 
 assignments = sa.Table(

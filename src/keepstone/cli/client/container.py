@@ -103,16 +103,13 @@ def register(session: Session, vault: str, name: str | None) -> None:
 def unregister(session: Session, vault: str, name: str, yes: bool, dry_run: bool) -> None:
     """Remove a container that holds no items, and the identity of its agent."""
     from keepstone.cli.client.finding import find_container
-    from keepstone.cli.client.radius import COLUMNS, locks
+    from keepstone.cli.client.radius import reach
+    from keepstone.cli.client.radius import show as tell
 
     found = find_container(session, vault, name)
     title = at(found, "properties.friendlyName")
     if dry_run:
-        items = list(session.arm.every(f"{vault}/backupProtectedItems", {"containerName": found["name"]}))
-        refused = locks(session, vault) + [f"the item {at(one, 'properties.friendlyName')}" for one in items]
-        again = "keepstone agent register" if _agent(found) else "keepstone container register"
-        what = {"would": "unregister", "what": f"container {title}", "undo": f"by `{again}`"}
-        session.show(what | {"refused": refused}, COLUMNS)
+        tell(session, reach(session, found["id"]))
         return
     session.console.confirm(f"Unregister {title}?", yes)
     session.arm.finish(session.arm.ask("DELETE", found["id"]))

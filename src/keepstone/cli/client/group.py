@@ -60,16 +60,12 @@ def show(session: Session, name: str) -> None:
 def delete(session: Session, name: str, yes: bool, dry_run: bool) -> None:
     """Delete a group and what is in it. A vault is not deleted in this way: it has to go first."""
     from keepstone.cli.client.finding import group_path
-    from keepstone.cli.client.radius import COLUMNS, locks
+    from keepstone.cli.client.radius import reach
+    from keepstone.cli.client.radius import show as tell
 
     path = group_path(session, name)
     if dry_run:
-        session.arm.get(path)
-        inside = list(session.arm.every(f"{path}/resources"))
-        vaults = [one["name"] for one in inside if one["type"].casefold() == "microsoft.recoveryservices/vaults"]
-        refused = locks(session, path) + [f"the vault {vault}, which has to go first" for vault in vaults]
-        what = ", ".join([name, *(one["name"] for one in inside if one["name"] not in vaults)])
-        session.show({"would": "delete", "what": what, "undo": "no", "refused": refused}, COLUMNS)
+        tell(session, reach(session, path))
         return
     session.console.confirm(f"Delete group {name} and what is in it?", yes)
     session.arm.finish(session.arm.ask("DELETE", path))

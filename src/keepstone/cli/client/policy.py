@@ -169,15 +169,13 @@ def runs(session: Session, vault: str, name: str | None) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 def delete(session: Session, vault: str, name: str, yes: bool, dry_run: bool) -> None:
     """Delete a policy that no item has."""
-    from keepstone.cli.client.radius import COLUMNS, locks
+    from keepstone.cli.client.radius import reach
+    from keepstone.cli.client.radius import show as tell
 
     path = _path(vault, name)
     there = session.arm.get(path)
     if dry_run:
-        items = list(session.arm.every(f"{vault}/backupProtectedItems", {"policyName": name}))
-        refused = locks(session, vault) + [f"the item {at(one, 'properties.friendlyName')}" for one in items]
-        found = {"would": "delete", "what": f"policy {there['name']}", "undo": "no", "refused": refused}
-        session.show(found, COLUMNS)
+        tell(session, reach(session, path))
         return
     session.console.confirm(f"Delete policy {there['name']}?", yes)
     session.arm.finish(session.arm.ask("DELETE", path))

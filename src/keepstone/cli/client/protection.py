@@ -136,7 +136,8 @@ def disable(
     session: Session, vault: str, item: Document, deleting: bool, suspending: bool, yes: bool, dry_run: bool
 ) -> int | None:
     """Make no new points of an item, and keep those that there are, or delete them."""
-    from keepstone.cli.client.radius import COLUMNS, reach
+    from keepstone.cli.client.radius import reach
+    from keepstone.cli.client.radius import show as tell
     from keepstone.cli.client.waiting import ended
     from keepstone.errors import UsageError
 
@@ -144,15 +145,11 @@ def disable(
         raise UsageError("--delete-backup-data and --retain-recovery-points-as-per-policy exclude each other")
     name = at(item, "properties.friendlyName")
     if dry_run:
-        kept = "until the policy lets them go" if suspending else "for ever"
-        found = reach(session, vault, item)
-        if not deleting:
-            found |= {"would": f"stop protection, and keep its points {kept}", "bytes": 0,
-                      "undo": "with `keepstone protection resume`", "refused": []}  # fmt: skip
-        session.show(found, COLUMNS)
+        retain = "" if deleting else "policy" if suspending else "ever"
+        tell(session, reach(session, item["id"], retain))
         return None
     if deleting:
-        found = reach(session, vault, item)
+        found = reach(session, item["id"])
         session.console.confirm(f"Stop the protection of {name} and delete all of its points ({found['points']})?", yes)
         return ended(session, vault, session.arm.ask("DELETE", item["id"]), wait=True)
     session.console.confirm(f"Stop the protection of {name}?", yes)

@@ -9,6 +9,7 @@ import click
 
 from keepstone.cli.client.enrolment import credentials
 from keepstone.cli.client.output import Column
+from keepstone.cli.client.recovery_kit import recovery_kit
 from keepstone.cli.client.session import client_command, yes_option
 from keepstone.cli.client.tags import tags_of, tags_option
 from keepstone.cli.client.usage import usage
@@ -173,25 +174,13 @@ def update(
 def delete(session: Session, name: str, group: str | None, yes: bool, dry_run: bool) -> None:
     """Delete a vault that holds no items; for as long as its soft delete says it can be taken back."""
     from keepstone.cli.client.finding import vault_path
-    from keepstone.cli.client.output import at
-    from keepstone.cli.client.radius import COLUMNS, locks
+    from keepstone.cli.client.radius import reach
+    from keepstone.cli.client.radius import show as tell
 
     path = vault_path(session, group, name)
-    settings = session.arm.get(path)
-    title = settings["name"]
+    title = session.arm.get(path)["name"]
     if dry_run:
-        items = list(session.arm.every(f"{path}/backupProtectedItems"))
-        soft = at(settings, f"{_SECURITY}.softDeleteSettings")
-        days = 0 if soft["softDeleteState"] == "Disabled" else soft["softDeleteRetentionPeriodInDays"]
-        found = {
-            "would": "delete",
-            "what": f"vault {title}",
-            "items": len(items),
-            "points": sum(at(one, "properties.extendedInfo.recoveryPointCount") or 0 for one in items),
-            "undo": f"for {days} days, with `az backup deleted-vault undelete`" if days else "no: soft delete is off",
-            "refused": locks(session, path) + [f"the item {at(one, 'properties.friendlyName')}" for one in items],
-        }
-        session.show(found, COLUMNS)
+        tell(session, reach(session, path))
         return
     session.console.confirm(f"Delete vault {title}?", yes)
     session.arm.finish(session.arm.ask("DELETE", path))
@@ -275,7 +264,7 @@ def _spelled(state: str) -> str:
     return {"Enable": "Enabled", "Disable": "Disabled"}.get(state, state)
 
 
-for _command in (create, list_vaults, show, usage, update, delete, rebuild, credentials):
+for _command in (create, list_vaults, show, usage, update, delete, rebuild, credentials, recovery_kit):
     vault.add_command(_command)
 for _command in (show_properties, set_properties):
     backup_properties.add_command(_command)
