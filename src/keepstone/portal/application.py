@@ -30,7 +30,7 @@ from keepstone.portal.live import Live
 from keepstone.portal.navigation import navigation
 from keepstone.portal.rendering import language_of, link, render
 from keepstone.portal.views.known import VIEWS
-from keepstone.portal.visit import Answer, Download, File, Page, Redirect, Visit
+from keepstone.portal.visit import Answer, Download, Page, Redirect, Visit
 
 __all__ = ["COOKIE", "HEADERS", "PREFIX", "Portal"]
 
@@ -166,10 +166,6 @@ class Portal:
                 if isinstance(body, Generator):
                     return StreamingResponse(body, answer.reply.status, headers)
                 return Response(body, answer.reply.status, headers)
-            case File():
-                safe = quote(answer.name, safe="")
-                headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{safe}"}
-                return Response(answer.data, headers=headers, media_type=answer.type)
             case Page():
                 told = unquote(_cookies(request).get(_NOTICE, ""))
                 response = Response(self._text(answer, visit, told), answer.status, media_type="text/html")

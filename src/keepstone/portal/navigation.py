@@ -36,6 +36,8 @@ ENTRIES = (
     Entry("/items", _("Protected items"), "items", ("/item", "/point")),
     Entry("/jobs", _("Jobs"), "jobs", ("/job",)),
     Entry("/policies", _("Policies"), "policies", ("/policy", "/do/policy-save", "/do/policy-delete")),
+    Entry("/security", _("Security"), "security"),
+    Entry("/settings", _("Settings"), "settings", ("/settings/vault",)),
 )
 
 

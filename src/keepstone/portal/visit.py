@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from keepstone.control.plane import Plane
 from keepstone.errors import InvalidRequest
@@ -75,14 +76,22 @@ class Download:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """Something to save. `name`: without a path."""
+    """A file for the browser, as an operation would answer it."""
 
     name: str
-    type: str
-    data: bytes = field(repr=False)
+    body: bytes
+    status: int = 200
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """So that it is kept, and not shown."""
+        return {
+            "Content-Type": "application/octet-stream",
+            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(self.name, safe='')}",
+        }
 
 
-Answer = Page | Redirect | Download | File
+Answer = Page | Redirect | Download
 View = Callable[[Visit], Answer]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from keepstone.portal.api import VERSION, Document, Reply, Request, quoted
-from keepstone.portal.visit import File, Visit
+from keepstone.portal.visit import Visit
 
 __all__ = ["Action", "Actions", "Choice", "Equivalent", "Field", "Plan", "equivalents"]
 
@@ -48,9 +48,10 @@ class Field:
 class Plan:
     """What would be done. `az`, `keepstone`: commands that do the same, one after the other; none where there is no
     word for it. `radius`: what it would take with it, for people: label and value. `then`: the page that is shown
-    after it where no job does it; `notice`: what is said there. `file`: what is made of the answer to be saved.
-    `unsure`: what somebody has to say yes to first; it is
-    not done without. `shown`: what its page shows besides."""
+    after it where no job does it; `notice`: what is said there. `before`: what is asked for first. `file`: the name and
+    the bytes of the file that the answer is for the browser; `once`: what it says that nobody is told again, label and
+    value; `renews`: whether it ends the logins of who asks, and his browser gets another one. `unsure`: what somebody
+    has to say yes to first; it is not done without. `shown`: what its page shows besides."""
 
     request: Request
     az: Sequence[Command] = ()
@@ -59,7 +60,10 @@ class Plan:
     refused: Sequence[str] = ()
     then: str = "/portal/"
     notice: str = ""
-    file: Callable[[Reply], File] | None = None
+    before: Sequence[Request] = ()
+    file: Callable[[Reply], tuple[str, bytes]] | None = None
+    once: Callable[[Reply], Sequence[tuple[str, str]]] | None = None
+    renews: bool = False
     unsure: str = ""
     shown: Mapping[str, Any] = field(default_factory=dict)
 
@@ -68,7 +72,8 @@ class Plan:
 class Action:
     """`title`: what it does, also on its button. `says`: one sentence more. `destroys`: whether something may be lost
     by it. `fields`: what is to be given, besides `id`, the resource that it is about. `plan` raises what is wrong with
-    what was given. `template`, `shows`: its own page, and what that shows whatever the plan is."""
+    what was given. `downloads`: whether its answer is a file, which may be taken again. `template`, `shows`: its own
+    page, and what that shows whatever the plan is."""
 
     name: str
     title: str
@@ -76,6 +81,7 @@ class Action:
     plan: Callable[[Visit], Plan]
     fields: Callable[[Visit], Sequence[Field]] = field(default=lambda visit: ())
     destroys: bool = False
+    downloads: bool = False
     template: str = "action.html"
     shows: Callable[[Visit], Mapping[str, Any]] = field(default=lambda visit: {})
 
@@ -126,7 +132,7 @@ def equivalents(plan: Plan, base: str) -> list[Equivalent]:
         found.append(Equivalent("az", _lines(("az", *command) for command in plan.az)))
     if plan.keepstone:
         found.append(Equivalent("keepstone", _lines(("keepstone", *command) for command in plan.keepstone)))
-    found.append(Equivalent("REST", _rest(plan.request, base)))
+    found.append(Equivalent("REST", "\n\n".join(_rest(one, base) for one in (*plan.before, plan.request))))
     return found
 
 
@@ -142,4 +148,14 @@ def _rest(request: Request, base: str) -> str:
 
 
 def _body(body: Document) -> str:
-    return json.dumps(body, indent=2, ensure_ascii=False)
+    return json.dumps(_shown(body), indent=2, ensure_ascii=False)
+
+
+_SECRETS = ("password", "currentPassword")
+
+
+def _shown(value: Any) -> Any:
+    """As a page may show it: no secret is on one."""
+    if isinstance(value, dict):
+        return {key: "********" if key in _SECRETS else _shown(one) for key, one in value.items()}
+    return [_shown(one) for one in value] if isinstance(value, list) else value

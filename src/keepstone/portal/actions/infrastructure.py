@@ -17,7 +17,7 @@ from keepstone.portal.actions.action import Actions, Choice, Field, Plan
 from keepstone.portal.api import Reply, Request
 from keepstone.portal.places import named
 from keepstone.portal.rendering import link
-from keepstone.portal.visit import File, Visit
+from keepstone.portal.visit import Visit
 
 __all__ = ["actions"]
 
@@ -48,7 +48,7 @@ def _for_how_long(visit: Visit) -> Sequence[Field]:
 @actions(
     "credentials", "Credentials for a machine",
     "Makes a file by which one machine registers its agent with this vault, once. Its key is in the file alone.",
-    fields=_for_how_long,
+    fields=_for_how_long, downloads=True,
 )  # fmt: skip
 def credentials(visit: Visit) -> Plan:
     """A file to register with."""
@@ -63,7 +63,7 @@ def credentials(visit: Visit) -> Plan:
     body = {"properties": {"authType": "AAD", "certificate": base64.b64encode(der).decode()}}
     authority = (visit.plane.root / "tls" / "ca.pem").read_text()
 
-    def file(reply: Reply) -> File:
+    def file(reply: Reply) -> tuple[str, bytes]:
         """As `keepstone vault credentials download` writes it."""
         about: dict[str, Any] = {
             "url": visit.client.base,
@@ -76,7 +76,7 @@ def credentials(visit: Visit) -> Plan:
             "until": reply.body["properties"]["validTo"],
         }
         data = msgspec.json.format(msgspec.json.encode(about), indent=2) + b"\n"
-        return File(f"{called}.json", "application/json", data)
+        return f"{called}.json", data
 
     command = "vault", "credentials", "download", *name.at, "-n", called, "--days", days, "--file", f"{called}.json"
     return Plan(

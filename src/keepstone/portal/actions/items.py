@@ -8,6 +8,7 @@ from typing import Any
 from keepstone.errors import InvalidRequest
 from keepstone.portal.actions.action import Actions, Choice, Field, Plan
 from keepstone.portal.actions.offered import Offer, offer
+from keepstone.portal.actions.radius import radius_of
 from keepstone.portal.api import Document, Request
 from keepstone.portal.places import Name, named
 from keepstone.portal.rendering import at, link
@@ -76,6 +77,7 @@ def stop(visit: Visit) -> Plan:
         if _is_machine(item)
         else (),
         keepstone=[("protection", "disable", *name.held, *as_policy, "--yes")],
+        radius=radius_of(visit, name.item_id, retain="policy" if suspending else "ever").lines,
         then=_page(name),
         notice="Its protection is stopped.",
     )
@@ -89,10 +91,13 @@ def delete_data(visit: Visit) -> Plan:
     """Its points go."""
     name, item = _item(visit)
     flags = ("--delete-backup-data", "true", "--yes")
+    radius = radius_of(visit, name.item_id)
     return Plan(
         request=Request("DELETE", name.item_id),
         az=[("backup", "protection", "disable", *name.held, *_MACHINE, *flags)] if _is_machine(item) else (),
         keepstone=[("protection", "disable", *name.held, *flags)],
+        radius=radius.lines,
+        refused=radius.refused,
         then=_page(name),
         notice="Its points are deleted.",
     )

@@ -18,10 +18,7 @@ document.addEventListener("click", async (event) => {
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (form.dataset.sent) { event.preventDefault(); return; }
-  if (form.method === "post") {
-    form.dataset.sent = "1";
-    setTimeout(() => delete form.dataset.sent, 5000); // where the answer is a file the page stays
-  }
+  if (form.method === "post" && !("again" in form.dataset)) form.dataset.sent = "1";
 });
 window.addEventListener("pageshow", () => {
   for (const form of document.forms) delete form.dataset.sent;

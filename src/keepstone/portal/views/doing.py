@@ -14,7 +14,7 @@ from keepstone.portal.actions.known import ACTIONS
 from keepstone.portal.api import Reply
 from keepstone.portal.places import name_of
 from keepstone.portal.rendering import link
-from keepstone.portal.visit import Answer, Page, Redirect, Views, Visit
+from keepstone.portal.visit import Answer, Download, File, Page, Redirect, Views, Visit
 
 __all__ = ["views"]
 
@@ -41,6 +41,7 @@ def show(action: Action, visit: Visit) -> Answer:
         "may": may,
         "equivalents": [] if plan is None else equivalents(plan, visit.client.base),
         "once": visit.text("once") or logins.random_text(visit.plane),
+        "to": _to(visit),
         "failed": "",
     }
     return Page(action.template, {**shown, **action.shows(visit)}, part="plan")
@@ -58,11 +59,17 @@ def do(action: Action, visit: Visit) -> Answer:
         plan = action.plan(visit)
         if plan.unsure and visit.text("sure") != plan.unsure:
             raise InvalidRequest(f"say first that you want this: {plan.unsure}", target="sure")
+        for request in plan.before:
+            visit.client.send(request)
         reply = visit.client.send(plan.request)
-        outcome = _job(visit, plan, reply) or plan.then
-        if plan.file is not None:
-            return plan.file(reply)
-        return Redirect(outcome, notice=plan.notice)
+        if plan.file is not None:  # and the form may be sent again
+            return Download(File(*plan.file(reply)))
+        outcome = _to(visit) or _job(visit, plan, reply) or plan.then
+        if plan.once is not None:
+            told = {"title": action.title, "told": plan.once(reply), "then": outcome, "notice": plan.notice}
+            return Page("once.html", told)
+        login = logins.begin(visit.plane, visit.client.who) if plan.renews else None
+        return Redirect(outcome, notice=plan.notice, login=login)
     except KeepstoneError as error:
         page = show(action, visit)
         assert isinstance(page, Page)
@@ -70,6 +77,12 @@ def do(action: Action, visit: Visit) -> Answer:
         return Page(page.template, {**page.shown, **failed}, error.status, page.part)
     finally:
         logins.finish(visit.plane, once, outcome)
+
+
+def _to(visit: Visit) -> str:
+    """The page of the portal that asked for the action; empty where none did."""
+    to = visit.text("to")
+    return to if to.startswith(link("/")) else ""
 
 
 def _job(visit: Visit, plan: Plan, reply: Reply) -> str:

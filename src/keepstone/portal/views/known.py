@@ -16,6 +16,7 @@ from keepstone.portal.views import (
     reference,
 )
 from keepstone.portal.views import doing, entering, item, items, job, jobs, overview, policies, policy
+from keepstone.portal.views import doing, entering, item, items, job, jobs, overview, security, settings, welcome
 from keepstone.portal.visit import View
 
 __all__ = ["VIEWS"]
@@ -33,6 +34,7 @@ _MODULES = (
     doing,
 )
 _MODULES = (entering, overview, items, item, jobs, job, policies, policy, doing)
+_MODULES = (entering, overview, items, item, jobs, job, security, settings, welcome, doing)
 VIEWS: dict[tuple[str, str], View] = {}
 for _module in _MODULES:
     for _key, _view in _module.views:

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from keepstone.portal.kits import unconfirmed
 from keepstone.portal.places import vaults
-from keepstone.portal.visit import Answer, Page, Views, Visit
+from keepstone.portal.rendering import link
+from keepstone.portal.views.welcome import is_due
+from keepstone.portal.visit import Answer, Page, Redirect, Views, Visit
 
 __all__ = ["views"]
 
@@ -27,5 +30,7 @@ class Tile:
 @views("GET", "/")
 def overview(visit: Visit) -> Answer:
     """Over all vaults that he may see."""
+    if is_due(visit):
+        return Redirect(link("/welcome"))
     found = vaults(visit)
-    return Page("overview.html", {"vaults": found, "tiles": []})
+    return Page("overview.html", {"vaults": found, "tiles": [], "unconfirmed": unconfirmed(visit)})

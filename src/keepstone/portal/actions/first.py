@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first item: a folder of the machine that the service runs on."""
+
+from __future__ import annotations
+
+from posixpath import normpath
+
+from keepstone.control.containers import local_name
+from keepstone.control.sources import item_name
+from keepstone.errors import InvalidRequest
+from keepstone.portal.actions.action import Actions, Field, Plan
+from keepstone.portal.api import Request
+from keepstone.portal.places import named
+from keepstone.portal.rendering import link
+from keepstone.portal.visit import Visit
+
+__all__ = ["POLICY", "actions", "item_of"]
+
+actions = Actions()
+POLICY = "FilesPolicy"
+"""The policy for folders that every vault has from its beginning."""
+
+
+def _path(visit: Visit) -> list[Field]:
+    return [Field(name="path", label="Folder of the service's machine", required=True, help="Such as /srv/data")]
+
+
+@actions(
+    "first-item", "Protect a folder", "Of the machine that the service runs on, once a day by the policy for files.",
+    fields=_path,
+)  # fmt: skip
+def first_item(visit: Visit) -> Plan:
+    """A folder of this machine."""
+    name = named(visit, "vault")
+    path = visit.text("path").strip()
+    if not path.startswith("/"):
+        raise InvalidRequest("name a folder from the root of the machine, such as /srv/data", target="path")
+    path = normpath(path)
+    properties = {
+        "protectedItemType": "MabFileFolderProtectedItem",
+        "policyId": f"{name.vault_id}/backupPolicies/{POLICY}",
+        "sourcePath": path,
+    }
+    return Plan(
+        request=Request("PUT", item_of(name.vault_id, path), {"properties": properties}),
+        keepstone=[("protection", "enable", *name.at, "--path", path)],
+        then=link("/item", id=item_of(name.vault_id, path)),
+        notice="The folder is protected. Make its first point now.",
+    )
+
+
+def item_of(vault: str, path: str) -> str:
+    """The id of the item that a folder of this machine is."""
+    return f"{vault}/backupFabrics/Azure/protectionContainers/{local_name()}/protectedItems/{item_name(path)}"

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vaults: making and deleting them, and the settings that guard what is in them."""
+
+from __future__ import annotations
+
+from keepstone.errors import InvalidRequest, NotFound
+from keepstone.portal.actions.action import Actions, Choice, Command, Field, Plan
+from keepstone.portal.actions.offered import Offer, offer
+from keepstone.portal.actions.radius import radius_of
+from keepstone.portal.api import Document, Request
+from keepstone.portal.places import PROVIDER, Name, named, subscription
+from keepstone.portal.rendering import at, link
+from keepstone.portal.visit import Visit
+
+__all__ = ["actions", "offered", "soft_days"]
+
+actions = Actions()
+_SOFT = "properties.securitySettings.softDeleteSettings"
+_IMMUTABLE = "properties.securitySettings.immutabilitySettings.state"
+_AZ = {"Enabled": "Enable", "Disabled": "Disable", "AlwaysON": "AlwaysON"}
+
+
+def _new(visit: Visit) -> list[Field]:
+    return [
+        Field(name="group", label="Resource group", required=True, help="One that there is, or a new one"),
+        Field(name="vault", label="Vault", required=True, help="2 to 50 letters, digits and hyphens"),
+        Field(name="days", label="Soft delete, in days", kind="number", default="14",
+              help="How long something deleted can be taken back: 14 to 180"),
+    ]  # fmt: skip
+
+
+@actions("create-vault", "Make a vault", "With a store, keys and a recovery kit of its own.", fields=_new)
+def create_vault(visit: Visit) -> Plan:
+    """In a group, which is made first where there is none."""
+    group, vault = visit.text("group").strip() or "GROUP", visit.text("vault").strip() or "VAULT"
+    days = soft_days(visit)
+    location = visit.plane.place.location
+    home = f"{subscription(visit)}/resourceGroups/{group}"
+    path = f"{home}/{PROVIDER}/vaults/{vault}"
+    if vault != "VAULT" and _is_there(visit, path):
+        raise InvalidRequest(f"there is a vault {vault} in {group} already; choose another name", target="vault")
+    soft = {"securitySettings": {"softDeleteSettings": {"softDeleteRetentionPeriodInDays": days}}}
+    made: list[Request] = []
+    commands: list[Command] = []
+    if not _is_there(visit, home):
+        made = [Request("PUT", home, {"location": location})]
+        commands = [("group", "create", "-n", group, "-l", location)]
+    body = {"location": location, "properties": soft}
+    kept = (
+        "backup",
+        "vault",
+        "backup-properties",
+        "set",
+        "-g",
+        group,
+        "-n",
+        vault,
+        "--soft-delete-duration",
+        str(days),
+    )
+    return Plan(
+        before=made,
+        request=Request("PUT", path, body),
+        az=[*commands, ("backup", "vault", "create", "-g", group, "-n", vault, "-l", location), kept],
+        keepstone=[
+            *(("group", "create", "-n", group) for _ in made),
+            ("vault", "create", "-g", group, "-n", vault, "--soft-delete-duration", str(days)),
+        ],
+        then=link("/settings/vault", id=path),
+        notice=f"The vault {vault} is made. Take its recovery kit now.",
+    )
+
+
+def _is_there(visit: Visit, path: str) -> bool:
+    try:
+        visit.client.get(path)
+    except NotFound:
+        return False
+    return True
+
+
+@actions(
+    "delete-vault", "Delete the vault", "Only an empty one: its items go first.", destroys=True,
+)  # fmt: skip
+def delete_vault(visit: Visit) -> Plan:
+    """It can be taken back for as long as its soft delete says."""
+    name, _ = _vault(visit)
+    radius = radius_of(visit, name.vault_id)
+    return Plan(
+        request=Request("DELETE", name.vault_id),
+        az=[("backup", "vault", "delete", *_at(name), "--yes")],
+        keepstone=[("vault", "delete", *_at(name), "--yes")],
+        radius=radius.lines,
+        refused=radius.refused,
+        then=link("/settings"),
+        notice=f"The vault {name.vault} is deleted.",
+    )
+
+
+def _soft(visit: Visit) -> list[Field]:
+    _, vault = _vault(visit)
+    states = (
+        Choice("Enabled", "on"),
+        Choice("AlwaysON", "always on: nobody can ever turn it off again"),
+        Choice("Disabled", "off: what is deleted is gone at once"),
+    )
+    return [
+        Field(name="state", label="Soft delete", kind="choice", choices=states,
+              default=at(vault, f"{_SOFT}.softDeleteState")),
+        Field(name="days", label="Days", kind="number", help="How long something deleted can be taken back: 14 to 180",
+              default=str(at(vault, f"{_SOFT}.softDeleteRetentionPeriodInDays"))),
+    ]  # fmt: skip
+
+
+@actions(
+    "soft-delete", "Change soft delete", "What is deleted can be taken back for so long. Always on is for ever.",
+    fields=_soft,
+)  # fmt: skip
+def soft_delete(visit: Visit) -> Plan:
+    """On, off, or on for ever; and for how long."""
+    name, vault = _vault(visit)
+    before = at(vault, f"{_SOFT}.softDeleteState")
+    state = visit.text("state") or before
+    days = soft_days(visit, at(vault, f"{_SOFT}.softDeleteRetentionPeriodInDays"))
+    settings = {"softDeleteState": state, "softDeleteRetentionPeriodInDays": days}
+    word = _AZ.get(state, state)
+    shown = ("--soft-delete-feature-state", word, "--soft-delete-duration", str(days))
+    radius: list[tuple[str, object]] = []
+    if state != before and state == "AlwaysON":
+        radius = [("from then on", "soft delete can never be turned off, and its days only rise"),
+                  ("can be taken back", "no, by nobody")]  # fmt: skip
+    elif state != before and state == "Disabled":
+        radius = [("from then on", "what anybody deletes is gone at once"), ("can be taken back", "yes, until then")]
+    return Plan(
+        request=Request("PATCH", name.vault_id, {"properties": {"securitySettings": {"softDeleteSettings": settings}}}),
+        az=[("backup", "vault", "backup-properties", "set", *_at(name), *shown)],
+        keepstone=[("vault", "update", *_at(name), "--soft-delete-state", word, *shown[2:])],
+        radius=radius,
+        then=_page(name),
+        notice="Soft delete is changed.",
+    )
+
+
+def _states(visit: Visit) -> list[Field]:
+    _, vault = _vault(visit)
+    states = (
+        Choice("Disabled", "off"),
+        Choice("Unlocked", "on, and it can be turned off again"),
+        Choice("Locked", "locked: nobody can ever turn it off again"),
+    )
+    return [
+        Field(name="state", label="Immutability", kind="choice", choices=states, default=at(vault, _IMMUTABLE)),
+    ]
+
+
+@actions(
+    "immutability", "Change immutability",
+    "While it is on, no point goes before its time, and no policy shortens the time of one that there is.",
+    fields=_states,
+)  # fmt: skip
+def immutability(visit: Visit) -> Plan:
+    """Off, on, or locked for ever."""
+    name, vault = _vault(visit)
+    before = at(vault, _IMMUTABLE)
+    state = visit.text("state") or before
+    radius: list[tuple[str, object]] = []
+    if state == "Locked" != before:
+        held = dict(radius_of(visit, name.vault_id).lines)
+        radius = [
+            ("from then on", "every point stays until its time is over, whoever asks; the store grows accordingly"),
+            ("items", held.get("items", "0")),
+            ("points", held.get("points", "0")),
+            ("the vault", "cannot be deleted while it has points whose time is not over"),
+            ("can be taken back", "no, by nobody"),
+        ]
+    settings = {"securitySettings": {"immutabilitySettings": {"state": state}}}
+    return Plan(
+        request=Request("PATCH", name.vault_id, {"properties": settings}),
+        az=[("backup", "vault", "update", *_at(name), "--immutability-state", state)],
+        keepstone=[("vault", "update", *_at(name), "--immutability-state", state, *_yes(state == "Locked"))],
+        radius=radius,
+        then=_page(name),
+        notice="Immutability is changed.",
+    )
+
+
+def _tags(visit: Visit) -> list[Field]:
+    _, vault = _vault(visit)
+    kept = "\n".join(f"{key}={value}" for key, value in (vault.get("tags") or {}).items())
+    return [Field(name="tags", label="Tags", kind="lines", default=kept, help="One a line: name=value")]
+
+
+@actions("vault-tags", "Change its tags", "Words to find it by; they mean nothing to the service.", fields=_tags)
+def vault_tags(visit: Visit) -> Plan:
+    """All of them anew."""
+    name, vault = _vault(visit)
+    tags: dict[str, str] = dict(vault.get("tags") or {})
+    if visit.texts("tags"):
+        lines = [line.strip() for line in visit.text("tags").splitlines() if line.strip()]
+        if any("=" not in line or line.startswith("=") for line in lines):
+            raise InvalidRequest("write a tag as name=value, one a line", target="tags")
+        tags = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
+    shown = [f"{key}={value}" for key, value in tags.items()] or [""]
+    return Plan(
+        request=Request("PATCH", name.vault_id, {"tags": tags}),
+        az=[("backup", "vault", "update", *_at(name), "--tags", *shown)],
+        keepstone=[("vault", "update", *_at(name), "--tags", " ".join(shown))],
+        then=_page(name),
+        notice="Its tags are changed.",
+    )
+
+
+def offered(visit: Visit, vault: Document) -> list[Offer]:
+    """What he may do with a vault."""
+    known = {one.name: one for one in actions}
+    path = vault["id"]
+    found: list[Offer] = []
+    for action in ("soft-delete", "immutability", "vault-tags"):
+        found += offer(visit, known[action], Request("PATCH", path), path)
+    return found + offer(visit, known["delete-vault"], Request("DELETE", path), path)
+
+
+def soft_days(visit: Visit, default: int = 14) -> int:
+    """As given. `InvalidRequest` for what is no number."""
+    given = visit.text("days").strip() or str(default)
+    if not given.isascii() or not given.isdecimal():
+        raise InvalidRequest("soft delete lasts 14 to 180 days", target="days")
+    return int(given)
+
+
+def _vault(visit: Visit) -> tuple[Name, Document]:
+    name = named(visit, "vault")
+    return name, visit.client.get(name.vault_id)
+
+
+def _at(name: Name) -> tuple[str, ...]:
+    return "-g", name.group, "-n", name.vault
+
+
+def _yes(needed: bool) -> tuple[str, ...]:
+    return ("--yes",) if needed else ()
+
+
+def _page(name: Name) -> str:
+    return link("/settings/vault", id=name.vault_id)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Security: the level of each vault as Azure's Business Continuity Center tells it, and what would mend it.
+
+Maximum wants multi-user authorisation as well, which is not part of this version: so Adequate is the most that a vault
+reaches, and the page says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from keepstone.errors import KeepstoneError
+from keepstone.portal.actions.known import ACTIONS
+from keepstone.portal.actions.offered import Offer, offer
+from keepstone.portal.actions.people import USERS
+from keepstone.portal.api import Document, Request
+from keepstone.portal.kits import kits, unconfirmed
+from keepstone.portal.navigation import ENTRIES
+from keepstone.portal.places import vaults
+from keepstone.portal.rendering import ago, at, link, moment_of
+from keepstone.portal.visit import Answer, Page, Views, Visit
+
+__all__ = ["INSTALLATION", "views"]
+
+views = Views()
+INSTALLATION = "/providers/Keepstone.Service/installation"
+_SECURITY = "properties.securitySettings"
+_OLD = timedelta(days=365)  # of a password
+_SOON = timedelta(days=30)  # before a certificate ends
+_EVERYTHING = "/"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """`tone`: good, warning or bad. `state`: in a word; `says`: what it means. `command`: mends it at a terminal, where
+    no action of the portal does."""
+
+    title: str
+    tone: str
+    state: str
+    says: str
+    offers: list[Offer]
+    command: str = ""
+
+
+@views("GET", "/security")
+def security(visit: Visit) -> Answer:
+    """Of all vaults that he may see, and of the service."""
+    kept = kits(visit)
+    found = [(one, list(_of_vault(visit, one, kept.get(one["id"].casefold())))) for one in vaults(visit)]
+    service = list(_of_service(visit))
+    every = [check for _, checks in found for check in checks] + service
+    shown = {
+        "vaults": found,
+        "service": service,
+        "good": sum(check.tone == "good" for check in every),
+        "all": len(every),
+        "unconfirmed": unconfirmed(visit),
+    }
+    return Page("security.html", shown)
+
+
+def _of_vault(visit: Visit, vault: Document, kit: Document | None) -> Iterator[Check]:
+    path = vault["id"]
+    patch = Request("PATCH", path)
+    soft = at(vault, f"{_SECURITY}.softDeleteSettings.softDeleteState", "Disabled")
+    days = at(vault, f"{_SECURITY}.softDeleteSettings.softDeleteRetentionPeriodInDays", 0)
+    tone, state, says = {
+        "AlwaysON": ("good", "Always on", f"What is deleted can be taken back for {days} days, and nobody can change that."),
+        "Enabled": ("warning", "On", f"What is deleted can be taken back for {days} days. An administrator can turn it off."),
+    }.get(soft, ("bad", "Off", "What anybody deletes is gone at once."))  # fmt: skip
+    yield Check("Soft delete", tone, state, says, offer(visit, ACTIONS["soft-delete"], patch, path))
+    immutable = at(vault, f"{_SECURITY}.immutabilitySettings.state", "Disabled")
+    tone, state, says = {
+        "Locked": ("good", "Locked", "No point goes before its time, and nobody can change that."),
+        "Unlocked": ("warning", "On", "No point goes before its time. An administrator can turn it off."),
+    }.get(immutable, ("warning", "Off", "Points can be deleted before their time, by who may delete them."))
+    yield Check("Immutability", tone, state, says, offer(visit, ACTIONS["immutability"], patch, path))
+    if kit is not None:
+        yield _of_kit(visit, path, kit)
+    yield from _of_targets(visit, vault)
+
+
+def _of_kit(visit: Visit, path: str, kit: Document) -> Check:
+    confirm = offer(visit, ACTIONS["confirm-kit"], Request("POST", f"{kit['id']}/confirm"), path)
+    if kit["properties"]["isConfirmed"]:
+        then = ago(kit["properties"]["confirmedTime"], visit.plane.env.utc())
+        return Check("Recovery kit", "good", "Confirmed", f"By {kit['properties']['confirmedBy']}, {then}.", confirm)
+    says = "Nobody said that it is kept elsewhere: if this machine is lost, so is everything in the vault."
+    take = offer(visit, ACTIONS["download-kit"], Request("POST", f"{kit['id']}/download"), path)
+    return Check("Recovery kit", "bad", "Not confirmed", says, take + confirm)
+
+
+def _of_targets(visit: Visit, vault: Document) -> Iterator[Check]:
+    try:
+        count = len(list(visit.client.every(f"{vault['id']}/notificationTargets")))
+    except KeepstoneError:  # who sees a vault does not always see whom it tells
+        return
+    alerts = [Offer("Alerts", link("/alerts"), False)] if any(entry.path == "/alerts" for entry in ENTRIES) else []
+    if count:
+        yield Check("Who is told of alerts", "good", f"{count} targets" if count > 1 else "1 target", "", alerts)
+        return
+    group = vault["id"].split("/")[4]
+    command = f"keepstone alert target add -g {group} -v {vault['name']}"
+    yield Check("Who is told of alerts", "bad", "Nobody", "Nobody hears of a backup that fails.", alerts, command)
+
+
+def _of_service(visit: Visit) -> Iterator[Check]:
+    """Of passwords, the certificate and the release; what he may see of them."""
+    if visit.client.allows(Request("GET", USERS)):
+        for user in visit.client.every(USERS):
+            if any(_administers(given) for given in at(user, "properties.roles", [])):
+                yield _of_password(visit, user)
+    if not visit.client.allows(Request("GET", INSTALLATION)):
+        return
+    found = visit.client.get(INSTALLATION)["properties"]
+    ends = moment_of(found.get("certificateEnds"))
+    if ends is not None:
+        yield _of_certificate(visit, found, ends)
+    yield Check("Release", "good", found["release"], "A newer one is told of by the project's page alone.", [])
+
+
+def _administers(given: dict[str, Any]) -> bool:
+    return given["roleName"] == "Owner" and given["scope"] == _EVERYTHING
+
+
+def _of_password(visit: Visit, user: Document) -> Check:
+    now = visit.plane.env.utc()
+    title, changed = f"Password of {user['name']}", moment_of(at(user, "properties.passwordChangedTime"))
+    if user["name"] == visit.client.who.client:
+        mend = offer(visit, ACTIONS["own-password"], Request("POST", USERS.replace("users", "ownPassword")), "")
+    else:
+        mend = offer(visit, ACTIONS["reset-password"], Request("POST", f"{user['id']}/password"), user["id"])
+    if changed is None:
+        return Check(title, "bad", "Never changed", "It is the one from the beginning, which was shown once.", mend)
+    if now - changed > _OLD:
+        return Check(title, "warning", f"Changed {ago(changed, now)}", "It is older than a year.", mend)
+    return Check(title, "good", f"Changed {ago(changed, now)}", "", mend)
+
+
+def _of_certificate(visit: Visit, found: Document, ends: datetime) -> Check:
+    now = visit.plane.env.utc()
+    state = f"Made {ago(found.get('certificateBegins'), now)}, ends {ago(ends, now)}"
+    if ends - now < _SOON:
+        says = "A start of the service renews it."
+        return Check("Certificate of the service", "warning", state, says, [], "keepstone down && keepstone up")
+    return Check("Certificate of the service", "good", state, "", [])
