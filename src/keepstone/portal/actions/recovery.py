@@ -54,7 +54,7 @@ def _endings(visit: Visit) -> list[Field]:
         ),
         Field(
             name="key", label="The last 8 characters of the key's recipient", required=True,
-            help="Open the recovery key: its first line names a recipient that begins with age1 and ends at the semicolon.",
+            help="Open the recovery key: its first line names it; it begins with age1 and ends before the semicolon.",
         ),
         Field(
             name="kept", label="", kind="check",

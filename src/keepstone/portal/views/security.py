@@ -51,13 +51,17 @@ def security(visit: Visit) -> Answer:
     """Of all vaults that he may see, and of the service."""
     kept = kits(visit)
     found = [(one, list(_of_vault(visit, one, kept.get(one["id"].casefold())))) for one in vaults(visit)]
-    service = list(_of_service(visit))
+    installation = {}
+    if visit.client.allows(Request("GET", INSTALLATION)):
+        installation = visit.client.get(INSTALLATION)["properties"]
+    service = list(_of_service(visit, installation))
     every = [check for _, checks in found for check in checks] + service
     shown = {
         "vaults": found,
         "service": service,
         "good": sum(check.tone == "good" for check in every),
         "all": len(every),
+        "release": installation.get("release"),
         "unconfirmed": unconfirmed(visit),
     }
     return Page("security.html", shown)
@@ -69,14 +73,14 @@ def _of_vault(visit: Visit, vault: Document, kit: Document | None) -> Iterator[C
     soft = at(vault, f"{_SECURITY}.softDeleteSettings.softDeleteState", "Disabled")
     days = at(vault, f"{_SECURITY}.softDeleteSettings.softDeleteRetentionPeriodInDays", 0)
     tone, state, says = {
-        "AlwaysON": ("good", "Always on", f"What is deleted can be taken back for {days} days, and nobody can change that."),
-        "Enabled": ("warning", "On", f"What is deleted can be taken back for {days} days. An administrator can turn it off."),
+        "AlwaysON": ("good", "Always on", f"What is deleted can be taken back for {days} days, for ever so."),
+        "Enabled": ("warning", "On", f"What is deleted can be taken back for {days} days. It can be turned off."),
     }.get(soft, ("bad", "Off", "What anybody deletes is gone at once."))  # fmt: skip
     yield Check("Soft delete", tone, state, says, offer(visit, ACTIONS["soft-delete"], patch, path))
     immutable = at(vault, f"{_SECURITY}.immutabilitySettings.state", "Disabled")
     tone, state, says = {
         "Locked": ("good", "Locked", "No point goes before its time, and nobody can change that."),
-        "Unlocked": ("warning", "On", "No point goes before its time. An administrator can turn it off."),
+        "Unlocked": ("warning", "On", "No point goes before its time. It can be turned off."),
     }.get(immutable, ("warning", "Off", "Points can be deleted before their time, by who may delete them."))
     yield Check("Immutability", tone, state, says, offer(visit, ACTIONS["immutability"], patch, path))
     if kit is not None:
@@ -85,11 +89,11 @@ def _of_vault(visit: Visit, vault: Document, kit: Document | None) -> Iterator[C
 
 
 def _of_kit(visit: Visit, path: str, kit: Document) -> Check:
-    confirm = offer(visit, ACTIONS["confirm-kit"], Request("POST", f"{kit['id']}/confirm"), path)
     if kit["properties"]["isConfirmed"]:
         then = ago(kit["properties"]["confirmedTime"], visit.plane.env.utc())
-        return Check("Recovery kit", "good", "Confirmed", f"By {kit['properties']['confirmedBy']}, {then}.", confirm)
+        return Check("Recovery kit", "good", "Confirmed", f"By {kit['properties']['confirmedBy']}, {then}.", [])
     says = "Nobody said that it is kept elsewhere: if this machine is lost, so is everything in the vault."
+    confirm = offer(visit, ACTIONS["confirm-kit"], Request("POST", f"{kit['id']}/confirm"), path)
     take = offer(visit, ACTIONS["download-kit"], Request("POST", f"{kit['id']}/download"), path)
     return Check("Recovery kit", "bad", "Not confirmed", says, take + confirm)
 
@@ -108,23 +112,19 @@ def _of_targets(visit: Visit, vault: Document) -> Iterator[Check]:
     yield Check("Who is told of alerts", "bad", "Nobody", "Nobody hears of a backup that fails.", alerts, command)
 
 
-def _of_service(visit: Visit) -> Iterator[Check]:
-    """Of passwords, the certificate and the release; what he may see of them."""
+def _of_service(visit: Visit, installation: Document) -> Iterator[Check]:
+    """Of passwords and the certificate; what he may see of them."""
     if visit.client.allows(Request("GET", USERS)):
         for user in visit.client.every(USERS):
             if any(_administers(given) for given in at(user, "properties.roles", [])):
                 yield _of_password(visit, user)
-    if not visit.client.allows(Request("GET", INSTALLATION)):
-        return
-    found = visit.client.get(INSTALLATION)["properties"]
-    ends = moment_of(found.get("certificateEnds"))
+    ends = moment_of(installation.get("certificateEnds"))
     if ends is not None:
-        yield _of_certificate(visit, found, ends)
-    yield Check("Release", "good", found["release"], "A newer one is told of by the project's page alone.", [])
+        yield _of_certificate(visit, installation, ends)
 
 
 def _administers(given: dict[str, Any]) -> bool:
-    return given["roleName"] == "Owner" and given["scope"] == _EVERYTHING
+    return bool(given["roleName"] == "Owner" and given["scope"] == _EVERYTHING)
 
 
 def _of_password(visit: Visit, user: Document) -> Check:

@@ -8,7 +8,7 @@ from keepstone.portal.actions import people, vaults
 from keepstone.portal.actions.known import ACTIONS
 from keepstone.portal.actions.offered import Offer, offer
 from keepstone.portal.api import Document, Request
-from keepstone.portal.kits import KEY, kits
+from keepstone.portal.kits import KEY, kits, may_take
 from keepstone.portal.places import named, subscription
 from keepstone.portal.places import vaults as known
 from keepstone.portal.rendering import at
@@ -32,6 +32,7 @@ def settings(visit: Visit) -> Answer:
         "new_user": _begin(visit, "create-user", Request("PUT", f"{people.USERS}/somebody")),
         "vaults": [(one, kept.get(one["id"].casefold())) for one in known(visit)],
         "new_vault": _begin(visit, "create-vault", Request("PUT", f"{subscription(visit)}/resourceGroups/some")),
+        "begins": may_take(visit),
         "key": _begin(visit, "download-key", Request("POST", f"{KEY}/download")),
     }
     return Page("settings.html", shown)

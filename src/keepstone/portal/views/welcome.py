@@ -6,7 +6,7 @@ What is done is asked of the service each time, so the steps go on where they we
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from keepstone.control import logins
@@ -110,7 +110,4 @@ def _equivalents(visit: Visit, step: int, begun: Begun) -> list[Equivalent]:
     action = {1: "own-password", 2: "create-vault", 3: "confirm-kit", 4: "first-item"}[step]
     if step == 4:
         given["path"] = [str(visit.text("path") or "/srv/data")]
-    asked = Visit(
-        plane=visit.plane, client=visit.client, path=visit.path, query=given, form={}, part=visit.part, login=visit.login
-    )  # fmt: skip
-    return equivalents(ACTIONS[action].plan(asked), visit.client.base)
+    return equivalents(ACTIONS[action].plan(replace(visit, query=given)), visit.client.base)
