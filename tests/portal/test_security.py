@@ -93,5 +93,5 @@ def test_the_page_is_accessible(house: House, enter: Enter, accessible: Callable
     page = enter()
     page.goto("/portal/security")
     for scheme in SCHEMES:
-        page.emulate_media(color_scheme=scheme)
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         accessible(page)

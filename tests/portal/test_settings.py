@@ -216,5 +216,5 @@ def test_pages_are_accessible(house: House, enter: Enter, accessible: Callable[[
     ):  # fmt: skip
         page.goto(f"/portal{path}")
         for scheme in SCHEMES:
-            page.emulate_media(color_scheme=scheme)
+            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
             accessible(page)
