@@ -155,6 +155,12 @@ def test_a_vault_from_its_making_to_its_end(house: House, enter: Enter) -> None:
     page.wait_for_url("**/portal/settings")
     assert [one["name"] for one in house.run("vault", "list")] == ["v1"]
 
+    row = page.locator("section").filter(has=page.get_by_role("heading", name="Deleted vaults")).get_by_role("row")
+    row.filter(has_text="mine").get_by_role("link", name="Take its deletion back").click()
+    page.get_by_role("button", name="Take its deletion back").click()
+    page.wait_for_url("**/portal/settings/vault*")
+    assert house.run("vault", "show", "-g", "g2", "-n", "mine")["tags"] == {"team": "web", "stage": "live"}
+
 
 def test_a_vault_that_is_there_is_not_made_again(house: House, enter: Enter, faults: list[str]) -> None:
     page = enter()

@@ -96,8 +96,13 @@ class Console:
 
     def confirm(self, question: str, yes: bool) -> None:
         """Ask whoever is at the terminal, unless it was said before; `click.Abort` where the answer is no."""
-        if not yes and sys.stdin.isatty():
+        if not yes and self.asks:
             click.confirm(question, abort=True, err=True)
+
+    @property
+    def asks(self) -> bool:
+        """Whether somebody is there who can answer."""
+        return sys.stdin.isatty()
 
     def done(self) -> str:
         """What a failure must not hide from people: the recovery points that were made before it came."""

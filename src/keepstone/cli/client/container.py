@@ -103,7 +103,7 @@ def register(session: Session, vault: str, name: str | None) -> None:
 def unregister(session: Session, vault: str, name: str, yes: bool, dry_run: bool) -> None:
     """Remove a container that holds no items, and the identity of its agent."""
     from keepstone.cli.client.finding import find_container
-    from keepstone.cli.client.radius import reach
+    from keepstone.cli.client.radius import confirm, reach
     from keepstone.cli.client.radius import show as tell
 
     found = find_container(session, vault, name)
@@ -111,7 +111,7 @@ def unregister(session: Session, vault: str, name: str, yes: bool, dry_run: bool
     if dry_run:
         tell(session, reach(session, found["id"]))
         return
-    session.console.confirm(f"Unregister {title}?", yes)
+    confirm(session, f"Unregister {title}?", found["id"], yes)
     session.arm.finish(session.arm.ask("DELETE", found["id"]))
     session.tell(f"{title} is unregistered")
 

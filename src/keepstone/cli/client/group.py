@@ -60,14 +60,14 @@ def show(session: Session, name: str) -> None:
 def delete(session: Session, name: str, yes: bool, dry_run: bool) -> None:
     """Delete a group and what is in it. A vault is not deleted in this way: it has to go first."""
     from keepstone.cli.client.finding import group_path
-    from keepstone.cli.client.radius import reach
+    from keepstone.cli.client.radius import confirm, reach
     from keepstone.cli.client.radius import show as tell
 
     path = group_path(session, name)
     if dry_run:
         tell(session, reach(session, path))
         return
-    session.console.confirm(f"Delete group {name} and what is in it?", yes)
+    confirm(session, f"Delete group {name} and what is in it?", path, yes)
     session.arm.finish(session.arm.ask("DELETE", path))
     session.tell(f"group {name} is deleted")
 

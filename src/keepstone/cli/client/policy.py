@@ -169,7 +169,7 @@ def runs(session: Session, vault: str, name: str | None) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 def delete(session: Session, vault: str, name: str, yes: bool, dry_run: bool) -> None:
     """Delete a policy that no item has."""
-    from keepstone.cli.client.radius import reach
+    from keepstone.cli.client.radius import confirm, reach
     from keepstone.cli.client.radius import show as tell
 
     path = _path(vault, name)
@@ -177,7 +177,7 @@ def delete(session: Session, vault: str, name: str, yes: bool, dry_run: bool) ->
     if dry_run:
         tell(session, reach(session, path))
         return
-    session.console.confirm(f"Delete policy {there['name']}?", yes)
+    confirm(session, f"Delete policy {there['name']}?", path, yes)
     session.arm.finish(session.arm.ask("DELETE", path))
     session.tell(f"policy {there['name']} is deleted")
 

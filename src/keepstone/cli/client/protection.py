@@ -136,7 +136,7 @@ def disable(
     session: Session, vault: str, item: Document, deleting: bool, suspending: bool, yes: bool, dry_run: bool
 ) -> int | None:
     """Make no new points of an item, and keep those that there are, or delete them."""
-    from keepstone.cli.client.radius import reach
+    from keepstone.cli.client.radius import confirm, reach
     from keepstone.cli.client.radius import show as tell
     from keepstone.cli.client.waiting import ended
     from keepstone.errors import UsageError
@@ -149,8 +149,7 @@ def disable(
         tell(session, reach(session, item["id"], retain))
         return None
     if deleting:
-        found = reach(session, item["id"])
-        session.console.confirm(f"Stop the protection of {name} and delete all of its points ({found['points']})?", yes)
+        confirm(session, f"Stop the protection of {name} and delete all of its points?", item["id"], yes)
         return ended(session, vault, session.arm.ask("DELETE", item["id"]), wait=True)
     session.console.confirm(f"Stop the protection of {name}?", yes)
     state = "BackupsSuspended" if suspending else "ProtectionStopped"

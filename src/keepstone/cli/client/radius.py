@@ -9,7 +9,7 @@ from typing import Any
 from keepstone.cli.client.output import Column
 from keepstone.cli.client.session import Session
 
-__all__ = ["reach", "show"]
+__all__ = ["confirm", "reach", "show"]
 
 Document = dict[str, Any]
 
@@ -26,6 +26,17 @@ def show(session: Session, found: Document) -> None:
     """As the command's result."""
     columns = [_column(str(one["label"])) for one in found["lines"]]
     session.show(found, [*columns, Column("refused by", "refused")])
+
+
+def confirm(session: Session, question: str, path: str, yes: bool) -> None:
+    """Ask whoever is at the terminal, when he has been told what goes. `click.Abort` where the answer is no."""
+    if not yes and session.console.asks:
+        found = reach(session, path)
+        for line in found["lines"]:
+            session.console.say(f"{line['label']}: {line['text']}")
+        for one in found["refused"]:
+            session.console.say(f"refused by: {one}")
+    session.console.confirm(question, yes)
 
 
 def _column(label: str) -> Column:

@@ -106,6 +106,17 @@ def show(session: Session, name: str) -> None:
     session.show(session.arm.get(_path(name)), _COLUMNS[:-1])
 
 
+@client_command(name="update")
+@_NAME
+@click.option("--display-name", required=True, metavar="TEXT", help="What people call them from now on.")
+def update(session: Session, name: str, display_name: str) -> None:
+    """Change what people call a user."""
+    path = _path(name)
+    session.arm.get(path)
+    body = {"properties": {"displayName": display_name}}
+    session.show(session.arm.ask("PUT", path, body).body, _COLUMNS[:-1])
+
+
 @client_command(name="delete")
 @_NAME
 @yes_option
@@ -212,5 +223,5 @@ def _show(session: Session, document: Document) -> None:
         session.tell("The password is shown this once: hand it on in a way that nobody else sees.")
 
 
-for _command in (create, list_users, show, delete, set_password, reset_password):
+for _command in (create, list_users, show, update, delete, set_password, reset_password):
     user.add_command(_command)

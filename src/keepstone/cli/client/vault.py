@@ -174,7 +174,7 @@ def update(
 def delete(session: Session, name: str, group: str | None, yes: bool, dry_run: bool) -> None:
     """Delete a vault that holds no items; for as long as its soft delete says it can be taken back."""
     from keepstone.cli.client.finding import vault_path
-    from keepstone.cli.client.radius import reach
+    from keepstone.cli.client.radius import confirm, reach
     from keepstone.cli.client.radius import show as tell
 
     path = vault_path(session, group, name)
@@ -182,7 +182,7 @@ def delete(session: Session, name: str, group: str | None, yes: bool, dry_run: b
     if dry_run:
         tell(session, reach(session, path))
         return
-    session.console.confirm(f"Delete vault {title}?", yes)
+    confirm(session, f"Delete vault {title}?", path, yes)
     session.arm.finish(session.arm.ask("DELETE", path))
     session.tell(f"vault {title} is deleted")
 

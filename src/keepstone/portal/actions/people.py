@@ -115,11 +115,12 @@ def _called(visit: Visit) -> list[Field]:
     "rename-user", "Rename", "Changes what people call them; the name that they log in with stays.", fields=_called
 )
 def rename_user(visit: Visit) -> Plan:
-    """Another display name. `keepstone` has no word for it yet."""
-    path, _ = _user(visit)
+    """Another display name."""
+    path, login = _user(visit)
     display = visit.text("display").strip() or at(visit.client.get(path), "properties.displayName", "")
     return Plan(
         request=Request("PUT", path, {"properties": {"displayName": display}}),
+        keepstone=[("user", "update", "-n", login, "--display-name", display)],
         then=_SETTINGS,
         notice="They are called so from now on.",
     )

@@ -12,7 +12,7 @@ from keepstone.portal.places import PROVIDER, Name, named, subscription
 from keepstone.portal.rendering import at, link
 from keepstone.portal.visit import Visit
 
-__all__ = ["actions", "offered", "soft_days"]
+__all__ = ["actions", "deleted", "offered"]
 
 actions = Actions()
 _SOFT = "properties.securitySettings.softDeleteSettings"
@@ -33,7 +33,7 @@ def _new(visit: Visit) -> list[Field]:
 def create_vault(visit: Visit) -> Plan:
     """In a group, which is made first where there is none."""
     group, vault = visit.text("group").strip() or "GROUP", visit.text("vault").strip() or "VAULT"
-    days = soft_days(visit)
+    days = _days(visit)
     location = visit.plane.place.location
     home = f"{subscription(visit)}/resourceGroups/{group}"
     path = f"{home}/{PROVIDER}/vaults/{vault}"
@@ -46,18 +46,8 @@ def create_vault(visit: Visit) -> Plan:
         made = [Request("PUT", home, {"location": location})]
         commands = [("group", "create", "-n", group, "-l", location)]
     body = {"location": location, "properties": soft}
-    kept = (
-        "backup",
-        "vault",
-        "backup-properties",
-        "set",
-        "-g",
-        group,
-        "-n",
-        vault,
-        "--soft-delete-duration",
-        str(days),
-    )
+    soft_on = ("--soft-delete-feature-state", "Enable", "--soft-delete-duration", str(days))
+    kept = ("backup", "vault", "backup-properties", "set", "-g", group, "-n", vault, *soft_on)
     return Plan(
         before=made,
         request=Request("PUT", path, body),
@@ -97,6 +87,43 @@ def delete_vault(visit: Visit) -> Plan:
     )
 
 
+def _home(visit: Visit) -> list[Field]:
+    groups = [Choice(one["name"], one["name"]) for one in visit.client.every(f"{subscription(visit)}/resourceGroups")]
+    path = str(at(visit.client.get(visit.needed("id")), "properties.vaultId", ""))
+    return [Field(name="group", label="Into the resource group", kind="choice", choices=groups, required=True,
+                  default=path.split("/")[4] if path.count("/") > 4 else "")]  # fmt: skip
+
+
+@actions(
+    "undelete-vault", "Take its deletion back", "Brings the vault back with its name and its settings.", fields=_home,
+)  # fmt: skip
+def undelete_vault(visit: Visit) -> Plan:
+    """As long as its soft delete says."""
+    path = visit.needed("id")
+    was = str(at(visit.client.get(path), "properties.vaultId", ""))
+    group = visit.text("group") or was.split("/")[4]
+    home = f"{subscription(visit)}/resourceGroups/{group}"
+    name = was.rpartition("/")[2]
+    return Plan(
+        request=Request("POST", f"{path}/undelete", {"properties": {"recoveryResourceGroupId": home}}),
+        az=[("backup", "deleted-vault", "undelete", "--ids", path)] if home.casefold() in was.casefold() else (),
+        then=link("/settings/vault", id=f"{home}/{PROVIDER}/vaults/{name}"),
+        notice=f"The vault {name} is back.",
+    )
+
+
+def deleted(visit: Visit) -> list[tuple[Document, list[Offer]]]:
+    """The vaults whose deletion can be taken back, each with what does it; none for who may not see them."""
+    path = f"{subscription(visit)}/{PROVIDER}/locations/{visit.plane.place.location}/deletedVaults"
+    if not visit.client.allows(Request("GET", path)):
+        return []
+    undelete = {one.name: one for one in actions}["undelete-vault"]
+    return [
+        (one, offer(visit, undelete, Request("POST", f"{one['id']}/undelete"), one["id"]))
+        for one in visit.client.every(path)
+    ]
+
+
 def _soft(visit: Visit) -> list[Field]:
     _, vault = _vault(visit)
     states = (
@@ -121,7 +148,7 @@ def soft_delete(visit: Visit) -> Plan:
     name, vault = _vault(visit)
     before = at(vault, f"{_SOFT}.softDeleteState")
     state = visit.text("state") or before
-    days = soft_days(visit, at(vault, f"{_SOFT}.softDeleteRetentionPeriodInDays"))
+    days = _days(visit, at(vault, f"{_SOFT}.softDeleteRetentionPeriodInDays"))
     settings = {"softDeleteState": state, "softDeleteRetentionPeriodInDays": days}
     word = _AZ.get(state, state)
     shown = ("--soft-delete-feature-state", word, "--soft-delete-duration", str(days))
@@ -220,7 +247,7 @@ def offered(visit: Visit, vault: Document) -> list[Offer]:
     return found + offer(visit, known["delete-vault"], Request("DELETE", path), path)
 
 
-def soft_days(visit: Visit, default: int = 14) -> int:
+def _days(visit: Visit, default: int = 14) -> int:
     """As given. `InvalidRequest` for what is no number."""
     given = visit.text("days").strip() or str(default)
     if not given.isascii() or not given.isdecimal():

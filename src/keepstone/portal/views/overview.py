@@ -30,7 +30,7 @@ class Tile:
 @views("GET", "/")
 def overview(visit: Visit) -> Answer:
     """Over all vaults that he may see."""
-    if is_due(visit):
-        return Redirect(link("/welcome"))
     found = vaults(visit)
+    if is_due(visit, found):
+        return Redirect(link("/welcome"))
     return Page("overview.html", {"vaults": found, "tiles": [], "unconfirmed": unconfirmed(visit)})

@@ -31,6 +31,7 @@ def settings(visit: Visit) -> Answer:
         "users": None if users is None else [(one, people.offered(visit, one)) for one in users],
         "new_user": _begin(visit, "create-user", Request("PUT", f"{people.USERS}/somebody")),
         "vaults": [(one, kept.get(one["id"].casefold())) for one in known(visit)],
+        "deleted": vaults.deleted(visit),
         "new_vault": _begin(visit, "create-vault", Request("PUT", f"{subscription(visit)}/resourceGroups/some")),
         "begins": may_take(visit),
         "key": _begin(visit, "download-key", Request("POST", f"{KEY}/download")),

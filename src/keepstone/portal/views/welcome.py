@@ -6,6 +6,7 @@ What is done is asked of the service each time, so the steps go on where they we
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -38,9 +39,10 @@ class Begun:
     item: Document | None
 
 
-def is_due(visit: Visit) -> bool:
-    """Whether there is nothing yet to have an overview of, and he is the one to begin."""
-    return may_take(visit) and not vaults(visit)
+def is_due(visit: Visit, known: Sequence[Document]) -> bool:
+    """Whether there is nothing yet to have an overview of, and he is the one to begin. `known`: the vaults that he
+    sees."""
+    return not known and may_take(visit)
 
 
 @views("GET", "/welcome")
