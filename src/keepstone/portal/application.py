@@ -17,7 +17,7 @@ from uuid import UUID
 
 from anyio import CapacityLimiter, to_thread
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from keepstone.control import logins
@@ -29,6 +29,7 @@ from keepstone.portal.api import Api, Client
 from keepstone.portal.live import Live
 from keepstone.portal.navigation import navigation
 from keepstone.portal.rendering import language_of, link, render
+from keepstone.portal.streamed import Streamed
 from keepstone.portal.views.known import VIEWS
 from keepstone.portal.visit import Answer, Download, Page, Redirect, Visit
 
@@ -164,7 +165,7 @@ class Portal:
             case Download():
                 body, headers = answer.reply.body, dict(answer.reply.headers)
                 if isinstance(body, Generator):
-                    return StreamingResponse(body, answer.reply.status, headers)
+                    return Streamed(body, answer.reply.status, headers)
                 return Response(body, answer.reply.status, headers)
             case Page():
                 told = unquote(_cookies(request).get(_NOTICE, ""))

@@ -38,6 +38,7 @@ ENTRIES = (
     Entry("/policies", _("Policies"), "policies", ("/policy", "/do/policy-save", "/do/policy-delete")),
     Entry("/security", _("Security"), "security"),
     Entry("/settings", _("Settings"), "settings", ("/settings/vault",)),
+    Entry("/restore", _("Restore"), "restore", ("/diff",)),
 )
 
 

@@ -79,7 +79,7 @@ def _vault_choice(vault: Document) -> tuple[str, str]:
     return vault["id"], vault["name"]
 
 
-def link(path: str, **query: str | Iterable[str] | None) -> str:
+def link(path: str, /, **query: str | Iterable[str] | None) -> str:
     """An address of the portal."""
     given = {name: value for name, value in query.items() if value not in (None, "")}
     return f"/portal{path}" + (f"?{urlencode(given, doseq=True)}" if given else "")

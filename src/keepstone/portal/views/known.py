@@ -17,6 +17,7 @@ from keepstone.portal.views import (
 )
 from keepstone.portal.views import doing, entering, item, items, job, jobs, overview, policies, policy
 from keepstone.portal.views import doing, entering, item, items, job, jobs, overview, security, settings, welcome
+from keepstone.portal.views import compare, doing, entering, item, items, job, jobs, overview, point, restore
 from keepstone.portal.visit import View
 
 __all__ = ["VIEWS"]
@@ -35,6 +36,7 @@ _MODULES = (
 )
 _MODULES = (entering, overview, items, item, jobs, job, policies, policy, doing)
 _MODULES = (entering, overview, items, item, jobs, job, security, settings, welcome, doing)
+_MODULES = (entering, overview, items, item, point, jobs, job, restore, compare, doing)
 VIEWS: dict[tuple[str, str], View] = {}
 for _module in _MODULES:
     for _key, _view in _module.views:

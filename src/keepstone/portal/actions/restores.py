@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be done with a recovery point: its files or its disk restored, a drill of it; and for a machine what
+`machine_restores` has."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from keepstone.disks.writing import FORMATS, RAW, chosen
+from keepstone.errors import InvalidRequest, UsageError
+from keepstone.portal.actions import machine_restores
+from keepstone.portal.actions.action import Actions, Choice, Field, Plan
+from keepstone.portal.actions.offered import Offer, offer
+from keepstone.portal.actions.targets import machines, over, subject, target_field
+from keepstone.portal.api import Document, Request
+from keepstone.portal.rendering import at, link
+from keepstone.portal.visit import Visit
+from keepstone.workloads.escaping import unescaped
+
+__all__ = ["actions", "offered"]
+
+actions = Actions()
+_PLACES = (Choice("other", "another place"), Choice("original", "where it came from, over what is there"))
+_CONFLICTS = (
+    Choice("", "as is usual: nothing may be there; in its own place it is overwritten"),
+    Choice("overwrite", "is overwritten where it differs"),
+    Choice("skip", "stays, and the point's is left out"),
+    Choice("keep-both", "stays, and the point's is put beside it"),
+)
+
+
+def _file_fields(visit: Visit) -> list[Field]:
+    about = subject(visit)
+    return [
+        Field(
+            name="paths",
+            label="What of it",
+            kind="lines",
+            default="\n".join(visit.texts("path")),
+            help="Paths in the point, one a line, as its page shows them. All of it, if empty",
+        ),
+        Field(name="to", label="To", kind="choice", choices=_PLACES, default="other"),
+        target_field("A folder"),
+        machines(visit, about),
+        Field(name="conflict", label="What is there", kind="choice", choices=_CONFLICTS),
+        Field(
+            name="delete",
+            label="",
+            kind="check",
+            choices=(Choice("yes", "Remove what is in restored folders and not in the point"),),
+        ),
+    ]
+
+
+@actions(
+    "restore-files", "Restore files", "Puts a folder, or a part of it, back as it was when the point was made.",
+    fields=_file_fields,
+)  # fmt: skip
+def restore_files(visit: Visit) -> Plan:
+    """Files and folders of a point."""
+    about = subject(visit)
+    is_in_place, paths = visit.text("to", "other") == "original", _paths(visit)
+    conflict, deleting = visit.text("conflict"), visit.text("delete") == "yes"
+    if deleting and not is_in_place and not conflict:
+        raise InvalidRequest(
+            "what is not in the point is removed from what is there: say what becomes of that too", target="conflict"
+        )
+    wanted, options = about.place(visit, "FilesRestoreRequest", in_place=is_in_place)
+    wanted["paths"] = paths
+    if conflict:
+        wanted["conflict"] = conflict
+        options += "--conflict", conflict
+    if deleting:
+        wanted["delete"] = True
+        options += ("--delete",)
+    radius: list[tuple[str, object]] = []
+    if is_in_place:
+        fate = next(one.label for one in _CONFLICTS if one.value == (conflict or "overwrite"))
+        radius = [
+            *over(visit, about),
+            ("Only", ", ".join(_given(visit)) or "all of it"),
+            ("What is there", fate),
+            ("What the point does not have", "is removed" if deleting else "stays"),
+        ]
+    readable = all(path.isprintable() for path in paths)  # others are not to be pasted into a shell
+    command = ("restore", "files", *about.name.held, *options, "--yes", "--", about.name.point, *paths)
+    return Plan(
+        request=Request("POST", f"{about.name.id}/restore", {"properties": wanted}),
+        keepstone=[command] if readable else (),
+        radius=radius,
+        then=link("/point", id=about.name.id),
+        notice="The restore begins.",
+    )
+
+
+def _disk_fields(visit: Visit) -> list[Field]:
+    about = subject(visit)
+    return [
+        Field(name="to", label="To", kind="choice", choices=_PLACES, default="other"),
+        target_field("A new file"),
+        machines(visit, about),
+        Field(
+            name="format",
+            label="As",
+            kind="choice",
+            choices=(Choice("", "as the new file is called"), *(Choice(name, name) for name in FORMATS)),
+            help="In its own place it is raw bytes",
+        ),
+    ]
+
+
+@actions(
+    "restore-disk", "Restore the disk", "Writes the disk into a new file, or over what it is now.", fields=_disk_fields
+)
+def restore_disk(visit: Visit) -> Plan:
+    """A disk, as an image."""
+    about = subject(visit)
+    is_in_place, kind = visit.text("to", "other") == "original", visit.text("format")
+    wanted, options = about.place(visit, "ImageRestoreRequest", in_place=is_in_place)
+    if is_in_place and kind not in ("", RAW):
+        raise InvalidRequest(f"a {kind} is written into a new file; choose another place", target="format")
+    if not is_in_place:
+        try:
+            kind = chosen(PurePath(wanted["targetPath"]), kind or None).name
+        except UsageError as error:
+            raise InvalidRequest(str(error), target="format") from error
+        wanted["format"] = kind
+        options += "--format", kind
+    radius = [*over(visit, about), ("The disk that is there", "is overwritten; nobody may use it meanwhile")]
+    return Plan(
+        request=Request("POST", f"{about.name.id}/restore", {"properties": wanted}),
+        keepstone=[("restore", "disk", *about.name.held, *options, "--yes", about.name.point)],
+        radius=radius if is_in_place else (),
+        then=link("/point", id=about.name.id),
+        notice="The restore begins.",
+    )
+
+
+@actions("drill", "Prove it by a drill", "Starts the point where it reaches nobody, and keeps what came of it.")
+def drill(visit: Visit) -> Plan:
+    """A restore drill."""
+    about = subject(visit)
+    return Plan(
+        request=Request("POST", f"{about.name.id}/drill"),
+        keepstone=[("drill", "run", *about.name.held, about.name.point)],
+        then=link("/point", id=about.name.id),
+        notice="The drill begins.",
+    )
+
+
+def offered(visit: Visit, item: Document, point: Document) -> list[Offer]:
+    """What he may do with a point."""
+    identity, kind = point["id"], at(item, "properties.workloadType")
+    known = {one.name: one for one in (*actions, *machine_restores.actions)}
+    restore, start = Request("POST", f"{identity}/restore"), Request("POST", f"{identity}/drill")
+    if kind == "FileFolder":
+        return offer(visit, known["restore-files"], restore, identity)
+    found: list[Offer] = []
+    if at(item, "properties.backupManagementType") == "AzureIaasVM":
+        found += offer(visit, known["restore-machine"], restore, identity)
+    if not at(point, "properties.isManagedVirtualMachine"):
+        found += offer(visit, known["restore-disk"], restore, identity)
+    return found + offer(visit, known["drill"], start, identity)
+
+
+def _given(visit: Visit) -> list[str]:
+    """The paths that were chosen, as they are shown: in the form, or else on the page that led to it."""
+    given = visit.text("paths").splitlines() if visit.texts("paths") else visit.texts("path")
+    return [shown for shown in given if shown]
+
+
+def _paths(visit: Visit) -> list[str]:
+    """The paths that were chosen, as they are. `InvalidRequest`."""
+    found = []
+    for shown in _given(visit):
+        try:
+            path = unescaped(shown)
+            found.append(path.decode())
+        except (ValueError, OverflowError) as error:
+            raise InvalidRequest(
+                f"{shown!r} is no name in UTF-8; restore the folder that has it, or download it", target="paths"
+            ) from error
+    return found
