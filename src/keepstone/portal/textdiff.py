@@ -6,17 +6,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import unified_diff
+from difflib import SequenceMatcher
+from typing import Literal
 
 from keepstone.errors import Unsupported
 
 __all__ = ["LARGEST", "Line", "lines_between"]
 
+_Step = tuple[Literal["replace", "delete", "insert", "equal"], int, int, int, int]
 LARGEST = 256 << 10
 """Bytes of a text."""
 _LINES = 2000  # that differ, on each side: what is compared with one another
 _LONGEST = 2000  # characters of a line that are shown
 _CONTEXT = 3
+_NO_END = "\\ no newline at the end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,36 +37,53 @@ def lines_between(before: bytes, after: bytes) -> list[Line]:
     end = _alike(one[begin:][::-1], other[begin:][::-1])
     if max(len(one), len(other)) - begin - end > _LINES:
         raise Unsupported(f"more than {_LINES} lines are not compared here; download both and compare them")
-    first, last = max(0, begin - _CONTEXT), max(0, end - _CONTEXT)
-    kept = one[first : len(one) - last], other[first : len(other) - last]
-    return list(_shown(kept[0], kept[1], first))
+    return list(_shown(_Matcher(one, other, begin, end)))
 
 
-def _shown(one: Sequence[str], other: Sequence[str], skipped: int) -> Iterator[Line]:
-    """`skipped`: how many lines are before these, on both sides."""
-    for line in list(unified_diff(one, other, lineterm="", n=_CONTEXT))[2:]:
-        if line.startswith("@@"):
-            yield Line("@", _moved(line, skipped))
-        else:
-            yield Line(line[0], _printable(line[1:]))
+class _Matcher(SequenceMatcher[str]):
+    """Compares what is between the lines that both begin with and those that both end with."""
+
+    def __init__(self, one: Sequence[str], other: Sequence[str], begin: int, end: int) -> None:
+        self.whole = one, other
+        self._ends = begin, end
+        super().__init__(None, one[begin : len(one) - end], other[begin : len(other) - end])
+
+    def get_opcodes(self) -> list[_Step]:
+        """Of all lines."""
+        (begin, end), (one, other) = self._ends, map(len, self.whole)
+        first: list[_Step] = [("equal", 0, begin, 0, begin)] if begin else []
+        last: list[_Step] = [("equal", one - end, one, other - end, other)] if end else []
+        inner = super().get_opcodes()
+        return [*first, *((kind, a + begin, b + begin, c + begin, d + begin) for kind, a, b, c, d in inner), *last]
 
 
-def _moved(header: str, skipped: int) -> str:
-    """A header whose numbers count the lines that were skipped: `@@ -1,3 +1,4 @@`."""
-    ranges = []
-    for part in header.strip("@ ").split():
-        start, _, count = part[1:].partition(",")
-        ranges.append(f"{part[0]}{int(start) + skipped}" + (f",{count}" if count else ""))
-    return f"@@ {' '.join(ranges)} @@"
+def _shown(matcher: _Matcher) -> Iterator[Line]:
+    one, other = matcher.whole
+    for group in matcher.get_grouped_opcodes(_CONTEXT):
+        (_, a, _, c, _), (_, _, b, _, d) = group[0], group[-1]
+        yield Line("@", f"@@ -{_range(a, b)} +{_range(c, d)} @@")
+        for kind, a, b, c, d in group:
+            if kind == "equal":
+                yield from (Line(" ", _printable(line)) for line in one[a:b])
+                continue
+            yield from (Line("-", _printable(line)) for line in one[a:b])
+            yield from (Line("+", _printable(line)) for line in other[c:d])
+
+
+def _range(begin: int, end: int) -> str:
+    """Lines as a header of a unified diff counts them."""
+    count = end - begin
+    return f"{begin + 1}" if count == 1 else f"{begin + bool(count)},{count}"
 
 
 def _lines(text: bytes) -> list[str]:
     if b"\0" in text:
         raise Unsupported("this is no text; download both and compare them with what made them")
     try:
-        return text.decode().split("\n")
+        lines = text.decode().split("\n")
     except UnicodeDecodeError as error:
         raise Unsupported("this is no text in UTF-8; download both and compare them") from error
+    return [*lines, _NO_END] if lines[-1] else lines[:-1]
 
 
 def _alike(one: Sequence[str], other: Sequence[str]) -> int:

@@ -78,7 +78,7 @@ def restore_files(visit: Visit) -> Plan:
         fate = next(one.label for one in _CONFLICTS if one.value == (conflict or "overwrite"))
         radius = [
             *over(visit, about),
-            ("Only", ", ".join(_given(visit)) or "all of it"),
+            ("What of it", ", ".join(_given(visit)) or "all of it"),
             ("What is there", fate),
             ("What the point does not have", "is removed" if deleting else "stays"),
         ]
