@@ -107,8 +107,8 @@ def search(visit: Visit, within: Sequence[str], pattern: str, place: str, only: 
     """In the vaults of these ids, or in the item `only`, from `place` on. `InvalidRequest`."""
     made, start = Search(), _Place.read(place)
     until = visit.plane.env.boot_time() + int(_SECONDS * 1e9)
-    for here, item in _items(visit, within, start, only):
-        if made.searched and (made.count >= ROWS or visit.plane.env.boot_time() > until):
+    for number, (here, item) in enumerate(_items(visit, within, start, only)):
+        if number and (made.count >= ROWS or visit.plane.env.boot_time() > until):
             made.following = here.write()
             break
         if at(item, "properties.lastRecoveryPoint") is None:

@@ -83,7 +83,8 @@ def restore_files(visit: Visit) -> Plan:
             ("What the point does not have", "is removed" if deleting else "stays"),
         ]
     readable = all(path.isprintable() for path in paths)  # others are not to be pasted into a shell
-    command = ("restore", "files", *about.name.held, *options, "--yes", "--", about.name.point, *paths)
+    ended = ("--",) if any(path.startswith("-") for path in paths) else ()
+    command = ("restore", "files", *about.name.held, *options, "--yes", *ended, about.name.point, *paths)
     return Plan(
         request=Request("POST", f"{about.name.id}/restore", {"properties": wanted}),
         keepstone=[command] if readable else (),
