@@ -270,6 +270,7 @@ def test_a_reader_sees_no_names(enter: Enter, point: str, house: House, faults: 
     page.goto(address("/point", id=point))
     expect(page.get_by_role("heading", name="As it was at")).to_be_visible()
     expect(page.get_by_role("main")).to_contain_text("recoveryPoints/restore/action")
+    expect(page.get_by_role("main")).to_contain_text("the names of files are data too")
     for word in ("hello.txt", "deep", "onerror"):
         assert word not in page.content()
     assert page.get_by_role("main").get_by_role("button").count() == 0

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from keepstone.errors import KeepstoneError
+from keepstone.errors import KeepstoneError, Unauthorized
 from keepstone.portal.actions.restores import offered
 from keepstone.portal.api import Document, Request
 from keepstone.portal.parts import part_of
@@ -22,17 +22,18 @@ def point(visit: Visit) -> Answer:
     """`NotFound`. What of it cannot be looked into is said in the place of its files."""
     name = named(visit, "point")
     item, found = visit.client.get(name.item_id), visit.client.get(name.id)
-    files, unseen = None, ""
+    files, unseen, may_look = None, "", True
     try:
         files = _files(visit, name)
     except KeepstoneError as error:
-        unseen = str(error)
+        unseen, may_look = str(error), not isinstance(error, Unauthorized)
     shown = {
         "point": found,
         "item": item,
         "name": name,
         "files": files,
         "unseen": unseen,
+        "may_look": may_look,
         "inside": visit.text("path"),
         "pattern": visit.text("find"),
         "before": _before(visit, name) if files is not None else None,
