@@ -26,19 +26,16 @@ class Entry:
 
 
 ENTRIES = (
-    Entry("/", "Overview", "overview"),
+    Entry("/", "Overview", "overview", ("/welcome",)),
     Entry("/protectable", "Protectable items", "protectable", needs="backupProtectableItems"),
     Entry("/items", "Protected items", "items", ("/item", "/point")),
     Entry("/jobs", "Jobs", "jobs", ("/job",)),
+    Entry("/policies", "Policies", "policies", ("/policy", "/do/policy-save", "/do/policy-delete")),
+    Entry("/restore", "Restore", "restore", ("/diff",)),
+    Entry("/security", "Security", "security"),
     Entry("/infrastructure", "Infrastructure", "infrastructure"),
+    Entry("/settings", "Settings", "settings", ("/settings/vault",)),
     Entry("/api", "API", "api"),
-    Entry("/", _("Overview"), "overview"),
-    Entry("/items", _("Protected items"), "items", ("/item", "/point")),
-    Entry("/jobs", _("Jobs"), "jobs", ("/job",)),
-    Entry("/policies", _("Policies"), "policies", ("/policy", "/do/policy-save", "/do/policy-delete")),
-    Entry("/security", _("Security"), "security"),
-    Entry("/settings", _("Settings"), "settings", ("/settings/vault",)),
-    Entry("/restore", _("Restore"), "restore", ("/diff",)),
 )
 
 
