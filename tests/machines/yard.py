@@ -14,7 +14,7 @@ import pytest
 
 from keepstone.disks.writing import FORMATS
 from keepstone.env import Env
-from keepstone.store import Point, Store
+from keepstone.store import Point, Reader, Store
 from keepstone.workloads import Silent
 from keepstone.workloads.images import Report
 from keepstone.workloads.kvm import Fleecing, Qemu, backup_qemu
@@ -70,13 +70,13 @@ class Yard:
         with self.store.reader(point) as reader:
             return Made(report, [text for _, text in progress.warnings], point, machine_of(reader))
 
-    def restore(self, made: Made, place: Path) -> dict[str, Path]:
-        """The disks of a point, by name."""
+    def restore(self, made: Made, place: Path, wrap: Callable[[Reader], Reader] = lambda reader: reader) -> dict[str, Path]:
+        """The disks of a point, by name; read by what `wrap` makes of its reader."""
         place.mkdir()
         with self.store.reader(made.point) as reader:
             done = restore_disks(
                 self.env,
-                machine_of(reader),
+                machine_of(wrap(reader)),
                 lambda disk: (place / disk.name, FORMATS["raw"]),
                 Silent(),
             )
@@ -110,7 +110,8 @@ def oracle(monkeypatch: pytest.MonkeyPatch, guest: Guest, place: Path) -> Iterat
 
     def execute(self: Monitor, command: str, **arguments: Any) -> Any:
         if command == "transaction":
-            sizes = {disk["inserted"]["node-name"]: disk["inserted"]["image"] for disk in plain(self, "query-block")}
+            nodes = plain(self, "query-named-block-nodes", flat=True)
+            sizes = {node["node-name"]: node["image"] for node in nodes}
             for node, copy in copies.items():
                 with copy.open("wb") as file:
                     file.truncate(sizes[node]["virtual-size"])

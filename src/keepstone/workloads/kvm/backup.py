@@ -3,7 +3,7 @@
 
 Invariants
 * The guest is never left frozen (`freeze`), and goes on where there is no room for us (`guard`).
-* Nothing is left in QEMU but the bitmaps of the newest point: what we made is swept last, whatever happened (`sweep`).
+* Nothing is left in QEMU but the bitmaps of the newest point, and snapshots where they are wanted (`kept`): what we made is swept last, whatever happened (`sweep`).
   Where we are killed, a process of its own does it (`janitor`), and the next backup begins with what is still there.
 * The bitmaps of the point before go only when the new point is durable. Where it is not known whether it is, because
   the commit itself failed, those of both stay until the next backup sees which point there is.
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from keepstone.disks.nbd import NbdSource
@@ -29,6 +29,8 @@ from keepstone.workloads.kvm.definition import definition, name_of
 from keepstone.workloads.kvm.drives import Drive, bitmaps, chosen, drives
 from keepstone.workloads.kvm.freeze import frozen
 from keepstone.workloads.kvm.guard import Guard
+from keepstone.workloads.kvm.keeping import Keeping
+from keepstone.workloads.kvm.kept import collect, end_reading, forget, standing, take_away
 from keepstone.workloads.kvm.moment import Moment
 from keepstone.workloads.kvm.qmp import Gone, Monitor
 from keepstone.workloads.kvm.sweep import sweep
@@ -41,7 +43,7 @@ from keepstone.workloads.machines.naming import prefix_of
 from keepstone.workloads.machines.root import tokens
 from keepstone.workloads.progress import Progress
 
-__all__ = ["Fleecing", "Qemu", "backup_qemu"]
+__all__ = ["Fleecing", "Keep", "Qemu", "backup_qemu"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,15 @@ class Fleecing:
     reserve: int = RESERVE
 
 
+@dataclass(slots=True)
+class Keep:
+    """That a snapshot of the point stays in QEMU for so many days, 1 to 30. `there`: told when the point is made; when
+    those of the item began that are there now, seconds since 1970 (`kept.stamp_of`)."""
+
+    days: int
+    there: list[int] = field(default_factory=list)
+
+
 def backup_qemu(
     env: Env,
     writer: Writer,
@@ -75,16 +86,18 @@ def backup_qemu(
     fleecing: Fleecing,
     exclude: Collection[str] = (),
     full: bool = False,
+    keep: Keep | None = None,
 ) -> Report:
     """Make a recovery point of the machine and commit it.
 
     `owner` names the item and its store, the same each time: what we have in QEMU goes by it. `exclude`: names of
-    disks, or of their nodes. `full`: read everything, whatever the bitmaps say. `NotFound` where there is no such disk
+    disks, or of their nodes. `full`: read everything, whatever the bitmaps say. `keep`: a snapshot stays in
+    the folder of `fleecing`; without, those of the item go. `NotFound` where there is no such disk
     or machine, `SourceFailed` where QEMU refuses or ends, `StorageFull`, `Conflict`, and what the store raises; nothing
     is visible then, and the caller aborts the writer.
     """
     with Monitor(env, machine.monitor) as monitor:
-        return _Backup(env, writer, machine, monitor, progress, prefix_of(owner), fleecing).run(exclude, full)
+        return _Backup(env, writer, machine, monitor, progress, prefix_of(owner), fleecing, keep).run(exclude, full)
 
 
 class _Backup:
@@ -99,12 +112,14 @@ class _Backup:
         progress: Progress,
         prefix: str,
         fleecing: Fleecing,
+        keep: Keep | None,
     ) -> None:
         self._env, self._writer, self._machine, self._monitor = env, writer, machine, monitor
         self._progress, self._prefix, self._fleecing = progress, prefix, fleecing
         self._room = Room(env, fleecing.folder, fleecing.reserve)
         self._known = tokens(writer.parent)
         self._name = machine.address.encode("utf-8", "surrogateescape")
+        self._keep, self._owner = keep, prefix[:-1]
         self._warnings = 0
         self._ran = False
 
@@ -114,13 +129,19 @@ class _Backup:
 
     def run(self, exclude: Collection[str], full: bool) -> Report:
         monitor, before = self._monitor, set(self._known.values())
+        end_reading(monitor)  # whoever reads a snapshot goes on from the vault
         sweep(monitor, self._prefix, before)
+        collect(monitor, self._owner)
         found, excluded = chosen(drives(monitor), exclude)
         check_threads(monitor, found)
         self._room.enough()
         since = {} if full else self._since(found)
-        janitor = Janitor(sweep.__module__, str(self._machine.monitor), self._prefix)
-        moment = Moment(self._env, monitor, self._prefix, found, since, self._fleecing.folder)
+        stamp = max([self._env.wall_time() // 10**9, *(name.stamp + 1 for name in standing(monitor, self._owner))])
+        keeping = self._keeping(found, stamp)
+        janitor = Janitor(take_away.__module__, str(self._machine.monitor), self._prefix)
+        moment = Moment(
+            self._env, monitor, self._prefix, found, since, self._fleecing.folder, stamp=stamp, keeping=keeping
+        )
         keep = before
         try:
             moment.prepare()
@@ -135,6 +156,8 @@ class _Backup:
             )
             moment.show()
             with self._guarded(moment) as (guard, parts):
+                if keeping is not None:
+                    keeping.read(moment.address, [disk.export for disk in moment.disks])
 
                 def held() -> None:
                     nonlocal keep
@@ -146,15 +169,34 @@ class _Backup:
                     self._writer, about, parts, self._progress, name=self._name, held=held, warnings=self._warnings
                 )
             keep = {disk.token for disk in moment.disks}
+            self._finish(keeping, keep)
             return report
         finally:
             moment.close()
             self._let_go(keep, janitor)
 
+    def _keeping(self, found: list[Drive], stamp: int) -> Keeping | None:
+        if self._keep is None:
+            return None
+        days = self._keep.days
+        return Keeping(self._env, self._monitor, self._prefix, found, self._room, self._warn, stamp=stamp, days=days)
+
+    def _finish(self, keeping: Keeping | None, keep: set[str]) -> None:
+        """There is a point, and whatever becomes of snapshots does not change that."""
+        try:
+            if keeping is None or self._keep is None:
+                forget(self._monitor, self._owner, lambda _: True)
+            else:
+                sweep(self._monitor, self._prefix, keep)
+                self._keep.there = keeping.finish()
+        except KeepstoneError as error:
+            self._progress.warn(self._name, f"no snapshot of this point is kept: {error}")
+
     def _let_go(self, keep: set[str], janitor: Janitor) -> None:
         """Where QEMU has ended there is nothing to take away; what it refuses now, the next backup takes away."""
         try:
             sweep(self._monitor, self._prefix, keep)
+            collect(self._monitor, self._owner)
         except Gone:
             janitor.let_go()  # which tries it once more, over a connection of its own
         except KeepstoneError as error:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The disks of a machine, as its QEMU has them: fixed disks and NVRAM; no CDs, no floppies, no firmware."""
+"""The disks of a machine, as its QEMU has them: fixed disks and NVRAM; no CDs, no floppies, no firmware.
+
+Where QEMU keeps snapshots for us a filter of ours stands between a device and its disk (`kept.py`): the disk is what is
+beneath.
+"""
 
 from __future__ import annotations
 
@@ -17,25 +21,29 @@ from keepstone.workloads.kvm.qmp import Monitor, Refused
 from keepstone.workloads.machines import Disk, Role
 from keepstone.workloads.machines.root import is_name
 
-__all__ = ["ASIDE", "Bitmap", "Drive", "bitmaps", "chosen", "drives"]
+__all__ = ["ASIDE", "KEEPER", "Bitmap", "Drive", "beneath", "bitmaps", "chosen", "drives"]
 
 _FLASH = "/machine/system.flash"
 _DEVICE = re.compile(r"/machine/peripheral(?:-anon)?/([^/]+)")
 _LARGEST = 1 << 60
 ASIDE = "keepstone-replace-"
 """How nodes begin that stand in for a disk while it is put back, see `aside.py`."""
+KEEPER = re.compile(r"keepstone-[0-9a-f]{8}\.k[0-9a-z]{11}")
+"""What the filters of kept snapshots are called, see `kept.py`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drive:
-    """A disk. `node`: what QEMU calls what is attached; `keeps`: its image can keep a bitmap while QEMU is off;
-    `device`: whose disk it is; `writable`: whether that may write."""
+    """A disk. `node`: what QEMU calls it; `keeps`: its image can keep a bitmap while QEMU is off; `device`: whose disk
+    it is; `writable`: whether that may write. `top`: what is attached to the device, which is the disk itself, or a
+    filter of ours over it."""
 
     disk: Disk
     node: str
     keeps: bool
     device: str
     writable: bool
+    top: str
 
 
 class Bitmap(msgspec.Struct, frozen=True):
@@ -81,10 +89,13 @@ def drives(monitor: Monitor) -> list[Drive]:
     except msgspec.MsgspecError as error:
         raise SourceFailed(f"QEMU at {monitor.path} describes its disks in a way that is not known: {error}") from error
     disks: list[Drive] = []
+    kept = any(block.inserted is not None and KEEPER.fullmatch(block.inserted.node) for block in found)
+    under = _under(monitor) if kept else {}
     for block in found:
         flash = block.qdev.startswith(_FLASH)
-        inserted = block.inserted
-        if inserted is None or block.removable or (flash and inserted.ro):
+        top = block.inserted
+        inserted = None if top is None else under.get(top.node, top)
+        if top is None or inserted is None or block.removable or (flash and inserted.ro):
             continue
         if inserted.node.startswith(ASIDE):
             raise Conflict(
@@ -99,8 +110,26 @@ def drives(monitor: Monitor) -> list[Drive]:
         role = Role.NVRAM if flash else Role.DISK
         disk = Disk(name, inserted.image.size, role, _bus(monitor, block.qdev))
         keeps = inserted.driver == "qcow2" and not inserted.ro
-        disks.append(Drive(disk, inserted.node, keeps, block.qdev, writable=not inserted.ro))
+        disks.append(Drive(disk, inserted.node, keeps, block.qdev, not inserted.ro, top.node))
     return disks
+
+
+def _under(monitor: Monitor) -> dict[str, _Inserted]:
+    """What is beneath each of our filters."""
+    found = msgspec.convert(monitor.execute("query-named-block-nodes", flat=True), known(list[_Inserted]))
+    nodes = {node.node: node for node in found}
+    return {filter: nodes[disk] for filter, disk in beneath(monitor).items() if disk in nodes}
+
+
+def beneath(monitor: Monitor) -> dict[str, str]:
+    """By the names of our filters, the nodes beneath them. `Refused` by a QEMU that does not tell."""
+    told = monitor.execute("x-debug-query-block-graph")
+    names = {node["id"]: str(node["name"]) for node in told["nodes"]}
+    return {
+        names[edge["parent"]]: names[edge["child"]]
+        for edge in told["edges"]
+        if edge["name"] == "file" and KEEPER.fullmatch(names[edge["parent"]])
+    }
 
 
 def _name(block: _Block, inserted: _Inserted, taken: Collection[str]) -> str:

@@ -13,12 +13,13 @@ Invariants
 * Everything is made and opened before the guest is frozen, but for the transaction.
 * Who reads asks afterwards whether the moment `lasted`: a job that is gone or failed held nothing from then on.
 * The fleecing files have no names: nobody else can open them.
+
+A moment may be kept beyond the backup (`keeping.py`): then its filters come right before the transaction, and what was
+written in between is known.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +27,10 @@ from typing import Any
 
 from keepstone.env import Env
 from keepstone.errors import SourceFailed
-from keepstone.objects import failure
 from keepstone.workloads.kvm.drives import Drive
-from keepstone.workloads.kvm.qmp import Monitor, Refused
+from keepstone.workloads.kvm.keeping import Keeping
+from keepstone.workloads.kvm.nameless import Nameless
+from keepstone.workloads.kvm.qmp import Monitor
 from keepstone.workloads.kvm.serving import Serving
 
 __all__ = ["Held", "Moment"]
@@ -49,18 +51,29 @@ class Held:
 
 class Moment:
     """`prefix`: how all names begin; `since`: by name of the disk, the bitmap that tells what changed; `folder`: where
-    the fleecing files are.
+    the fleecing files are. `stamp`: seconds since 1970, by which the new bitmaps go; `keeping`: what keeps the moment.
 
     `prepare`, then `hold` while the guest is frozen, then `show`; whatever comes, `close`, and then `sweep`.
     """
 
     def __init__(
-        self, env: Env, monitor: Monitor, prefix: str, drives: Sequence[Drive], since: Mapping[str, str], folder: Path
+        self,
+        env: Env,
+        monitor: Monitor,
+        prefix: str,
+        drives: Sequence[Drive],
+        since: Mapping[str, str],
+        folder: Path,
+        *,
+        stamp: int,
+        keeping: Keeping | None = None,
     ) -> None:
         self._env = env
         self._monitor = monitor
         self._prefix = prefix
-        self._folder = folder
+        self._files = Nameless(env, monitor, prefix, folder)
+        self._stamp = stamp
+        self._keeping = keeping
         self._since = since
         self._serving = Serving(env, monitor, prefix)
         self.when = 0
@@ -69,7 +82,8 @@ class Moment:
 
     def _held(self, number: int, drive: Drive) -> Held:
         changes = self._name("c", number) if drive.disk.name in self._since else None
-        return Held(drive, self._name("e", number), changes, self._prefix + self._env.random(8).hex())
+        token = f"{self._prefix}{self._stamp:08x}{self._env.random(4).hex()}"
+        return Held(drive, self._name("e", number), changes, token)
 
     def _name(self, kind: str, number: int) -> str:
         return f"{self._prefix}{kind}{number}"
@@ -86,6 +100,8 @@ class Moment:
 
     def prepare(self) -> None:
         """Make what can be made before the guest is frozen. `Refused`, `Gone`, and what files raise."""
+        if self._keeping is not None:
+            self._keeping.prepare()
         for number, held in enumerate(self.disks):
             self._fleece(number, held.drive)
             if held.changes is not None:
@@ -98,43 +114,15 @@ class Moment:
                 )
 
     def _fleece(self, number: int, drive: Drive) -> None:
-        monitor, file, node = self._monitor, self._name("f", number), self._name("q", number)
-        fd = self._file()
-        try:
-            fdset = monitor.execute("add-fd", fd=fd, opaque=file)["fdset-id"]
-        finally:
-            self._env.fs.close(fd)
-        monitor.execute("blockdev-add", driver="file", node_name=file, filename=f"/dev/fdset/{fdset}")
-        job = self._name("m", number)
-        monitor.execute(
-            "blockdev-create", job_id=job, options={"driver": "qcow2", "file": file, "size": drive.disk.size}
-        )
-        monitor.wait(lambda: self._state(job)["status"] == "concluded", "an empty image")
-        error = self._state(job).get("error")
-        monitor.execute("job-dismiss", id=job)
-        if error:
-            raise Refused(f"QEMU cannot make a fleecing image in {self._folder}: {error}")
-        monitor.execute("blockdev-add", driver="qcow2", node_name=node, file=file, backing=drive.node)
+        file = self._keeping.file(number) if self._keeping is not None else ""
+        file = file or self._name("f", number)
+        self._files.add(file, number, drive.disk.size)
+        node = self._name("q", number)
+        self._monitor.execute("blockdev-add", driver="qcow2", node_name=node, file=file, backing=drive.node)
 
     def _state(self, job: str) -> dict[str, Any]:
         found = [told for told in self._monitor.execute("query-jobs") if told["id"] == job]
         return found[0] if found else {"status": "gone"}
-
-    def _file(self) -> int:
-        """A file without a name."""
-        fs, flags = self._env.fs, os.O_RDWR | os.O_CLOEXEC
-        try:
-            try:
-                return fs.open(self._folder, flags | os.O_TMPFILE, 0o600)
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
-                    raise
-            path = self._folder / f".keepstone-{self._env.random(8).hex()}"
-            fd = fs.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
-            fs.unlink(path)
-            return fd
-        except OSError as error:
-            raise failure(error, f"the folder for fleecing {self._folder}") from error
 
     def hold(self) -> None:
         """The moment."""
@@ -159,8 +147,9 @@ class Moment:
             if held.changes is not None:
                 copy = {"node": node, "target": held.changes, "bitmaps": [self._since[held.drive.disk.name]]}
                 copies.append({"type": "block-dirty-bitmap-merge", "data": copy})
+        kept = self._keeping.enter() if self._keeping is not None else []
         self.when = self._env.wall_time()
-        self._monitor.execute("transaction", actions=[*new, *jobs, *copies])
+        self._monitor.execute("transaction", actions=[*new, *jobs, *copies, *kept])
 
     def show(self) -> None:
         """Let the disks be read at `address`. `Conflict` where QEMU serves somebody else."""
@@ -173,8 +162,12 @@ class Moment:
                 node_name=self._name("q", number),
                 name=held.export,
                 writable=False,
-                bitmaps=[] if held.changes is None else [held.changes],  # QEMU finds it in the disk beneath
+                bitmaps=self._shown(number, held),  # QEMU finds them in the disk beneath
             )
+
+    def _shown(self, number: int, held: Held) -> list[str]:
+        late = self._keeping.bitmap(number) if self._keeping is not None else None
+        return [name for name in (held.changes, late) if name is not None]
 
     def lasted(self) -> None:
         """`SourceFailed` where a disk was not held until now: what was read since then may be of another moment."""

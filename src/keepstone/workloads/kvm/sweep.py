@@ -24,21 +24,22 @@ from keepstone.workloads.kvm.aside import give_back
 from keepstone.workloads.kvm.drives import bitmaps
 from keepstone.workloads.kvm.qmp import Monitor, Refused
 
-__all__ = ["sweep", "take_away"]
+__all__ = ["TURN", "end_exports", "remove_nodes", "sweep", "take_away"]
 
-_TURN = 120.0  # seconds until whoever has the monitor now must be done with it
+TURN = 120.0
+"""Seconds until whoever has the monitor now must be done with it."""
 
 
 def take_away(kept: bool, monitor: str, prefix: str) -> None:
     """What the janitor does. It takes the monitor as soon as we have let go of it. Bitmaps stay: which of them a point
     needs, the next backup knows."""
-    with contextlib.suppress(KeepstoneError), Monitor(Env(), Path(monitor), timeout=_TURN) as opened:
+    with contextlib.suppress(KeepstoneError), Monitor(Env(), Path(monitor), timeout=TURN) as opened:
         sweep(opened, prefix, None)
 
 
 def sweep(monitor: Monitor, prefix: str, keep: Collection[str] | None) -> list[str]:
     """Take away everything with this prefix, but these bitmaps, or any; what was there. `Refused`, `Gone`."""
-    swept = _exports(monitor, prefix)
+    swept = end_exports(monitor, prefix)
     swept += _jobs(monitor, prefix)
     give_back(monitor, prefix)
     swept += _nodes(monitor, prefix)
@@ -58,7 +59,8 @@ def _ours(monitor: Monitor, query: str, key: str, prefix: str) -> list[dict[str,
     return [found for found in monitor.execute(query) if str(found.get(key)).startswith(prefix)]
 
 
-def _exports(monitor: Monitor, prefix: str) -> list[str]:
+def end_exports(monitor: Monitor, prefix: str) -> list[str]:
+    """End the exports with this prefix, and the server with the last of all; their names. `Refused`, `Gone`."""
     found = [export["id"] for export in _ours(monitor, "query-block-exports", "id", prefix)]
     for name in found:
         with contextlib.suppress(Refused):  # it is on its way out
@@ -89,14 +91,19 @@ def _jobs(monitor: Monitor, prefix: str) -> list[str]:
 
 
 def _nodes(monitor: Monitor, prefix: str) -> list[str]:
-    """Those that stand on others first: QEMU lists what was made last first."""
+    """QEMU lists what was made last first."""
     found = [node["node-name"] for node in _ours(monitor, "query-named-block-nodes", "node-name", prefix)]
-    left = found
+    remove_nodes(monitor, found)
+    return found
+
+
+def remove_nodes(monitor: Monitor, names: list[str]) -> None:
+    """Remove nodes, those that stand on others first. `Refused`, `Gone`."""
+    left = names
     while left:
         before, left = left, [name for name in left if not _deleted(monitor, name)]
         if len(left) == len(before):
             monitor.execute("blockdev-del", node_name=left[0])  # says why not
-    return found
 
 
 def _deleted(monitor: Monitor, node: str) -> bool:

@@ -16,7 +16,7 @@ from keepstone.errors import Unsupported
 from keepstone.workloads.kvm.drives import Drive
 from keepstone.workloads.kvm.qmp import Monitor, Refused
 
-__all__ = ["SOUND", "check_threads", "refuse_threads"]
+__all__ = ["SOUND", "check_threads", "has_thread", "refuse_threads"]
 
 SOUND = (9, 0)
 """The first version of QEMU that serves them."""
@@ -27,7 +27,7 @@ def check_threads(monitor: Monitor, disks: Sequence[Drive]) -> None:
     version = monitor.execute("query-version")["qemu"]
     if (version["major"], version["minor"]) >= SOUND:
         return
-    used = [drive.disk.name for drive in disks if _has_thread(monitor, drive.device)]
+    used = [drive.disk.name for drive in disks if has_thread(monitor, drive.device)]
     if used:
         refuse_threads(used, f"QEMU {version['major']}.{version['minor']} at {monitor.path}")
 
@@ -41,7 +41,7 @@ def refuse_threads(disks: Sequence[str], qemu: str) -> None:
     )
 
 
-def _has_thread(monitor: Monitor, device: str) -> bool:
+def has_thread(monitor: Monitor, device: str) -> bool:
     """Of the device or of what it is plugged into, such as the controller of a SCSI disk."""
     path = device.removesuffix("/virtio-backend")
     for _ in range(4):

@@ -43,6 +43,10 @@ class Room:
         found = self._env.fs.statvfs(os.fspath(self.folder))
         return found.f_bavail * found.f_frsize
 
+    def spare(self) -> int:
+        """How many bytes are free beyond those that must be. `OSError`."""
+        return max(0, self._free() - self._reserve)
+
     def enough(self) -> None:
         """`StorageFull` where there is no sense in a beginning; `OSError`."""
         if self._free() < self._reserve:
