@@ -3,24 +3,44 @@
 
 from __future__ import annotations
 
-import filecmp
+import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from keepstone.disks.nbd import NbdSource
+from keepstone.env import Env
+from keepstone.errors import SourceFailed
 from keepstone.store import Reader
-from keepstone.workloads.kvm import Keep, near_disks
+from keepstone.workloads import Silent
+from keepstone.workloads.kvm import Fleecing, Keep, Qemu, near_disks
+from keepstone.workloads.kvm.guard import Guard
+from keepstone.workloads.kvm.keeping import MOST, Keeping
+from keepstone.workloads.kvm.kept import forget, named
+from keepstone.workloads.kvm.qmp import Monitor
 from keepstone.workloads.machines.naming import prefix_of
 from keepstone.workloads.machines.near import NearReader
 from keepstone.workloads.machines.root import tokens
-from tests.machines.guest import Guest, monitor
-from tests.machines.yard import OWNER, Made, Yard, oracle
+from tests.machines.guest import Guest, make_disk, monitor, until
+from tests.machines.test_replace import replace
+from tests.machines.yard import OWNER, RESERVE, Made, Yard, oracle
 
 pytestmark = pytest.mark.vm
 
 _MIB = 1 << 20
+_DAY = 86_400 * 10**9
 _BUSY = "while [ ! -f /run/stop ]; do dd if=/dev/urandom of=/a/busy bs=64k count=32 2>/dev/null; sync; done"
+
+
+class Later(Env):
+    """Its clock goes `ahead`, by nanoseconds."""
+
+    ahead = 0
+
+    def wall_time(self) -> int:
+        return super().wall_time() + self.ahead
 
 
 def content(yard: Yard, made: Made) -> dict[str, bytes]:
@@ -34,31 +54,187 @@ def content(yard: Yard, made: Made) -> dict[str, bytes]:
     return found
 
 
-def snapshots(yard: Yard) -> list[str]:
-    """The nodes of snapshots that are in QEMU."""
+def in_vault(yard: Yard, made: Made, place: Path) -> dict[str, bytes]:
+    return {name: path.read_bytes() for name, path in yard.restore(made, place).items()}
+
+
+def kinds(yard: Yard) -> str:
+    """What there is of snapshots in QEMU, see `kept.py`; nothing where there is no trace of them."""
     with monitor(yard.guest.qmp) as ask:
-        names = [node["node-name"] for node in ask("query-named-block-nodes", flat=True)]
-    return sorted(name for name in names if name.startswith(prefix_of(OWNER)[:-1] + "."))
+        names = [named(node["node-name"]) for node in ask("query-named-block-nodes", flat=True)]
+        bitmaps = [bitmap.get("name", "") for node in ask("query-named-block-nodes", flat=True)
+                   for bitmap in node.get("dirty-bitmaps", ())]  # fmt: skip
+        attached = [block["inserted"]["node-name"] for block in ask("query-block") if block.get("inserted")]
+    assert not [name for name in bitmaps if name.startswith(f"{prefix_of(OWNER)}d")]
+    found = "".join(sorted(name.kind for name in names if name is not None))
+    assert bool(found) == any(named(node) for node in attached)
+    return found
 
 
-def test_each_holds_its_own_moment(yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The guest writes all the time, and nothing freezes it."""
-    guest = yard.guest
+@pytest.fixture
+def clean(yard: Yard) -> Yard:
+    """The yard without snapshots."""
+    with Monitor(yard.env, yard.guest.qmp) as asked:
+        forget(asked, "", lambda _: True)
+    yard.guest.sh("touch /run/stop")
+    return yard
+
+
+def test_each_holds_its_own_moment(clean: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guest writes all the time, also between the filter and the moment, and nothing freezes it."""
+    yard, guest = clean, clean.guest
+    plain = Keeping.enter
+    late = []
+
+    def enter(self: Keeping) -> Any:
+        actions = plain(self)
+        time.sleep(0.5)
+        return actions
+
+    def read(self: Keeping, *arguments: Any) -> None:
+        reading(self, *arguments)
+        late.extend(one.late for one in self._disks.values())
+
+    reading = Keeping.read
+    monkeypatch.setattr(Keeping, "enter", enter)
+    monkeypatch.setattr(Keeping, "read", read)
     guest.sh(f"rm -f /run/stop; {_BUSY}", wait=False)
     held: list[tuple[Made, dict[str, bytes]]] = []
     for number in range(3):
         keep = Keep(2)
         with oracle(monkeypatch, guest, tmp_path / f"copies{number}") as copies:
-            made = yard.backup(keep=keep)
+            made = yard.backup(keep=keep, qemu=Qemu(guest.qmp))
         assert made.warnings == []
         assert len(keep.there) == number + 1
         held.append((made, {f"disk{node[1:]}": copy.read_bytes() for node, copy in copies.items()}))
+    assert any(late)
 
     for made, disks in held:
         assert content(yard, made) == disks
     guest.sh("touch /run/stop")
     assert yard.left() == yard.tokens(held[-1][0])
 
-    yard.backup()
-    assert snapshots(yard) == []
+    yard.backup(keep=Keep(0))
+    assert kinds(yard) == ""
     assert content(yard, held[0][0]) == {}
+
+
+def test_restored_from_there_and_from_the_vault(clean: Yard, tmp_path: Path) -> None:
+    yard = clean
+    yard.backup(keep=Keep(1), full=True)
+    made = yard.backup(keep=Keep(1))
+    yard.guest.sh("dd if=/dev/urandom of=/a/old bs=1M count=8 conv=notrunc,fsync 2>/dev/null")
+    right = in_vault(yard, made, tmp_path / "vault")
+    readers: list[NearReader] = []
+
+    def restored(name: str, spoil: Callable[[dict[str, Any]], None]) -> int:
+        with near_disks(yard.env, yard.guest.qmp, OWNER, tokens(made.point.record)) as disks:
+            spoil(disks)
+
+            def near(reader: Reader) -> Reader:
+                readers.append(NearReader(yard.env, reader, disks))
+                return readers[-1]
+
+            paths = yard.restore(made, tmp_path / name, near)
+        readers[-1].close()
+        assert {name: path.read_bytes() for name, path in paths.items()} == right
+        return readers[-1].taken
+
+    whole = restored("near", lambda disks: None)
+    assert whole > 40 * _MIB
+    assert restored("other", lambda disks: disks.update(disk0=disks["disk1"])) < whole // 4  # not what it should be
+
+    def broken(disks: dict[str, Any]) -> None:
+        with monitor(yard.guest.qmp) as ask:
+            for export in ask("query-block-exports"):
+                ask("block-export-del", id=export["id"], mode="hard")
+
+    assert restored("gone", broken) == 0
+    yard.backup(keep=Keep(0))
+    assert restored("none", lambda disks: None) == 0
+
+
+def test_no_room_is_the_end_of_the_snapshot_alone(clean: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    yard, guest = clean, clean.guest
+    monkeypatch.setattr("keepstone.workloads.kvm.keeping._SMALLEST", 2 << 20)
+    monkeypatch.setattr("keepstone.workloads.machines.guard.Room.spare", lambda self: 12 << 20)
+    made = yard.backup(keep=Keep(1))
+    assert made.warnings == []
+    assert content(yard, made)
+
+    guest.sh("dd if=/dev/urandom of=/a/old bs=1M count=30 conv=notrunc,fsync 2>/dev/null")
+
+    assert "error" not in guest.sh("dmesg | tail -n 5")
+    with pytest.raises(SourceFailed):
+        content(yard, made)
+    monkeypatch.undo()
+    after = yard.backup(keep=Keep(1))
+    assert after.warnings == []
+    assert 30 * _MIB <= after.report.read < 36 * _MIB
+
+    monkeypatch.setattr("keepstone.workloads.machines.guard.Room.spare", lambda self: 12 << 20)
+    said = yard.backup(keep=Keep(1)).warnings
+    assert [text.partition(":")[0] for text in said] == [
+        "no snapshot of disk0 is kept",
+        "no snapshot of disk1 is kept",
+    ]
+
+
+def test_a_backup_that_fails_leaves_those_before(clean: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    yard, guest = clean, clean.guest
+    made = yard.backup(keep=Keep(1))
+    right = in_vault(yard, made, tmp_path / "vault")
+    before = kinds(yard)
+
+    def check(self: Guard) -> None:
+        raise SourceFailed("as if")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Guard, "check", check)
+        with pytest.raises(SourceFailed, match="as if"):
+            yard.backup(keep=Keep(1), full=True)
+    guest.sh("dd if=/dev/urandom of=/a/old bs=1M count=8 conv=notrunc,fsync 2>/dev/null")
+
+    assert content(yard, made) == right
+    assert kinds(yard) == "kkttuuvvvvww" and before == "kkttuuvvww"
+    assert yard.left() == yard.tokens(made)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Guard, "check", check)
+        yard.backup(keep=Keep(0))if False else None
+    yard.backup(keep=Keep(0))
+    with monkeypatch.context() as patched:
+        patched.setattr(Guard, "check", check)
+        with pytest.raises(SourceFailed, match="as if"):
+            yard.backup(keep=Keep(1), full=True)
+    assert kinds(yard) == ""
+
+
+def test_their_time_and_their_number_are_bounded(clean: Yard) -> None:
+    yard = clean
+    env, yard.env = yard.env, Later(threads=2)
+    try:
+        first = Keep(2)
+        yard.backup(keep=first)
+        Later.ahead = _DAY
+        second = Keep(2)
+        yard.backup(keep=second)
+        assert second.there[:1] == first.there
+        Later.ahead = 2 * _DAY + 60 * 10**9
+        yard.backup()  # as before a replacement
+        assert kinds(yard).count("w") == 2
+        third = Keep(2)
+        yard.backup(keep=third)
+        assert third.there[:-1] == second.there[1:]
+        fewer = Keep(1)
+        Later.ahead = 3 * _DAY
+        yard.backup(keep=fewer)
+        assert fewer.there[:-1] == third.there[1:]
+        for _ in range(MOST):
+            last = Keep(1)
+            yard.backup(keep=last)
+        assert len(last.there) == MOST
+        assert kinds(yard).count("v") == kinds(yard).count("w") == 2 * MOST
+    finally:
+        Later.ahead = 0
+        yard.env = env

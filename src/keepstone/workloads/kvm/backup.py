@@ -69,8 +69,8 @@ class Fleecing:
 
 @dataclass(slots=True)
 class Keep:
-    """That a snapshot of the point stays in QEMU for so many days, 1 to 30. `there`: told when the point is made; when
-    those of the item began that are there now, seconds since 1970 (`kept.stamp_of`)."""
+    """That a snapshot of the point stays in QEMU for so many days, 1 to 30; 0 for none, and those before go. `there`:
+    told when the point is made; when those of the item began that are there now, seconds since 1970 (`stamp_of`)."""
 
     days: int
     there: list[int] = field(default_factory=list)
@@ -91,8 +91,8 @@ def backup_qemu(
     """Make a recovery point of the machine and commit it.
 
     `owner` names the item and its store, the same each time: what we have in QEMU goes by it. `exclude`: names of
-    disks, or of their nodes. `full`: read everything, whatever the bitmaps say. `keep`: a snapshot stays in
-    the folder of `fleecing`; without, those of the item go. `NotFound` where there is no such disk
+    disks, or of their nodes. `full`: read everything, whatever the bitmaps say. `keep`: a snapshot stays, with its
+    files in the folder of `fleecing`; without, those that are there stay until their time is over. `NotFound` where there is no such disk
     or machine, `SourceFailed` where QEMU refuses or ends, `StorageFull`, `Conflict`, and what the store raises; nothing
     is visible then, and the caller aborts the writer.
     """
@@ -176,7 +176,7 @@ class _Backup:
             self._let_go(keep, janitor)
 
     def _keeping(self, found: list[Drive], stamp: int) -> Keeping | None:
-        if self._keep is None:
+        if self._keep is None or not self._keep.days:
             return None
         days = self._keep.days
         return Keeping(self._env, self._monitor, self._prefix, found, self._room, self._warn, stamp=stamp, days=days)
@@ -184,11 +184,12 @@ class _Backup:
     def _finish(self, keeping: Keeping | None, keep: set[str]) -> None:
         """There is a point, and whatever becomes of snapshots does not change that."""
         try:
-            if keeping is None or self._keep is None:
-                forget(self._monitor, self._owner, lambda _: True)
-            else:
-                sweep(self._monitor, self._prefix, keep)
+            sweep(self._monitor, self._prefix, keep)
+            if keeping is not None and self._keep is not None:
                 self._keep.there = keeping.finish()
+            else:
+                now, all_of_them = self._env.wall_time() // 10**9, self._keep is not None
+                forget(self._monitor, self._owner, lambda name: all_of_them or name.until <= now)
         except KeepstoneError as error:
             self._progress.warn(self._name, f"no snapshot of this point is kept: {error}")
 

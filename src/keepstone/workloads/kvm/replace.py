@@ -5,6 +5,7 @@ The machine is stopped, its disks are set `aside`, what differs is written to th
 devices, and the machine begins anew with a reset.
 
 Invariants
+* Snapshots that QEMU keeps of the machine go first (`kept`), whoever's they are: they hold the disks.
 * Nothing is stopped or written before it is sure that every disk is there, is large enough, and can be written.
 * QEMU itself writes. So its records of changes stay true: the next backup reads what this changed, and no more. The
   lock of an image stays with it.
@@ -30,6 +31,7 @@ from keepstone.workloads.images import Lost, PointDisk, restore_image
 from keepstone.workloads.kvm.aside import set_aside
 from keepstone.workloads.kvm.backup import Qemu
 from keepstone.workloads.kvm.drives import ASIDE, Drive, drives
+from keepstone.workloads.kvm.kept import forget, standing
 from keepstone.workloads.kvm.qmp import Gone, Monitor
 from keepstone.workloads.kvm.serving import Serving
 from keepstone.workloads.kvm.sweep import sweep
@@ -109,6 +111,7 @@ class _Replacement:
         status = str(monitor.execute("query-status")["status"])
         if status in _MOVING or monitor.execute("query-block-jobs"):
             raise Conflict(f"QEMU at {monitor.path} is busy with its disks or moves; wait until that is over")
+        self._let_snapshots_go()
         ran = earlier or status == "running"
         janitor = Janitor(sweep.__module__, str(monitor.path), ASIDE)
         try:
@@ -128,6 +131,14 @@ class _Replacement:
         if whole:
             self._begin_anew(ran)
         return Replaced(self._done, left, running=whole and ran)
+
+    def _let_snapshots_go(self) -> None:
+        there = {(name.owner, name.stamp) for name in standing(self._monitor) if name.kind == "w"}
+        forget(self._monitor, "", lambda _: True)
+        if there:
+            self._progress.warn(
+                b"", f"{len(there)} snapshots that QEMU kept of the machine went; their points are in the vault"
+            )
 
     def _pairs(self, names: Collection[str]) -> tuple[list[_Pair], list[str]]:
         """What goes where, and what stays as it is. Nothing is done yet; raises where it could not be."""
