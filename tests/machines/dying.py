@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A backup that is killed at a step of it, and says nothing any more.
 
-    python -m tests.machines.dying STORE QMP QGA FLEECING STEP
+    python -m tests.machines.dying STORE QMP QGA FLEECING STEP [DAYS]
 
 STEP: `before` or `after` a command of QMP, `reading`, `before commit`, `after commit`; `unwatched COMMAND` dies before
 the command and has no watchdog; `paused COMMAND` stands still there until it is continued.
+DAYS: for how many a snapshot is to stay.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from keepstone.objects import FolderStorage
 from keepstone.store import Store
 from keepstone.store.commits import Commits
 from keepstone.workloads import Silent
-from keepstone.workloads.kvm import Fleecing, Qemu, agent, backup_qemu
+from keepstone.workloads.kvm import Fleecing, Keep, Qemu, agent, backup_qemu
 from keepstone.workloads.kvm.qmp import Monitor
 from keepstone.workloads.machines import stillness
 from tests.machines.yard import OWNER, RESERVE
@@ -70,7 +71,7 @@ def prepare(when: str, what: str) -> None:
         stillness._LONGEST = -18.0  # with the time that a freeze may take: two seconds
 
 
-def main(store: str, qmp: str, qga: str, fleecing: str, step: str) -> None:
+def main(store: str, qmp: str, qga: str, fleecing: str, step: str, days: str = "") -> None:
     env = Env(threads=2)
     opened = Store.open(env, FolderStorage(env, Path(store)), [provider()])
     when, _, what = step.partition(" ")
@@ -83,6 +84,7 @@ def main(store: str, qmp: str, qga: str, fleecing: str, step: str) -> None:
             Silent(),
             owner=OWNER,
             fleecing=Fleecing(Path(fleecing), RESERVE),
+            keep=Keep(int(days)) if days else None,
         )
 
 

@@ -34,9 +34,9 @@ _STEPS = [
 ]
 
 
-def dying(yard: Yard, step: str) -> subprocess.Popen[bytes]:
+def dying(yard: Yard, step: str, *more: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "tests.machines.dying", yard.folder / "store", yard.guest.qmp, yard.guest.qga]
-    return subprocess.Popen([*map(str, command), str(yard.folder), step], cwd=_ROOT)
+    return subprocess.Popen([*map(str, command), str(yard.folder), step, *more], cwd=_ROOT)
 
 
 @pytest.mark.parametrize("step", _STEPS)

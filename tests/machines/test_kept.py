@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,19 @@ from keepstone.env import Env
 from keepstone.errors import SourceFailed
 from keepstone.store import Reader
 from keepstone.workloads import Silent
-from keepstone.workloads.kvm import Fleecing, Keep, Qemu, near_disks
+from keepstone.workloads.kvm import Keep, Qemu, kept_by, near_disks
 from keepstone.workloads.kvm.guard import Guard
 from keepstone.workloads.kvm.keeping import MOST, Keeping
 from keepstone.workloads.kvm.kept import forget, named
 from keepstone.workloads.kvm.qmp import Monitor
+from keepstone.workloads.kvm.sweep import sweep
 from keepstone.workloads.machines.naming import prefix_of
 from keepstone.workloads.machines.near import NearReader
 from keepstone.workloads.machines.root import tokens
 from tests.machines.guest import Guest, make_disk, monitor, until
-from tests.machines.test_replace import replace
-from tests.machines.yard import OWNER, RESERVE, Made, Yard, oracle
+from tests.machines.test_dying import dying
+from tests.machines.test_replace import replace, write
+from tests.machines.yard import OWNER, Made, Yard, oracle
 
 pytestmark = pytest.mark.vm
 
@@ -54,6 +56,14 @@ def content(yard: Yard, made: Made) -> dict[str, bytes]:
     return found
 
 
+def keep(yard: Yard, days: int) -> list[int]:
+    """Make a point whose snapshot stays; when those began that are there then."""
+    wanted = Keep(days)
+    yard.backup(keep=wanted)
+    assert wanted.there is not None
+    return wanted.there
+
+
 def in_vault(yard: Yard, made: Made, place: Path) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in yard.restore(made, place).items()}
 
@@ -62,10 +72,7 @@ def kinds(yard: Yard) -> str:
     """What there is of snapshots in QEMU, see `kept.py`; nothing where there is no trace of them."""
     with monitor(yard.guest.qmp) as ask:
         names = [named(node["node-name"]) for node in ask("query-named-block-nodes", flat=True)]
-        bitmaps = [bitmap.get("name", "") for node in ask("query-named-block-nodes", flat=True)
-                   for bitmap in node.get("dirty-bitmaps", ())]  # fmt: skip
         attached = [block["inserted"]["node-name"] for block in ask("query-block") if block.get("inserted")]
-    assert not [name for name in bitmaps if name.startswith(f"{prefix_of(OWNER)}d")]
     found = "".join(sorted(name.kind for name in names if name is not None))
     assert bool(found) == any(named(node) for node in attached)
     return found
@@ -84,7 +91,7 @@ def test_each_holds_its_own_moment(clean: Yard, tmp_path: Path, monkeypatch: pyt
     """The guest writes all the time, also between the filter and the moment, and nothing freezes it."""
     yard, guest = clean, clean.guest
     plain = Keeping.enter
-    late = []
+    late: list[Any] = []
 
     def enter(self: Keeping) -> Any:
         actions = plain(self)
@@ -105,7 +112,7 @@ def test_each_holds_its_own_moment(clean: Yard, tmp_path: Path, monkeypatch: pyt
         with oracle(monkeypatch, guest, tmp_path / f"copies{number}") as copies:
             made = yard.backup(keep=keep, qemu=Qemu(guest.qmp))
         assert made.warnings == []
-        assert len(keep.there) == number + 1
+        assert len(keep.there or ()) == number + 1
         held.append((made, {f"disk{node[1:]}": copy.read_bytes() for node, copy in copies.items()}))
     assert any(late)
 
@@ -196,12 +203,13 @@ def test_a_backup_that_fails_leaves_those_before(clean: Yard, tmp_path: Path, mo
     guest.sh("dd if=/dev/urandom of=/a/old bs=1M count=8 conv=notrunc,fsync 2>/dev/null")
 
     assert content(yard, made) == right
-    assert kinds(yard) == "kkttuuvvvvww" and before == "kkttuuvvww"
+    assert before == "kkttuuvvww"
+    assert kinds(yard) == "kkttuuvvvvww"
     assert yard.left() == yard.tokens(made)
 
     with monkeypatch.context() as patched:
         patched.setattr(Guard, "check", check)
-        yard.backup(keep=Keep(0))if False else None
+        yard.backup(keep=Keep(0)) if False else None
     yard.backup(keep=Keep(0))
     with monkeypatch.context() as patched:
         patched.setattr(Guard, "check", check)
@@ -214,27 +222,130 @@ def test_their_time_and_their_number_are_bounded(clean: Yard) -> None:
     yard = clean
     env, yard.env = yard.env, Later(threads=2)
     try:
-        first = Keep(2)
-        yard.backup(keep=first)
+        first = keep(yard, 2)
         Later.ahead = _DAY
-        second = Keep(2)
-        yard.backup(keep=second)
-        assert second.there[:1] == first.there
+        second = keep(yard, 2)
+        assert second[:1] == first
         Later.ahead = 2 * _DAY + 60 * 10**9
         yard.backup()  # as before a replacement
         assert kinds(yard).count("w") == 2
-        third = Keep(2)
-        yard.backup(keep=third)
-        assert third.there[:-1] == second.there[1:]
-        fewer = Keep(1)
+        third = keep(yard, 2)
+        assert third[:-1] == second[1:]
         Later.ahead = 3 * _DAY
-        yard.backup(keep=fewer)
-        assert fewer.there[:-1] == third.there[1:]
+        assert keep(yard, 1)[:-1] == third[1:]
         for _ in range(MOST):
-            last = Keep(1)
-            yard.backup(keep=last)
-        assert len(last.there) == MOST
+            last = keep(yard, 1)
+        assert len(last) == MOST
         assert kinds(yard).count("v") == kinds(yard).count("w") == 2 * MOST
     finally:
         Later.ahead = 0
         yard.env = env
+
+
+@pytest.mark.parametrize(
+    "step", ["after qom-set", pytest.param("before commit", marks=pytest.mark.slow), "after commit"]
+)
+def test_killed(clean: Yard, tmp_path: Path, step: str) -> None:
+    """What it had begun goes, and what there was before stays."""
+    yard = clean
+    made = yard.backup(keep=Keep(1))
+    right = in_vault(yard, made, tmp_path / "vault")
+
+    assert dying(yard, step, "1").wait(60) == -signal.SIGKILL
+
+    yard.guest.sh("dd if=/dev/urandom of=/a/old bs=1M count=4 conv=notrunc,fsync 2>/dev/null")
+    until(lambda: not yard.left(bitmaps=False) and kinds(yard).count("u") == 2, "the end of what it had in QEMU", 10)
+    assert content(yard, made) == right
+    after = yard.backup(keep=Keep(1))
+    assert after.warnings == []
+    assert content(yard, made) == right
+    assert content(yard, after) == in_vault(yard, after, tmp_path / "after")
+
+
+def test_another_item_keeps_some_already(clean: Yard) -> None:
+    yard = clean
+    made = yard.backup(keep=Keep(1))
+
+    other = yard.backup(keep=Keep(1), owner="another")
+    assert other.warnings == ["no snapshot is kept: another item or store keeps some of this machine already"]
+    last = yard.backup(keep=Keep(0), owner="another")
+
+    assert content(yard, made)
+    assert yard.left("another") == yard.tokens(last)
+    with Monitor(yard.env, yard.guest.qmp) as asked:
+        sweep(asked, prefix_of("another"), set())
+
+
+class TestOnItsOwn:
+    """A machine that tests do something to. It does not run; QEMU writes as its guest would."""
+
+    @pytest.fixture
+    def alone(self, tmp_path: Path) -> Iterator[Yard]:
+        disks = [("d0", make_disk(tmp_path / "d0.qcow2", 16))]
+        extra = [
+            "-device",
+            "virtio-scsi-pci",
+            "-blockdev",
+            f"driver=null-co,read-zeroes=on,size={8 * _MIB},node-name=n1",
+        ]
+        extra += ["-device", "scsi-hd,drive=n1,id=plugged"]
+        with Guest(tmp_path, disks, boots=False, extra=extra) as guest:
+            yield Yard(guest, tmp_path)
+
+    def test_a_disk_that_grows(self, alone: Yard, tmp_path: Path) -> None:
+        made = alone.backup(keep=Keep(1))
+        right = in_vault(alone, made, tmp_path / "vault")
+        with monitor(alone.guest.qmp) as ask:
+            node = next(block["inserted"]["node-name"] for block in ask("query-block") if "disk0" in block["qdev"])
+            ask("block_resize", node_name=node, size=24 * _MIB)
+        write(alone.guest, "disk0", "write -P 7 20M 64k", "write -P 8 1M 64k")
+
+        after = alone.backup(keep=Keep(1))
+        assert [disk.size for disk in after.machine.about.disks] == [24 * _MIB, 8 * _MIB]
+        assert content(alone, after) == in_vault(alone, after, tmp_path / "after")
+        assert in_vault(alone, made, tmp_path / "again") == right
+
+    def test_a_disk_that_is_taken_away(self, alone: Yard) -> None:
+        alone.backup(keep=Keep(1))
+        with monitor(alone.guest.qmp) as ask:
+            ask("qom-set", path="/machine/peripheral/plugged", property="drive", value="n1")
+        made = alone.backup(keep=Keep(1), exclude=["plugged"])
+        assert made.warnings == []
+        assert kinds(alone) == "ktuuvvww"
+        with monitor(alone.guest.qmp) as ask:
+            ask("blockdev-add", driver="raw", node_name="free", file="n1")
+
+    def test_disks_that_are_put_back(self, alone: Yard) -> None:
+        made = alone.backup(keep=Keep(1))
+        write(alone.guest, "disk0", "write -P 8 1M 64k")
+        alone.backup()  # as before a replacement
+        progress = Silent()
+
+        assert replace(alone, made, "disk0", progress=progress).disks[0].changed >= 64 << 10
+
+        assert kinds(alone) == ""
+        assert [text for _, text in progress.warnings] == [
+            "1 snapshots that QEMU kept of the machine went; their points are in the vault"
+        ]
+        assert content(alone, made) == {}
+        assert alone.backup(keep=Keep(1)).warnings == []
+
+    def test_those_that_are_looked_at(self, alone: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+        def look(**more: bool) -> list[int]:
+            return kept_by(alone.env, alone.guest.qmp, OWNER, **more)
+
+        assert look() == []
+        there = keep(alone, 1)
+        assert look() == there
+        with near_disks(alone.env, alone.guest.qmp, OWNER, tokens(alone.backup().point.record)) as disks:
+            assert disks == {}
+        assert look(none=True) == []
+        assert kinds(alone) == ""
+
+        monkeypatch.setattr("keepstone.workloads.kvm.keeping._SMALLEST", 2 << 20)
+        monkeypatch.setattr("keepstone.workloads.machines.guard.Room.spare", lambda self: 8 << 20)
+        write(alone.guest, "disk0", "write -P 9 0 8M")
+        assert keep(alone, 1)
+        write(alone.guest, "disk0", "write -P 8 0 8M")
+        assert look() == []
+        assert kinds(alone) == ""

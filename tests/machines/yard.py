@@ -70,7 +70,9 @@ class Yard:
         with self.store.reader(point) as reader:
             return Made(report, [text for _, text in progress.warnings], point, machine_of(reader))
 
-    def restore(self, made: Made, place: Path, wrap: Callable[[Reader], Reader] = lambda reader: reader) -> dict[str, Path]:
+    def restore(
+        self, made: Made, place: Path, wrap: Callable[[Reader], Reader] = lambda reader: reader
+    ) -> dict[str, Path]:
         """The disks of a point, by name; read by what `wrap` makes of its reader."""
         place.mkdir()
         with self.store.reader(made.point) as reader:

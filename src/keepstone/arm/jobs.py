@@ -170,6 +170,7 @@ def _progress(job: Job) -> dict[str, str]:
         "point": "Recovery Point",
         "target": "Target",
         "freed": "Bytes Freed",
+        "near": "Bytes From Snapshot",
     }
     for key, title in names.items():
         if result.get(key) is not None:

@@ -33,6 +33,7 @@ from keepstone.control import (
     points,
     resources,
     restores,
+    snapshots,
     virtual_machines,
 )
 from keepstone.disks.writing import FORMATS
@@ -67,6 +68,7 @@ def listing(call: Call) -> Answer:
         )
         served = file_recovery.sessions(connection, item)
         tried = drills.newest(connection, [item.id]).get(item.id, {})
+        near = snapshots.there(connection, item)
     if (
         kind not in ("all", "full", "fullanddifferential", "fulllog", "")
         or folded(wanted.get("moveReadyRPOnly", "False")) == "true"
@@ -78,7 +80,9 @@ def listing(call: Call) -> Answer:
         found,
         _PAGE,
         lambda point: f"{point.made.isoformat()} {point.name}",
-        lambda point: document(base, item, point, served=point.name in served, drill=tried.get(point.name)),
+        lambda point: document(
+            base, item, point, served=point.name in served, near=point.name in near, drill=tried.get(point.name)
+        ),
     )
 
 
@@ -89,7 +93,8 @@ def get(call: Call) -> Answer:
         vault, held, item, point = found_point(call, connection)
         served = point.name in file_recovery.sessions(connection, item)
         drill = drills.newest(connection, [item.id]).get(item.id, {}).get(point.name)
-    return Answer(body=document(item_path(vault, held, item), item, point, served=served, drill=drill))
+        near = point.name in snapshots.there(connection, item)
+    return Answer(body=document(item_path(vault, held, item), item, point, served=served, near=near, drill=drill))
 
 
 @table("POST", f"{POINT}/restore", "restores.begin_trigger", action=f"{_ACTION}/restore/action",
@@ -129,10 +134,10 @@ def found_point(call: Call, connection: sa.Connection) -> tuple[Vault, Container
 
 
 def document(
-    base: str, item: Item, point: RecoveryPoint, *, served: bool, drill: drills.Drill | None
+    base: str, item: Item, point: RecoveryPoint, *, served: bool, near: bool, drill: drills.Drill | None
 ) -> dict[str, Any]:
     """A point as clients see it. `base`: the id of its item; `served`: whether files are recovered out of it now;
-    `drill`: the newest of it."""
+    `near`: whether its hypervisor has a snapshot of it still; `drill`: the newest of it."""
     expiry = {
         "expiryTime": moment(point.until),
         "ruleName": point.rule,
@@ -157,7 +162,9 @@ def document(
             "keyAndSecret": None,
             "osType": None,
             "zones": None,
-            "recoveryPointTierDetails": [{"type": "HardenedRP", "status": "Valid"}],
+            "recoveryPointTierDetails": [
+                {"type": tier, "status": "Valid"} for tier in (*(("InstantRP",) if near else ()), "HardenedRP")
+            ],
             "isPrivateAccessEnabledOnAnyDisk": False,
             "extendedLocation": None,
         }

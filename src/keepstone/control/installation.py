@@ -56,10 +56,13 @@ class Welcome:
 
 class Installation:
     """The folder `root`. `database`: the URL of another database than its own. `allowed`: the paths of this machine
-    that its workers read and write; all where there are none."""
+    that its workers read and write; all where there are none. `snapshots`: see `Plane`; empty for none."""
 
-    def __init__(self, env: Env, root: Path, database: str | None = None, allowed: Sequence[str] = ()) -> None:
+    def __init__(
+        self, env: Env, root: Path, database: str | None = None, allowed: Sequence[str] = (), snapshots: str = ""
+    ) -> None:
         self.env = env
+        self._snapshots = Path(snapshots) if snapshots else None
         self._allowed = tuple(allowed)
         self.root = root
         self._url = database or f"sqlite:///{root / DATABASE}"
@@ -116,7 +119,7 @@ class Installation:
         place = Place(known["tenant"], known["subscription"], known["location"])
         queue = JobQueue(database, self.env, ended=partial(judge, self.env))
         reach = Reach(self.root, self._allowed)
-        return Plane(self.env, database, queue, self.stores, place, self.root, reach)
+        return Plane(self.env, database, queue, self.stores, place, self.root, reach, self._snapshots)
 
     def issuer(self, tenant: str) -> Issuer:
         """Gives tokens."""

@@ -42,7 +42,8 @@ class Place:
 
 class Plane:
     """One for each process. `root`: the folder of the installation. `reach`: what of this machine its workers read and
-    write; everything where that is None, but for this folder."""
+    write; everything where that is None, but for this folder. `snapshots`: a folder of this machine for the snapshots
+    that its hypervisors keep; None where they keep none."""
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class Plane:
         place: Place,
         root: Path,
         reach: Reach | None = None,
+        snapshots: Path | None = None,
     ) -> None:
         self.env = env
         self.database = database
@@ -61,6 +63,7 @@ class Plane:
         self.place = place
         self.root = root
         self.reach = reach or Reach(root)
+        self.snapshots = snapshots
         self.journal = Journalist(database, stores)
 
     def new_id(self) -> UUID:

@@ -9,7 +9,18 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from keepstone.catalogue import every, jobs, vaults
-from keepstone.control import agents, alerts, attempts, drills, hypervisors, items, logins, operations, retention
+from keepstone.control import (
+    agents,
+    alerts,
+    attempts,
+    drills,
+    hypervisors,
+    items,
+    logins,
+    operations,
+    retention,
+    snapshots,
+)
 from keepstone.control import vaults as control
 from keepstone.control.plane import Plane
 from keepstone.control.postman import Postman
@@ -39,6 +50,7 @@ def chores(plane: Plane) -> list[tuple[str, float, Callable[[], object]]]:
         ("asking for reclaims", _HOUR, lambda: ask_for(plane, RECLAIM)),
         ("asking for restore drills", _HOUR, lambda: drills.ask_due(plane)),
         ("asking what hypervisors have", _HOUR, lambda: hypervisors.ask_all(plane)),
+        ("looking at the snapshots that hypervisors keep", _HOUR, lambda: snapshots.look_all(plane)),
         ("asking for verifications", _HOUR, lambda: ask_for(plane, VERIFY)),
         ("comparing the catalogue with the stores", _DAY, lambda: _reconcile(plane)),
     ]

@@ -24,11 +24,13 @@ _OWN = "keepstone.db"
 
 class Choices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`database`: its URL; None for the one in the data folder. `names`: by which else clients know this machine.
-    `allowed`: the paths that its workers read from and write to, with everything beneath; all where there are none."""
+    `allowed`: the paths that its workers read from and write to, with everything beneath; all where there are none.
+    `snapshots`: the folder for snapshots that stay on this host; empty: none do."""
 
     database: str | None = None
     names: tuple[str, ...] = ()
     allowed: tuple[str, ...] = ()
+    snapshots: str = ""
 
     @classmethod
     def of(cls, root: Path) -> Choices | None:
@@ -49,9 +51,14 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         replace_private(env, made, root / "service.json")
 
     def with_given(
-        self, root: Path, database: str | None, names: tuple[str, ...], allowed: tuple[str, ...] = ()
+        self,
+        root: Path,
+        database: str | None,
+        names: tuple[str, ...],
+        allowed: tuple[str, ...] = (),
+        snapshots: str | None = None,
     ) -> Choices:
-        """With what a later start asks for: names are added, allowed paths take the place of others. `UsageError` for
+        """With what a later start asks for: names are added, all else takes the place of what was. `UsageError` for
         another database: there, the service would be a new one that knows none of its vaults."""
         if database is not None and database != self.database:
             raise UsageError(
@@ -62,6 +69,7 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             database=self.database,
             names=tuple(dict.fromkeys([*self.names, *names])),
             allowed=allowed or self.allowed,
+            snapshots=self.snapshots if snapshots is None else snapshots,
         )
 
 
@@ -72,4 +80,4 @@ def installed(env: Env, root: Path) -> Installation:
     choices = Choices.of(root)
     if choices is None:
         raise StoreMissing(f"there is no Keepstone service in {root}; start one with `keepstone up`, or check --data")
-    return Installation(env, root, choices.database, choices.allowed)
+    return Installation(env, root, choices.database, choices.allowed, choices.snapshots)

@@ -38,7 +38,7 @@ class Start:
         choices: Choices,
     ) -> None:  # fmt: skip
         self.address = address
-        self.installation = Installation(env, root, choices.database, choices.allowed)
+        self.installation = Installation(env, root, choices.database, choices.allowed, choices.snapshots)
         self._env = env
         self._root = root
         self._hold = hold
@@ -56,6 +56,7 @@ class Start:
         database: str | None = None,
         names: Sequence[str] = (),
         allowed: Sequence[str] = (),
+        snapshots: str | None = None,
     ) -> Start:
         """Hold the folder and listen. `Conflict` where another service does either, `UsageError`, `AccessDenied`."""
         env, root = Env(), root.absolute()
@@ -63,9 +64,9 @@ class Start:
         choices = Choices.of(root)
         if choices is None:
             _check_empty(root)
-            given = Choices(database=database, names=tuple(names), allowed=tuple(allowed))
+            given = Choices(database=database, names=tuple(names), allowed=tuple(allowed), snapshots=snapshots or "")
         else:
-            given = choices.with_given(root, database, tuple(names), tuple(allowed))
+            given = choices.with_given(root, database, tuple(names), tuple(allowed), snapshots)
         hold = instance.take(root)
         try:
             listener = listen(host, port)

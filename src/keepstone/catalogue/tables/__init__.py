@@ -11,7 +11,16 @@ from keepstone.catalogue.tables.alerts import alerts, notices, targets
 from keepstone.catalogue.tables.base import metadata
 from keepstone.catalogue.tables.machines import agents, credentials
 from keepstone.catalogue.tables.people import assignments, attempts, logins, principals, submissions
-from keepstone.catalogue.tables.protection import containers, drills, footprints, items, judgements, points, policies
+from keepstone.catalogue.tables.protection import (
+    containers,
+    drills,
+    footprints,
+    items,
+    judgements,
+    points,
+    policies,
+    snapshots,
+)
 from keepstone.catalogue.tables.resources import facts, groups, locks, outbox, resources, vaults
 from keepstone.catalogue.tables.work import jobs, operations, schedules
 
@@ -40,6 +49,7 @@ __all__ = [
     "principals",
     "resources",
     "schedules",
+    "snapshots",
     "submissions",
     "targets",
     "vaults",

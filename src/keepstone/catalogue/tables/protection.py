@@ -125,6 +125,18 @@ judgements = sa.Table(
     sa.Column("due", Moment),
 )
 
+snapshots = sa.Table(
+    "snapshots",
+    metadata,
+    # A point whose snapshot is still on its hypervisor, as it was when somebody last looked. Its point may be gone.
+    sa.Column("item", sa.Uuid, sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("point", sa.String(32), primary_key=True),
+    # What the hypervisor knows it by: seconds since 1970.
+    sa.Column("stamp", sa.BigInteger, nullable=False),
+    # When its time is over.
+    sa.Column("until", Moment, nullable=False),
+)
+
 footprints = sa.Table(
     "footprints",
     metadata,

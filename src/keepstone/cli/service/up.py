@@ -65,6 +65,12 @@ _LEVELS = ("debug", "info", "warning", "error")
     "remember it; / takes it back.",
 )
 @click.option(
+    "--snapshots",
+    metavar="PATH",
+    help="Let machines of QEMU on this host keep snapshots, with their files in PATH, for as many days as their "
+    "policies say. Later starts remember it; an empty PATH takes it back.",
+)
+@click.option(
     "--answerers",
     type=click.IntRange(1, 64),
     metavar="NUMBER",
@@ -90,6 +96,7 @@ def up(
     location: str | None,
     database: str | None,
     allowed: tuple[str, ...],
+    snapshots: str | None,
     answerers: int | None,
     workers: int,
     detach: bool,
@@ -106,7 +113,8 @@ def up(
     from keepstone.server.starting import Start
 
     paths = [os.path.abspath(path) for path in allowed]
-    with Start.prepare(root, host, port, database=database, names=names, allowed=paths) as start:
+    kept = os.path.abspath(snapshots) if snapshots else snapshots
+    with Start.prepare(root, host, port, database=database, names=names, allowed=paths, snapshots=kept) as start:
         welcome = start.begin(location)
         tune()  # not before: the heap would keep what the hash of a password takes
         result = _result(root, start, welcome)

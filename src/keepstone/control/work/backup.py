@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from keepstone.catalogue import first, items, points
-from keepstone.control import clientkeys, retention, virtual_machines
+from keepstone.control import clientkeys, retention, snapshots, virtual_machines
 from keepstone.control import points as made
 from keepstone.control.plane import Change, Plane
 from keepstone.control.work.loading import Subject, ending, subject
@@ -28,7 +29,16 @@ from keepstone.store import PointRecord, Store
 from keepstone.vault import RecoveryPoint
 from keepstone.workloads.files import Selection, backup_files
 
-__all__ = ["backup", "enlist", "failed", "make", "own_date", "remember"]
+__all__ = ["Snapshots", "backup", "enlist", "failed", "make", "own_date", "remember"]
+
+
+@dataclass(slots=True)
+class Snapshots:
+    """For how many days that of a new point stays on its hypervisor, and what there is of them then; None where nobody
+    told."""
+
+    days: int
+    there: Sequence[int] | None = None
 
 
 def backup(plane: Plane, context: Context) -> None:
@@ -40,20 +50,31 @@ def backup(plane: Plane, context: Context) -> None:
         clientkeys.check_open(about.item)
         store = plane.stores.open(about.vault.id)
         reporter = Reporter(context)
-        commit, record = make(plane, context, about, store, reporter)
+        wanted = Snapshots(snapshots.days_of(plane, about.item))
+        commit, record = make(plane, context, about, store, reporter, wanted)
     except KeepstoneError:
         failed(plane, about)
         raise
-    remember(plane, context, about, commit, record, reporter.warnings, count=reporter.count)
+    remember(plane, context, about, commit, record, reporter.warnings, count=reporter.count, wanted=wanted)
 
 
-def make(plane: Plane, context: Context, about: Subject, store: Store, reporter: Reporter) -> tuple[str, PointRecord]:
-    """The point of a job: the one that an earlier attempt of it made, or a new one."""
+def make(
+    plane: Plane,
+    context: Context,
+    about: Subject,
+    store: Store,
+    reporter: Reporter,
+    wanted: Snapshots | None = None,
+) -> tuple[str, PointRecord]:
+    """The point of a job: the one that an earlier attempt of it made, or a new one. `wanted`: the snapshot of it that
+    stays; without, those that are there are left as they are."""
     found = made.commit_of_job(store, context.claim.id) if context.claim.attempt > 1 else None
-    return found or _make(plane, context, about, store, reporter)
+    return found or _make(plane, context, about, store, reporter, wanted)
 
 
-def _make(plane: Plane, context: Context, about: Subject, store: Store, reporter: Reporter) -> tuple[str, PointRecord]:
+def _make(
+    plane: Plane, context: Context, about: Subject, store: Store, reporter: Reporter, wanted: Snapshots | None
+) -> tuple[str, PointRecord]:
     env, source = plane.env, about.item.source
     kind = made.kind(about.item)
     name = made.store_name(about.container.friendly, about.item)
@@ -65,9 +86,14 @@ def _make(plane: Plane, context: Context, about: Subject, store: Store, reporter
             commit = report.commit
         elif kind == made.MACHINE:
             from keepstone.workloads.hypervisors.backup import backup_vm
+            from keepstone.workloads.kvm import Keep
 
-            owner = f"{store.descriptor.store}/{about.item.id}"
-            commit = backup_vm(env, writer, source, reporter, owner=owner).commit
+            owner = snapshots.owner_of(store, about.item)
+            keep = None if wanted is None else Keep(wanted.days)
+            folder = plane.snapshots
+            commit = backup_vm(env, writer, source, reporter, owner=owner, snapshots=folder, keep=keep).commit
+            if wanted is not None and keep is not None:
+                wanted.there = keep.there
         else:
             from keepstone.disks import open_disk
             from keepstone.workloads.images import backup_image
@@ -108,6 +134,7 @@ def remember(
     warnings: Sequence[str],
     *,
     count: int = 0,
+    wanted: Snapshots | None = None,
 ) -> None:
     """The point and the end of its job, as one fact; then what its policy says of older points."""
     point = made.of_record(about.item, commit, record)
@@ -115,6 +142,8 @@ def remember(
     context.result({"files": record.files, "warnings": [*warnings], "fresh": record.added, "point": point.name})
     with ending(plane, context, Status.WARNED if warned else Status.COMPLETED) as change:
         enlist(change, point)
+        if wanted is not None and wanted.there is not None:
+            snapshots.note(change, point, record, wanted.days, wanted.there)
     retention.apply(plane, about.vault, about.item.id)
 
 

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from keepstone.control import points, resources, virtual_machines
+from keepstone.control import resources, virtual_machines
 from keepstone.control.plane import Plane
 from keepstone.control.work.loading import Subject, ending
+from keepstone.control.work.near import nearest
 from keepstone.control.work.reporter import Reporter
 from keepstone.errors import SourceFailed
 from keepstone.jobs import Context, Status
@@ -43,7 +44,7 @@ def recover(plane: Plane, context: Context, about: Subject, point: RecoveryPoint
     plane.reach.check(folder)
     reporter = Reporter(context)
     old = address_of(about.item.source) if virtual_machines.is_running(about.item) else None
-    with points.opened(plane.stores.open(about.vault.id), point) as reader:
+    with nearest(plane, about, point) as reader:
         if isinstance(old, LibvirtAddress):
             address: VmAddress = _defined(plane, old, reader, folder, wanted["name"], reporter)
         else:

@@ -8,7 +8,7 @@ A worker that takes the job over goes on where the one before it ended, without 
 
 from __future__ import annotations
 
-from keepstone.control import virtual_machines
+from keepstone.control import snapshots, virtual_machines
 from keepstone.control.plane import Plane
 from keepstone.control.points import of_record, opened
 from keepstone.control.work.backup import enlist, make
@@ -46,7 +46,10 @@ def replace(plane: Plane, context: Context, about: Subject, point: RecoveryPoint
     with opened(store, point) as reader:
         found = machine_of(reader)
         names = wanted_disks(found, context.claim.arguments.get("disks"))
-        report = replace_disks(plane.env, machine, found, reporter, names=names)
+        try:
+            report = replace_disks(plane.env, machine, found, reporter, names=names)
+        finally:
+            snapshots.look(plane, about.item)  # they went first
     lost = [put.disk.name for put in report.disks if put.lost]
     context.result(
         {

@@ -12,6 +12,7 @@ from typing import Any
 from keepstone.control import points
 from keepstone.control.plane import Plane
 from keepstone.control.work.loading import ending, subject
+from keepstone.control.work.near import nearest, taken
 from keepstone.control.work.reporter import Reporter
 from keepstone.errors import GuardRefused, NotFound
 from keepstone.jobs import Context, Status
@@ -43,18 +44,20 @@ def restore(plane: Plane, context: Context) -> None:
 
         recover(plane, context, about, point)
         return
-    reader = points.opened(plane.stores.open(about.vault.id), point)
     reporter = Reporter(context)
+    with nearest(plane, about, point) as reader:
 
-    def allowed(target: Path) -> Path:
-        plane.reach.check(target)
-        if reader.point.kind == "files":
-            _spare(plane, reader, target, wanted)
-        return target
+        def allowed(target: Path) -> Path:
+            plane.reach.check(target)
+            if reader.point.kind == "files":
+                _spare(plane, reader, target, wanted)
+            return target
 
-    origin = Path(about.item.source["path"])
-    target, lost = restore_point(plane.env, reader, wanted, allowed, reporter, origin=origin)
-    context.result({"files": reporter.files, "warnings": reporter.warnings, "target": str(target)})
+        origin = Path(about.item.source["path"])
+        target, lost = restore_point(plane.env, reader, wanted, allowed, reporter, origin=origin)
+        near = taken(reader)
+    result = {"files": reporter.files, "warnings": reporter.warnings, "target": str(target), "near": near}
+    context.result(result)
     with ending(plane, context, Status.WARNED if lost or reporter.count else Status.COMPLETED):
         pass
 

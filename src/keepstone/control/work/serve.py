@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from keepstone.control import file_recovery, points
 from keepstone.control.plane import Plane
 from keepstone.control.work.loading import subject
+from keepstone.control.work.near import nearest
 from keepstone.disks import BlockSource
 from keepstone.disks.nbd import Address, NbdServer
 from keepstone.jobs import Context, Status
@@ -39,7 +40,7 @@ def serve(plane: Plane, context: Context, host: str) -> None:
     known: set[str] = set()
     begun = False
     with ExitStack() as stack:
-        reader = stack.enter_context(points.opened(plane.stores.open(about.vault.id), point))
+        reader = stack.enter_context(nearest(plane, about, point))
         exports: dict[str, BlockSource] = {
             name: stack.enter_context(PointDisk(plane.env, disk)) for name, disk in _disks(reader)
         }

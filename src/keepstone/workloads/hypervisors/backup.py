@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from keepstone.store import Writer
 from keepstone.workloads.hypervisors.address import LibvirtAddress, address_of
 from keepstone.workloads.hypervisors.discovery import disks_of
 from keepstone.workloads.images import Report
-from keepstone.workloads.kvm import Fleecing, Qemu, backup_qemu
+from keepstone.workloads.kvm import Fleecing, Keep, Qemu, backup_qemu
 from keepstone.workloads.libvirt import Virsh, backup_domain
 from keepstone.workloads.machines import Room
 from keepstone.workloads.progress import Progress
@@ -33,9 +34,19 @@ class Chosen(msgspec.Struct, frozen=True):
         return [name for name in list(disks)[1:] if (name in self.names) is not self.only]
 
 
-def backup_vm(env: Env, writer: Writer, source: Mapping[str, Any], progress: Progress, *, owner: str) -> Report:
+def backup_vm(
+    env: Env,
+    writer: Writer,
+    source: Mapping[str, Any],
+    progress: Progress,
+    *,
+    owner: str,
+    snapshots: Path | None = None,
+    keep: Keep | None = None,
+) -> Report:
     """Make a recovery point of the machine of an item and commit it. `source`: its address, and `disks`, which are
-    chosen (`Chosen`). `owner` and what is raised as in `backup_qemu` and `backup_domain`; `UsageError`."""
+    chosen (`Chosen`). `snapshots`: the folder of those that stay, `keep` as `backup_qemu` has it; neither is for
+    machines of libvirt. `owner` and what is raised as in `backup_qemu` and `backup_domain`; `UsageError`."""
     address = address_of(source)
     exclude: list[str] = []
     if source.get("disks"):
@@ -44,5 +55,6 @@ def backup_vm(env: Env, writer: Writer, source: Mapping[str, Any], progress: Pro
     if isinstance(address, LibvirtAddress):
         virsh, room = Virsh(address.connect), Room(env, address.fleece)
         return backup_domain(env, writer, virsh, address.uuid, progress, owner=owner, fleecing=room, exclude=exclude)
-    machine, fleecing = Qemu(address.monitor, address.agent), Fleecing(address.fleece)
-    return backup_qemu(env, writer, machine, progress, owner=owner, fleecing=fleecing, exclude=exclude)
+    machine = Qemu(address.monitor, address.agent)
+    fleecing = Fleecing(snapshots if snapshots and keep and keep.days else address.fleece)
+    return backup_qemu(env, writer, machine, progress, owner=owner, fleecing=fleecing, exclude=exclude, keep=keep)

@@ -4,7 +4,18 @@
 from __future__ import annotations
 
 from keepstone.workloads.kvm.backup import Fleecing, Keep, Qemu, backup_qemu
-from keepstone.workloads.kvm.nearby import near_disks
+from keepstone.workloads.kvm.nearby import kept_by, near_disks
 from keepstone.workloads.kvm.replace import Put, Replaced, replace_disks, unfinished
 
-__all__ = ["Fleecing", "Keep", "Put", "Qemu", "Replaced", "backup_qemu", "near_disks", "replace_disks", "unfinished"]
+__all__ = [
+    "Fleecing",
+    "Keep",
+    "Put",
+    "Qemu",
+    "Replaced",
+    "backup_qemu",
+    "kept_by",
+    "near_disks",
+    "replace_disks",
+    "unfinished",
+]

@@ -3,8 +3,9 @@
 
 Invariants
 * The guest is never left frozen (`freeze`), and goes on where there is no room for us (`guard`).
-* Nothing is left in QEMU but the bitmaps of the newest point, and snapshots where they are wanted (`kept`): what we made is swept last, whatever happened (`sweep`).
-  Where we are killed, a process of its own does it (`janitor`), and the next backup begins with what is still there.
+* Nothing is left in QEMU but the bitmaps of the newest point, and snapshots where they are wanted (`kept`): what we
+  made is swept last, whatever happened (`sweep`). Where we are killed, a process of its own does it (`janitor`), and
+  the next backup begins with what is still there.
 * The bitmaps of the point before go only when the new point is durable. Where it is not known whether it is, because
   the commit itself failed, those of both stay until the next backup sees which point there is.
 * What changed is read only where the bitmap of that disk has the name that the parent point remembers for it, and QEMU
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from keepstone.disks.nbd import NbdSource
@@ -73,7 +74,7 @@ class Keep:
     told when the point is made; when those of the item began that are there now, seconds since 1970 (`stamp_of`)."""
 
     days: int
-    there: list[int] = field(default_factory=list)
+    there: list[int] | None = None
 
 
 def backup_qemu(
@@ -92,9 +93,9 @@ def backup_qemu(
 
     `owner` names the item and its store, the same each time: what we have in QEMU goes by it. `exclude`: names of
     disks, or of their nodes. `full`: read everything, whatever the bitmaps say. `keep`: a snapshot stays, with its
-    files in the folder of `fleecing`; without, those that are there stay until their time is over. `NotFound` where there is no such disk
-    or machine, `SourceFailed` where QEMU refuses or ends, `StorageFull`, `Conflict`, and what the store raises; nothing
-    is visible then, and the caller aborts the writer.
+    files in the folder of `fleecing`; without, those that are there stay until their time is over. `NotFound` where
+    there is no such disk or machine, `SourceFailed` where QEMU refuses or ends, `StorageFull`, `Conflict`, and what the
+    store raises; nothing is visible then, and the caller aborts the writer.
     """
     with Monitor(env, machine.monitor) as monitor:
         return _Backup(env, writer, machine, monitor, progress, prefix_of(owner), fleecing, keep).run(exclude, full)
@@ -189,7 +190,9 @@ class _Backup:
                 self._keep.there = keeping.finish()
             else:
                 now, all_of_them = self._env.wall_time() // 10**9, self._keep is not None
-                forget(self._monitor, self._owner, lambda name: all_of_them or name.until <= now)
+                there = forget(self._monitor, self._owner, lambda name: all_of_them or name.until <= now)
+                if self._keep is not None:
+                    self._keep.there = there
         except KeepstoneError as error:
             self._progress.warn(self._name, f"no snapshot of this point is kept: {error}")
 

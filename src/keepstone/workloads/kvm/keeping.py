@@ -28,6 +28,7 @@ from keepstone.workloads.kvm.kept import DAY, Name, forget, mark_of, named, stan
 from keepstone.workloads.kvm.nameless import Nameless
 from keepstone.workloads.kvm.qmp import Monitor, Refused
 from keepstone.workloads.kvm.serving import Serving
+from keepstone.workloads.kvm.sweep import end_exports, remove_nodes
 from keepstone.workloads.kvm.threads import has_thread
 from keepstone.workloads.machines import Role
 from keepstone.workloads.machines.guard import Room
@@ -88,7 +89,7 @@ class Keeping:
                 continue
             name = Name(self._owner, mark_of(drive.disk.name), self._stamp, self._days, "k")
             if has_thread(self._monitor, drive.device) or name.mark in {one.name.mark for one in chosen}:
-                self._warn(f"no snapshot of {drive.disk.name} is kept: it has an iothread, or a name too much like another")
+                self._warn(f"no snapshot of {drive.disk.name} is kept: it has an iothread, or a name like another's")
                 continue
             chosen.append(_Disk(number, drive, name))
         return chosen
@@ -122,8 +123,13 @@ class Keeping:
         self._monitor.execute("blockdev-add", driver="qcow2", node_name=one.name.of("t"), file=one.name.of("v"))
         self._monitor.execute(
             "blockdev-add",
-            **{"driver": "copy-before-write", "file": node, "target": one.name.of("t"), "discard": "unmap"},
-            **{"node_name": one.name.of("k"), "on_cbw_error": "break-snapshot", "cbw_timeout": _PATIENCE},
+            driver="copy-before-write",
+            node_name=one.name.of("k"),
+            file=node,
+            target=one.name.of("t"),
+            on_cbw_error="break-snapshot",
+            cbw_timeout=_PATIENCE,
+            discard="unmap",  # else what the guest lets go of would stay in the disk
         )
         self._monitor.execute("block-dirty-bitmap-add", node=node, name=self.bitmap(one.number))
 
@@ -167,27 +173,22 @@ class Keeping:
         """Into the files of what was overwritten meanwhile, which QEMU itself writes."""
         if not disks:
             return
+        nodes = {one.number: f"{self._prefix}p{one.number}" for one in disks}
         serving = Serving(self._env, self._monitor, self._prefix)
         serving.start()
         try:
             for one in disks:
-                node, export = f"{self._prefix}p{one.number}", f"{self._prefix}e{one.number}"
+                node = nodes[one.number]
                 self._monitor.execute("blockdev-add", driver="qcow2", node_name=node, file=one.name.of("u"))
-                self._monitor.execute(
-                    "block-export-add", type="nbd", id=export, node_name=node, name=export, writable=True
-                )
-                with NbdSink(self._env, serving.address, export) as sink:
+                self._monitor.execute("block-export-add", type="nbd", id=node, node_name=node, name=node, writable=True)
+                with NbdSink(self._env, serving.address, node) as sink:
                     for offset, data in one.late:
                         sink.write(offset, data)
                     sink.finish()
-                self._monitor.execute("block-export-del", id=export, mode="hard")
-                self._monitor.wait(
-                    lambda: not [told for told in self._monitor.execute("query-block-exports") if told["id"] == export],
-                    "the end of its exports",
-                )
-                self._monitor.execute("blockdev-del", node_name=node)
         finally:
             serving.close()
+        end_exports(self._monitor, self._prefix)
+        remove_nodes(self._monitor, list(nodes.values()))
 
     @contextlib.contextmanager
     def _tried(self, one: _Disk) -> Any:

@@ -12,15 +12,15 @@ one is what was copied until the next one began, over that next one.
     r → o → o → s → k           while somebody reads (`nearby.py`): s  the disk as it was when the newest one began,
                                 o  over it what each older one copied, r  over that the `w` of the one that is read
 
-A name is `keepstone-`, the item and its store (8), a dot, what it is (1), when the snapshot began (6), for how many days
-it stays (1), and the disk (4): so whoever finds one knows all there is to know, and nothing outside QEMU remembers it.
-It has another form than what `sweep` takes away.
+A name is `keepstone-`, the item and its store (8), a dot, what it is (1), when the snapshot began (6), for how many
+days it stays (1), and the disk (4): so whoever finds one knows all there is to know, and nothing outside QEMU has to
+remember it. It has another form than what `sweep` takes away.
 
 Invariants
 * The files have no names: when QEMU ends, nothing is left of a snapshot.
 * The guest is never harmed: where the copy fails, has no room or takes too long, QEMU gives the snapshot up and not the
   guest's write (`on-cbw-error`, `cbw-timeout`).
-* A filter goes before the disk beneath it is written by anybody but its device, and the device gets that very disk: QEMU
+* A filter goes before anybody but its device writes to the disk beneath it, and the device gets that very disk: QEMU
   is asked which one it is.
 * No overlay is ever put over the disk itself (`blockdev-snapshot`): whoever started the machine anew by its own command
   would boot the old half of it.
@@ -42,7 +42,7 @@ from keepstone.workloads.kvm import sweep
 from keepstone.workloads.kvm.drives import beneath
 from keepstone.workloads.kvm.qmp import Monitor
 
-__all__ = ["DAY", "Name", "collect", "end_reading", "forget", "mark_of", "named", "stamp_of", "standing", "take_away"]
+__all__ = ["DAY", "Name", "collect", "end_reading", "forget", "mark_of", "named", "standing", "take_away"]
 
 DAY = 86_400
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -84,14 +84,6 @@ def named(text: str) -> Name | None:
 def mark_of(disk: str) -> str:
     """How a disk goes into names."""
     return _base36(int.from_bytes(hashlib.sha256(disk.encode()).digest()[:8], "big") % 36**4, 4)
-
-
-def stamp_of(token: str) -> int:
-    """When the snapshot of the point began that remembers this bitmap (`moment.py`); 0 where it says nothing."""
-    try:
-        return int(token[-16:-8], 16)
-    except ValueError:
-        return 0
 
 
 def _base36(number: int, length: int) -> str:

@@ -30,10 +30,11 @@ class Nameless:
             fdset = monitor.execute("add-fd", fd=fd, opaque=f"{self._prefix}f{number}")["fdset-id"]
         finally:
             self._env.fs.close(fd)
-        file = {"driver": "file", "filename": f"/dev/fdset/{fdset}"}
+        path = f"/dev/fdset/{fdset}"
         if most is None:
-            monitor.execute("blockdev-add", node_name=node, **file)
+            monitor.execute("blockdev-add", driver="file", node_name=node, filename=path)
         else:
+            file = {"driver": "file", "filename": path}
             monitor.execute("blockdev-add", driver="raw", node_name=node, size=most, file=file)
         monitor.execute("blockdev-create", job_id=job, options={"driver": "qcow2", "file": node, "size": size})
         monitor.wait(lambda: self._state(job)["status"] == "concluded", "an empty image")

@@ -15,13 +15,14 @@ from pathlib import Path
 from keepstone.disks import BlockSource
 from keepstone.disks.nbd import NbdSource
 from keepstone.env import Env
-from keepstone.errors import KeepstoneError
-from keepstone.workloads.kvm.kept import Name, end_reading, mark_of, stamp_of, standing
+from keepstone.errors import KeepstoneError, SourceFailed
+from keepstone.objects import PAGE
+from keepstone.workloads.kvm.kept import Name, end_reading, forget, mark_of, standing
 from keepstone.workloads.kvm.qmp import Monitor
 from keepstone.workloads.kvm.serving import Serving
-from keepstone.workloads.machines.naming import prefix_of
+from keepstone.workloads.machines.naming import prefix_of, stamp_of
 
-__all__ = ["near_disks"]
+__all__ = ["kept_by", "near_disks"]
 
 _ANSWER = 3.0  # seconds until a monitor is somebody else's
 _PATIENCE = 10.0  # the same for a read
@@ -36,6 +37,44 @@ def near_disks(env: Env, path: Path, owner: str, tokens: Mapping[str, str]) -> I
         yield reading.begin(tokens)
     finally:
         reading.end()
+
+
+def kept_by(env: Env, path: Path, owner: str, *, none: bool = False) -> list[int]:
+    """When those snapshots of an item began that the QEMU at this monitor keeps; those whose time is over go, and all
+    of them for `none`, and where one is broken: for what the guest overwrote since there was no room, or no time.
+    `SourceMissing`, `Refused`, `Gone`."""
+    now, prefix = env.wall_time() // 10**9, prefix_of(owner)
+    with Monitor(env, path, timeout=_ANSWER) as monitor:
+        names = [name for name in standing(monitor, prefix[:-1]) if name.kind in "ws"]
+        if any(name.kind == "s" for name in names) and not any(none or name.until <= now for name in names):
+            return sorted({name.stamp for name in names if name.kind == "w"})  # somebody reads, and shall go on
+        there = forget(monitor, prefix[:-1], lambda name: none or name.until <= now)
+        if there and not _whole(env, monitor, prefix):
+            there = forget(monitor, prefix[:-1], lambda _: True)
+    return there
+
+
+def _whole(env: Env, monitor: Monitor, prefix: str) -> bool:
+    """Whether the filters still hold what they should: a broken one gives nothing to read. What the disks of one
+    machine keep has one folder, so one of them stands for the others."""
+    serving = Serving(env, monitor, prefix)
+    try:
+        serving.start()
+        for name in standing(monitor, prefix[:-1]):
+            if name.kind != "k":
+                continue
+            node = name.of("s")
+            monitor.execute("blockdev-add", driver="snapshot-access", node_name=node, file=str(name))
+            monitor.execute("block-export-add", type="nbd", id=node, node_name=node, name=node, writable=False)
+            try:
+                with NbdSource(env, serving.address, node, patience=_PATIENCE) as source:
+                    source.pread_into(memoryview(bytearray(PAGE)), 0)
+            except SourceFailed:
+                return False
+        return True
+    finally:
+        end_reading(monitor)
+        serving.close()
 
 
 class _Reading:

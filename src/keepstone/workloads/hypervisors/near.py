@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Snapshots that stay on a hypervisor of this host: a point read from there, and which of them there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from keepstone.env import Env
+from keepstone.store import Reader
+from keepstone.workloads.hypervisors.address import QemuAddress, address_of
+from keepstone.workloads.kvm import kept_by, near_disks
+from keepstone.workloads.machines.near import NearReader
+from keepstone.workloads.machines.root import tokens
+
+__all__ = ["keeps", "near_vm", "still_kept"]
+
+
+def keeps(source: Mapping[str, Any]) -> bool:
+    """Whether the hypervisor of an item's machine can keep snapshots: that of QEMU. `UsageError`."""
+    return isinstance(address_of(source), QemuAddress)
+
+
+@contextmanager
+def near_vm(env: Env, source: Mapping[str, Any], owner: str, reader: Reader) -> Iterator[NearReader | None]:
+    """A point of the machine of an item, read from the hypervisor as far as that has it, and from the store for the
+    rest; None where it has nothing of it. `owner`: as its backups had it. What `read_machine` raises."""
+    address = address_of(source)
+    if not isinstance(address, QemuAddress):
+        yield None
+        return
+    with near_disks(env, address.monitor, owner, tokens(reader.point)) as disks:
+        if not disks:
+            yield None
+            return
+        with NearReader(env, reader, disks) as near:
+            yield near
+
+
+def still_kept(env: Env, source: Mapping[str, Any], owner: str, *, none: bool = False) -> list[int]:
+    """When those snapshots of an item began that are still there and whole; those whose time is over, and all of them
+    for `none`, go. `SourceMissing` where the machine's QEMU is gone, and they with it; `Gone`, `Refused` where it has
+    no time."""
+    address = address_of(source)
+    return kept_by(env, address.monitor, owner, none=none) if isinstance(address, QemuAddress) else []
