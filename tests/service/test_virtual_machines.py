@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from keepstone.catalogue import every
-from keepstone.control import agents, drills
+from keepstone.control import agents, drills, snapshots
 from keepstone.control.sessions import machine as sessions
 from keepstone.identity import Principal
 from keepstone.remote.wire import End
 from keepstone.vault import Container
+from keepstone.workloads.kvm.kept import forget, named
+from keepstone.workloads.kvm.qmp import Monitor
 from tests.machines.guest import Guest, initramfs, make_disk, monitor
 
 from .client import Client
@@ -344,6 +346,75 @@ def test_disks_go_back_into_the_machine(vault: Vault, host: Path, guest: Guest) 
     assert len(vault.points(item)) == 2
     with monitor(guest.qmp) as ask:
         assert ask("query-status")["running"] is False
+
+
+def tiers(vault: Vault, item: str) -> list[list[str]]:
+    """In which tiers each point is, the newest first."""
+    told = [point["properties"]["recoveryPointTierDetails"] for point in vault.points(item)]
+    assert {tier["status"] for details in told for tier in details} == {"Valid"}
+    return [[tier["type"] for tier in details] for details in told]
+
+
+def test_snapshots_that_stay_on_the_host(
+    vault: Vault, host: Path, guest: Guest, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(vault, str(host))
+    vault.work()
+    item = protect(vault, "little")
+    assert vault.back_up(item)["status"] == "Completed"
+    monkeypatch.setattr(vault.plane, "snapshots", tmp_path)
+    assert vault.back_up(item)["status"] == "Completed"
+    assert vault.back_up(item)["status"] == "Completed"
+    both, one = ["InstantRP", "HardenedRP"], ["HardenedRP"]
+    assert tiers(vault, item) == [both, both, one]
+    shown = vault.client.arm("GET", vault.points(item)[1]["id"])["properties"]
+    assert [tier["type"] for tier in shown["recoveryPointTierDetails"]] == both
+
+    def restored(number: int, name: str) -> tuple[str | None, list[bytes]]:
+        """What came from a snapshot, and the disks."""
+        target = tmp_path / name
+        job = vault.restore(vault.points(item)[number], objectType="IaasVMRestoreRequest",
+                            recoveryType="RestoreDisks", keepstone={"targetPath": str(target)})  # fmt: skip
+        assert job["status"] == "Completed", job
+        bag = job["extendedInfo"]["propertyBag"]
+        return bag.get("Bytes From Snapshot"), [(target / f"disk{disk}.raw").read_bytes() for disk in range(2)]
+
+    near, disks = restored(1, "near")
+    assert int(near or 0) > 0
+    assert restored(2, "far") == (None, disks)
+
+    clock.ahead += timedelta(days=1, hours=23)
+    try:
+        snapshots.look_all(vault.plane)
+    finally:
+        clock.ahead = timedelta()
+    assert tiers(vault, item) == [both, both, one]
+    clock.ahead += timedelta(days=2, hours=1)
+    try:
+        snapshots.look_all(vault.plane)
+    finally:
+        clock.ahead = timedelta()
+    assert tiers(vault, item) == [one, one, one]
+
+    assert vault.back_up(item)["status"] == "Completed"
+    assert tiers(vault, item) == [both, one, one, one]
+    job = vault.restore(vault.points(item)[0], objectType="IaasVMRestoreRequest", recoveryType="OriginalLocation")
+    assert job["status"] == "CompletedWithWarnings", job
+    assert "1 snapshots that QEMU kept of the machine went" in str(job["extendedInfo"]["propertyBag"])
+    assert tiers(vault, item) == [one] * 5
+
+    assert vault.back_up(item)["status"] == "Completed"
+    with Monitor(vault.plane.env, guest.qmp) as asked:
+        forget(asked, "", lambda _: True)  # as if QEMU had been started anew
+    assert tiers(vault, item)[0] == both
+    assert restored(0, "gone") == (None, disks)
+    assert tiers(vault, item)[0] == one
+
+    assert vault.back_up(item)["status"] == "Completed"
+    vault.client.arm("DELETE", item, status=202)
+    snapshots.look_all(vault.plane)
+    with monitor(guest.qmp) as ask:
+        assert not [node for node in ask("query-named-block-nodes", flat=True) if named(node["node-name"])]
 
 
 def test_an_agent_tells_of_a_hypervisor(vault: Vault, machine: Register, host: Path) -> None:

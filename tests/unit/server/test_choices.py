@@ -58,6 +58,25 @@ def test_allowed_paths_take_the_place_of_others(tmp_path: Path) -> None:
     assert chosen.with_given(tmp_path, None, (), ("/var",)) == Choices(allowed=("/var",))
 
 
+def test_the_folder_of_snapshots_is_remembered_and_taken_back(tmp_path: Path) -> None:
+    chosen = Choices(snapshots="/srv/snapshots")
+
+    assert chosen.with_given(tmp_path, None, ()) == chosen
+    assert chosen.with_given(tmp_path, None, (), snapshots="/var") == Choices(snapshots="/var")
+    assert chosen.with_given(tmp_path, None, (), snapshots="") == Choices()
+
+
+def test_the_folder_of_snapshots_reaches_the_workers(installation: Installation) -> None:
+    Choices(snapshots="/srv/snapshots").save(Env(), installation.root)
+    try:
+        plane = installed(Env(), installation.root).plane()
+        plane.database.close()
+    finally:
+        (installation.root / "service.json").unlink()
+
+    assert plane.snapshots == Path("/srv/snapshots")
+
+
 def test_what_is_allowed_reaches_the_workers(installation: Installation) -> None:
     Choices(allowed=(str(installation.root.parent / "srv"),)).save(Env(), installation.root)
     try:
