@@ -161,6 +161,32 @@ def test_restored_from_there_and_from_the_vault(clean: Yard, tmp_path: Path) -> 
     assert restored("none", lambda disks: None) == 0
 
 
+def test_a_backup_does_not_wait_for_who_reads(clean: Yard, tmp_path: Path) -> None:
+    """He goes on from the vault, and can read from the snapshot again afterwards."""
+    yard = clean
+    made = yard.backup(keep=Keep(1))
+    right = in_vault(yard, made, tmp_path / "vault")
+    with near_disks(yard.env, yard.guest.qmp, OWNER, tokens(made.point.record)) as disks:
+        assert set(disks) == {"disk0", "disk1"}
+        with near_disks(yard.env, yard.guest.qmp, OWNER, tokens(made.point.record)) as second:
+            assert second == {}  # one at a time
+        after = yard.backup(keep=Keep(1))
+        assert after.warnings == []
+        readers: list[NearReader] = []
+
+        def near(reader: Reader) -> Reader:
+            readers.append(NearReader(yard.env, reader, disks))
+            return readers[-1]
+
+        paths = yard.restore(made, tmp_path / "out", near)
+        readers[-1].close()
+
+    assert readers[-1].taken == 0
+    assert {name: path.read_bytes() for name, path in paths.items()} == right
+    assert content(yard, made) == right
+    assert set(kinds(yard)) == set("ktuvw")
+
+
 def test_no_room_is_the_end_of_the_snapshot_alone(clean: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     yard, guest = clean, clean.guest
     monkeypatch.setattr("keepstone.workloads.kvm.keeping._SMALLEST", 2 << 20)

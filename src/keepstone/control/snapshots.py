@@ -2,7 +2,8 @@
 """Which points have snapshots on their hypervisors still (Azure's instant restore, `instantRpRetentionRangeInDays`).
 
 The hypervisor is right about that, and the table is what was last seen: after each backup, every hour, and when a
-restore finds nothing. Where whoever runs the service named no folder for them (`keepstone up --snapshots`), none stay.
+restore finds nothing. They all go where their folder has hardly any room left: others may need it. Where whoever runs
+the service named no folder for them (`keepstone up --snapshots`), none stay.
 """
 
 from __future__ import annotations
@@ -78,9 +79,11 @@ def look_all(plane: Plane) -> None:
 def look(plane: Plane, item: Item, *, none: bool = False) -> None:
     """The same of one item, or let all of them go. What has no time now is looked at the next time."""
     from keepstone.workloads.hypervisors.near import still_kept
+    from keepstone.workloads.machines import Room
 
     none = none or item.deleted is not None or plane.snapshots is None
     try:
+        none = none or (plane.snapshots is not None and Room(plane.env, plane.snapshots).ends())
         for path in virtual_machines.paths(item.source):
             plane.reach.check(path)
         stamps: Sequence[int] = still_kept(
@@ -88,7 +91,7 @@ def look(plane: Plane, item: Item, *, none: bool = False) -> None:
         )
     except (SourceMissing, NotFound):
         stamps = []  # QEMU has ended, and nothing of them is left
-    except KeepstoneError as error:
+    except (KeepstoneError, OSError) as error:
         _log.warning("the snapshots of '%s' are looked at the next time: %s", item.friendly, error)
         return
     with plane.database.change() as connection:

@@ -12,6 +12,7 @@ import click
 
 from keepstone.cli.console import Console
 from keepstone.cli.service.data import service_command
+from keepstone.errors import UsageError
 
 if TYPE_CHECKING:
     from keepstone.control.installation import Welcome
@@ -114,6 +115,8 @@ def up(
 
     paths = [os.path.abspath(path) for path in allowed]
     kept = os.path.abspath(snapshots) if snapshots else snapshots
+    if kept and not os.path.isdir(kept):
+        raise UsageError(f"there is no folder {kept} for snapshots; make it, on the disk that is to hold them")
     with Start.prepare(root, host, port, database=database, names=names, allowed=paths, snapshots=kept) as start:
         welcome = start.begin(location)
         tune()  # not before: the heap would keep what the hash of a password takes

@@ -56,5 +56,19 @@ def backup_vm(
         virsh, room = Virsh(address.connect), Room(env, address.fleece)
         return backup_domain(env, writer, virsh, address.uuid, progress, owner=owner, fleecing=room, exclude=exclude)
     machine = Qemu(address.monitor, address.agent)
-    fleecing = Fleecing(snapshots if snapshots and keep and keep.days else address.fleece)
+    folder = address.fleece
+    if snapshots is not None and keep is not None and keep.days:
+        if _has_room(env, snapshots):
+            folder = snapshots
+        else:
+            progress.warn(b"", f"no snapshot is kept: there is no folder {snapshots}, or no room in it")
+            keep = None
+    fleecing = Fleecing(folder)
     return backup_qemu(env, writer, machine, progress, owner=owner, fleecing=fleecing, exclude=exclude, keep=keep)
+
+
+def _has_room(env: Env, folder: Path) -> bool:
+    try:
+        return Room(env, folder).spare() > 0
+    except OSError:
+        return False
