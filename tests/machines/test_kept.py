@@ -15,12 +15,14 @@ from keepstone.env import Env
 from keepstone.errors import SourceFailed
 from keepstone.store import Reader
 from keepstone.workloads import Silent
+from keepstone.workloads.images import PointDisk
 from keepstone.workloads.kvm import Keep, Qemu, kept_by, near_disks
 from keepstone.workloads.kvm.guard import Guard
 from keepstone.workloads.kvm.keeping import MOST, Keeping
 from keepstone.workloads.kvm.kept import forget, named
 from keepstone.workloads.kvm.qmp import Monitor
 from keepstone.workloads.kvm.sweep import sweep
+from keepstone.workloads.machines import machine_of
 from keepstone.workloads.machines.naming import prefix_of
 from keepstone.workloads.machines.near import NearReader
 from keepstone.workloads.machines.root import tokens
@@ -33,7 +35,7 @@ pytestmark = pytest.mark.vm
 
 _MIB = 1 << 20
 _DAY = 86_400 * 10**9
-_BUSY = "while [ ! -f /run/stop ]; do dd if=/dev/urandom of=/a/busy bs=64k count=32 2>/dev/null; sync; done"
+_BUSY = "while [ ! -f /run/quiet ]; do dd if=/dev/urandom of=/a/busy bs=64k count=32 2>/dev/null; sync; done"
 
 
 class Later(Env):
@@ -79,12 +81,11 @@ def kinds(yard: Yard) -> str:
 
 
 @pytest.fixture
-def clean(yard: Yard) -> Yard:
-    """The yard without snapshots."""
+def clean(yard: Yard) -> Iterator[Yard]:
+    """The yard, which has no snapshots, and none afterwards."""
+    yield yard
     with Monitor(yard.env, yard.guest.qmp) as asked:
         forget(asked, "", lambda _: True)
-    yard.guest.sh("touch /run/stop")
-    return yard
 
 
 def test_each_holds_its_own_moment(clean: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +106,7 @@ def test_each_holds_its_own_moment(clean: Yard, tmp_path: Path, monkeypatch: pyt
     reading = Keeping.read
     monkeypatch.setattr(Keeping, "enter", enter)
     monkeypatch.setattr(Keeping, "read", read)
-    guest.sh(f"rm -f /run/stop; {_BUSY}", wait=False)
+    guest.sh(f"rm -f /run/quiet /run/ended; {_BUSY}; touch /run/ended", wait=False)
     held: list[tuple[Made, dict[str, bytes]]] = []
     for number in range(3):
         keep = Keep(2)
@@ -118,7 +119,8 @@ def test_each_holds_its_own_moment(clean: Yard, tmp_path: Path, monkeypatch: pyt
 
     for made, disks in held:
         assert content(yard, made) == disks
-    guest.sh("touch /run/stop")
+    guest.sh("touch /run/quiet")
+    until(lambda: "ended" in guest.sh("ls /run").split(), "the end of what the guest writes")
     assert yard.left() == yard.tokens(held[-1][0])
 
     yard.backup(keep=Keep(0))
@@ -155,6 +157,18 @@ def test_restored_from_there_and_from_the_vault(clean: Yard, tmp_path: Path) -> 
         with monitor(yard.guest.qmp) as ask:
             for export in ask("query-block-exports"):
                 ask("block-export-del", id=export["id"], mode="hard")
+
+    with (
+        near_disks(yard.env, yard.guest.qmp, OWNER, tokens(made.point.record)) as near,
+        yard.store.reader(made.point) as plain,
+        NearReader(yard.env, plain, near) as reader,
+    ):
+        for disk, one in machine_of(reader).disks:
+            with PointDisk(yard.env, one) as image:  # as whoever boots from a point, or serves it, reads it
+                data = bytearray(image.size)
+                image.pread_into(memoryview(data), 0)
+            assert data == right[disk.name]
+        assert reader.taken == whole
 
     assert restored("gone", broken) == 0
     yard.backup(keep=Keep(0))

@@ -79,11 +79,9 @@ def look_all(plane: Plane) -> None:
 def look(plane: Plane, item: Item, *, none: bool = False) -> None:
     """The same of one item, or let all of them go. What has no time now is looked at the next time."""
     from keepstone.workloads.hypervisors.near import still_kept
-    from keepstone.workloads.machines import Room
 
-    none = none or item.deleted is not None or plane.snapshots is None
+    none = none or item.deleted is not None or not _has_room(plane)
     try:
-        none = none or (plane.snapshots is not None and Room(plane.env, plane.snapshots).ends())
         for path in virtual_machines.paths(item.source):
             plane.reach.check(path)
         stamps: Sequence[int] = still_kept(
@@ -91,11 +89,21 @@ def look(plane: Plane, item: Item, *, none: bool = False) -> None:
         )
     except (SourceMissing, NotFound):
         stamps = []  # QEMU has ended, and nothing of them is left
-    except (KeepstoneError, OSError) as error:
+    except KeepstoneError as error:
         _log.warning("the snapshots of '%s' are looked at the next time: %s", item.friendly, error)
         return
     with plane.database.change() as connection:
         _only(connection, item.id, stamps)
+
+
+def _has_room(plane: Plane) -> bool:
+    """Whether there is a folder for them, with enough room to go on."""
+    from keepstone.workloads.machines import Room
+
+    try:
+        return plane.snapshots is not None and not Room(plane.env, plane.snapshots).ends()
+    except OSError:
+        return False
 
 
 def _only(connection: sa.Connection, item: UUID, stamps: Collection[int]) -> None:

@@ -14,12 +14,7 @@ from keepstone.workloads.kvm import kept_by, near_disks
 from keepstone.workloads.machines.near import NearReader
 from keepstone.workloads.machines.root import tokens
 
-__all__ = ["keeps", "near_vm", "still_kept"]
-
-
-def keeps(source: Mapping[str, Any]) -> bool:
-    """Whether the hypervisor of an item's machine can keep snapshots: that of QEMU. `UsageError`."""
-    return isinstance(address_of(source), QemuAddress)
+__all__ = ["near_vm", "still_kept"]
 
 
 @contextmanager
