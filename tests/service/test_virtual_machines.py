@@ -411,6 +411,12 @@ def test_snapshots_that_stay_on_the_host(
     assert tiers(vault, item)[0] == one
 
     assert vault.back_up(item)["status"] == "Completed"
+    (host / "vm1.qmp").rename(host / "away")
+    snapshots.look_all(vault.plane)  # QEMU has ended, as far as one can see
+    (host / "away").rename(host / "vm1.qmp")
+    assert tiers(vault, item)[0] == one
+
+    assert vault.back_up(item)["status"] == "Completed"
     vault.client.arm("DELETE", item, status=202)
     snapshots.look_all(vault.plane)
     with monitor(guest.qmp) as ask:

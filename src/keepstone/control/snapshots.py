@@ -77,9 +77,12 @@ def look_all(plane: Plane) -> None:
 
 
 def look(plane: Plane, item: Item, *, none: bool = False) -> None:
-    """The same of one item, or let all of them go. What has no time now is looked at the next time."""
+    """The same of one item that had some, or let all of them go. What has no time now is looked at the next time."""
     from keepstone.workloads.hypervisors.near import still_kept
 
+    with plane.look() as connection:
+        if not there(connection, item):
+            return
     none = none or item.deleted is not None or not _has_room(plane)
     try:
         for path in virtual_machines.paths(item.source):
