@@ -171,9 +171,10 @@ class Env:
     def step(self, what: str) -> None:
         """A point at which another actor may run; the real world needs no help."""
 
-    def pool(self) -> Pool:
-        """Workers for one pipeline; the caller shuts them down."""
-        return ThreadPoolExecutor(self.threads, "keepstone") if self.threads else InlinePool()
+    def pool(self, more: int = 0) -> Pool:
+        """Workers for one pipeline; the caller shuts them down. `more`: so many beyond `threads`, for work that also
+        waits for a disk."""
+        return ThreadPoolExecutor(self.threads + more, "keepstone") if self.threads else InlinePool()
 
 
 def _start_ticks(pid: int) -> int | None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from keepstone.objects.buffers import PAGE, BufferPool, aligned, is_aligned, is_zero, round_up
+from keepstone.objects.buffers import PAGE, BufferPool, address, aligned, is_aligned, is_zero, round_up
 from keepstone.objects.direct import DirectFile, DirectWriter
 from keepstone.objects.failure import failure
 from keepstone.objects.folder import FolderStorage
@@ -22,6 +22,7 @@ __all__ = [
     "ObjectInfo",
     "ObjectStorage",
     "Upload",
+    "address",
     "aligned",
     "failure",
     "is_aligned",

@@ -12,13 +12,14 @@ import ctypes
 import mmap
 from collections import deque
 
-__all__ = ["PAGE", "BufferPool", "aligned", "is_aligned", "is_zero", "round_up"]
+__all__ = ["PAGE", "BufferPool", "address", "aligned", "is_aligned", "is_zero", "round_up"]
 
 PAGE = 4096
 """Unit of direct I/O, in bytes: address, offset and length are multiples of it."""
 
 _HUGE = 2 << 20
 _ZERO = bytearray(256 << 10)
+_page = bytearray(PAGE)
 
 
 def round_up(count: int) -> int:
@@ -36,15 +37,24 @@ def aligned(count: int) -> memoryview:
     return memoryview(area)[:count]
 
 
-def is_aligned(view: memoryview) -> bool:
-    """Whether `view` begins on a page. False for read-only memory, whose address Python does not tell."""
+def address(view: memoryview) -> int | None:
+    """Where in this process's memory `view` begins; None for an empty one and for read-only memory, whose address
+    Python does not tell."""
     if view.readonly or not view.nbytes:
-        return False
-    return ctypes.addressof(ctypes.c_char.from_buffer(view)) % PAGE == 0
+        return None
+    return ctypes.addressof(ctypes.c_char.from_buffer(view))
+
+
+def is_aligned(view: memoryview) -> bool:
+    """Whether `view` begins on a page. False for read-only memory."""
+    begin = address(view)
+    return begin is not None and begin % PAGE == 0
 
 
 def is_zero(view: memoryview) -> bool:
     """Whether all bytes of `view` are zero; stops at the first piece that has another one."""
+    if len(view) >= PAGE and _page != view[:PAGE]:  # most data shows at once, before a piece has to be made
+        return False
     step = len(_ZERO)
     for at in range(0, len(view), step):
         piece = view[at : at + step]

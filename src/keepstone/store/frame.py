@@ -106,12 +106,14 @@ def expand(
     raw_length: int,
     wanted: int | None = None,
     *,
+    into: memoryview | None = None,
     strict: bool = False,
 ) -> bytes | bytearray | memoryview:
     """The chunks of an opened frame, or at least their first `wanted` bytes.
 
-    `CorruptObject` where they are not `raw_length` bytes, as far as was looked. `strict`: also where something else is
-    behind them, which no decoder is sure to pass over.
+    `into`: memory of at least as many bytes, where they are put; those of a frame that is stored uncompressed stay in
+    `payload`. `CorruptObject` where they are not `raw_length` bytes, as far as was looked. `strict`, which takes no
+    `into`: also where something else is behind them, which no decoder is sure to pass over.
     """
     length = raw_length if wanted is None or codec == CODEC_RAW or wanted >= raw_length * _PART else wanted
     if codec == CODEC_RAW:
@@ -123,7 +125,9 @@ def expand(
         try:
             if zstandard.frame_content_size(payload) != raw_length:
                 raise CorruptObject("a frame says another length than its pack")
-            if length < raw_length:
+            if into is not None and not strict:  # at once where all is wanted
+                data = into[: decompressor.stream_reader(payload).readinto(into[:length])]
+            elif length < raw_length:
                 data = decompressor.stream_reader(payload).read(length)
             else:
                 data = decompressor.decompress(payload, max_output_size=raw_length, allow_extra_data=not strict)

@@ -24,7 +24,7 @@ from keepstone.store.footer import (
     parse_header,
     parse_trailer,
 )
-from keepstone.store.frame import FRAME_LIMIT, expand
+from keepstone.store.frame import CODEC_RAW, FRAME_LIMIT, expand
 from keepstone.store.layout import PACKS, listing, pack_id, pack_name
 from keepstone.store.refs import PackNumbers
 
@@ -117,22 +117,25 @@ class Packs:
         sealed: bytes | memoryview,
         payload: memoryview | None = None,
         wanted: int | None = None,
+        into: memoryview | None = None,
     ) -> bytes | bytearray | memoryview:
         """The chunks of a frame out of its sealed bytes, authenticated but not yet compared with their ids; with
-        `wanted` at least this many bytes of them.
+        `wanted` at least this many bytes of them. `into`: memory for all of them, where they are put.
 
         Valid until this thread opens the next frame: a frame that is stored uncompressed lies in the thread's own
-        buffer.
+        buffer, unless there is an `into`.
         """
         context = self._context
         header = pack_header(context.store_id, context.keys.epoch, footer.kind, footer.pack)
         digest = footer.digests[32 * frame : 32 * frame + 32]
         key = frame_key(context.hashing, context.keys, footer.pack, frame, digest)
+        if payload is None and into is not None and footer.codecs[frame] == CODEC_RAW:
+            payload = into if len(into) == len(sealed) - TAG_SIZE else None
         if payload is None:
             payload = self._payload(len(sealed) - TAG_SIZE)
         try:
             open_frame(key, sealed, context.frame_aad(header, frame), memoryview(payload))
-            return expand(payload, footer.codecs[frame], footer.frame_raw[frame], wanted)
+            return expand(payload, footer.codecs[frame], footer.frame_raw[frame], wanted, into=into)
         except CorruptObject as error:
             raise CorruptObject(
                 f"frame {frame} of {pack_name(footer.pack)} is damaged ({error}); restore the pack from a copy"

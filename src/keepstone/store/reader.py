@@ -3,14 +3,15 @@
 
 `fetch` takes requests (place, cookie) in any order and hands every chunk to the sink beside other chunks: each
 frame is read, opened and decompressed once for all its requests, each chunk compared with its id before anybody
-sees it. Neighbouring frames are fetched by one ranged read, skipping gaps up to `GAP`.
+sees it. Neighbouring frames are fetched by one ranged read, skipping gaps up to `GAP`. There are more workers than
+processors, so that these open frames while others wait for what they read, or for a sink that writes.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from keepstone.errors import CorruptObject, ObjectMissing
 from keepstone.objects import aligned
@@ -23,11 +24,12 @@ from keepstone.store.node import Node, decode_node
 from keepstone.store.packs import Packs
 from keepstone.store.refs import PackNumbers
 
-__all__ = ["LocalReader", "Reader"]
+__all__ = ["LocalReader", "Reader", "Roomy"]
 
 GAP = 1 << 20
 """Bytes of unwanted frames that one ranged read reads over."""
 _READ = 8 << 20  # bytes of one ranged read at most, unless a single frame is longer
+_WAITING = 2  # workers beyond one a processor
 
 Cookie = TypeVar("Cookie")
 
@@ -63,6 +65,20 @@ class Reader(Protocol):
         during the call only."""
 
 
+@runtime_checkable
+class Roomy(Protocol):
+    """A sink with memory of its own, where a reader may put chunks that it would have to copy otherwise."""
+
+    def __call__(self, cookie: Any, chunk: memoryview, /) -> None:
+        """As any sink. What lies in its `room` stays there until this thread asks for the next."""
+
+    def room(self, count: int, /) -> memoryview | None:
+        """Memory of the calling thread for the `count` bytes of a frame; None where it has none for so many.
+
+        Nothing of it is the disk's before the thread calls the sink with it: what else is there, nobody vouches for.
+        """
+
+
 class LocalReader:
     """`Reader` over a storage of this machine."""
 
@@ -72,7 +88,7 @@ class LocalReader:
         self._numbers = PackNumbers()
         self._packs = Packs(context, self._numbers)
         self._local = threading.local()
-        self._pool = context.env.pool()
+        self._pool = context.env.pool(_WAITING)
         self._load_moves()
 
     def close(self) -> None:
@@ -161,7 +177,7 @@ class LocalReader:
         except BaseException as error:  # such as no thread to be had; who calls the sink must end before this returns
             failure = error
             self._pool.shutdown(cancel_futures=True)
-            self._pool = self._context.env.pool()
+            self._pool = self._context.env.pool(_WAITING)
         for future in futures:
             try:
                 future.result()
@@ -185,6 +201,7 @@ class LocalReader:
         size = -(-(end - begin + skip) // 4096) * 4096
         if self._context.storage.read_into(name, begin - skip, buffer[:size]) < end - begin + skip:
             raise CorruptObject(f"{name} is shorter than its footer says; restore it from a copy")
+        rooms = sink if isinstance(sink, Roomy) else None
         for frame, wanted in frames:
             at = footer.offsets[frame] - begin + skip
             sealed = buffer[at : at + footer.frame_lengths[frame]]
@@ -193,7 +210,8 @@ class LocalReader:
             # Files that are stored once for many copies leave few wanted chunks in a frame: what is behind the last of
             # them is not decompressed, an eighth of all in a restore of 157,000 files.
             end = offsets[wanted[-1][0] - first + 1]
-            data = memoryview(self._packs.open_sealed(footer, frame, sealed, wanted=end))
+            room = None if rooms is None else rooms.room(footer.frame_raw[frame])
+            data = memoryview(self._packs.open_sealed(footer, frame, sealed, wanted=end, into=room))
             checked = -1
             for position, cookie in wanted:
                 chunk = data[offsets[position - first] : offsets[position - first + 1]]

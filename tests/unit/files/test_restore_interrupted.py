@@ -117,8 +117,8 @@ class Handing(Env):
         super().__init__(threads=2)
         self._handed = after
 
-    def pool(self) -> Pool:
-        pool = super().pool()
+    def pool(self, more: int = 0) -> Pool:
+        pool = super().pool(more)
         submit = pool.submit
 
         def submitted(*given: Any) -> Any:

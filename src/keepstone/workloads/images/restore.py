@@ -105,7 +105,7 @@ class _Forged(Exception):
 
 
 class _Restore:
-    """One run. `lost`: what could not be read, in no order."""
+    """One run, and the sink of its reader (`store.Roomy`). `lost`: what could not be read, in no order."""
 
     def __init__(self, reader: Reader, sink: BlockSink, progress: Progress) -> None:
         self._reader = reader
@@ -127,7 +127,7 @@ class _Restore:
                 wanted += self._leaf(index, comparison)
             self._done.clear()
             try:
-                fetch(self._reader, wanted, self._write, self._waits, self._lose)
+                fetch(self._reader, wanted, self, self._waits, self._lose)
             except _Forged as error:
                 raise CorruptObject(str(error)) from error
             self._gather.flush()
@@ -158,7 +158,10 @@ class _Restore:
     def _length(self, offset: int) -> int:
         return min(self.image.chunk, self.image.size - offset)
 
-    def _write(self, offset: int, chunk: memoryview) -> None:
+    def room(self, count: int) -> memoryview | None:
+        return self._gather.room(count)
+
+    def __call__(self, offset: int, chunk: memoryview) -> None:
         if len(chunk) != self._length(offset):
             raise _Forged(
                 f"the chunk at byte {offset} of the disk has {len(chunk)} bytes; run `keepstone store verify`"
