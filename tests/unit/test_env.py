@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a process lives: what a lease and a file in `tmp/` stand and fall with."""
+"""Whether a process lives: what a lease and a file in `tmp/` stand and fall with; and how many workers there are."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,3 +44,17 @@ def test_of_another_boot_and_another_host() -> None:
     assert env.is_running(me) is True
     assert env.is_running(replace(me, boot="another")) is False
     assert env.is_running(replace(me, boot="another", host="elsewhere")) is None
+
+
+def test_as_many_workers_as_threads_and_those_that_wait() -> None:
+    for more in (0, 2):
+        barrier = threading.Barrier(2 + more)
+        pool = Env(threads=2).pool(more)
+        waiting = [pool.submit(barrier.wait, 30) for _ in range(2 + more)]
+
+        assert sorted(future.result() for future in waiting) == list(range(2 + more))
+        pool.shutdown()
+
+
+def test_no_workers_beside_the_caller_where_there_are_no_threads() -> None:
+    assert Env(threads=0).pool(2).submit(threading.get_ident).result() == threading.get_ident()

@@ -125,7 +125,7 @@ def expand(
         try:
             if zstandard.frame_content_size(payload) != raw_length:
                 raise CorruptObject("a frame says another length than its pack")
-            if into is not None and not strict:  # at once where all is wanted
+            if into is not None and length and not strict:  # at once where all is wanted
                 data = into[: decompressor.stream_reader(payload).readinto(into[:length])]
             elif length < raw_length:
                 data = decompressor.stream_reader(payload).read(length)

@@ -46,6 +46,40 @@ def test_as_much_of_a_frame_as_is_wanted(wanted: int) -> None:
         assert (data if whole.codec == CODEC_ZSTD else _NOISE).startswith(first)
 
 
+@pytest.mark.parametrize("wanted", [None, 0, 5000, 299_000, 300_000])
+def test_into_memory_of_the_caller(wanted: int | None) -> None:
+    data = os.urandom(150_000) + bytes(150_000)
+    whole = make_frame(BLAKE3, DEFAULT_LEVEL, data, [], [])
+    assert whole.codec == CODEC_ZSTD
+    memory = bytearray(b"x" * 300_100)
+
+    got = memoryview(expand(whole.payload, whole.codec, 300_000, wanted, into=memoryview(memory)[:300_000]))
+
+    assert got.obj is memory
+    assert data.startswith(got)
+    assert len(got) >= (300_000 if wanted is None else wanted)
+    assert memory[: len(got)] == got
+    assert memory[300_000:] == b"x" * 100
+
+
+@pytest.mark.parametrize("cut", [1, 1000, 140_000])
+def test_a_frame_that_ends_early_into_memory(cut: int) -> None:
+    """What was in the memory before is not taken for the rest of it."""
+    data = os.urandom(150_000) + bytes(150_000)
+    short = make_frame(BLAKE3, DEFAULT_LEVEL, data, [], []).payload[:-cut]
+
+    with pytest.raises(CorruptObject):
+        expand(short, CODEC_ZSTD, 300_000, into=memoryview(bytearray(data)))
+
+
+def test_a_frame_of_another_length_into_memory() -> None:
+    whole = make_frame(BLAKE3, DEFAULT_LEVEL, bytes(300_000), [], [])
+
+    for said in (299_999, 300_001):
+        with pytest.raises(CorruptObject):
+            expand(whole.payload, CODEC_ZSTD, said, into=memoryview(bytearray(300_001)))
+
+
 def test_a_part_of_a_frame_that_is_not_there() -> None:
     """The frame holds less than it says of itself."""
     short = make_frame(BLAKE3, 1, b"abc" * 1000, [], []).payload

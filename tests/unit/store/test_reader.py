@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -116,6 +117,65 @@ def test_a_sink_that_fails(threads: int) -> None:
         found: dict[int, bytes] = {}
         reading.fetch(requests, lambda cookie, chunk: found.update({cookie: bytes(chunk)}))
         assert [found[at] for at in range(len(refs))] == items(LETTERS)
+
+
+class Room:
+    """A sink with memory for frames of at most `most` bytes; notes which chunks lie there."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.found: dict[int, bytes] = {}
+        self.inside: set[int] = set()
+        self.asked: list[int] = []
+        self.memory = threading.local()
+
+    def room(self, count: int) -> memoryview | None:
+        self.asked.append(count)
+        self.memory.given = None if count > self.most else memoryview(bytearray(b"?" * count))
+        given: memoryview | None = self.memory.given
+        return given
+
+    def __call__(self, cookie: int, chunk: memoryview) -> None:
+        self.found[cookie] = bytes(chunk)
+        if self.memory.given is not None and chunk.obj is self.memory.given.obj:
+            self.inside.add(cookie)
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+@pytest.mark.parametrize("stored", ["compressed", "as it is"])
+def test_chunks_are_put_into_the_room_of_a_sink(threads: int, stored: str) -> None:
+    store = new_store(Machine(threads=threads))
+    chunks = items(LETTERS, 5000) if stored == "compressed" else [os.urandom(5000) for _ in LETTERS]
+    commit = save(store, chunks)
+    with store.reader(store.points.find(commit)) as reading:
+        requests = [(ref, at) for at, ref in enumerate(places(reading))]
+        for most, inside in ((1 << 20, len(chunks)), (0, 0)):
+            sink = Room(most)
+            reading.fetch(requests, sink)
+
+            assert [sink.found[at] for at in range(len(chunks))] == chunks
+            assert len(sink.inside) == inside
+            assert sum(sink.asked) == 5000 * len(chunks)
+
+
+@pytest.mark.parametrize("stored", ["compressed", "as it is"])
+def test_no_damaged_chunk_is_handed_on_in_the_room_of_a_sink(store: Store, memory: MemoryStorage, stored: str) -> None:
+    chunks = items("ABC", 5000) if stored == "compressed" else [os.urandom(5000) for _ in range(3)]
+    commit = save(store, chunks)
+    with store.reader(store.points.find(commit)) as reading:
+        refs = places(reading)
+        name = pack_name(reading._numbers.ids[refs[0] >> 32])
+        footer, position = reading._footer(refs[0])
+        at = footer.offsets[footer.frame_of(position)] + 5
+        data = bytearray(memory.objects[name])
+        data[at] ^= 1
+        memory.objects[name] = bytes(data)
+        sink = Room(1 << 20)
+
+        with pytest.raises(CorruptObject, match="is damaged"):
+            reading.fetch([(ref, number) for number, ref in enumerate(refs)], sink)
+        assert sink.asked
+        assert sink.found == {}
 
 
 @pytest.mark.parametrize("threads", [0, 2])
