@@ -261,8 +261,16 @@ def _formats(results: Results) -> str:
         ]
         for name in RESTORED
     ]
+    rest = {
+        "huge_write": "the write out of huge pages",
+        "shared": "the same while the packs are read",
+        "checked": "zstd with seals and ids",
+    }
     for what, words in (("write", "a sequential write with fsync"), ("zstd", "zstd"), ("deflate", "deflate")):
         rows.append([f"floor: {words}", "–", "–", _spread(figures.get(f"restoring_{what}_mb_s"), _number), "–"])
+    for what, words in rest.items():
+        if found := figures.get(f"restoring_{what}_mb_s"):
+            rows.append([f"beside it: {words}", "–", "–", _spread(found, _number), "–"])
     head = ["format", "read, GB/s", "read, of what the file occupies", "restored, MB/s", "of the floor"]
     return _markdown(head, rows)
 

@@ -46,7 +46,7 @@ def test_as_much_of_a_frame_as_is_wanted(wanted: int) -> None:
         assert (data if whole.codec == CODEC_ZSTD else _NOISE).startswith(first)
 
 
-@pytest.mark.parametrize("wanted", [None, 0, 5000, 299_000, 300_000])
+@pytest.mark.parametrize("wanted", [None, 1, 5000, 299_000, 300_000])
 def test_into_memory_of_the_caller(wanted: int | None) -> None:
     data = os.urandom(150_000) + bytes(150_000)
     whole = make_frame(BLAKE3, DEFAULT_LEVEL, data, [], [])
@@ -60,6 +60,12 @@ def test_into_memory_of_the_caller(wanted: int | None) -> None:
     assert len(got) >= (300_000 if wanted is None else wanted)
     assert memory[: len(got)] == got
     assert memory[300_000:] == b"x" * 100
+
+
+def test_nothing_of_a_frame_into_memory() -> None:
+    whole = make_frame(BLAKE3, DEFAULT_LEVEL, bytes(300_000), [], [])
+
+    assert expand(whole.payload, CODEC_ZSTD, 300_000, 0, into=memoryview(bytearray(300_000))) == b""
 
 
 @pytest.mark.parametrize("cut", [1, 1000, 140_000])
