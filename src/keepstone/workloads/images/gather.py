@@ -3,7 +3,7 @@
 
 A disk takes megabytes several times as fast as quarters of them, and each call costs its own. Each thread gathers in
 its own page-aligned buffer, which also is what direct I/O needs. A reader that opens frames in this buffer (`room`)
-saves the copy: a tenth of the processor time of a restore.
+saves the copy: some 7 % of the processor time of a restore.
 
 Invariant: of what lies in the buffer only that is written which came by `write`.
 """
