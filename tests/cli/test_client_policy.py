@@ -86,6 +86,9 @@ def test_a_change_is_tried_before_it_is_made(cli: Cli, item: str) -> None:
     assert "lost" in lines[1]
     assert "shortened" in lines[2]
     assert "1 would go, 1 end earlier" in tried.err
+    assert "come free" in tried.err
+    assert "the longest gap between runs would be 1,440 minutes" in tried.err
+    assert "0 of 1 items" in tried.err
     dry = found(cli.run("policy", "set", "-n", "FilesPolicy", "--policy", days(cli, 5), "--dry-run", "--json"))
     assert {key: dry["properties"][key] for key in ("kept", "lost", "shortened", "lengthened")} == {
         "kept": 0, "lost": 1, "shortened": 1, "lengthened": 0,

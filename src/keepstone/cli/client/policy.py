@@ -235,7 +235,12 @@ def _tell(session: Session, found: Document) -> None:
     said = {key: at(found, f"properties.{key}") for key in ("kept", "lost", "shortened", "lengthened")}
     session.tell(
         f"of its points {said['lost']:,} would go, {said['shortened']:,} end earlier and {said['lengthened']:,} later; "
-        f"{said['kept']:,} stay as they are"
+        f"{said['kept']:,} stay as they are; up to {octets(at(found, 'properties.freedBytes'))} come free"
+    )
+    now, then = (at(found, f"properties.{key}.longestGapInMinutes") for key in ("now", "then"))
+    session.tell(
+        f"the longest gap between runs would be {then:,} minutes, and is {now:,}; the newest point of "
+        f"{at(found, 'properties.then.lateItems'):,} of {at(found, 'properties.itemsCount'):,} items is older than that"
     )
 
 

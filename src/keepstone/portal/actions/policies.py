@@ -20,7 +20,7 @@ from keepstone.vault.zones import windows_names
 __all__ = ["actions", "create", "offered"]
 
 actions = Actions()
-_NAMED = 200  # points and items that a what-if names on a page
+_NAMED = 100  # points and items that a what-if names on a page
 _AT_ONCE = 1000  # items up to which a what-if is drawn whenever the form changes
 
 

@@ -15,7 +15,7 @@ OUTCOMES = ("lost", "shortened", "lengthened", "kept")
 """What becomes of points, the worst first."""
 MARKS = {"lost": "✕", "shortened": "▼", "lengthened": "▲", "kept": "●"}
 """A shape for each, for who does not see its colour."""
-_MONTHS = 14
+_MONTHS = 12
 """Months that are drawn; those before are one figure a year."""
 
 

@@ -84,7 +84,7 @@ def filled(there: Document | None) -> dict[str, list[str]]:
 
 
 def _fill_schedule(values: dict[str, list[str]], schedule: Document) -> None:
-    if "scheduleFrequencyInMins" in schedule:
+    if schedule.get("scheduleFrequencyInMins") is not None:
         values |= {"frequency": ["Interval"], "minutes": [_text(schedule["scheduleFrequencyInMins"])]}
         return
     frequency = str(schedule.get("scheduleRunFrequency")).capitalize()
@@ -102,7 +102,7 @@ def _fill_schedule(values: dict[str, list[str]], schedule: Document) -> None:
 
 
 def _fill_retention(values: dict[str, list[str]], retention: Document) -> None:
-    if "retentionDuration" in retention:
+    if retention.get("retentionDuration"):
         retention = {"dailySchedule": {"retentionDuration": retention["retentionDuration"]}}
     for rule in RULES:
         inside = retention.get(f"{rule}Schedule")

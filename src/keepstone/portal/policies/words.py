@@ -56,7 +56,7 @@ def said(properties: Document) -> dict[str, str]:
         before = f"{type_}: " if "subProtectionPolicy" in properties else ""
         found[f"{before}Makes points"] = _schedule(part.get("schedulePolicy") or {})
         kept = part.get("retentionPolicy") or {}
-        if "retentionDuration" in kept:
+        if kept.get("retentionDuration"):
             found[f"{before}Keeps every point"] = _duration(kept)
         for rule, label in _RULES:
             if kept.get(f"{rule}Schedule"):
@@ -100,7 +100,7 @@ def _schedule(given: Document) -> str:
 
 
 def _retention(given: Document) -> str:
-    found = [_duration(given)] if "retentionDuration" in given else []
+    found = [_duration(given)] if given.get("retentionDuration") else []
     for rule, label in _RULES:
         inside = given.get(f"{rule}Schedule")
         if inside:
