@@ -121,3 +121,14 @@ def test_when_policies_run(vault: Vault, client: Client, plane: Plane) -> None:
     assert {datetime.fromisoformat(one["time"]).weekday() for one in said["nextRuns"]} == {6}
     refused = client.refused("POST", address, {"properties": weekly | {"timeZone": "Nowhere"}}, status=400)
     assert refused.code == "BMSUserErrorInvalidPolicyInput"
+
+
+def test_a_schedule_may_count_its_weeks_from_the_first_day_of_all(vault: Vault, client: Client) -> None:
+    """Clients write the year 1 where only the time of the day matters."""
+    weekly = policy(days=9)
+    weekly["schedulePolicy"] |= {
+        "scheduleRunFrequency": "Weekly", "scheduleRunDays": ["Sunday"], "scheduleRunTimes": ["0001-01-01T16:00:00Z"],
+    }  # fmt: skip
+    client.arm("PUT", vault.policy("First"), {"properties": weekly})
+    (one,) = client.arm("GET", f"{vault.path}/backupPolicyRuns?$filter=policyName eq 'First'")["value"]
+    assert one["properties"]["longestGapInMinutes"] == 7 * 1440

@@ -22,6 +22,15 @@ _VERSION = {
     "example": "2024-04-01",
 }
 _FILTER = {"name": "$filter", "in": "query", "schema": {"type": "string", "maxLength": 4096}}
+_MORE: dict[str, list[dict[str, Any]]] = {
+    "protection_policies.create_or_update": [
+        {"name": name, "in": "header", "schema": {"type": "string"}} for name in ("If-Match", "If-None-Match")
+    ],
+    "protection_policies.what_if": [
+        {"name": "$top", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 10_000}}
+    ],
+}
+"""What single operations take besides."""
 _ERROR = {
     "type": "object",
     "required": ["error"],
@@ -70,6 +79,7 @@ def _operation(operation: Operation, identity: str) -> dict[str, Any]:
     ]
     if operation.action:
         parameters += [_VERSION, _FILTER] if operation.verb == "GET" else [_VERSION]
+    parameters += _MORE.get(operation.name, [])
     described: dict[str, Any] = {
         "operationId": identity,
         "summary": (operation.run.__doc__ or "").strip().partition("\n\n")[0],

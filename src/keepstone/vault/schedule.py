@@ -80,7 +80,7 @@ class Weekly:
                               if self._is_due(day) for at in sorted(self.times)))  # fmt: skip
 
     def _is_due(self, day: date) -> bool:
-        weeks = (week_of(day) - week_of(self.anchor)).days // 7
+        weeks = day.toordinal() // 7 - self.anchor.toordinal() // 7  # day 7 of the calendar was a Sunday
         return day.weekday() in self.days and weeks % self.every == 0
 
 

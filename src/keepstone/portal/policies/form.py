@@ -323,7 +323,7 @@ def _moments(clocks: Sequence[str], label: str, day: date) -> list[str]:
     for clock in clocks:
         if not re.fullmatch(r"([01]?\d|2[0-3]):[0-5]\d", clock, re.ASCII):
             raise InvalidRequest(f"{label}: {clock[:20]!r} is no time; write it as 22:30", target="times")
-        found.append(f"{day:%Y-%m-%d}T{clock:0>5}:00Z")
+        found.append(f"{day.isoformat()}T{clock:0>5}:00Z")
     return found
 
 
