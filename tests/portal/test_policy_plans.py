@@ -111,7 +111,8 @@ def test_points_of_very_many_items_are_judged_when_that_is_asked_for(
     assert changed["foreseen"] is None
     assert changed["runs"]["longestGapInMinutes"] == 1440
     assert policies.save(visiting("FilesPolicy", part=True, daily_count="3", look="1")).shown["foreseen"]["kept"] == 0
-    assert policies.save(visiting("FilesPolicy", daily_count="3")).shown["foreseen"]["kept"] == 0
+    assert policies.save(visiting("FilesPolicy")).shown["foreseen"] is None
+    assert policies.save(visiting("FilesPolicy", sent=True, daily_count="3")).shown["foreseen"]["kept"] == 0
 
 
 def test_names_are_text(visiting: Plans) -> None:

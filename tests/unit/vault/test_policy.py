@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from datetime import time, timedelta
+from datetime import UTC, datetime, time, timedelta
+from itertools import islice
 
 import pytest
 
@@ -94,3 +95,13 @@ def test_zone_and_snapshots_are_checked() -> None:
         Policy(name="p", management=Management.VM, parts=full, zone="Nowhere")
     with pytest.raises(InvalidPolicy, match="snapshots cannot stay for 31 days"):
         Policy(name="p", management=Management.VM, parts=full, snapshot_days=31)
+
+
+def test_all_types_of_backup_make_points() -> None:
+    """Each moment once; the gap is that of the part that runs most often."""
+    parts = (part(BackupType.FULL), part(BackupType.LOG, Interval(timedelta(hours=1))))
+    policy = Policy(name="sql", management=Management.WORKLOAD, parts=parts)
+    runs = list(islice(policy.runs(datetime(2026, 1, 1, 0, 30, tzinfo=UTC)), 26))
+    assert runs == [datetime(2026, 1, 1, 1, tzinfo=UTC) + timedelta(hours=hour) for hour in range(26)]
+    assert policy.longest_gap == timedelta(hours=1)
+    assert Policy(name="w", management=Management.VM, parts=(part(BackupType.FULL, SUNDAYS),)).longest_gap.days == 7

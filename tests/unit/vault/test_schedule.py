@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from keepstone.errors import InvalidPolicy
 from keepstone.vault import Daily, Hourly, Interval, Schedule, Weekly, zone
-from keepstone.vault.zones import instant
+from keepstone.vault.schedule import longest_gap
+from keepstone.vault.zones import instant, windows_names
 
 pytestmark = pytest.mark.service
 
@@ -189,3 +190,18 @@ def test_schedules_that_cannot_be(make: object) -> None:
     with pytest.raises(InvalidPolicy) as raised:
         make()
     assert raised.value.target.startswith("schedulePolicy.")
+
+
+@given(SCHEDULES, MOMENTS)
+def test_no_two_runs_are_further_apart_than_the_longest_gap(schedule: Schedule, after: datetime) -> None:
+    """By clocks that nobody sets; and two of any period are as far apart."""
+    runs = islice(schedule.runs(after, ZoneInfo("UTC")), 300)
+    gaps = {later - earlier for earlier, later in pairwise(runs)}
+    assert max(gaps) <= longest_gap(schedule)
+    if not isinstance(schedule, Hourly) or schedule.interval >= timedelta(minutes=15):  # else a day has more runs
+        assert max(gaps) == longest_gap(schedule)
+
+
+def test_windows_names_are_zones() -> None:
+    assert {"UTC", "W. Europe Standard Time"} <= set(windows_names())
+    assert all(zone(name) for name in windows_names())

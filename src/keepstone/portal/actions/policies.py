@@ -21,7 +21,7 @@ __all__ = ["actions", "create", "offered"]
 
 actions = Actions()
 _NAMED = 100  # points and items that a what-if names on a page
-_AT_ONCE = 1000  # items up to which a what-if is drawn whenever the form changes
+_AT_ONCE = 1000  # items up to which a what-if is drawn at once, and whenever the form changes
 
 
 def _builder(visit: Visit) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def save(visit: Visit) -> Plan:
     items = int(there["properties"]["protectedItemsCount"])
     asked = f"{name.id}/whatIf", {"properties": properties}, {"$top": str(_NAMED)}
     shown: dict[str, Any] = {"items": items}
-    if items <= _AT_ONCE or not visit.part or visit.text("look"):
+    if items <= _AT_ONCE or visit.form or visit.text("look"):  # never is it saved without
         shown |= _foreseen(visit.client.send(Request("POST", *asked)).body["properties"])
     else:
         shown |= {"runs": _runs(visit, name, properties), "foreseen": None}
