@@ -104,8 +104,11 @@ def _disk_fields(visit: Visit) -> list[Field]:
             name="format",
             label="As",
             kind="choice",
-            choices=(Choice("", "as the new file is called"), *(Choice(name, name) for name in FORMATS)),
-            help="In its own place it is raw bytes",
+            choices=(
+                Choice("", "raw bytes, where it is not called otherwise"),
+                *(Choice(name, name) for name in FORMATS),
+            ),
+            help="In its own place it is always raw bytes",
         ),
     ]
 
@@ -122,7 +125,7 @@ def restore_disk(visit: Visit) -> Plan:
         raise InvalidRequest(f"a {kind} is written into a new file; choose another place", target="format")
     if not is_in_place:
         try:
-            kind = chosen(PurePath(wanted["targetPath"]), kind or None).name
+            kind = chosen(PurePath(wanted["targetPath"]), kind or None, "the format").name
         except UsageError as error:
             raise InvalidRequest(str(error), target="format") from error
         wanted["format"] = kind
