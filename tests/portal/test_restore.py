@@ -8,6 +8,7 @@ import shlex
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from keepstone.control.sources import item_name
 from tests.cli.services import until
 from tests.machines.guest import Guest, initramfs, make_disk
 from tests.portal.house import HOSTILE, House
@@ -51,7 +53,10 @@ class Twice:
 
 @pytest.fixture(scope="session")
 def twice(house: House, tmp_path_factory: pytest.TempPathFactory) -> Twice:
-    return Twice(house, tmp_path_factory.mktemp("restore") / "twice")
+    """It is listed, and so searched, before the house's own folder."""
+    base, last = tmp_path_factory.mktemp("restore"), item_name(str(house.data))
+    folders = (base / f"twice{number}" for number in count())
+    return Twice(house, next(folder for folder in folders if item_name(str(folder)) < last))
 
 
 @pytest.fixture(scope="session")
