@@ -46,7 +46,13 @@ def test_a_second_person(near: Cli, service: Answering, monkeypatch: pytest.Monk
     monkeypatch.setenv("KEEPSTONE_CA", str(service.installation.ca))
     log_in(near, "anna", password)
     near.run("user", "create", "-n", "berta", "--role", "Reader")
+    assert properties(near.run("user", "show", "-n", "berta", "-o", "json"))["passwordChangedTime"] is None
+    near.run("user", "update", "-n", "berta", "--display-name", "Berta B.")
+    assert "Berta B." in near.run("user", "list").out
     near.run("user", "delete", "-n", "berta", "-y")
+    assert (
+        near.run("user", "update", "-n", "berta", "--display-name", "X", "--json", code=3).error == "ResourceNotFound"
+    )
     assert near.run("user", "show", "-n", "berta", "--json", code=3).error == "ResourceNotFound"
     near.run("user", "delete", "-n", "anna", "-y")
     assert near.run("user", "list", "--json", code=5).error == "AuthorizationFailed"

@@ -30,8 +30,8 @@ def do(page: Page, action: str, identity: str = "", **given: str) -> None:
             field.select_option(value)
         else:
             field.fill(value)
-    page.locator("form#action .buttons button").click()
-    page.wait_for_load_state()
+    with page.expect_navigation():
+        page.locator("form#action .buttons button").click()
 
 
 def told(text: str) -> dict[str, str]:
@@ -144,6 +144,7 @@ def test_a_vault_from_its_making_to_its_end(house: House, enter: Enter) -> None:
     row = page.get_by_role("row").filter(has_text="Backup Operator")
     row = row.filter(has_text="vaults/mine")
     row.get_by_role("link", name="Take the role away").click()
+    expect(page.locator(".radius")).to_be_visible()
     assert shown(page)["role"] == "Backup Operator"
     page.get_by_role("button", name="Take the role away").click()
     page.wait_for_url("**/portal/settings/vault*")
