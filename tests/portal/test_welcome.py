@@ -199,7 +199,7 @@ def test_who_may_not_set_up_is_not_led_there(house: House, browse: Browse) -> No
     vault = some_vault(house)
     owner = browse(java_script_enabled=False).new_page()
     log_in(owner, house)
-    sent = {"once": "y" * 20, "id": vault, "kit": "a" * 8, "key": "b" * 8}
+    sent: dict[str, str | float | bool] = {"once": "y" * 20, "id": vault, "kit": "a" * 8, "key": "b" * 8}
     said = owner.request.post("/portal/do/confirm-kit", form=sent, headers=headers)
     assert said.status == 400
     assert "say that both files are kept away" in said.text()

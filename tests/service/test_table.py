@@ -296,6 +296,10 @@ def test_every_operation_for_every_role(
         ("vaults.get", {role.name for role in BUILT_IN.values()}),
         ("security_pins.get", {"Owner", "Contributor", "Backup Contributor"}),
         ("vault_certificates.create", {"Owner", "Contributor", "Backup Contributor", "Backup Operator"}),
+        # who has both files can read everything
+        *((f"keepstone.{name}", {"Owner"}) for name in ("recovery_kits_download", "recovery_key_download",
+                                                        "recovery_kits_confirm")),
+        ("keepstone.blast_radius_of_item", {role.name for role in BUILT_IN.values()}),
         # Keepstone's own: whoever may restore may look, and whoever may mount in Azure may mount
         *(
             (f"keepstone.{name}", {"Owner", "Contributor", "Backup Contributor", "Backup Operator"})
