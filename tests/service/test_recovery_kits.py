@@ -71,6 +71,14 @@ def test_it_counts_when_both_files_are_read_out(vault: Vault) -> None:
     assert all(text not in str(done) for text in right.values())  # nobody reads off what has to be typed
 
 
+@pytest.mark.parametrize(
+    ("text", "last"),
+    [("a\nbcd=\n-----END AGE ENCRYPTED FILE-----\n", "bcd="), ("a\r\nb\r\n-----END-----\r\n\r\n", "b"), ("", "")],
+)
+def test_how_a_kit_ends(text: str, last: str) -> None:
+    assert ending(text.encode()) == last
+
+
 def test_a_kit_that_is_lost_is_made_anew(vault: Vault) -> None:
     path = vault.plane.root / "kits" / f"{vault.uuid.hex}.age"
     path.unlink()

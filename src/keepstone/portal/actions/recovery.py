@@ -50,7 +50,8 @@ def _endings(visit: Visit) -> list[Field]:
     return [
         Field(
             name="kit", label="The last 8 characters of the kit", required=True,
-            help="Open the kit with an editor: they stand at the end of the last line above “END AGE ENCRYPTED FILE”.",
+            help="Open the kit with an editor: they end the last line above “END AGE ENCRYPTED FILE”. Where that line "
+            "is shorter, type all of it.",
         ),
         Field(
             name="key", label="The last 8 characters of the key's recipient", required=True,
