@@ -25,7 +25,7 @@ from keepstone.errors import InvalidRequest
 from keepstone.vault import Container, Health, Item, StoredPolicy, Vault, folded, health, zone
 from keepstone.vault.properties import soft_delete
 
-__all__ = ["document", "path", "table"]
+__all__ = ["document", "health_of", "path", "table"]
 
 table = Table()
 _VAULTS = "Microsoft.RecoveryServices/Vaults"
@@ -188,7 +188,7 @@ def document(
 ) -> dict[str, Any]:
     """An item as clients see it. `summary`: how many points it has, and when the oldest was made."""
     count, oldest = summary
-    status = _health(item, policy, now)
+    status = health_of(item, policy, now)
     days = soft_delete(vault.properties).days
     properties: dict[str, Any] = {
         "friendlyName": item.friendly,
@@ -277,7 +277,7 @@ def _where(wanted: dict[str, str]) -> list[sa.ColumnElement[bool]]:
     return where
 
 
-def _health(item: Item, policy: StoredPolicy | None, now: datetime) -> Health:
+def health_of(item: Item, policy: StoredPolicy | None, now: datetime) -> Health:
     """By its points. While nothing is to make new ones, those that there are do not grow too old."""
     if policy is None or item.state != control.PROTECTED:
         return Health.HEALTHY if item.newest is not None else Health.PENDING

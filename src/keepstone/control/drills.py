@@ -24,7 +24,7 @@ from keepstone.control.sources import FILES
 from keepstone.errors import Conflict, NotFound, Unsupported
 from keepstone.vault import Container, Item, RecoveryPoint, StoredPolicy, Vault
 
-__all__ = ["DRILL", "Drill", "add", "ask", "ask_due", "find", "listing", "newest", "screenshot"]
+__all__ = ["DRILL", "Drill", "add", "ask", "ask_due", "find", "last", "listing", "newest", "screenshot"]
 
 DRILL = "RestoreDrill"
 """The operation of the job."""
@@ -106,6 +106,20 @@ def newest(connection: sa.Connection, of: Collection[UUID]) -> dict[UUID, dict[s
         drill = Drill(**row._mapping)
         found.setdefault(drill.item, {})[drill.point] = drill
     return found
+
+
+def last(connection: sa.Connection, of: Collection[UUID]) -> dict[UUID, tuple[Drill, bool]]:
+    """Of these items that had drills: the newest of each, and whether it has a picture."""
+    newest = sa.select(drills.c.item, sa.func.max(drills.c.began).label("began")).where(drills.c.item.in_(of))
+    each = newest.group_by(drills.c.item).subquery()
+    pictured = (sa.func.length(drills.c.screenshot) > 0).label("pictured")
+    query = sa.select(*_COLUMNS, pictured).join(
+        each, sa.and_(drills.c.item == each.c.item, drills.c.began == each.c.began)
+    )
+    return {
+        row.item: (Drill(**dict(zip(Drill.__slots__, row, strict=False))), row.pictured)
+        for row in connection.execute(query)
+    }
 
 
 def find(connection: sa.Connection, item: Item, name: str) -> Drill:

@@ -16,7 +16,7 @@ from keepstone.errors import JobNotFound
 from keepstone.jobs import BACKUP, Status
 from keepstone.vault import Container, Item, Vault, folded
 
-__all__ = ["Job", "about", "counts", "find", "listing"]
+__all__ = ["UNUSUAL", "Job", "about", "counts", "find", "listing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +107,7 @@ def listing(
         if is_rare:
             only = only.where(_NO_BACKUP, *kind_beside)
         elif status not in (None, Status.COMPLETED):
-            only = only.where(_UNUSUAL, *kind_beside)
+            only = only.where(UNUSUAL, *kind_beside)
         else:
             only = only.where(*kind)
         found += [_job(row) for row in connection.execute(only)]
@@ -119,7 +119,7 @@ def counts(connection: sa.Connection) -> dict[tuple[str, str], int]:
     rest are backups that went well."""
     what = jobs.c.operation, jobs.c.status
     found: dict[tuple[str, str], int] = {}
-    for rare in (_UNUSUAL, _NO_BACKUP):
+    for rare in (UNUSUAL, _NO_BACKUP):
         rows = connection.execute(sa.select(*what, sa.func.count()).where(rare).group_by(*what))
         found |= {(operation, status): number for operation, status, number in rows}
     rest = connection.execute(sa.select(sa.func.count()).select_from(jobs)).scalar_one() - sum(found.values())
@@ -130,7 +130,8 @@ def counts(connection: sa.Connection) -> dict[tuple[str, str], int]:
 # states, by the words of the index itself (`catalogue/tables/work.py`), and then not that of kinds, by a function of
 # the kind.
 _NO_BACKUP = jobs.c.operation != sa.literal_column(f"'{BACKUP}'")
-_UNUSUAL = jobs.c.status != sa.literal_column(f"'{Status.COMPLETED}'")
+UNUSUAL = jobs.c.status != sa.literal_column(f"'{Status.COMPLETED}'")
+"""That a job is none that went well, as the index of those says it."""
 
 
 def _spelled(

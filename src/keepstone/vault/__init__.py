@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from keepstone.vault.defaults import default_policies
-from keepstone.vault.health import Health, health
+from keepstone.vault.health import Health, health, last_runs
 from keepstone.vault.policy import BackupType, Management, Part, Policy
 from keepstone.vault.policy_document import read_policy
 from keepstone.vault.records import (
@@ -63,6 +63,7 @@ __all__ = [
     "folded",
     "health",
     "judge",
+    "last_runs",
     "read_policy",
     "zone",
 ]

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
 from keepstone.vault.schedule import Schedule
 
-__all__ = ["Health", "health"]
+__all__ = ["Health", "health", "last_runs"]
 
 
 class Health(StrEnum):
@@ -31,3 +31,18 @@ def health(newest: datetime | None, schedule: Schedule | None, rules: ZoneInfo, 
     next(runs, None)
     second = next(runs, None)
     return Health.UNHEALTHY if second is not None and second < now else Health.HEALTHY
+
+
+def last_runs(schedule: Schedule, rules: ZoneInfo, now: datetime) -> tuple[datetime, datetime]:
+    """The two runs before `now` that were the last, the earlier one first: an item whose newest point is older than
+    that one is unhealthy. So a database can count items without asking `health` of each."""
+    window = timedelta(days=1)
+    while True:
+        found: list[datetime] = []
+        for run in schedule.runs(now - window, rules):
+            if run >= now:
+                break
+            found = [*found[-1:], run]
+        if len(found) == 2:
+            return found[0], found[1]
+        window *= 2

@@ -78,6 +78,8 @@ items = sa.Table(
     sa.UniqueConstraint("container", "key"),
     sa.Index(None, "vault", "key"),
     sa.Index(None, "policy"),
+    # How many of a vault are well, out of the index alone.
+    sa.Index("ix_items_health", "vault", "deleted", "policy", "state", "workload", "newest"),
 )
 
 points = sa.Table(
@@ -110,8 +112,8 @@ points = sa.Table(
     sa.Column("stored", sa.BigInteger, nullable=False),
     sa.Column("warnings", sa.Integer, nullable=False, default=0),
     sa.Index(None, "item", "made"),
-    # What the points of a vault take together, out of the index alone.
-    sa.Index("ix_points_sizes", "vault", "deleted", "logical", "fresh", "stored"),
+    # What the points of a vault take together, of all times or since some moment, out of the index alone.
+    sa.Index("ix_points_sizes", "vault", "made", "deleted", "logical", "fresh", "stored"),
 )
 
 judgements = sa.Table(
@@ -164,4 +166,6 @@ drills = sa.Table(
     sa.Column("outcome", sa.JSON, nullable=False),
     sa.Column("screenshot", sa.LargeBinary, nullable=False),
     sa.Index(None, "item", "began"),
+    # Those of the last days, of all items.
+    sa.Index(None, "began", "level", "item"),
 )
