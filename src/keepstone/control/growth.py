@@ -24,8 +24,8 @@ __all__ = ["MONTH", "Day", "Forecast", "Growth", "Space", "Stored", "forecast", 
 
 MONTH = timedelta(days=30)
 _DAY = 86_400_000_000  # microseconds, as a column of moments counts
-_KEPT = 60 * 10**9  # ns that sums are kept which took long
-_LONG = 20 * 10**6  # ns
+_KEPT = 60 * 10**9  # ns that a sum is kept which takes long,
+_MANY = 100_000  # since it is over more points than these
 _FEWEST = 3  # days with a figure, for a line through them
 _EPOCH = date(1970, 1, 1)
 
@@ -80,22 +80,20 @@ _remembered: WeakKeyDictionary[Plane, dict[UUID, tuple[int, Stored]]] = WeakKeyD
 
 
 def stored(plane: Plane, connection: sa.Connection, vaults: Collection[UUID]) -> dict[UUID, Stored]:
-    """Of each of these vaults. A sum over very many points, which took long, is not made again within a minute."""
-    known, began = _remembered.setdefault(plane, {}), plane.env.boot_time()
-    missing = [vault for vault in vaults if vault not in known or known[vault][0] <= began]
+    """Of each of these vaults. A sum over very many points takes long, and is not made again within a minute."""
+    known, now = _remembered.setdefault(plane, {}), plane.env.boot_time()
+    missing = [vault for vault in vaults if vault not in known or known[vault][0] <= now]
     if missing:
         bytes = points.c.stored
         since = sa.literal(plane.env.utc() - MONTH, points.c.made.type)
         recent = sa.func.sum(sa.case((points.c.made > since, bytes), else_=0))
         query = sa.select(points.c.vault, sa.func.count(), sa.func.sum(bytes), recent)
         mine = points.c.vault.in_(missing), points.c.deleted.is_(None)
-        found = {
-            row[0]: Stored(*map(int, row[1:]))
-            for row in connection.execute(query.where(*mine).group_by(points.c.vault))
-        }
-        ended = plane.env.boot_time()
-        until = ended + (_KEPT if ended - began > _LONG else 0)
-        known.update((vault, (until, found.get(vault, Stored(0, 0, 0)))) for vault in missing)
+        rows = connection.execute(query.where(*mine).group_by(points.c.vault))
+        found = {row[0]: Stored(*map(int, row[1:])) for row in rows}
+        for vault in missing:
+            one = found.get(vault, Stored(0, 0, 0))
+            known[vault] = now + (_KEPT if one.points > _MANY else 0), one
     return {vault: known[vault][1] for vault in vaults}
 
 

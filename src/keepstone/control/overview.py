@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from keepstone.catalogue import alerts, drills, every, items, jobs, resources
 from keepstone.catalogue import policies as stored
+from keepstone.catalogue import vaults as stored_vaults
 from keepstone.control import growth, policies
 from keepstone.control.items import PROTECTED
 from keepstone.control.jobs import UNUSUAL
@@ -161,14 +162,16 @@ def _count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
 
 
 def _machines(connection: sa.Connection, subscriptions: Collection[str]) -> Machines:
-    """The name of a machine's item follows from those of the machine and of its group, which are in its id."""
+    """Those of a subscription, whichever of its vaults protects them. The key of a machine's item follows from the
+    names of the machine and of its group, which are in its id."""
     protected = unprotected = 0
     for subscription in subscriptions:
         ahead = len(f"/subscriptions/{subscription}/resourcegroups/") + len(f"/providers/{MACHINE}/")
         name = sa.func.substr(resources.c.key, sa.func.length(resources.c.group_key) + ahead + 1)
         key = sa.literal("vm;iaasvmcontainerv2;") + resources.c.group_key + ";" + name
-        taken = sa.select(items.c.key).where(items.c.deleted.is_(None), items.c.management == "AzureIaasVM")
-        query = sa.select(sa.func.count(), _count(key.in_(taken)))
+        within = sa.select(stored_vaults.c.id).where(stored_vaults.c.subscription == subscription)
+        machines = items.c.vault.in_(within), items.c.key >= "vm;", items.c.key < "vm<", items.c.deleted.is_(None)
+        query = sa.select(sa.func.count(), _count(key.in_(sa.select(items.c.key).where(*machines))))
         known = resources.c.subscription == subscription, resources.c.type == MACHINE
         number, held = connection.execute(query.where(*known)).one()
         protected, unprotected = protected + held, unprotected + number - held
