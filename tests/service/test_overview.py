@@ -302,10 +302,10 @@ def test_drills_of_machines(vault: Vault, tmp_path: Path) -> None:
     listed = vault.client.arm("GET", f"{vault.path}/drills")["value"]
     shown = {Path(one["properties"]["friendlyName"]).name: one["properties"] for one in listed}
     assert set(shown) == set(names)
-    assert shown["proved"]["hasScreenshot"] is True
+    assert shown["proved"]["drill"]["properties"]["hasScreenshot"] is True
     assert shown["proved"]["drill"]["name"] == str(last.id)
     assert shown["failing"]["drill"]["properties"]["level"] == "none"
-    assert shown["failing"]["hasScreenshot"] is False
+    assert shown["failing"]["drill"]["properties"]["hasScreenshot"] is False
     assert shown["never"]["drill"] is None
 
 
@@ -481,6 +481,8 @@ def test_the_days_of_an_item(vault: Vault, tmp_path: Path) -> None:
     assert begin.weekday() == 0
     assert timedelta(weeks=25) <= today.date() - begin < timedelta(weeks=26)
     assert found["compliance"]["expected"] - found["compliance"]["kept"] == 1
+    assert found["lastRuns"] == sorted(found["lastRuns"])
+    assert [run[10:19] for run in found["lastRuns"]] == ["T02:00:00"] * 2
     assert found["cost"] is None
 
 

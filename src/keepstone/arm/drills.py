@@ -37,8 +37,9 @@ def listing(call: Call) -> Answer:
         vault = find(call, connection)
         held, item = items.find(connection, vault, call.names["container"], call.names["item"])
         found = drills.listing(connection, item)
+        pictured = drills.pictured(connection, [one.id for one in found])
     base = item_path(vault, held, item)
-    return page([document(base, one) for one in found])
+    return page([document(base, one, pictured=one.id in pictured) for one in found])
 
 
 @table("GET", f"{ITEM}/drills/{{drill}}/screenshot", "keepstone.drill_screenshot", action=_READ)
@@ -51,8 +52,8 @@ def screenshot(call: Call) -> Answer:
     return Answer(body=picture, headers={"content-type": "image/png"})
 
 
-def document(base: str, drill: drills.Drill) -> dict[str, Any]:
-    """A drill as clients see it. `base`: the id of its item."""
+def document(base: str, drill: drills.Drill, *, pictured: bool) -> dict[str, Any]:
+    """A drill as clients see it. `base`: the id of its item; `pictured`: whether there is a picture of its screen."""
     return {
         "id": f"{base}/drills/{drill.id}",
         "name": str(drill.id),
@@ -66,5 +67,6 @@ def document(base: str, drill: drills.Drill) -> dict[str, Any]:
             "shutDown": drill.outcome.get("shut_down"),
             "fileSystems": drill.outcome.get("file_systems"),
             "console": drill.outcome.get("console"),
+            "hasScreenshot": pictured,
         },
     }

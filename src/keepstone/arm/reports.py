@@ -54,6 +54,7 @@ def history(call: Call) -> Answer:
             }
             for day in found.days
         ],
+        "lastRuns": [moment(run) for run in found.runs],
         "compliance": None if found.compliance is None else _compliance(found.compliance),
         "cost": None,
     }
@@ -91,13 +92,12 @@ def of_vault(call: Call) -> Answer:
 
     def tell(connection: sa.Connection, found: list[Listed]) -> dict[UUID, dict[str, Any]]:
         vault, newest = find(call, connection), drills.last(connection, [item.id for item, _, _ in found])
+        pictured = drills.pictured(connection, [one.id for one in newest.values()])
         told: dict[UUID, dict[str, Any]] = {}
         for item, held, _ in found:
-            told[item.id] = {"lastRecoveryPoint": moment(item.newest), "drill": None, "hasScreenshot": False}
-            if item.id in newest:
-                drill, pictured = newest[item.id]
-                about = drill_document(item_path(vault, held, item), drill)
-                told[item.id] |= {"drill": about, "hasScreenshot": bool(pictured)}
+            drill, base = newest.get(item.id), item_path(vault, held, item)
+            about = None if drill is None else drill_document(base, drill, pictured=drill.id in pictured)
+            told[item.id] = {"lastRecoveryPoint": moment(item.newest), "drill": about}
         return told
 
     return _listing(call, [rows.c.deleted.is_(None), rows.c.workload != FILES], tell)

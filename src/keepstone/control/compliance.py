@@ -23,7 +23,7 @@ from keepstone.control.footprint import Count, ItemCost
 from keepstone.control.growth import MONTH
 from keepstone.control.items import PROTECTED
 from keepstone.decoders import known
-from keepstone.vault import Container, Item, StoredPolicy, zone
+from keepstone.vault import Container, Item, StoredPolicy, last_runs, zone
 from keepstone.vault.rpo import Span, expected, has_point
 
 __all__ = ["WEEKS", "Compliance", "Day", "History", "compliance", "cost", "history"]
@@ -59,10 +59,12 @@ class Day:
 @dataclass(frozen=True, slots=True)
 class History:
     """`begin`: the first day of the calendar. `days`: those with points, since ever, and those of the calendar on which
-    one is missing, in order. `compliance`: None while nothing makes points."""
+    one is missing, in order. `runs`: the last two of its policy, the earlier one first. Those and `compliance`: nothing
+    while nothing makes points."""
 
     begin: date
     days: list[Day]
+    runs: Sequence[datetime]
     compliance: Compliance | None
 
 
@@ -93,7 +95,11 @@ def history(connection: sa.Connection, item: Item, policy: StoredPolicy | None, 
     first = datetime.combine(begin, time(), UTC)
     missed = _missed(connection, item, policy, first, now)
     days = [Day(day, *made.get(day, (0, 0, 0)), missed.get(day, 0)) for day in sorted(made.keys() | missed.keys())]
-    return History(begin, days, compliance(connection, [(item, policy)], now).get(item.id))
+    runs: Sequence[datetime] = ()
+    if policy is not None and _is_protected(item):
+        said = policies.parsed(policy)
+        runs = last_runs(said.parts[0].schedule, zone(said.zone), now)
+    return History(begin, days, runs, compliance(connection, [(item, policy)], now).get(item.id))
 
 
 def cost(connection: sa.Connection, item: Item, held: Container) -> tuple[datetime, ItemCost] | None:

@@ -24,7 +24,7 @@ from keepstone.control.sources import FILES
 from keepstone.errors import Conflict, NotFound, Unsupported
 from keepstone.vault import Container, Item, RecoveryPoint, StoredPolicy, Vault
 
-__all__ = ["DRILL", "Drill", "add", "ask", "ask_due", "find", "last", "listing", "newest", "screenshot"]
+__all__ = ["DRILL", "Drill", "add", "ask", "ask_due", "find", "last", "listing", "newest", "pictured", "screenshot"]
 
 DRILL = "RestoreDrill"
 """The operation of the job."""
@@ -108,18 +108,19 @@ def newest(connection: sa.Connection, of: Collection[UUID]) -> dict[UUID, dict[s
     return found
 
 
-def last(connection: sa.Connection, of: Collection[UUID]) -> dict[UUID, tuple[Drill, bool]]:
-    """Of these items that had drills: the newest of each, and whether it has a picture."""
+def last(connection: sa.Connection, of: Collection[UUID]) -> dict[UUID, Drill]:
+    """Of these items that had drills: the newest of each."""
     newest = sa.select(drills.c.item, sa.func.max(drills.c.began).label("began")).where(drills.c.item.in_(of))
     each = newest.group_by(drills.c.item).subquery()
-    pictured = (sa.func.length(drills.c.screenshot) > 0).label("pictured")
-    query = sa.select(*_COLUMNS, pictured).join(
-        each, sa.and_(drills.c.item == each.c.item, drills.c.began == each.c.began)
-    )
-    return {
-        row.item: (Drill(**dict(zip(Drill.__slots__, row, strict=False))), row.pictured)
-        for row in connection.execute(query)
-    }
+    is_last = sa.and_(drills.c.item == each.c.item, drills.c.began == each.c.began)
+    found = connection.execute(sa.select(*_COLUMNS).join(each, is_last))
+    return {row.item: Drill(**row._mapping) for row in found}
+
+
+def pictured(connection: sa.Connection, of: Collection[UUID]) -> set[UUID]:
+    """Those of these drills that have a picture."""
+    query = sa.select(drills.c.id).where(drills.c.id.in_(of), sa.func.length(drills.c.screenshot) > 0)
+    return set(connection.execute(query).scalars())
 
 
 def find(connection: sa.Connection, item: Item, name: str) -> Drill:

@@ -36,6 +36,12 @@ ENTRIES = (
     Entry("/infrastructure", "Infrastructure", "infrastructure"),
     Entry("/settings", "Settings", "settings", ("/settings/vault",)),
     Entry("/api", "API", "api"),
+    Entry("/", _("Overview"), "overview"),
+    Entry("/items", _("Protected items"), "items", ("/item", "/point")),
+    Entry("/jobs", _("Jobs"), "jobs", ("/job",)),
+    Entry("/drills", _("Drills"), "drills", ("/drill",)),
+    Entry("/alerts", _("Alerts"), "alerts", ("/alert",)),
+    Entry("/reports", _("Reports"), "reports"),
 )
 
 

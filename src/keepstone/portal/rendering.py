@@ -110,7 +110,7 @@ def environment(language: str = "en") -> Environment:
         lstrip_blocks=True,
         extensions=["jinja2.ext.i18n"],
     )
-    made.filters |= {"octets": octets, "when": _when, "at": at, "vault_choice": _vault_choice}
+    made.filters |= {"octets": octets, "when": _when, "ago": ago, "at": at, "vault_choice": _vault_choice}
     made.globals |= {"language": language, "link": link, "asset": lambda name: link(assets.address(name)), "at": at}
     catalogue = translation("portal", str(files("keepstone.portal").joinpath("locale")), [language], fallback=True)
     made.install_gettext_translations(catalogue)  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ from keepstone.portal.actions import (
     restores,
     vaults,
 )
+from keepstone.portal.actions import alerts, items, jobs
 from keepstone.portal.actions.action import Action
 
 __all__ = ["ACTIONS"]
@@ -35,6 +36,7 @@ _MODULES = (
 )
 ACTIONS: dict[str, Action] = {}
 for _module in _MODULES:
+for _module in (items, jobs, alerts):
     for _action in _module.actions:
         assert _action.name not in ACTIONS, _action.name
         ACTIONS[_action.name] = _action

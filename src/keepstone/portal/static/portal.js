@@ -4,6 +4,7 @@
 
 function prepare(root) {
   for (const button of root.querySelectorAll("button.copy")) button.hidden = false;
+  if (window.uPlot) root.querySelectorAll(".chart:empty").forEach(draw);
 }
 
 document.addEventListener("click", async (event) => {
@@ -26,3 +27,33 @@ window.addEventListener("pageshow", () => {
 
 document.addEventListener("htmx:after:swap", () => prepare(document));
 prepare(document);
+
+// A chart is drawn of a table that stands beside it: a day a row, a line a column.
+function draw(chart) {
+  const table = document.getElementById(chart.dataset.table);
+  const rows = [...table.tBodies[0].rows];
+  const names = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
+  const look = getComputedStyle(document.documentElement);
+  const of = (name) => look.getPropertyValue(name).trim();
+  const unit = (value) => {
+    const step = Math.min(5, Math.floor(Math.log2(Math.max(1, Math.abs(value))) / 10));
+    return `${+(value / 1024 ** step).toFixed(1)} ${["B", "KiB", "MiB", "GiB", "TiB", "PiB"][step]}`;
+  };
+  const axis = { stroke: of("--pico-color"), grid: { stroke: of("--line"), width: 1 }, ticks: { stroke: of("--line") } };
+  const lines = names.slice(1).map((label, at) => ({
+    label, stroke: of(["--waiting", "--pico-primary"][at]), width: 2, dash: at ? [] : [6, 4], value: (_, value) => value == null ? "–" : unit(value),
+  }));
+  const data = [
+    rows.map((row) => Date.parse(row.querySelector("time").dateTime) / 1000),
+    ...lines.map((_, at) => rows.map((row) => +row.querySelectorAll("data")[at].value)),
+  ];
+  const size = () => ({ width: chart.clientWidth, height: 260 });
+  const plot = new uPlot({
+    ...size(),
+    tzDate: (moment) => uPlot.tzDate(new Date(moment * 1e3), "Etc/UTC"),
+    series: [{ value: "{YYYY}-{MM}-{DD}" }, ...lines],
+    scales: { y: { range: (_, low, high) => [0, high * 1.05 || 1] } },
+    axes: [axis, { ...axis, size: 80, values: (_, ticks) => ticks.map(unit), incrs: Array.from({ length: 56 }, (_, power) => 2 ** power) }],
+  }, data, chart);
+  new ResizeObserver(() => plot.setSize(size())).observe(chart);
+}

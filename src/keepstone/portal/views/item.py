@@ -3,14 +3,21 @@
 
 from __future__ import annotations
 
+from datetime import date
+from typing import Any
+
 from keepstone.errors import KeepstoneError
 from keepstone.portal.actions.items import offered
-from keepstone.portal.places import named
+from keepstone.portal.api import Document
+from keepstone.portal.calendar import calendar
+from keepstone.portal.places import Name, named
 from keepstone.portal.visit import Answer, Page, Views, Visit
 
 __all__ = ["views"]
 
 views = Views()
+_DRILLS = 5
+_CHARTED = 400  # days
 
 
 @views("GET", "/item")
@@ -18,14 +25,36 @@ def item(visit: Visit) -> Answer:
     """`NotFound`."""
     name = named(visit, "item")
     found = visit.client.get(name.item_id)
+    shown: dict[str, Any] = {"item": found, "name": name, "actions": offered(visit, found)}
     try:
         points, following = visit.client.page(f"{name.item_id}/recoveryPoints", visit.text("from"))
+        seen = {"points": points, "following": following, "unseen": "", **_history(visit, name, found)}
     except KeepstoneError as error:  # who may see an item may not see its points
-        points, following = [], ""
-        return Page(
-            "item.html",
-            {"item": found, "name": name, "points": points, "following": following, "unseen": str(error)}
-            | {"actions": offered(visit, found)},
-        )
-    shown = {"item": found, "name": name, "points": points, "following": following, "unseen": ""}
-    return Page("item.html", shown | {"actions": offered(visit, found)})
+        seen = {"points": [], "following": "", "unseen": str(error), "history": None, "calendar": None, "growth": ()}
+        seen["drills"] = ()
+    return Page("item.html", shown | seen)
+
+
+def _history(visit: Visit, name: Name, found: Document) -> dict[str, Any]:
+    """What its points tell over time."""
+    told = visit.client.get(f"{name.item_id}/history")["properties"]
+    drills: list[Document] = []
+    if found["properties"]["workloadType"] != "FileFolder":
+        drills = visit.client.get(f"{name.item_id}/drills")["value"][:_DRILLS]
+    today = visit.plane.env.utc().date()
+    return {
+        "history": told,
+        "calendar": calendar(date.fromisoformat(told["begin"]), today, told["days"]),
+        "growth": _growth(told["days"]),
+        "drills": drills,
+    }
+
+
+def _growth(days: list[Document]) -> list[Document]:
+    """Of each day with points: what one of them has, and what all until then needed."""
+    total, found = 0, []
+    for day in days:
+        total += day["addedBytes"]
+        if day["recoveryPointCount"]:
+            found.append({"day": day["day"], "logical": day["logicalBytes"], "stored": total})
+    return found[-_CHARTED:]

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from keepstone.portal.places import across, vaults
 from keepstone.portal.visit import Answer, Page, Views, Visit
 
@@ -17,6 +19,8 @@ STATES = {
     "Completed": "completed",
     "Cancelled": "cancelled",
 }
+TIMES = {"": "any time", "day": "the last 24 hours", "week": "the last 7 days"}
+_DAYS = {"day": 1, "week": 7}
 
 
 @views("GET", "/jobs")
@@ -25,9 +29,14 @@ def jobs(visit: Visit) -> Answer:
     known = vaults(visit)
     vault, state = visit.text("vault"), visit.text("status")
     within = [one["id"] for one in known if not vault or one["id"] == vault]
-    wanted = {"$filter": f"status eq '{state}'"} if state else {}
+    since = visit.text("since") if visit.text("since") in TIMES else ""
+    parts = [f"status eq '{state}'"] if state else []
+    if since:
+        begin = visit.plane.env.utc() - timedelta(days=_DAYS[since])
+        parts.append(f"startTime eq '{begin:%Y-%m-%d %H:%M:%S}'")
+    wanted = {"$filter": " and ".join(parts)} if parts else {}
     found, following = across(visit, within, "backupJobs", **wanted)
     if not following and not visit.text("from") and len(within) > 1:
         found.sort(key=lambda job: str(job["properties"]["startTime"]), reverse=True)
     shown = {"jobs": found, "following": following, "vaults": known, "states": STATES, "vault": vault, "state_": state}
-    return Page("jobs.html", shown, part="list")
+    return Page("jobs.html", shown | {"times": TIMES, "since": since}, part="list")

@@ -23,6 +23,7 @@ from keepstone.portal.views import (
     settings,
     welcome,
 )
+from keepstone.portal.views import alerts, doing, drills, entering, item, items, job, jobs, overview, reports
 from keepstone.portal.visit import View
 
 __all__ = ["VIEWS"]
@@ -47,6 +48,7 @@ _MODULES = (
     settings,
     welcome,
 )
+_MODULES = (entering, overview, items, item, jobs, job, drills, alerts, reports, doing)
 VIEWS: dict[tuple[str, str], View] = {}
 for _module in _MODULES:
     for _key, _view in _module.views:
