@@ -154,17 +154,17 @@ class Records:
 
 
 @contextmanager
-def reported(house: House) -> Iterator[Written]:
-    """A machine of half a year, with drills, and an alert."""
+def reported(house: House, name: str) -> Iterator[Written]:
+    """A machine of half a year, with drills, and alerts. What is of `name` is this one's own."""
     with Records(house) as records:
-        identity = records.machine("web")
-        records.machine("spare", protect=False)
+        identity = records.machine(name)
+        records.machine(f"{name}-spare", protect=False)
         item = records.item(identity)
         records.aged(item, 200)
         records.points(item, 160, frozenset({5, 20, 21, 60}))
         records.drill(item, timedelta(days=9), "none", b"", "")
         drill = records.drill(item, timedelta(days=2), "login", PICTURE, f"{HOSTILE}\nweb login: ")
-        alert = records.alert("a pack of the store is damaged")
-        records.alert("a job failed", Kind.JOB_FAILURE, "x")
+        alert = records.alert(f"a pack of {name} is damaged", part=name)
+        records.alert(f"a job of {name} failed", Kind.JOB_FAILURE, name)
         missing = records.plane.env.utc().date() - timedelta(days=20)
         yield Written(identity, f"{identity}/drills/{drill}", alert, f"{missing}")

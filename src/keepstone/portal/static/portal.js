@@ -39,6 +39,7 @@ function draw(chart) {
     const step = Math.min(5, Math.floor(Math.log2(Math.max(1, Math.abs(value))) / 10));
     return `${+(value / 1024 ** step).toFixed(1)} ${["B", "KiB", "MiB", "GiB", "TiB", "PiB"][step]}`;
   };
+  const day = (moment) => new Date(moment * 1e3).toISOString().slice(0, 10);
   const axis = { stroke: of("--pico-color"), grid: { stroke: of("--line"), width: 1 }, ticks: { stroke: of("--line") } };
   const lines = names.slice(1).map((label, at) => ({
     label, stroke: of(["--waiting", "--pico-primary"][at]), width: 2, dash: at ? [] : [6, 4], value: (_, value) => value == null ? "–" : unit(value),
@@ -51,9 +52,9 @@ function draw(chart) {
   const plot = new uPlot({
     ...size(),
     tzDate: (moment) => uPlot.tzDate(new Date(moment * 1e3), "Etc/UTC"),
-    series: [{ value: "{YYYY}-{MM}-{DD}" }, ...lines],
+    series: [{ label: names[0], value: (_, moment) => moment == null ? "–" : day(moment) }, ...lines],
     scales: { y: { range: (_, low, high) => [0, high * 1.05 || 1] } },
-    axes: [axis, { ...axis, size: 80, values: (_, ticks) => ticks.map(unit), incrs: Array.from({ length: 56 }, (_, power) => 2 ** power) }],
+    axes: [{ ...axis, space: 90, values: (_, ticks) => ticks.map(day) }, { ...axis, size: 80, values: (_, ticks) => ticks.map(unit), incrs: Array.from({ length: 56 }, (_, power) => 2 ** power) }],
   }, data, chart);
   new ResizeObserver(() => plot.setSize(size())).observe(chart);
 }

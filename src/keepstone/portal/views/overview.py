@@ -83,7 +83,7 @@ def _items(counted: Document, vault: str) -> Iterator[Tile]:
     yield Tile(
         _("Machines without protection"),
         f"{machines['unprotected']:,}",
-        _("%(number)s are protected") % {"number": machines["protected"]},
+        _("protected: %(number)s") % {"number": machines["protected"]},
         link("/protectable" if listed else "/items", kind="" if listed else "AzureIaasVM"),
         "warning" if machines["unprotected"] else "",
     )

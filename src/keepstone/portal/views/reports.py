@@ -31,10 +31,8 @@ def reports(visit: Visit) -> Answer:
     chosen = _chosen(visit, known)
     shown: dict[str, Any] = {"kind": kind, "kinds": KINDS, "vaults": known, "vault": chosen["id"] if chosen else ""}
     if kind == "growth":
-        found = _growth(visit, chosen)
-        return Page(
-            "report_growth.html", shown | {"found": found, "days": _days(visit), "choices": DAYS}, part="report"
-        )
+        told = _growth(visit, chosen)
+        return Page("report_growth.html", shown | {"found": told, "days": _days(visit), "choices": DAYS}, part="report")
     if kind == "rpo":
         within = [one["id"] for one in known if chosen in (None, one)]
         rows, following = across(visit, within, "rpo")
