@@ -41,12 +41,12 @@ def test_tiles_say_what_there_is_and_lead_to_it(house: House, written: Written, 
 
     page.get_by_role("link", name=re.compile("^Healthy")).click()
     page.wait_for_url("**/portal/items?health=Healthy")
-    expect(page.get_by_label("Health", exact=True)).to_have_value("Healthy")
+    expect(page.locator("select[name=health]")).to_have_value("Healthy")
     expect(page.get_by_role("link", name="looked-at", exact=True)).to_be_visible()
     page.go_back()
     page.get_by_role("link", name=re.compile("^Completed")).click()
     page.wait_for_url("**/portal/jobs?status=Completed&since=day")
-    expect(page.get_by_label("Begun in")).to_have_value("day")
+    expect(page.locator("select[name=since]")).to_have_value("day")
     rows = page.locator("tbody tr").count()
     assert rows == said["jobs"]["Completed"]
     page.go_back()
