@@ -66,7 +66,7 @@ class Records:
     def vault(self) -> UUID:
         """The only one."""
         with self.plane.look() as connection:
-            return UUID(str(connection.execute(sa.select(vaults.c.id)).scalar_one()))
+            return UUID(str(connection.execute(sa.select(vaults.c.id).where(vaults.c.deleted.is_(None))).scalar_one()))
 
     def machine(self, name: str, *, protect: bool = True) -> str:
         """A virtual machine with a disk image; the id of its item."""

@@ -57,7 +57,7 @@ def report() -> None:
 @click.option("--days", type=click.IntRange(1, 3660), default=90, show_default=True, help="How far back.")
 def growth(session: Session, vault: str, days: int) -> None:
     """List the bytes stored by day, and say when the disk will be full if it goes on like this."""
-    found = session.arm.get(f"{vault}/growth?days={days}")["properties"]
+    found = session.arm.get(f"{vault}/growth", {"days": str(days)})["properties"]
     session.show(found["days"], _DAYS)
     line = found["forecast"]
     if line is None:
