@@ -32,16 +32,13 @@ ENTRIES = (
     Entry("/jobs", "Jobs", "jobs", ("/job",)),
     Entry("/policies", "Policies", "policies", ("/policy", "/do/policy-save", "/do/policy-delete")),
     Entry("/restore", "Restore", "restore", ("/diff",)),
+    Entry("/drills", "Drills", "drills", ("/drill",)),
+    Entry("/alerts", "Alerts", "alerts", ("/alert",)),
+    Entry("/reports", "Reports", "reports"),
     Entry("/security", "Security", "security"),
     Entry("/infrastructure", "Infrastructure", "infrastructure"),
     Entry("/settings", "Settings", "settings", ("/settings/vault",)),
     Entry("/api", "API", "api"),
-    Entry("/", _("Overview"), "overview"),
-    Entry("/items", _("Protected items"), "items", ("/item", "/point")),
-    Entry("/jobs", _("Jobs"), "jobs", ("/job",)),
-    Entry("/drills", _("Drills"), "drills", ("/drill",)),
-    Entry("/alerts", _("Alerts"), "alerts", ("/alert",)),
-    Entry("/reports", _("Reports"), "reports"),
 )
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from keepstone.portal.actions import (
+    alerts,
     first,
     infrastructure,
     items,
@@ -16,12 +17,12 @@ from keepstone.portal.actions import (
     restores,
     vaults,
 )
-from keepstone.portal.actions import alerts, items, jobs
 from keepstone.portal.actions.action import Action
 
 __all__ = ["ACTIONS"]
 
 _MODULES = (
+    alerts,
     first,
     infrastructure,
     items,
@@ -36,7 +37,6 @@ _MODULES = (
 )
 ACTIONS: dict[str, Action] = {}
 for _module in _MODULES:
-for _module in (items, jobs, alerts):
     for _action in _module.actions:
         assert _action.name not in ACTIONS, _action.name
         ACTIONS[_action.name] = _action

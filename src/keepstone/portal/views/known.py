@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from keepstone.portal.views import (
+    alerts,
     compare,
     doing,
+    drills,
     entering,
     infrastructure,
     item,
@@ -18,19 +20,21 @@ from keepstone.portal.views import (
     policy,
     protectable,
     reference,
+    reports,
     restore,
     security,
     settings,
     welcome,
 )
-from keepstone.portal.views import alerts, doing, drills, entering, item, items, job, jobs, overview, reports
 from keepstone.portal.visit import View
 
 __all__ = ["VIEWS"]
 
 _MODULES = (
+    alerts,
     compare,
     doing,
+    drills,
     entering,
     infrastructure,
     item,
@@ -43,12 +47,12 @@ _MODULES = (
     policy,
     protectable,
     reference,
+    reports,
     restore,
     security,
     settings,
     welcome,
 )
-_MODULES = (entering, overview, items, item, jobs, job, drills, alerts, reports, doing)
 VIEWS: dict[tuple[str, str], View] = {}
 for _module in _MODULES:
     for _key, _view in _module.views:
