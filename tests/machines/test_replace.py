@@ -16,12 +16,12 @@ import pytest
 from keepstone.disks.nbd import NbdSink
 from keepstone.errors import Conflict, NotFound, StorageError, UsageError
 from keepstone.workloads import Silent
-from keepstone.workloads.kvm import Qemu, Replaced, replace_disks, unfinished
+from keepstone.workloads.kvm import Qemu, replace_disks, unfinished
 from keepstone.workloads.kvm.aside import set_aside
 from keepstone.workloads.kvm.drives import ASIDE, drives
 from keepstone.workloads.kvm.qmp import Gone, Monitor
 from keepstone.workloads.kvm.serving import Serving
-from keepstone.workloads.machines import machine_of
+from keepstone.workloads.machines import Replaced, machine_of
 from tests.machines.guest import Guest, make_disk, monitor, until
 from tests.machines.test_backup import same
 from tests.machines.yard import Made, Yard, oracle

@@ -20,7 +20,7 @@ from keepstone.disks.nbd import NbdSource
 from keepstone.env import Env
 from keepstone.errors import KeepstoneError, SourceFailed, Unsupported
 
-__all__ = ["Qcow2Source"]
+__all__ = ["Qcow2Source", "check_header"]
 
 _HEADER = struct.Struct(">4sIQIIQI")  # as far as the method of encryption
 _INCOMPATIBLE = 72  # offset of the features without which nobody may read
@@ -36,7 +36,7 @@ class Qcow2Source(NbdSource):
     """
 
     def __init__(self, env: Env, path: Path, fd: int) -> None:
-        _check(path, env.fs.pread(fd, 512, 0))
+        check_header(path, env.fs.pread(fd, 512, 0))
         program = shutil.which("qemu-nbd")
         if program is None:
             raise Unsupported(
@@ -88,7 +88,8 @@ class Qcow2Source(NbdSource):
         self._server.close()
 
 
-def _check(path: Path, header: bytes) -> None:
+def check_header(path: Path, header: bytes) -> None:
+    """`Unsupported` for an image that depends on other files, or is encrypted; `SourceFailed` where it is none."""
     if len(header) < 104:
         raise SourceFailed(f"{path}: its header was cut short; take another copy of it")
     _, version, backing, _, _, _, encryption = _HEADER.unpack_from(header)

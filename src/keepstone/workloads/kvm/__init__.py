@@ -5,14 +5,12 @@ from __future__ import annotations
 
 from keepstone.workloads.kvm.backup import Fleecing, Keep, Qemu, backup_qemu
 from keepstone.workloads.kvm.nearby import kept_by, near_disks
-from keepstone.workloads.kvm.replace import Put, Replaced, replace_disks, unfinished
+from keepstone.workloads.kvm.replace import replace_disks, unfinished
 
 __all__ = [
     "Fleecing",
     "Keep",
-    "Put",
     "Qemu",
-    "Replaced",
     "backup_qemu",
     "kept_by",
     "near_disks",

@@ -27,7 +27,7 @@ from keepstone.disks import BlockSource
 from keepstone.disks.nbd import NbdSink, NbdSource
 from keepstone.env import Env
 from keepstone.errors import Conflict, KeepstoneError, NotFound, UsageError
-from keepstone.workloads.images import Lost, PointDisk, restore_image
+from keepstone.workloads.images import PointDisk
 from keepstone.workloads.kvm.aside import set_aside
 from keepstone.workloads.kvm.backup import Qemu
 from keepstone.workloads.kvm.drives import ASIDE, Drive, drives
@@ -37,30 +37,13 @@ from keepstone.workloads.kvm.serving import Serving
 from keepstone.workloads.kvm.sweep import sweep
 from keepstone.workloads.machines import Disk, OneDisk, PointOfMachine, Role
 from keepstone.workloads.machines.janitor import Janitor
+from keepstone.workloads.machines.putting import Put, Replaced, check_names, half_done, put_disk
 from keepstone.workloads.progress import Progress, Together
 
-__all__ = ["Put", "Replaced", "replace_disks", "unfinished"]
+__all__ = ["replace_disks", "unfinished"]
 
 _MARKS = {"keepstone-replacing-ran": True, "keepstone-replacing-stood": False}
 _MOVING = {"inmigrate", "postmigrate", "finish-migrate", "save-vm", "restore-vm", "colo"}
-
-
-@dataclass(frozen=True, slots=True)
-class Put:
-    """A disk that was put back. `changed`: how many bytes differed; `lost`: what the store could not give."""
-
-    disk: Disk
-    changed: int
-    lost: list[Lost]
-
-
-@dataclass(frozen=True, slots=True)
-class Replaced:
-    """What was done. `left`: disks of the machine that were left as they are; `running`: whether it runs again."""
-
-    disks: list[Put]
-    left: list[str]
-    running: bool
 
 
 def unfinished(env: Env, machine: Qemu) -> bool:
@@ -142,10 +125,8 @@ class _Replacement:
 
     def _pairs(self, names: Collection[str]) -> tuple[list[_Pair], list[str]]:
         """What goes where, and what stays as it is. Nothing is done yet; raises where it could not be."""
-        known = ", ".join(disk.name for disk, _ in self._point.disks) or "none"
-        unknown = sorted(set(names) - {disk.name for disk, _ in self._point.disks})
-        if unknown:
-            raise NotFound(f"the point has no disk {', '.join(unknown)}; it has {known}")
+        check_names(self._point, names)
+        known = ", ".join(disk.name for disk, _ in self._point.disks)
         there = {drive.disk.name: drive for drive in drives(self._monitor)}
         pairs = []
         for disk, reader in self._point.disks:
@@ -179,8 +160,7 @@ class _Replacement:
                 continue
             with self._exported(number, pair) as (sink, existing):
                 try:
-                    _clear(sink, existing, pair.disk.size)
-                    lost = restore_image(self._env, pair.reader, sink, told, existing=existing)
+                    lost = put_disk(self._env, pair.reader, pair.disk.size, sink, existing, told)
                 finally:
                     self._touched = self._touched or sink.changed > 0
                 self._done.append(Put(pair.disk, sink.changed, lost))
@@ -239,11 +219,7 @@ class _Replacement:
                 return
         whole = {put.disk.name for put in self._done}
         half = [pair.disk.name for pair in pairs if pair.disk.role is Role.DISK and pair.disk.name not in whole]
-        note = (
-            f"the machine is stopped: {', '.join(half) or 'no disk'} is neither what it was nor the point"
-            + (f", {', '.join(sorted(whole))} is put back" if whole else "")
-            + ". Run the same again: it writes what still differs, and starts the machine if it ran"
-        )
+        note = half_done(half, whole, "the machine is stopped")
         if isinstance(error, Gone):
             note += ". Where QEMU has ended, start it with -S before that, so that the guest does not run"
         if isinstance(error, KeepstoneError):
@@ -266,14 +242,6 @@ def _marked(monitor: Monitor) -> bool | None:
         if node["node-name"] in _MARKS:
             return _MARKS[node["node-name"]]
     return None
-
-
-def _clear(sink: NbdSink, existing: NbdSource, size: int) -> None:
-    """Make zeros of what is behind this size."""
-    for extent in existing.extents():
-        begin = max(extent.offset, size)
-        if begin < extent.end and not extent.zero:
-            sink.zero(begin, extent.end - begin)
 
 
 def _content(disk: BlockSource) -> bytes:

@@ -7,6 +7,7 @@ from keepstone.workloads.libvirt.backup import backup_domain
 from keepstone.workloads.libvirt.domains import Domain, DomainDisk, domains, find
 from keepstone.workloads.libvirt.lifecycle import define, destroy, start, undefine
 from keepstone.workloads.libvirt.remaking import renamed
+from keepstone.workloads.libvirt.replace import replace_domain, unfinished_domain
 from keepstone.workloads.libvirt.virsh import SYSTEM, Virsh
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "domains",
     "find",
     "renamed",
+    "replace_domain",
     "start",
     "undefine",
+    "unfinished_domain",
 ]

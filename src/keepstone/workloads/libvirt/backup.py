@@ -12,12 +12,12 @@ Invariants
   vouches for it. In every other case the disk is read in full, and a warning says why.
 * All disks are of one moment, for which every one of them is held until the last byte is read (`moment`, `images`).
 * One backup at a time of an item: what another one has is never taken for what a dead one left.
+* Disks that are half put back from a point are no state of the machine, and become none (`half`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from keepstone.disks.nbd import NbdSource
@@ -26,10 +26,12 @@ from keepstone.errors import Conflict, KeepstoneError, SourceFailed
 from keepstone.store import Writer
 from keepstone.workloads.images import Report
 from keepstone.workloads.libvirt.agent import Agent
+from keepstone.workloads.libvirt.alone import alone
 from keepstone.workloads.libvirt.checkpoints import checkpoint_of, checkpoints, recorded, token_of, why_none
 from keepstone.workloads.libvirt.definition import definition, state
 from keepstone.workloads.libvirt.domains import OFF, RUNNING, Domain, DomainDisk, chosen, find
 from keepstone.workloads.libvirt.guard import Guard
+from keepstone.workloads.libvirt.half import refuse_half
 from keepstone.workloads.libvirt.images import Image
 from keepstone.workloads.libvirt.moment import CHANGES, Moment
 from keepstone.workloads.libvirt.sweep import is_ours, job, sweep
@@ -72,21 +74,9 @@ def backup_domain(
     """
     domain = find(virsh, name)
     prefix = prefix_of(owner)
-    with _alone(f"{prefix}{domain.uuid}", domain):
+    with alone(f"{prefix}{domain.uuid}", f"{domain.name} is being backed up to this item already"):
+        refuse_half(virsh, domain)
         return _Backup(env, writer, virsh, domain, progress, prefix, fleecing).run(exclude, full)
-
-
-@contextlib.contextmanager
-def _alone(name: str, domain: Domain) -> Iterator[None]:
-    """A name in the kernel (unix(7), abstract) that one process has at a time, and nobody after its end."""
-    with socket.socket(socket.AF_UNIX) as taken:
-        try:
-            taken.bind(f"\0{name}")
-        except OSError as error:
-            raise Conflict(
-                f"{domain.name} is being backed up to this item already; wait for the end of that"
-            ) from error
-        yield
 
 
 class _Backup:

@@ -21,7 +21,7 @@ from keepstone.workloads.libvirt.domains import Domain
 from keepstone.workloads.libvirt.virsh import Virsh
 from keepstone.workloads.machines import Disk, Part, Role
 
-__all__ = ["DOCUMENT", "FACTS", "NVRAM", "definition", "state"]
+__all__ = ["DOCUMENT", "FACTS", "NVRAM", "definition", "state", "state_file"]
 
 DOCUMENT = "domain.xml"
 FACTS = "libvirt.json"
@@ -62,6 +62,14 @@ def state(env: Env, virsh: Virsh, domain: Domain, warn: Callable[[str], None]) -
         for path in found:
             parts += _part(env, path, Disk(path.name, 0, Role.TPM), warn)
     return parts
+
+
+def state_file(virsh: Virsh, domain: Domain, disk: Disk) -> Path | None:
+    """Where the domain has what this is of a point: a file of its firmware or its TPM; None where it has none."""
+    if disk.role is Role.NVRAM:
+        return Path(domain.nvram) if domain.nvram else None
+    known = [Path(name) for name in _TPM_FILES if Path(name).name == disk.name]
+    return _tpm_folder(virsh.uri) / domain.uuid / known[0] if domain.tpm and known else None
 
 
 def _tpm_folder(uri: str) -> Path:

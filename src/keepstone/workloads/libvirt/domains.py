@@ -12,7 +12,7 @@ from keepstone.workloads.libvirt.markup import Element, parsed, text_of
 from keepstone.workloads.libvirt.virsh import Virsh
 from keepstone.workloads.machines.root import is_name
 
-__all__ = ["OFF", "RUNNING", "Domain", "DomainDisk", "chosen", "domains", "find"]
+__all__ = ["OFF", "RUNNING", "Domain", "DomainDisk", "chosen", "domains", "find", "lasting"]
 
 RUNNING, OFF = "running", "shut off"
 _AGENT = "org.qemu.guest_agent.0"
@@ -24,7 +24,7 @@ class DomainDisk:
     """A fixed disk. `target`: its name in the machine; `source`: a path, or what else it is made of; `kind`: `file`,
     `block`, `network`, and others of libvirt, or `lun` where it is passed
     through as a whole; `format`: of the image; `size`: in bytes, None where libvirt cannot tell; `bus`: how the guest
-    sees it."""
+    sees it; `discard`: what the guest frees becomes holes of the image."""
 
     target: str
     source: str
@@ -33,6 +33,7 @@ class DomainDisk:
     size: int | None
     bus: str
     read_only: bool
+    discard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,12 @@ def find(virsh: Virsh, name: str) -> Domain:
     raise NotFound(f"libvirt at {virsh.uri} has no machine {name!r}; it has {known or 'none'}")
 
 
+def lasting(description: str) -> dict[str, DomainDisk]:
+    """The disks of this XML of a domain, by target, without their sizes."""
+    root = parsed(description, "the description of the machine")
+    return {one.target: one for disk in root.iterfind("devices/disk") if _fixed(disk) for one in [_disk(disk, {})]}
+
+
 def _domain(virsh: Virsh, uuid: str, persistent: bool) -> Domain:
     text = virsh.ask("dumpxml", uuid)
     root = parsed(text, f"the description of {uuid}")
@@ -137,6 +144,7 @@ def _disk(disk: Element, sizes: dict[str, int]) -> DomainDisk:
         size=sizes.get(name),
         bus=target.get("bus", ""),
         read_only=disk.find("readonly") is not None,
+        discard=driver is not None and driver.get("discard") == "unmap",
     )
 
 

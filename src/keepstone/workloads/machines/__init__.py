@@ -6,6 +6,7 @@ from __future__ import annotations
 from keepstone.workloads.machines.backup import Part, backup_machine
 from keepstone.workloads.machines.folder import DESCRIPTION, Restored, described, restore_machine
 from keepstone.workloads.machines.guard import Room
+from keepstone.workloads.machines.putting import Put, Replaced
 from keepstone.workloads.machines.restore import restore_disks, wanted_disks
 from keepstone.workloads.machines.root import KIND, Consistency, Disk, Level, Machine, Role, level_of
 from keepstone.workloads.machines.view import OneDisk, PointOfMachine, disk_of, machine_of
@@ -20,6 +21,8 @@ __all__ = [
     "OneDisk",
     "Part",
     "PointOfMachine",
+    "Put",
+    "Replaced",
     "Restored",
     "Role",
     "Room",
