@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from keepstone.workloads.machines import Level, Role
+from keepstone.workloads import Silent
+from keepstone.workloads.libvirt import replace_domain
+from keepstone.workloads.machines import Level, Role, machine_of
 from tests.libvirt.daemon import Daemon, Defined
 from tests.libvirt.yard import Yard
 from tests.machines.guest import make_disk
@@ -64,8 +66,21 @@ def test_nvram_and_tpm(daemon: Daemon, tmp_path: Path, monkeypatch: pytest.Monke
         again = yard.backup()
         (state,) = (daemon.folder / "CONFIG_HOME/libvirt/qemu/swtpm").glob("*/tpm2/tpm2-00.permall")
         kept = state.read_bytes(), variables.read_bytes()
-    finally:
         daemon.virsh("destroy", "secure")
+        state.write_bytes(b"another owner")
+        variables.write_bytes(bytes(4096) + kept[1][4096:])
+        owner = variables.stat().st_ino
+        with yard.store.reader(again.point) as reader:
+            done = replace_domain(yard.env, yard.virsh, "secure", machine_of(reader), progress := Silent())
+        assert [put.disk.name for put in done.disks if put.changed] == ["nvram", "tpm2-00.permall"]
+        assert (state.read_bytes(), variables.read_bytes(), variables.stat().st_ino) == (*kept, owner)
+        variables.write_bytes(b"of another firmware")
+        with yard.store.reader(again.point) as reader:
+            replace_domain(yard.env, yard.virsh, "secure", machine_of(reader), progress, names=["nvram"])
+        assert progress.warnings == [(b"nvram", "is not put back: its file has 19 bytes now")]
+        assert variables.read_bytes() == b"of another firmware"
+    finally:
+        daemon._run("destroy", "secure")
         daemon.virsh("undefine", "secure", "--nvram", "--checkpoints-metadata")
 
     about = again.machine.about

@@ -88,10 +88,12 @@ def clear(virsh: Virsh, uuid: str, before: Before) -> None:
 
 
 def forget(virsh: Virsh, uuid: str) -> None:
-    """The machine does again what it did before: the rest of the mark goes, wherever it is. `Gone`."""
-    for where in ("--live", "--config"):
-        with contextlib.suppress(Refused):  # it is not there
-            virsh.ask("metadata", uuid, "--uri", _URI, "--remove", where)
+    """The machine does again what it did before: the rest of the mark goes, also from what runs. `Refused`, `Gone`."""
+    root = _description(virsh, uuid)
+    _take_away(root)
+    _define(virsh, root)
+    with contextlib.suppress(Refused):  # it does not run any more
+        virsh.ask("metadata", uuid, "--uri", _URI, "--remove", "--live")
 
 
 def refuse_half(virsh: Virsh, domain: Domain) -> None:

@@ -154,9 +154,9 @@ class _Replacement:
         return pairs, beside, list(there)
 
     def _check(self, disk: Disk, image: DomainDisk, later: DomainDisk | None) -> None:
-        if later is None or (later.kind, later.source, later.format) != (image.kind, image.source, image.format):
+        if later is None or _same(later) != _same(image):
             raise UsageError(
-                f"{disk.name} of {self._domain.name} is {image.source} now and another image after its next start; "
+                f"{disk.name} of {self._domain.name} is {image.source} now and is another disk after its next start; "
                 "make them the same (virsh edit), or start the machine anew"
             )
         check_image(self._env, image)
@@ -181,9 +181,9 @@ class _Replacement:
         for disk in domain.disks:
             said = ""
             with contextlib.suppress(Refused):  # one that cannot have a job
-                said = virsh.ask("blockjob", domain.uuid, disk.target).strip()
-            if said and "No current block job" not in said:
-                raise Conflict(f"{disk.target} of {domain.name} has a job of its own ({said[:200]}); wait for its end")
+                said = virsh.ask("blockjob", domain.uuid, disk.target, "--raw").strip()
+            if said:
+                raise Conflict(f"{disk.target} of {domain.name} has a job of its own; wait for it (virsh blockjob)")
 
     # ------------------------------------------------------------------------ what is done
 
@@ -290,6 +290,11 @@ class _Counting(RawSink):
     def zero(self, offset: int, length: int) -> None:
         self.changed += length
         super().zero(offset, length)
+
+
+def _same(disk: DomainDisk) -> tuple[str, str, str, bool]:
+    """What has to be the same now and at the next start."""
+    return disk.kind, disk.source, disk.format, disk.read_only
 
 
 def _before(domain: Domain) -> Before:
