@@ -168,6 +168,10 @@ class Little(Defined):
         """Boot it."""
         self.daemon.virsh("start", self.name)
 
+    def again(self) -> None:
+        """It has begun anew; wait for it where it is asked next."""
+        self._shell.close()
+
     def sh(self, script: str, *, wait: bool = True) -> str:
         """See `Shell.sh`."""
         return self._shell.sh(script, wait=wait)

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`keepstone store backup --machine libvirt:DOMAIN`, and `keepstone store machines`."""
+"""`keepstone store backup` and `restore` with `--machine libvirt:DOMAIN`, and `keepstone store machines`."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import cli, made
 from tests.cli.running import Cli
-from tests.libvirt.daemon import Little
+from tests.libvirt.daemon import Daemon, Little
+from tests.libvirt.still import Still
 
 __all__ = ["cli", "made"]
 
@@ -39,6 +42,30 @@ def test_from_a_domain_to_files(made: Cli, little: Little) -> None:
     assert told["definition"]["domain.xml"].startswith("<domain type='qemu'")
     made("restore", first["id"], "--target", made.path / "all")
     assert sorted(path.name for path in (made.path / "all").iterdir()) == ["machine.json", "vda.raw", "vdb.raw"]
+
+
+def test_back_into_the_domain(made: Cli, daemon: Daemon, tmp_path: Path) -> None:
+    still = Still(daemon, tmp_path, "command")
+    try:
+        machine = ("--machine", "libvirt:command", "--connect", daemon.uri, "--fleece", str(daemon.folder))
+        still.write("vda", "write -P 1 0 1M")
+        first = made.backup(*machine)
+        still.write("vda", "write -P 2 0 3M")
+        back = ("restore", first["id"], *machine, "--in-place", "--yes")
+
+        replaced = made(*back, "vda", "--json", code=4).json  # of the safety point: one disk is raw
+
+        assert (replaced["machine"], replaced["running"], replaced["left"]) == ("libvirt:command", True, ["vdb"])
+        assert replaced["disks"] == [{"name": "vda", "written_bytes": 3 << 20}]
+        assert still.content(tmp_path / "first")["vda"] == bytes([1]) * (1 << 20) + bytes(23 << 20)
+        safety = made.points()[-1]
+        assert (safety["id"], safety["tags"], safety["item"]) == (replaced["safety_point"], ["safety"], first["item"])
+        still.daemon.virsh("destroy", "command")
+        said = made("restore", safety["id"], *back[2:], "--no-safety-point").out
+        assert "the machine does not run, as before" in said
+        assert still.content(tmp_path / "then")["vda"] == bytes([2]) * (3 << 20) + bytes(21 << 20)
+    finally:
+        still.close()
 
 
 @pytest.mark.parametrize(

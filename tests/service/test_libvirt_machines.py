@@ -55,9 +55,20 @@ def test_from_a_domain_to_another_one(vault: Vault, daemon: Daemon, little: Litt
     drill = vault.job(f"{newest['id']}/drill", {})
     assert (drill["status"], drill["extendedInfo"]["propertyBag"]["Target"][:15]) == ("Completed", "the guest agent")
 
+    little.sh("echo three > /a/file; sync")
     wanted = {"objectType": "IaasVMRestoreRequest", "keepstone": {"targetPath": str(tmp_path / "new")}}
-    refused = vault.restore(oldest, **wanted, recoveryType="OriginalLocation")
-    assert "is a machine of libvirt" in refused["errorDetails"][0]["errorString"]
+    replaced = vault.restore(oldest, **wanted, recoveryType="OriginalLocation")
+    assert replaced["status"] == "Completed", replaced
+    little.again()
+    assert little.sh("cat /a/file") == "one\n"
+    safety, *_ = vault.points(item)
+    assert len(vault.points(item)) == 3
+    assert replaced["extendedInfo"]["propertyBag"]["Recovery Point"] == safety["name"]
+    little.agent()
+    after = vault.back_up(item)
+    assert after["status"] == "Completed", after
+    assert vault.points(item)[0]["properties"]["keepstone"]["newBytes"] < 8 << 20
+
     target = f"{vault.group}/providers/{MACHINES}/again"
     job = vault.restore(oldest, **wanted, recoveryType="AlternateLocation", targetVirtualMachineId=target)
 

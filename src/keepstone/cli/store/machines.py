@@ -18,6 +18,7 @@ from keepstone.cli.render import plain, safe, size
 if TYPE_CHECKING:
     from keepstone.env import Env
     from keepstone.store import LocalReader, Store, Writer
+    from keepstone.workloads.hypervisors import VmAddress
     from keepstone.workloads.images import Report
     from keepstone.workloads.kvm import Qemu
 
@@ -26,6 +27,7 @@ __all__ = [
     "FLEECING",
     "MACHINES",
     "Libvirt",
+    "address_for",
     "back_up_machine",
     "machine_at",
     "machine_facts",
@@ -79,10 +81,19 @@ def qemu_at(address: str, agent: str | None) -> Qemu:
     machine = machine_at(address, agent, None)
     if isinstance(machine, Libvirt):
         raise UsageError(
-            "nothing is put into a machine of libvirt in this version; restore its disks with --target, and give them "
-            "to it, or name its QEMU as qemu:SOCKET"
+            "files go into guests of QEMU only in this version; name it by its QMP socket, as qemu:SOCKET, or restore "
+            "them with --target"
         )
     return machine
+
+
+def address_for(machine: Qemu | Libvirt) -> VmAddress:
+    """The same for those who do not care which hypervisor it is."""
+    from keepstone.workloads.hypervisors import LibvirtAddress, QemuAddress
+
+    if isinstance(machine, Libvirt):
+        return LibvirtAddress(machine.domain, machine.uri)
+    return QemuAddress(machine.monitor, machine.agent)
 
 
 def back_up_machine(

@@ -19,7 +19,7 @@ from keepstone.cli.opening import Opening, store_command
 from keepstone.cli.progress import Meter, metered
 from keepstone.cli.render import duration, lines_of, plain, safe, size, text
 from keepstone.cli.store.entries import paths as meant
-from keepstone.cli.store.machines import FLEECING, MACHINES, qemu_at, restore_machine
+from keepstone.cli.store.machines import CONNECT, FLEECING, MACHINES, machine_at, qemu_at, restore_machine
 from keepstone.cli.store.points import FILES, IMAGES
 from keepstone.cli.store.returning import files_into_guest, into_machine, make_safety_point
 
@@ -54,8 +54,9 @@ class _Wanted:
               help="Where to: a folder; for a disk a file, or with --overwrite a block device.")  # fmt: skip
 @click.option("--in-place", is_flag=True,
               help="TARGET may hold something; only what differs is written [default TARGET: the source].")  # fmt: skip
-@click.option("--machine", metavar="qemu:SOCKET",
-              help="With --in-place: put the disks of a machine back into this one, which is reset.")  # fmt: skip
+@click.option("--machine", metavar="MACHINE",
+              help="With --in-place: put the disks of a machine back into this one, which begins anew.")  # fmt: skip
+@click.option("--connect", metavar="URI", help=f"The libvirt that has the machine [default: {CONNECT}].")
 @click.option("--safety-point/--no-safety-point", default=True,
               help="Make a point of that machine first, of the same item [default: do].")  # fmt: skip
 @click.option("--into-guest", metavar="qemu:SOCKET",
@@ -85,6 +86,7 @@ def restore(
     target: Path | None,
     in_place: bool,
     machine: str | None,
+    connect: str | None,
     safety_point: bool,
     into_guest: str | None,
     guest_target: str | None,
@@ -107,30 +109,33 @@ def restore(
     Nothing is overwritten without --in-place, or an option that says what to do with what is there.
 
     \b
-    The disks of a machine back into it, in the QEMU that has it:
+    The disks of a machine back into it, which is there, in QEMU or in libvirt:
       restore POINT [DISK...] --machine qemu:SOCKET --in-place
+      restore POINT [DISK...] --machine libvirt:DOMAIN --in-place
     Files out of its disks into its guest, which goes on:
       restore POINT PATH... --into-guest qemu:SOCKET --agent SOCKET
     """
     from keepstone.errors import RestoreIncomplete, UsageError
 
-    address = machine or into_guest
-    there = None if address is None else qemu_at(address, agent)
+    guest = None if into_guest is None else qemu_at(into_guest, agent)
+    there = None if machine is None else machine_at(machine, agent, connect)
     files_only = bool(delete or compare_content or numeric_ids or no_attributes or kind or tar or target)
     if machine is not None and (not in_place or into_guest or guest_target or conflict or files_only):
         raise UsageError("--machine puts disks back where they are: it goes with --in-place and names of disks alone")
     if into_guest is not None and (in_place or files_only):
         raise UsageError("--into-guest takes paths, --guest-target, --overwrite, --skip and --keep-both, and no more")
-    if there is None and (agent or guest_target):
+    if there is None and guest is None and (agent or guest_target):
         raise UsageError("--agent and --guest-target are about a machine; give --machine or --into-guest")
+    if there is None and connect is not None:
+        raise UsageError("--connect is about a machine of libvirt; give --machine libvirt:DOMAIN")
     if tar is not None and (target is not None or in_place or conflict or delete):
         raise UsageError("--tar writes a stream; it takes no target and none of the options for one")
-    if tar is None and target is None and not in_place and there is None:
+    if tar is None and target is None and not in_place and guest is None:
         raise UsageError("where to? give --target, --in-place, --tar, or --into-guest")
     store = opening.store()
     point = store.points.find(name, deleted=True, item=None if item is None else text(item))
     safety = None
-    if machine is not None and there is not None:
+    if there is not None:
         safety = make_safety_point(console, store, point, there, wanted=safety_point, fleecing=fleece, yes=yes)
     wanted = _Wanted(
         target=target,
@@ -146,10 +151,10 @@ def restore(
         raise UsageError("--format is for the image that a disk becomes; leave it out")
     with store.reader(point) as reader, metered(console, "restore") as meter:
         env = store.context.env
-        if into_guest is not None and there is not None:
+        if guest is not None:
             if point.record.kind == FILES:
                 raise UsageError("the point is of files, of no disk; restore it with --target or --tar")
-            result, lines = _into_guest(env, reader, there, paths, guest_target, conflict, meter)
+            result, lines = _into_guest(env, reader, guest, paths, guest_target, conflict, meter)
         elif there is not None:
             result, lines = into_machine(console, env, reader, there, paths, meter)
             result["safety_point"] = safety

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from keepstone.cli.console import Console
 from keepstone.cli.progress import Meter, metered
 from keepstone.cli.render import plain, safe, size, when
-from keepstone.cli.store.machines import MACHINES, back_up_machine
+from keepstone.cli.store.machines import MACHINES, Libvirt, address_for, back_up_machine
 
 if TYPE_CHECKING:
     from keepstone.env import Env
@@ -25,19 +25,20 @@ _CHUNKS = 32 << 20  # bytes of files
 
 
 def make_safety_point(
-    console: Console, store: Store, point: Point, machine: Qemu, *, wanted: bool, fleecing: Path, yes: bool
+    console: Console, store: Store, point: Point, machine: Qemu | Libvirt, *, wanted: bool, fleecing: Path, yes: bool
 ) -> str | None:
     """Ask whether the disks are to be put back, and make a point of the machine as it is, unless nobody wants one; its
     id."""
     from keepstone.errors import KeepstoneError, UsageError
-    from keepstone.workloads.kvm import unfinished
+    from keepstone.workloads.hypervisors.replace import has_half
 
     if point.record.kind != MACHINES:
         raise UsageError(f"recovery point {point.short} is of no machine; leave out --machine")
-    half = unfinished(store.context.env, machine)
+    half = has_half(store.context.env, address_for(machine))
+    how = "ended as by a power failure, and started again" if isinstance(machine, Libvirt) else "reset"
     console.confirm(
         f"Put the disks of {safe(point.record.item)}, as they were at {when(point.record.finished)}, back into the "
-        f"machine at {safe(machine.address)}? It is reset, and what was written to them since then is gone.",
+        f"machine at {safe(machine.address)}? It is {how}, and what was written to them since then is gone.",
         yes,
     )
     if half:
@@ -60,13 +61,13 @@ def make_safety_point(
 
 
 def into_machine(
-    console: Console, env: Env, reader: LocalReader, machine: Qemu, names: tuple[str, ...], meter: Meter
+    console: Console, env: Env, reader: LocalReader, machine: Qemu | Libvirt, names: tuple[str, ...], meter: Meter
 ) -> tuple[dict[str, Any], list[str]]:
     """Put these disks back, or all."""
-    from keepstone.workloads.kvm import replace_disks
+    from keepstone.workloads.hypervisors.replace import replace_vm
     from keepstone.workloads.machines import machine_of
 
-    report = replace_disks(env, machine, machine_of(reader), meter, names=names)
+    report = replace_vm(env, address_for(machine), machine_of(reader), meter, names=names)
     disks = [{"name": put.disk.name, "written_bytes": put.changed} for put in report.disks]
     result: dict[str, Any] = {
         "machine": machine.address,
@@ -79,11 +80,15 @@ def into_machine(
     lines += [f"  {put.disk.name}  {size(put.changed)} differed" for put in report.disks]
     if report.left:
         lines.append(f"  {', '.join(report.left)}: left as they are")
-    lines.append("the machine begins anew" if report.running else "the machine stands; let it go on by `cont`")
+    stands = "the machine stands; let it go on by `cont`"
+    if isinstance(machine, Libvirt):
+        stands = "the machine does not run, as before"
+    lines.append("the machine begins anew" if report.running else stands)
     failed = [plain(piece) | {"disk": put.disk.name} for put in report.disks for piece in put.lost]
     if failed:
         result["failed"] = failed
-        console.warn("the machine stays stopped, as parts of its disks are not restored; restore another point into it")
+        lines[-1] = "the machine does not run"
+        console.warn("the machine does not run, as parts of its disks are not restored; restore another point into it")
     return result, lines
 
 

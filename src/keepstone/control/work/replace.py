@@ -3,7 +3,7 @@
 
 First there is a point of what is there now, unless somebody said not to: whoever chose the wrong point goes back to it.
 A worker that takes the job over goes on where the one before it ended, without another such point (see
-`workloads.kvm.replace`, which remembers in QEMU that it has begun).
+`workloads.kvm.replace` and `workloads.libvirt.replace`, which remember with the machine that they have begun).
 """
 
 from __future__ import annotations
@@ -14,31 +14,25 @@ from keepstone.control.points import of_record, opened
 from keepstone.control.work.backup import enlist, make
 from keepstone.control.work.loading import Subject, ending
 from keepstone.control.work.reporter import Reporter
-from keepstone.errors import SourceFailed, Unsupported
+from keepstone.errors import SourceFailed
 from keepstone.jobs import Context, Status
 from keepstone.vault import RecoveryPoint
-from keepstone.workloads.hypervisors import QemuAddress, address_of
-from keepstone.workloads.kvm import Qemu, replace_disks, unfinished
+from keepstone.workloads.hypervisors import address_of
+from keepstone.workloads.hypervisors.replace import has_half, replace_vm
 from keepstone.workloads.machines import machine_of, wanted_disks
 
 __all__ = ["replace"]
 
 
 def replace(plane: Plane, context: Context, about: Subject, point: RecoveryPoint) -> None:
-    """Do it. Arguments of the job: `disks`, as in `restore_point`, and `safety`. `Unsupported` for libvirt's."""
+    """Do it. Arguments of the job: `disks`, as in `restore_point`, and `safety`."""
     for path in virtual_machines.paths(about.item.source):
         plane.reach.check(path)
     address = address_of(about.item.source)
-    if not isinstance(address, QemuAddress):
-        raise Unsupported(
-            f"'{about.item.friendly}' is a machine of libvirt, whose disks are not put back in place in this version; "
-            "restore them into a folder, and give them to it"
-        )
-    machine = Qemu(address.monitor, address.agent)
     reporter = Reporter(context)
     store = plane.stores.open(about.vault.id)
     safety = ""
-    if context.claim.arguments.get("safety") and not unfinished(plane.env, machine):
+    if context.claim.arguments.get("safety") and not has_half(plane.env, address):
         before = of_record(about.item, *make(plane, context, about, store, reporter))
         with plane.change() as change:
             enlist(change, before)
@@ -47,7 +41,7 @@ def replace(plane: Plane, context: Context, about: Subject, point: RecoveryPoint
         found = machine_of(reader)
         names = wanted_disks(found, context.claim.arguments.get("disks"))
         try:
-            report = replace_disks(plane.env, machine, found, reporter, names=names)
+            report = replace_vm(plane.env, address, found, reporter, names=names, allowed=plane.reach.check)
         finally:
             snapshots.look(plane, about.item)  # they went first
     lost = [put.disk.name for put in report.disks if put.lost]
@@ -62,7 +56,7 @@ def replace(plane: Plane, context: Context, about: Subject, point: RecoveryPoint
     )
     if lost:
         raise SourceFailed(
-            f"the store has lost parts of {', '.join(lost)}; the machine stays stopped, with what there is of them. "
+            f"the store has lost parts of {', '.join(lost)}; the machine does not run, with what there is of them. "
             "Put another point back into it; `keepstone store verify --deep` shows the damage"
         )
     with ending(plane, context, Status.WARNED if reporter.count else Status.COMPLETED):

@@ -22,7 +22,7 @@ Invariants
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,9 +55,17 @@ def unfinished_domain(virsh: Virsh, name: str) -> bool:
 
 
 def replace_domain(
-    env: Env, virsh: Virsh, name: str, point: PointOfMachine, progress: Progress, *, names: Collection[str] = ()
+    env: Env,
+    virsh: Virsh,
+    name: str,
+    point: PointOfMachine,
+    progress: Progress,
+    *,
+    names: Collection[str] = (),
+    allowed: Callable[[Path], object] = lambda path: None,
 ) -> Replaced:
     """Put these disks of a point back into the domain of this name or UUID, or all, and start it where it ran.
+    `allowed` is asked for each file that would be written to, and raises where it must not be.
 
     A disk that has become larger than the point's is zeros behind its end. Where something is lost in the store the
     domain stays off, as after any failure in the middle: then the error says what is half done. `NotFound` where point
@@ -67,7 +75,7 @@ def replace_domain(
     """
     domain = find(virsh, name)
     with alone(f"keepstone-replacing-{domain.uuid}", f"the disks of {domain.name} are being put back already"):
-        return _Replacement(env, virsh, domain, point, progress).run(names)
+        return _Replacement(env, virsh, domain, point, progress, allowed).run(names)
 
 
 def _lasting(virsh: Virsh, domain: Domain) -> str:
@@ -93,9 +101,17 @@ class _Pair:
 class _Replacement:
     """One run."""
 
-    def __init__(self, env: Env, virsh: Virsh, domain: Domain, point: PointOfMachine, progress: Progress) -> None:
+    def __init__(
+        self,
+        env: Env,
+        virsh: Virsh,
+        domain: Domain,
+        point: PointOfMachine,
+        progress: Progress,
+        allowed: Callable[[Path], object],
+    ) -> None:
         self._env, self._virsh, self._domain, self._point = env, virsh, domain, point
-        self._progress = progress
+        self._progress, self._allowed = progress, allowed
         self._done: list[Put] = []
         self._touched = False
 
@@ -140,6 +156,8 @@ class _Replacement:
             if names and disk.name not in names:
                 continue
             if disk.role is not Role.DISK:
+                if (path := state_file(self._virsh, self._domain, disk)) is not None:
+                    self._allowed(path)
                 beside.append((disk, reader))
                 continue
             image = there.pop(disk.name, None)
@@ -159,7 +177,7 @@ class _Replacement:
                 f"{disk.name} of {self._domain.name} is {image.source} now and is another disk after its next start; "
                 "make them the same (virsh edit), or start the machine anew"
             )
-        check_image(self._env, image)
+        check_image(self._env, image, self._allowed)
         if image.size is None:
             raise SourceFailed(f"libvirt cannot tell how large {disk.name} ({image.source}) is; look at that image")
         if image.size < disk.size:

@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from keepstone.disks.nbd import NbdSink, NbdSource
@@ -35,8 +36,9 @@ _PATIENCE = 30 * 10**9
 _STEP = 0.02
 
 
-def check_image(env: Env, disk: DomainDisk) -> None:
-    """`Unsupported`, `UsageError`, `AccessDenied` where this image could not be written; nothing is locked for it."""
+def check_image(env: Env, disk: DomainDisk, allowed: Callable[[Path], object]) -> None:
+    """`Unsupported`, `UsageError`, `AccessDenied` where this image could not be written, and what `allowed` raises of
+    its path; nothing is locked for it."""
     elsewhere = "restore it elsewhere by --target"
     if disk.kind not in ("file", "block") or not disk.source:
         raise Unsupported(f"{disk.target} is on {disk.kind} storage, which only its machine writes to; {elsewhere}")
@@ -46,6 +48,7 @@ def check_image(env: Env, disk: DomainDisk) -> None:
         raise UsageError(f"{disk.target} is read-only in the machine; {elsewhere}")
     if shutil.which(_PROGRAM) is None:
         raise Unsupported(f"the images of a machine are written by {_PROGRAM}, which is not here; install qemu-utils")
+    allowed(Path(disk.source))
     fd = _opened(env, disk)
     try:
         if disk.format == "qcow2":

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The disks of a point back into a machine that is known by its address."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from keepstone.env import Env
+from keepstone.workloads.hypervisors.address import LibvirtAddress, VmAddress
+from keepstone.workloads.kvm import Qemu, replace_disks, unfinished
+from keepstone.workloads.libvirt import Virsh, replace_domain, unfinished_domain
+from keepstone.workloads.machines import PointOfMachine, Replaced
+from keepstone.workloads.progress import Progress
+
+__all__ = ["has_half", "replace_vm"]
+
+
+def has_half(env: Env, address: VmAddress) -> bool:
+    """Whether a replacement of its disks was begun and has not come to its end: then what it is now is no state of it,
+    and who goes on makes no point of that. Raises what its hypervisor does."""
+    if isinstance(address, LibvirtAddress):
+        return unfinished_domain(Virsh(address.connect), address.uuid)
+    return unfinished(env, Qemu(address.monitor, address.agent))
+
+
+def replace_vm(
+    env: Env,
+    address: VmAddress,
+    point: PointOfMachine,
+    progress: Progress,
+    *,
+    names: Collection[str] = (),
+    allowed: Callable[[Path], object] = lambda path: None,
+) -> Replaced:
+    """Put these disks of a point back into it, or all. `allowed` is asked for the socket of its hypervisor and for each
+    file that is written to, and raises where that must not be. What else is raised as in `replace_disks` and
+    `replace_domain`."""
+    allowed(Path(address.place))
+    if isinstance(address, LibvirtAddress):
+        virsh = Virsh(address.connect)
+        return replace_domain(env, virsh, address.uuid, point, progress, names=names, allowed=allowed)
+    return replace_disks(env, Qemu(address.monitor, address.agent), point, progress, names=names)
