@@ -5,13 +5,21 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.agents.living import Machine
-from tests.machines.guest import Guest, make_disk
+from tests.cli.services import until
+from tests.libvirt.conftest import daemon
+from tests.libvirt.daemon import Daemon
+from tests.libvirt.still import Still
+from tests.machines.guest import Guest, make_disk, monitor
+
+__all__ = ["daemon"]
 
 pytestmark = [
     pytest.mark.vm,
@@ -44,7 +52,76 @@ def test_a_machine_of_another_host(agent: Machine, guest: Guest, tmp_path: Path)
     living("restore", "machine", "-i", "little", "latest", "--target", target, "--disk", "disk1", "--format", "qcow2")
     assert {path.name for path in target.iterdir()} == {"disk0.qcow2", "disk1.qcow2", "machine.json"}
     assert json.loads((target / "machine.json").read_text())["name"] == "little"
-    refused = living("restore", "machine", "-i", "little", "latest", "--in-place", "--yes", code=2)
+    refused = living("restore", "machine", "-i", "little", "latest", "--target", target, "--new-machine", "x", code=2)
     assert "is on another host than the service" in str(refused)
+
+    with monitor(guest.qmp) as ask:
+        for disk in ("disk0", "disk1"):
+            line = f'qemu-io -d /machine/peripheral/{disk}/virtio-backend "write -P 5 0 1M"'
+            assert "error" not in ask("human-monitor-command", command_line=line).lower()
+    back = ("restore", "machine", "-i", "little", "latest", "--in-place", "--disk", "disk1", "--yes")
+    assert "is not in restore.allow of this machine's agent" in str(living(*back, code=1))
+    assert len(living.points(Path("little"))) == 2  # not even the safety point
+    agent.configure(f'[restore]\nallow = ["{guest.qmp}"]\n')
+    replaced = living(*back)["properties"]
+    assert replaced["status"] == "Completed", replaced
+    safety, *before = living.points(Path("little"))
+    assert (replaced["extendedInfo"]["propertyBag"]["Recovery Point"], len(before)) == (safety["name"], 2)
+    for number in range(2):
+        raw = tmp_path / f"{number}.raw"
+        subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", guest.disks[number][1], raw], check=True)
+        assert raw.read_bytes()[:4096] != bytes([5]) * 4096
+    living(*back[:3], "little", safety["name"], *back[5:])
+    for number in range(2):
+        raw = tmp_path / f"{number}.raw"
+        subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", guest.disks[number][1], raw], check=True)
+        assert raw.read_bytes()[:4096] == bytes([5]) * 4096
     agent.configure(f'[backup]\ndeny = ["{guest.qmp}"]\n')
     assert "no backup of that" in str(living("protection", "backup-now", "-i", "little", code=1))
+
+
+@pytest.mark.parametrize("dies", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_domain_of_another_host(agent: Machine, daemon: Daemon, tmp_path: Path, dies: bool) -> None:
+    """Its disks go back into it; where its agent dies in the middle, the one after it goes on, without another safety
+    point."""
+    living, name = agent.living, f"elsewhere{int(dies)}"
+    still, item = Still(daemon, tmp_path, name), Path(name)
+    try:
+        living("hypervisor", "register", "-n", f"lv{int(dies)}", "--libvirt", daemon.uri, "--on", agent.name)
+        living("protection", "enable-for-vm", "--vm", name)
+        still.write("vda", "write -P 1 0 1M")
+        assert "Completed" in living("protection", "backup-now", "-i", name)["properties"]["status"]
+        (oldest,) = living.points(item)
+        first = still.content(tmp_path / "first")
+        still.write("vda", "write -P 2 0 3M")
+        still.write("vdb", "write -P 3 5M 1M")
+        second = still.content(tmp_path / "second")
+        before = still.description()
+        socket = daemon.uri.partition("socket=")[2]
+        back = ("restore", "machine", "-i", name, oldest["name"], "--in-place", "--yes")
+        agent.configure(f'[restore]\nallow = ["{socket}", "{still.disks["vda"]}"]\n')
+        assert f"{still.disks['vdb']} is not in restore.allow" in str(living(*back, code=1))
+        assert (still.state, still.description(), len(living.points(item))) == ("running", before, 1)
+        agent.configure(f'[restore]\nallow = ["{socket}", "{tmp_path}"]\n')
+
+        job = living(*back, "--no-wait")["name"]
+        if dies:
+            until(lambda: "keepstone:replacing" in still.description(), "the mark")
+            agent.stop(signal.SIGKILL)
+            until(lambda: not agent.jobs(), "the end of its job")
+            agent.start()
+
+        ended = agent.ended(job)["properties"]
+        # One disk is raw and read in full: that is said, and forgotten with the agent to whom it was said.
+        assert ended["status"] == ("Completed" if dies else "CompletedWithWarnings"), ended
+        assert (still.state, still.description()) == ("running", before)
+        assert still.content(tmp_path / "now") == first
+        safety, *more = living.points(item)
+        assert ended["extendedInfo"]["propertyBag"]["Recovery Point"] == safety["name"]
+        assert [point["name"] for point in more] == [oldest["name"]]
+        living(*back[:4], safety["name"], *back[5:], "--no-safety-point")
+        assert still.content(tmp_path / "again") == second
+        assert len(living.points(item)) == 2
+        living("hypervisor", "unregister", "-n", f"lv{int(dies)}", "--yes")  # who looks for machines would wait for it
+    finally:
+        still.close()

@@ -26,13 +26,14 @@ from keepstone.agent.limits import Limits
 from keepstone.decoders import from_json
 from keepstone.env import Env
 from keepstone.errors import JobCancelled, KeepstoneError, UsageError
-from keepstone.remote.wire import Work
+from keepstone.remote.wire import REPLACE, Work
 
 __all__ = ["Order", "Said", "main"]
 
 _log = logging.getLogger("keepstone.agent.job")  # also where this is the program
 _KEPT = 20  # warnings by name
 _DISCREET = "the item is sealed; the log of this machine's agent says why"
+_CANCELLED = "the job was cancelled"
 _OFTEN = 0.5  # seconds between two lines
 
 
@@ -98,6 +99,10 @@ class Report:
         self.done = self.expected = self.files = self.count = 0
         self.warnings: list[str] = []
 
+    def go_on(self) -> None:
+        """With the next part of the job, which is measured by itself; what was told until now stays."""
+        self.done = self.expected = self.files = 0
+
     def cancel(self) -> None:
         """Somebody asked for the end."""
         self._cancelled.set()
@@ -105,7 +110,7 @@ class Report:
     def check(self) -> None:
         """`JobCancelled`."""
         if self._cancelled.is_set():
-            raise JobCancelled("the job was cancelled")
+            raise JobCancelled(_CANCELLED)
 
     def holds(self, let_go: Callable[[], None]) -> None:
         """What has to be done before this process goes, however it does."""
@@ -168,6 +173,11 @@ def carry_out(env: Env, order: Order, configuration: Configuration, report: Repo
             backup(env, order, configuration, report, limits)
             return said("")
         if order.work.operation == "Restore":
+            if order.work.arguments.get("mode") == REPLACE:
+                from keepstone.agent.replacing import replace
+
+                place = replace(env, order, configuration, report, limits)
+                return said("CompletedWithWarnings" if report.count else "Completed", target=place)
             target, lost = restore(env, order, configuration, report)
             return said("CompletedWithWarnings" if lost or report.count else "Completed", target=str(target))
         if order.work.operation == "Mount":
@@ -181,8 +191,9 @@ def carry_out(env: Env, order: Order, configuration: Configuration, report: Repo
             found = discover(env, order, configuration, report)
             return said("CompletedWithWarnings" if report.count else "Completed", found=found)
         raise UsageError(f"this agent does no {order.work.operation}; upgrade it")
-    except JobCancelled:
-        return said("Cancelled")
+    except JobCancelled as error:
+        told = {} if str(error) == _CANCELLED else {"code": error.code, "message": str(error)}
+        return said("Cancelled", **told)
     except KeepstoneError as error:
         if report.discreet:
             _log.error("job %s: %s", order.work.job, error)

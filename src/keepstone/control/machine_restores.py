@@ -72,11 +72,11 @@ def restore(
     """Ask for it; the job. `InvalidRequest`, `Unsupported`; `NotFound`, `Conflict` as in `restores.restore`."""
     about: dict[str, Any] = {"point": point.name, "user": True, "mode": str(wanted.mode)}
     about["disks"] = _disks(change.connection, item, wanted)
-    if wanted.mode is not Mode.DISKS and agents.machine_of(change.connection, held) is not None:
+    if wanted.mode is Mode.CREATE and agents.machine_of(change.connection, held) is not None:
         raise Unsupported(
             f"'{item.friendly}' is on another host than the service, whose agent restores disks into a folder there "
-            "(RestoreDisks); in place, and as new machines, only those of the service's own host are restored in this "
-            "version"
+            "(RestoreDisks) and in place (OriginalLocation); new machines are made on the service's own host only in "
+            "this version"
         )
     if wanted.mode is Mode.REPLACE:
         if not virtual_machines.is_running(item):
@@ -85,7 +85,8 @@ def restore(
                 target="properties.recoveryType",
             )
         about |= {"target": None, "safety": wanted.safety}
-        return items.work(change, vault, held, item, RESTORE, activity, about)
+        agent = agents.serving(change.connection, held)
+        return items.work(change, vault, held, item, RESTORE, activity, about, agent)
     folder, format, told = _place(change, item, point, wanted)
     if wanted.mode is Mode.CREATE:
         folder = restores.place(held, folder, elsewhere=False)

@@ -39,6 +39,7 @@ __all__ = [
     "MISSING",
     "NODE",
     "PREFIX",
+    "REPLACE",
     "TRANSFER",
     "Beat",
     "Begin",
@@ -99,6 +100,9 @@ CORRUPT, MISSING = 0xFFFFFFFE, 0xFFFFFFFF
 
 GONE = 0xFFFFFFFF
 """Instead of a chunk's length: it is damaged or gone."""
+
+REPLACE = "OriginalLocation"
+"""The argument `mode` of a restore that puts the disks of a machine back into it."""
 
 T = TypeVar("T")
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]

@@ -136,7 +136,7 @@ def restore(
     point = store.points.find(name, deleted=True, item=None if item is None else text(item))
     safety = None
     if there is not None:
-        safety = make_safety_point(console, store, point, there, wanted=safety_point, fleecing=fleece, yes=yes)
+        safety = make_safety_point(console, store, point, there, paths, wanted=safety_point, fleecing=fleece, yes=yes)
     wanted = _Wanted(
         target=target,
         in_place=in_place or (conflict is not None and point.record.kind == FILES) or delete or compare_content,

@@ -25,16 +25,29 @@ _CHUNKS = 32 << 20  # bytes of files
 
 
 def make_safety_point(
-    console: Console, store: Store, point: Point, machine: Qemu | Libvirt, *, wanted: bool, fleecing: Path, yes: bool
+    console: Console,
+    store: Store,
+    point: Point,
+    machine: Qemu | Libvirt,
+    names: tuple[str, ...],
+    *,
+    wanted: bool,
+    fleecing: Path,
+    yes: bool,
 ) -> str | None:
-    """Ask whether the disks are to be put back, and make a point of the machine as it is, unless nobody wants one; its
-    id."""
+    """Ask whether these disks are to be put back, or all, and make a point of the machine as it is, unless nobody wants
+    one; its id. What would be refused is refused before that."""
     from keepstone.errors import KeepstoneError, UsageError
-    from keepstone.workloads.hypervisors.replace import has_half
+    from keepstone.workloads.hypervisors.replace import check_vm, has_half
+    from keepstone.workloads.machines import machine_of
 
     if point.record.kind != MACHINES:
         raise UsageError(f"recovery point {point.short} is of no machine; leave out --machine")
-    half = has_half(store.context.env, address_for(machine))
+    env, address = store.context.env, address_for(machine)
+    half = has_half(env, address)
+    if not half:
+        with store.reader(point) as reader:
+            check_vm(env, address, machine_of(reader), names=names)
     how = "ended as by a power failure, and started again" if isinstance(machine, Libvirt) else "reset"
     console.confirm(
         f"Put the disks of {safe(point.record.item)}, as they were at {when(point.record.finished)}, back into the "

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import sqlalchemy as sa
 
 from keepstone.catalogue import containers, first, items, jobs, schedules
@@ -19,15 +20,15 @@ from keepstone.control import points as made
 from keepstone.control.hypervisors import DISCOVER
 from keepstone.control.mounting import MOUNT
 from keepstone.control.plane import Plane
-from keepstone.control.work.backup import failed, remember
+from keepstone.control.work.backup import enlist, failed, remember
 from keepstone.control.work.loading import Subject, ending, subject
-from keepstone.control.work.restore import RESTORE
+from keepstone.control.work.restore import REPLACE, RESTORE
 from keepstone.errors import InvalidRequest, JobLost, KeepstoneError
 from keepstone.jobs import BACKUP, Claim, Context, Status
 from keepstone.remote.wire import Beat, End, Plan, Told, Work
-from keepstone.vault import Container, folded
+from keepstone.vault import Container, RecoveryPoint, folded
 
-__all__ = ["OPERATIONS", "beat", "claim", "end", "held", "kept", "plan"]
+__all__ = ["OPERATIONS", "beat", "claim", "end", "held", "kept", "makes_safety_point", "plan", "safety_point"]
 
 OPERATIONS = (BACKUP, RESTORE, MOUNT, DISCOVER)
 """What an agent does."""
@@ -73,7 +74,10 @@ def claim(plane: Plane, machine: UUID) -> Work | None:
             if found is not None:
                 remember(plane, context, about, *found, [])
                 continue
-        return _work(about, taken)
+        work = _work(about, taken)
+        if makes_safety_point(taken) and taken.attempt > 1 and safety_point(plane, about, taken) is not None:
+            work = msgspec.structs.replace(work, arguments=work.arguments | {"safety": False})
+        return work
 
 
 def _work(about: Subject, taken: Claim) -> Work:
@@ -115,7 +119,36 @@ def _look(plane: Plane, taken: Claim) -> Work | None:
     )
 
 
-_TOLD = ("point", "target", "paths", "conflict", "delete", "format", "part", "shared", "disks", "folder")
+def makes_safety_point(mine: Claim) -> bool:
+    """Whether this restore makes a point of the machine as it is, before it puts disks back into it."""
+    return mine.operation == RESTORE and mine.arguments.get("mode") == REPLACE and bool(mine.arguments.get("safety"))
+
+
+def safety_point(plane: Plane, about: Subject, mine: Claim) -> RecoveryPoint | None:
+    """The one that this job has made, which is listed from now on; None where it has none yet."""
+    found = made.commit_of_job(plane.stores.open(about.vault.id), mine.id)
+    if found is None:
+        return None
+    point = made.of_record(about.item, *found)
+    with plane.change() as change:
+        enlist(change, point)
+    return point
+
+
+_TOLD = (
+    "mode",
+    "safety",
+    "point",
+    "target",
+    "paths",
+    "conflict",
+    "delete",
+    "format",
+    "part",
+    "shared",
+    "disks",
+    "folder",
+)
 
 
 def held(plane: Plane, machine: UUID, job: str, token: int) -> Claim:
@@ -177,6 +210,9 @@ def end(plane: Plane, machine: UUID, said: End) -> None:
     context = Context(plane.queue, mine)
     context.progress(said.done, said.expected)
     result = {"files": said.files, "warnings": kept(said.warnings), "target": said.target[:_LONGEST]}
+    if makes_safety_point(mine):
+        point = safety_point(plane, subject(plane, context), mine)
+        result |= {"point": point and point.name}
     if mine.operation == MOUNT:
         result |= {"files": None, "point": mine.arguments.get("point")}
     context.result(result)

@@ -21,7 +21,7 @@ from keepstone.control import points as made
 from keepstone.control.plane import Plane
 from keepstone.control.sessions import machine as machines
 from keepstone.control.sessions.session import WriteSession, clocked
-from keepstone.control.work.backup import own_date, remember
+from keepstone.control.work.backup import enlist, own_date, remember
 from keepstone.control.work.loading import subject
 from keepstone.errors import Conflict, InvalidRequest, JobLost, KeepstoneError, NotFound
 from keepstone.jobs import BACKUP, Context
@@ -88,7 +88,7 @@ class Registry:
 
     def _begin(self, machine: UUID, begin: Begin) -> bytes:
         mine = machines.held(self._plane, machine, begin.job, begin.token)
-        if mine.operation != BACKUP:
+        if mine.operation != BACKUP and not machines.makes_safety_point(mine):
             raise InvalidRequest("a job of another kind makes no point")
         with self._lock:
             older = [one for one in self._open.values() if one.job == begin.job]
@@ -120,6 +120,8 @@ class Registry:
         kind = made.kind(about.item)
         if begin.kind != kind:
             raise InvalidRequest(f"'{about.item.friendly}' is an item of {kind}, not of {begin.kind}")
+        if context.claim.operation != BACKUP and machines.safety_point(self._plane, about, context.claim) is not None:
+            raise InvalidRequest("the safety point of this job is made already; put the disks back")
         clientkeys.keep(self._plane, about.item, begin)
         store = self._plane.stores.open(about.vault.id)
         name = made.store_name(about.container.friendly, about.item)
@@ -134,7 +136,8 @@ class Registry:
             raise
 
     def _commit(self, one: _Open, commit: Commit) -> bytes:
-        """The point, then the end of its job. Asked again after a lost answer or half of it, the same."""
+        """The point, then the end of its job, unless that goes on after its safety point. Asked again after a lost
+        answer or half of it, the same."""
         with one.ending:
             if not one.remembered:
                 try:
@@ -143,7 +146,11 @@ class Registry:
                     point = one.session.commit(commit)
                     record = self._plane.stores.open(about.vault.id).commits.get(point)
                     assert isinstance(record, PointRecord)
-                    remember(self._plane, context, about, point, record, machines.kept(commit.messages))
+                    if context.claim.operation == BACKUP:
+                        remember(self._plane, context, about, point, record, machines.kept(commit.messages))
+                    else:
+                        with self._plane.change() as change:
+                            enlist(change, made.of_record(about.item, point, record))
                 except JobLost:
                     if not one.session.point:
                         raise  # else whoever has the job now finds the point

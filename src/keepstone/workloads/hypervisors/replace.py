@@ -7,13 +7,14 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from keepstone.env import Env
+from keepstone.errors import SourceFailed
 from keepstone.workloads.hypervisors.address import LibvirtAddress, VmAddress
-from keepstone.workloads.kvm import Qemu, replace_disks, unfinished
-from keepstone.workloads.libvirt import Virsh, replace_domain, unfinished_domain
+from keepstone.workloads.kvm import Qemu, check_disks, replace_disks, unfinished
+from keepstone.workloads.libvirt import Virsh, check_domain, replace_domain, unfinished_domain
 from keepstone.workloads.machines import PointOfMachine, Replaced
 from keepstone.workloads.progress import Progress
 
-__all__ = ["has_half", "replace_vm"]
+__all__ = ["check_vm", "check_whole", "has_half", "replace_vm"]
 
 
 def has_half(env: Env, address: VmAddress) -> bool:
@@ -22,6 +23,23 @@ def has_half(env: Env, address: VmAddress) -> bool:
     if isinstance(address, LibvirtAddress):
         return unfinished_domain(Virsh(address.connect), address.uuid)
     return unfinished(env, Qemu(address.monitor, address.agent))
+
+
+def check_vm(
+    env: Env,
+    address: VmAddress,
+    point: PointOfMachine,
+    *,
+    names: Collection[str] = (),
+    allowed: Callable[[Path], object] = lambda path: None,
+) -> None:
+    """What `replace_vm` would refuse, before anybody begins with it, or with a safety point; nothing of this machine is
+    half done now."""
+    allowed(Path(address.place))
+    if isinstance(address, LibvirtAddress):
+        check_domain(env, Virsh(address.connect), address.uuid, point, names=names, allowed=allowed)
+    else:
+        check_disks(env, Qemu(address.monitor, address.agent), point, names=names)
 
 
 def replace_vm(
@@ -41,3 +59,13 @@ def replace_vm(
         virsh = Virsh(address.connect)
         return replace_domain(env, virsh, address.uuid, point, progress, names=names, allowed=allowed)
     return replace_disks(env, Qemu(address.monitor, address.agent), point, progress, names=names)
+
+
+def check_whole(report: Replaced) -> None:
+    """`SourceFailed` where the store has lost something of the disks."""
+    lost = [put.disk.name for put in report.disks if put.lost]
+    if lost:
+        raise SourceFailed(
+            f"the store has lost parts of {', '.join(lost)}; the machine does not run, with what there is of them. "
+            "Put another point back into it; `keepstone store verify --deep` shows the damage"
+        )

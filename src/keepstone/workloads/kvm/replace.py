@@ -38,9 +38,9 @@ from keepstone.workloads.kvm.sweep import sweep
 from keepstone.workloads.machines import Disk, OneDisk, PointOfMachine, Role
 from keepstone.workloads.machines.janitor import Janitor
 from keepstone.workloads.machines.putting import Put, Replaced, check_names, half_done, put_disk
-from keepstone.workloads.progress import Progress, Together
+from keepstone.workloads.progress import Progress, Silent, Together
 
-__all__ = ["replace_disks", "unfinished"]
+__all__ = ["check_disks", "replace_disks", "unfinished"]
 
 _MARKS = {"keepstone-replacing-ran": True, "keepstone-replacing-stood": False}
 _MOVING = {"inmigrate", "postmigrate", "finish-migrate", "save-vm", "restore-vm", "colo"}
@@ -50,6 +50,12 @@ def unfinished(env: Env, machine: Qemu) -> bool:
     """Whether a replacement of its disks was begun and has not come to its end. `SourceMissing`, `Gone`."""
     with Monitor(env, machine.monitor) as monitor:
         return _marked(monitor) is not None
+
+
+def check_disks(env: Env, machine: Qemu, point: PointOfMachine, *, names: Collection[str] = ()) -> None:
+    """What `replace_disks` would refuse of these disks, before anybody begins; nothing is half done there now."""
+    with Monitor(env, machine.monitor) as monitor:
+        _Replacement(env, monitor, point, Silent()).pairs(names)
 
 
 def replace_disks(
@@ -90,7 +96,7 @@ class _Replacement:
         earlier = _marked(monitor)
         self._touched = earlier is not None
         sweep(monitor, ASIDE, None)
-        pairs, left = self._pairs(names)
+        pairs, left = self.pairs(names)
         status = str(monitor.execute("query-status")["status"])
         if status in _MOVING or monitor.execute("query-block-jobs"):
             raise Conflict(f"QEMU at {monitor.path} is busy with its disks or moves; wait until that is over")
@@ -123,7 +129,7 @@ class _Replacement:
                 b"", f"{len(there)} snapshots that QEMU kept of the machine went; their points are in the vault"
             )
 
-    def _pairs(self, names: Collection[str]) -> tuple[list[_Pair], list[str]]:
+    def pairs(self, names: Collection[str]) -> tuple[list[_Pair], list[str]]:
         """What goes where, and what stays as it is. Nothing is done yet; raises where it could not be."""
         check_names(self._point, names)
         known = ", ".join(disk.name for disk, _ in self._point.disks)

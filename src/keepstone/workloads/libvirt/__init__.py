@@ -7,7 +7,7 @@ from keepstone.workloads.libvirt.backup import backup_domain
 from keepstone.workloads.libvirt.domains import Domain, DomainDisk, domains, find
 from keepstone.workloads.libvirt.lifecycle import define, destroy, start, undefine
 from keepstone.workloads.libvirt.remaking import renamed
-from keepstone.workloads.libvirt.replace import replace_domain, unfinished_domain
+from keepstone.workloads.libvirt.replace import check_domain, replace_domain, unfinished_domain
 from keepstone.workloads.libvirt.virsh import SYSTEM, Virsh
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "DomainDisk",
     "Virsh",
     "backup_domain",
+    "check_domain",
     "define",
     "destroy",
     "domains",

@@ -41,9 +41,9 @@ from keepstone.workloads.libvirt.virsh import Refused, Virsh
 from keepstone.workloads.libvirt.writable import Writable, check_image
 from keepstone.workloads.machines import Disk, OneDisk, PointOfMachine, Role
 from keepstone.workloads.machines.putting import Put, Replaced, check_names, half_done, put_disk
-from keepstone.workloads.progress import Progress, Together
+from keepstone.workloads.progress import Progress, Silent, Together
 
-__all__ = ["replace_domain", "unfinished_domain"]
+__all__ = ["check_domain", "replace_domain", "unfinished_domain"]
 
 _AWAKE = (RUNNING, "idle", "pmsuspended")
 
@@ -52,6 +52,20 @@ def unfinished_domain(virsh: Virsh, name: str) -> bool:
     """Whether a replacement of its disks was begun and has not come to its end. `NotFound`, `Refused`, `Gone`."""
     domain = find(virsh, name)
     return domain.persistent and _earlier(domain, _lasting(virsh, domain)) is not None
+
+
+def check_domain(
+    env: Env,
+    virsh: Virsh,
+    name: str,
+    point: PointOfMachine,
+    *,
+    names: Collection[str] = (),
+    allowed: Callable[[Path], object] = lambda path: None,
+) -> None:
+    """What `replace_domain` would refuse of these disks, before anybody begins; nothing is half done there now."""
+    domain = find(virsh, name)
+    _Replacement(env, virsh, domain, point, Silent(), allowed).pairs(names, _lasting(virsh, domain))
 
 
 def replace_domain(
@@ -117,15 +131,10 @@ class _Replacement:
 
     def run(self, names: Collection[str]) -> Replaced:
         virsh, domain = self._virsh, self._domain
-        if not domain.persistent:
-            raise Unsupported(
-                f"{domain.name} is not persistent, it is gone when it is off; define it, or restore its disks by "
-                "--target"
-            )
         description = _lasting(virsh, domain)
         earlier = _earlier(domain, description)
         self._touched = earlier is not None
-        pairs, beside, left = self._pairs(names, lasting(description))
+        pairs, beside, left = self.pairs(names, description)
         self._busy()
         before = _before(domain) if earlier is None else earlier
         mark(virsh, domain.uuid, before)
@@ -143,12 +152,18 @@ class _Replacement:
 
     # ------------------------------------------------------------- before anything is done
 
-    def _pairs(
-        self, names: Collection[str], later: dict[str, DomainDisk]
+    def pairs(
+        self, names: Collection[str], description: str
     ) -> tuple[list[_Pair], list[tuple[Disk, OneDisk]], list[str]]:
         """What goes where, what of firmware and TPM is put beside, and what stays as it is; raises where it cannot
         be."""
+        if not self._domain.persistent:
+            raise Unsupported(
+                f"{self._domain.name} is not persistent, it is gone when it is off; define it, or restore its disks by "
+                "--target"
+            )
         check_names(self._point, names)
+        later = lasting(description)
         there = {disk.target: disk for disk in self._domain.disks}
         pairs: list[_Pair] = []
         beside: list[tuple[Disk, OneDisk]] = []
