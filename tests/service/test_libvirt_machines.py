@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from keepstone.disks.nbd import NbdSink
+from keepstone.errors import JobCancelled
 from keepstone.workloads.libvirt import Virsh, destroy, find, undefine
 from tests.libvirt.conftest import daemon
 from tests.libvirt.daemon import Daemon, Little
+from tests.libvirt.still import Still
 from tests.machines.guest import make_disk
 
 from .protecting import Vault
@@ -34,13 +37,17 @@ def little(daemon: Daemon) -> Iterator[Little]:
     little.close()
 
 
-def test_from_a_domain_to_another_one(vault: Vault, daemon: Daemon, little: Little, tmp_path: Path) -> None:
-    little.sh("echo one > /a/file; sync")
+def register(vault: Vault, daemon: Daemon) -> None:
     path = f"{vault.path}/backupFabrics/Azure/protectionContainers/GenericContainer;libvirt"
     about: dict[str, Any] = {"containerType": "GenericContainer"}
     about["extendedInformation"] = {"serviceEndpoints": {"libvirt": daemon.uri}}
     vault.client.arm("PUT", path, {"properties": about}, status=202)
     vault.work()
+
+
+def test_from_a_domain_to_another_one(vault: Vault, daemon: Daemon, little: Little, tmp_path: Path) -> None:
+    little.sh("echo one > /a/file; sync")
+    register(vault, daemon)
     (found,) = [one for name, one in machines(vault).items() if name == "little"]
     assert found["storageProfile"]["dataDisks"] == [{"lun": 0, "name": "vdb", "diskSizeGB": 1}]
     item = protect(vault, "little")
@@ -83,3 +90,35 @@ def test_from_a_domain_to_another_one(vault: Vault, daemon: Daemon, little: Litt
     finally:
         destroy(virsh, again.uuid)
         undefine(virsh, again.uuid)
+
+
+def test_cancelled_in_the_middle(vault: Vault, daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever did that hears how the machine is, and the same again goes on."""
+    still = Still(daemon, tmp_path, "still")
+    try:
+        still.write("vda", "write -P 1 0 1M")
+        register(vault, daemon)
+        item = protect(vault, "still")
+        assert vault.back_up(item)["status"] == "Completed"
+        (point,) = vault.points(item)
+        still.write("vda", "write -P 2 0 2M")
+        back = {"objectType": "IaasVMRestoreRequest", "recoveryType": "OriginalLocation"}
+
+        def finish(self: NbdSink) -> None:
+            raise JobCancelled("job 1 was cancelled")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(NbdSink, "finish", finish)
+            job = vault.restore(point, **back)
+
+        assert job["status"] == "Cancelled"
+        said = job["errorDetails"][0]["errorString"]
+        assert "still is off, and does not start: vda, vdb is neither what it was nor the point" in said.lower()
+        assert still.state == "shut off"
+        assert len(vault.points(item)) == 2
+        assert "being put back" in str(vault.back_up(item)["errorDetails"])
+        job = vault.restore(point, **back)
+        assert (job["status"], still.state, len(vault.points(item))) == ("Completed", "running", 2)
+        assert still.content(tmp_path / "now")["vda"][: 2 << 20] == bytes([1]) * (1 << 20) + bytes(1 << 20)
+    finally:
+        still.close()

@@ -15,8 +15,10 @@ import pytest
 from keepstone.catalogue import every
 from keepstone.control import agents, drills, snapshots
 from keepstone.control.sessions import machine as sessions
+from keepstone.control.sessions.registry import Registry
+from keepstone.errors import InvalidRequest
 from keepstone.identity import Principal
-from keepstone.remote.wire import End
+from keepstone.remote.wire import Begin, Begun, Commit, End, Work, decode, encode
 from keepstone.vault import Container
 from keepstone.workloads.kvm.kept import forget, named
 from keepstone.workloads.kvm.qmp import Monitor
@@ -495,3 +497,61 @@ def test_a_machine_that_is_gone(vault: Vault, host: Path) -> None:
     assert job["status"] == "Failed"
     assert "is not there; is the machine running?" in job["errorDetails"][0]["errorString"]
     assert vault.points(item) == []
+
+
+def test_an_agent_makes_one_safety_point(vault: Vault, machine: Register, clock: Clock) -> None:
+    """For the restore that it holds, which goes on after it, also in the hands of another attempt."""
+    web = machine()
+    register(vault, "/run/vms", host=web.path.rpartition("/")[2])
+    registry = Registry(vault.plane)
+
+    def claimed() -> Work:
+        work = sessions.claim(vault.plane, web.id)
+        assert work is not None
+        return work
+
+    def asked(path: str, **properties: Any) -> Work:
+        assert vault.client.ask("POST", path, {"properties": properties}).status == 202
+        return claimed()
+
+    def begin(work: Work) -> str:
+        begins = encode(Begin(job=work.job, token=work.token, kind="machine"))
+        return decode(registry.ask(web.id, "begin", "", 0, memoryview(begins)), Begun).session
+
+    def commit(session: str) -> None:
+        said = Commit(records=0, root=b"", detail=b"", source=b"/", logical=0, read=0, files=0, warnings=0)
+        registry.ask(web.id, "commit", session, 0, memoryview(encode(said)))
+
+    def end(work: Work) -> dict[str, Any]:
+        sessions.end(vault.plane, web.id, End(job=work.job, token=work.token, status="Completed"))
+        ended: dict[str, Any] = vault.client.arm("GET", f"{vault.path}/backupJobs/{work.job}")["properties"]
+        return ended
+
+    look = claimed()
+    db = {"name": "db", "address": {"machine": "qemu:/run/vms/db.qmp"}, "disks": [{"name": "vda", "size": 5}]}
+    sessions.end(vault.plane, web.id, End(job=look.job, token=look.token, status="Completed", found=[db]))
+    item = protect(vault, "db")
+    commit(begin(asked(f"{item}/backup")))
+    (point,) = vault.points(item)
+    wanted = {"objectType": "IaasVMRestoreRequest", "recoveryType": "OriginalLocation"}
+
+    work = asked(f"{point['id']}/restore", **wanted)
+
+    assert (work.operation, work.arguments["mode"], work.arguments["safety"]) == ("Restore", "OriginalLocation", True)
+    commit(begin(work))
+    safety, first = vault.points(item)
+    assert first["name"] == point["name"]
+    with pytest.raises(InvalidRequest, match="is made already"):
+        begin(work)
+    clock.ahead = timedelta(minutes=5)  # and it says nothing any more
+    again = claimed()
+    clock.ahead = timedelta()
+    assert (again.job, again.attempt, again.arguments["safety"]) == (work.job, 2, False)
+    ended = end(again)
+    assert (ended["status"], ended["extendedInfo"]["propertyBag"]["Recovery Point"]) == ("Completed", safety["name"])
+    without = asked(f"{point['id']}/restore", **wanted, keepstone={"safetyPoint": False})
+    with pytest.raises(InvalidRequest, match="makes no point"):
+        begin(without)
+    assert end(without)["status"] == "Completed"
+    assert len(vault.points(item)) == 2
+    registry.close()
