@@ -330,8 +330,8 @@ def test_a_failure_in_the_middle(
             replace(yard, points[0])
 
     assert str(caught.value) == (
-        "the disk below failed. Still is off, and does not start: vdb is neither what it was nor the point, vda is "
-        "put back. Run the same again: it writes what still differs, and starts the machine if it ran"
+        "the disk below failed. The machine still is off, and does not start: vdb is neither what it was nor the "
+        "point, vda is put back. Run the same again: it writes what still differs, and starts the machine if it ran"
     )
     stands(yard)
 
@@ -340,6 +340,22 @@ def test_a_failure_in_the_middle(
     assert (report.running, of(yard).state, of(yard).description()) == (True, "running", before)
     assert changed(report) == {"vda": 0, "vdb": 0}
     assert has(yard, points[0], tmp_path / "has")
+
+
+@pytest.mark.slow
+def test_interrupted(yard: Yard, points: tuple[Made, Made], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(self: NbdSink) -> None:
+        raise KeyboardInterrupt
+
+    progress = Silent()
+    with monkeypatch.context() as patched:
+        patched.setattr(NbdSink, "finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            replace(yard, points[0], progress=progress)
+
+    assert "the machine still is off, and does not start: vda, vdb" in progress.warnings[0][1]
+    stands(yard)
+    replace(yard, points[0])
 
 
 def test_damage_in_the_store(yard: Yard, points: tuple[Made, Made], monkeypatch: pytest.MonkeyPatch) -> None:

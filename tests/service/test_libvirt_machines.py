@@ -113,7 +113,7 @@ def test_cancelled_in_the_middle(vault: Vault, daemon: Daemon, tmp_path: Path, m
 
         assert job["status"] == "Cancelled"
         said = job["errorDetails"][0]["errorString"]
-        assert "still is off, and does not start: vda, vdb is neither what it was nor the point" in said.lower()
+        assert "The machine still is off, and does not start: vda, vdb is neither what it was nor the point" in said
         assert still.state == "shut off"
         assert len(vault.points(item)) == 2
         assert "being put back" in str(vault.back_up(item)["errorDetails"])

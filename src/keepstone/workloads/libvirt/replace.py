@@ -35,9 +35,9 @@ from keepstone.workloads.libvirt.alone import alone
 from keepstone.workloads.libvirt.definition import state_file
 from keepstone.workloads.libvirt.domains import OFF, RUNNING, Domain, DomainDisk, find, lasting
 from keepstone.workloads.libvirt.half import Before, clear, forget, mark, mark_of
-from keepstone.workloads.libvirt.lifecycle import destroy, start
+from keepstone.workloads.libvirt.lifecycle import start
 from keepstone.workloads.libvirt.sweep import job
-from keepstone.workloads.libvirt.virsh import Refused, Virsh
+from keepstone.workloads.libvirt.virsh import Refused, Virsh, document
 from keepstone.workloads.libvirt.writable import Writable, check_image
 from keepstone.workloads.machines import Disk, OneDisk, PointOfMachine, Role
 from keepstone.workloads.machines.putting import Put, Replaced, check_names, half_done, put_disk
@@ -45,6 +45,7 @@ from keepstone.workloads.progress import Progress, Silent, Together
 
 __all__ = ["check_domain", "replace_domain", "unfinished_domain"]
 
+_ENDS = 180.0  # seconds that QEMU may take to write back what it has
 _AWAKE = (RUNNING, "idle", "pmsuspended")
 
 
@@ -137,8 +138,8 @@ class _Replacement:
         pairs, beside, left = self.pairs(names, description)
         self._busy()
         before = _before(domain) if earlier is None else earlier
-        mark(virsh, domain.uuid, before)
         try:
+            mark(virsh, domain.uuid, before)
             self._end()
             self._put(pairs)
             self._put_beside(beside)
@@ -221,12 +222,14 @@ class _Replacement:
     # ------------------------------------------------------------------------ what is done
 
     def _end(self) -> None:
-        if self._domain.runs:
-            try:
-                destroy(self._virsh, self._domain.uuid)
-            except Refused:
-                if self._state() != OFF:
-                    raise
+        if not self._domain.runs:
+            return
+        try:
+            with document("") as held:  # whoever is interrupted waits for it, and knows how things are
+                self._virsh.ask("destroy", self._domain.uuid, holding=[held], timeout=_ENDS)
+        except Refused:  # where the guest has just shut down by itself
+            if self._state() != OFF:
+                raise
 
     def _state(self) -> str:
         return self._virsh.ask("domstate", self._domain.uuid).strip()
@@ -285,7 +288,7 @@ class _Replacement:
         if self._touched:
             whole = {put.disk.name for put in self._done}
             half = [pair.disk.name for pair in pairs if pair.disk.name not in whole]
-            note = half_done(half, whole, f"{self._domain.name} is off, and does not start")
+            note = half_done(half, whole, f"the machine {self._domain.name} is off, and does not start")
         else:
             note = self._undone(before)
         if isinstance(error, KeepstoneError):

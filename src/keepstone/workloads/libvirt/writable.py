@@ -108,15 +108,8 @@ class Writable:
 def _command(disk: DomainDisk, fd: int, socket: Path) -> list[str]:
     # The keeper has the file open under the same number, and QEMU after it.
     protocol = "host_device" if disk.kind == "block" else "file"
-    file = {"driver": protocol, "filename": f"/proc/self/fd/{fd}"}
-    image = {"driver": disk.format, "file": file} | ({"backing": None} if disk.format == "qcow2" else {})
-    discard = "unmap" if disk.discard else "ignore"
-    return [
-        _PROGRAM,
-        "--persistent",
-        "--shared=32",
-        "--cache=writeback",
-        f"--discard={discard}",
-        f"--socket={socket}",
-        "json:" + json.dumps(image),
-    ]
+    discard = {"discard": "unmap" if disk.discard else "ignore"}  # the program's own option does not reach the file
+    file = {"driver": protocol, "filename": f"/proc/self/fd/{fd}"} | discard
+    image = {"driver": disk.format, "file": file} | discard | ({"backing": None} if disk.format == "qcow2" else {})
+    words = ["--persistent", "--shared=32", "--cache=writeback", f"--socket={socket}"]
+    return [_PROGRAM, *words, "json:" + json.dumps(image)]
