@@ -25,6 +25,7 @@
     [restore]
     allow = ["/srv"]            # default: one folder of the agent's own
     deny = []
+    machines = true             # new machines of QEMU may be started; default: not
 
     [sealed]                    # the service is not to read these
     passphrase_file = "/etc/keepstone/passphrase"
@@ -121,6 +122,12 @@ class PathSettings(Struct, frozen=True):
     deny: tuple[_Path, ...] = ()
 
 
+class RestoreSettings(PathSettings, frozen=True):
+    """`machines`: whether machines of QEMU may be started here out of points."""
+
+    machines: bool = False
+
+
 class BackupSettings(PathSettings, frozen=True):
     """`exclude`: patterns of every backup."""
 
@@ -154,7 +161,7 @@ class Configuration(Struct, frozen=True):
     cache: Size = Size(1_000_000_000)
     limits: LimitsSettings = LimitsSettings()
     backup: BackupSettings = BackupSettings()
-    restore: PathSettings = PathSettings()
+    restore: RestoreSettings = RestoreSettings()
     sealed: SealedSettings = SealedSettings()
     before: tuple[Command, ...] = ()
     after: tuple[Command, ...] = ()

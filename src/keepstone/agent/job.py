@@ -26,7 +26,7 @@ from keepstone.agent.limits import Limits
 from keepstone.decoders import from_json
 from keepstone.env import Env
 from keepstone.errors import JobCancelled, KeepstoneError, UsageError
-from keepstone.remote.wire import REPLACE, Work
+from keepstone.remote.wire import CREATE, REPLACE, Work
 
 __all__ = ["Order", "Said", "main"]
 
@@ -125,6 +125,11 @@ class Report:
         self.target = os.fsdecode(os.fspath(where))
         self.say(Said(line="mounted", target=self.target))
 
+    def runs(self, monitor: Path) -> None:
+        """A machine does, which is reached there."""
+        self.target = os.fsdecode(os.fspath(monitor))
+        self.say(Said(line="the machine runs", target=self.target))
+
     def expect(self, size: int) -> None:
         self.expected = size
 
@@ -178,6 +183,11 @@ def carry_out(env: Env, order: Order, configuration: Configuration, report: Repo
 
                 place = replace(env, order, configuration, report, limits)
                 return said("CompletedWithWarnings" if report.count else "Completed", target=place)
+            if order.work.arguments.get("mode") == CREATE:
+                from keepstone.agent.recovering import recover
+
+                place, found = recover(env, order, configuration, report)
+                return said("CompletedWithWarnings" if report.count else "Completed", target=place, found=[found])
             target, lost = restore(env, order, configuration, report)
             return said("CompletedWithWarnings" if lost or report.count else "Completed", target=str(target))
         if order.work.operation == "Mount":
@@ -188,8 +198,8 @@ def carry_out(env: Env, order: Order, configuration: Configuration, report: Repo
         if order.work.operation == "DiscoverMachines":
             from keepstone.agent.discovery import discover
 
-            found = discover(env, order, configuration, report)
-            return said("CompletedWithWarnings" if report.count else "Completed", found=found)
+            machines = discover(env, order, configuration, report)
+            return said("CompletedWithWarnings" if report.count else "Completed", found=machines)
         raise UsageError(f"this agent does no {order.work.operation}; upgrade it")
     except JobCancelled as error:
         told = {} if str(error) == _CANCELLED else {"code": error.code, "message": str(error)}

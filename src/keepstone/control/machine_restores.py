@@ -72,12 +72,6 @@ def restore(
     """Ask for it; the job. `InvalidRequest`, `Unsupported`; `NotFound`, `Conflict` as in `restores.restore`."""
     about: dict[str, Any] = {"point": point.name, "user": True, "mode": str(wanted.mode)}
     about["disks"] = _disks(change.connection, item, wanted)
-    if wanted.mode is Mode.CREATE and agents.machine_of(change.connection, held) is not None:
-        raise Unsupported(
-            f"'{item.friendly}' is on another host than the service, whose agent restores disks into a folder there "
-            "(RestoreDisks) and in place (OriginalLocation); new machines are made on the service's own host only in "
-            "this version"
-        )
     if wanted.mode is Mode.REPLACE:
         if not virtual_machines.is_running(item):
             raise InvalidRequest(
@@ -89,10 +83,18 @@ def restore(
         return items.work(change, vault, held, item, RESTORE, activity, about, agent)
     folder, format, told = _place(change, item, point, wanted)
     if wanted.mode is Mode.CREATE:
-        folder = restores.place(held, folder, elsewhere=False)
-        change.plane.reach.check(folder)
+        agent = agents.serving(change.connection, held)
+        folder = restores.place(held, folder, elsewhere=agent is not None)
+        if agent is None:
+            change.plane.reach.check(folder)
+        elif str(item.source.get("machine", "")).startswith("libvirt:"):
+            raise Unsupported(
+                f"'{item.friendly}' is a machine of libvirt on another host than the service, whose agent restores "
+                "disks into a folder there (RestoreDisks) and in place (OriginalLocation); a new machine of libvirt is "
+                "made on the service's own host only in this version"
+            )
         about |= _new_machine(change.connection, vault, wanted) | {"target": folder, "properties": told}
-        return items.work(change, vault, held, item, RESTORE, activity, about)
+        return items.work(change, vault, held, item, RESTORE, activity, about, agent)
     there = restores.machine(change, vault, held, wanted.container, folder)
     agent = agents.serving(change.connection, there)
     folder = restores.place(there, folder, elsewhere=agent is not None)

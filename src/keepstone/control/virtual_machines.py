@@ -13,7 +13,8 @@ that is plugged in or out changes the places of others.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,14 +26,27 @@ from keepstone.control import containers, resources
 from keepstone.control.containers import VIRTUAL_MACHINE
 from keepstone.control.plane import Change
 from keepstone.control.sources import IMAGES, Source
-from keepstone.errors import InvalidRequest, NotFound, Unsupported, UsageError
-from keepstone.vault import Item, Resource, folded
+from keepstone.errors import InvalidRequest, KeepstoneError, NotFound, Unsupported, UsageError
+from keepstone.vault import Container, Item, Resource, Vault, folded
 from keepstone.workloads.hypervisors import VmAddress, address_of
 
 if TYPE_CHECKING:
     from keepstone.workloads.hypervisors.discovery import Found
 
-__all__ = ["BEHIND", "behind", "disks", "exclusion", "find", "host", "is_running", "luns", "noted", "paths", "source"]
+__all__ = [
+    "BEHIND",
+    "behind",
+    "disks",
+    "exclusion",
+    "find",
+    "host",
+    "is_running",
+    "luns",
+    "made",
+    "noted",
+    "paths",
+    "source",
+]
 
 BEHIND = "keepstone"
 """The property of a virtual machine that has its address."""
@@ -156,6 +170,34 @@ def noted(change: Change, machine: Resource, found: Found) -> Resource:
     machine = replace(machine, properties=properties)
     change.save(machine)
     return machine
+
+
+def made(
+    change: Change, vault: Vault, there: Container, wanted: Mapping[str, Any], found: Sequence[Mapping[str, Any]]
+) -> tuple[str, list[str]]:
+    """Make a resource of the new machine that an agent tells of. `there`: the container of the item that it was made
+    of; `wanted`: the arguments of the job, which has its name. Its path, and what is wrong: an agent may tell anything,
+    and meanwhile another machine may have got that name."""
+    from keepstone.workloads.hypervisors.discovery import read_found
+
+    group, name = str(wanted["group"]), str(wanted["name"])
+    host = there.properties.get(containers.HOST) or there.name
+    path = f"/subscriptions/{vault.subscription}/resourceGroups/{group}/providers/{resources.MACHINE}/{name}"
+    try:
+        if len(found) != 1:
+            raise UsageError(f"its agent tells of {len(found)} machines")
+        machine = read_found(found[0])
+        with suppress(NotFound):
+            resources.find(change.connection, path)
+            raise UsageError(f"there is a virtual machine '{name}' by now; `keepstone vm create` gives it another name")
+        told = {**machine.address.document, containers.HOST: host}
+        resource, _ = resources.put(
+            change, vault.subscription, group, resources.MACHINE, name, vault.location, {BEHIND: told}, {}
+        )
+    except KeepstoneError as error:
+        return "", [f"the new machine is on '{host}', and is no resource: {error}"]
+    noted(change, resource, machine)
+    return resource.path, []
 
 
 def _gigabytes(size: int) -> int:

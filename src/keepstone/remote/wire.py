@@ -31,6 +31,7 @@ from keepstone.store.frame import MAX_FRAME
 __all__ = [
     "CHUNK_HEAD",
     "CORRUPT",
+    "CREATE",
     "FRAME",
     "GONE",
     "HANDLE",
@@ -101,8 +102,8 @@ CORRUPT, MISSING = 0xFFFFFFFE, 0xFFFFFFFF
 GONE = 0xFFFFFFFF
 """Instead of a chunk's length: it is damaged or gone."""
 
-REPLACE = "OriginalLocation"
-"""The argument `mode` of a restore that puts the disks of a machine back into it."""
+REPLACE, CREATE = "OriginalLocation", "AlternateLocation"
+"""The argument `mode` of a restore that puts the disks of a machine back into it, and of one that makes a new one."""
 
 T = TypeVar("T")
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -146,7 +147,7 @@ class Told(msgspec.Struct, frozen=True):
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a job. `status`: one of Azure's; `code`, `message`: of the failure. `found`: the machines of a
-    hypervisor, see `workloads.hypervisors.document_of`."""
+    hypervisor, or the one that was made, see `workloads.hypervisors.document_of`."""
 
     job: str
     token: Count

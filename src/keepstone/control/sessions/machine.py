@@ -15,14 +15,14 @@ import msgspec
 import sqlalchemy as sa
 
 from keepstone.catalogue import containers, first, items, jobs, schedules
-from keepstone.control import clientkeys, hypervisors
+from keepstone.control import clientkeys, hypervisors, virtual_machines
 from keepstone.control import points as made
 from keepstone.control.hypervisors import DISCOVER
 from keepstone.control.mounting import MOUNT
 from keepstone.control.plane import Plane
 from keepstone.control.work.backup import enlist, failed, remember
 from keepstone.control.work.loading import Subject, ending, subject
-from keepstone.control.work.restore import REPLACE, RESTORE
+from keepstone.control.work.restore import CREATE, REPLACE, RESTORE
 from keepstone.errors import InvalidRequest, JobLost, KeepstoneError
 from keepstone.jobs import BACKUP, Claim, Context, Status
 from keepstone.remote.wire import Beat, End, Plan, Told, Work
@@ -138,6 +138,7 @@ def safety_point(plane: Plane, about: Subject, mine: Claim) -> RecoveryPoint | N
 _TOLD = (
     "mode",
     "safety",
+    "network",
     "point",
     "target",
     "paths",
@@ -221,6 +222,12 @@ def end(plane: Plane, machine: UUID, said: End) -> None:
             with plane.change() as change:
                 wrong = hypervisors.told(change, mine.vault, str(mine.arguments.get("hypervisor")), said.found)
             context.result(result | {"files": len(said.found), "warnings": kept([*said.warnings, *wrong])})
+            status = Status.WARNED if wrong else status
+        if mine.operation == RESTORE and mine.arguments.get("mode") == CREATE:
+            about = subject(plane, context)
+            with plane.change() as change:
+                path, wrong = virtual_machines.made(change, about.vault, about.container, mine.arguments, said.found)
+            context.result(result | {"machine": path or None, "warnings": kept([*said.warnings, *wrong])})
             status = Status.WARNED if wrong else status
         with ending(plane, context, status):
             pass

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from keepstone.control import resources, virtual_machines
 from keepstone.control.plane import Plane
@@ -25,14 +24,13 @@ from keepstone.store import Reader
 from keepstone.vault import RecoveryPoint
 from keepstone.workloads.hypervisors import LibvirtAddress, QemuAddress, VmAddress, address_of
 from keepstone.workloads.hypervisors.discovery import inspect
+from keepstone.workloads.hypervisors.recover import network_of, recover_vm
 from keepstone.workloads.libvirt import Virsh, define, renamed, start
 from keepstone.workloads.libvirt.definition import DOCUMENT
 from keepstone.workloads.machines import Role, machine_of, restore_machine
-from keepstone.workloads.running import Network, boot, startable
 
 __all__ = ["recover"]
 
-_PACE = 0.5  # seconds
 _LIBVIRT_FORMAT = "qcow2"
 
 
@@ -48,7 +46,7 @@ def recover(plane: Plane, context: Context, about: Subject, point: RecoveryPoint
         if isinstance(old, LibvirtAddress):
             address: VmAddress = _defined(plane, old, reader, folder, wanted["name"], reporter)
         else:
-            address = _booted(plane, context, reader, folder, point.commit_id, _network(wanted), reporter)
+            address = _booted(plane, context, reader, folder, point.commit_id, reporter)
     with plane.change() as change:
         made, _ = resources.put(
             change, about.vault.subscription, wanted["group"], resources.MACHINE, wanted["name"],
@@ -66,21 +64,14 @@ def _booted(
     reader: Reader,
     folder: Path,
     point: str,
-    network: Network,
     reporter: Reporter,
 ) -> QemuAddress:
-    with boot(plane.env, startable(reader), folder, point=point, network=network) as running:
-        context.progress(0, 0, "the machine runs", target=str(running.monitor))
+    def runs(monitor: Path) -> None:
+        context.progress(0, 0, "the machine runs", target=str(monitor))
         context.beat()  # people wait for that
-        running.move(reporter)
-        while running.needs_point:
-            context.check()
-            if (ended := running.wait(_PACE)) is not None:
-                raise SourceFailed(f"the machine ended before it was moved: {ended.said or 'QEMU does not say why'}")
-            if (error := running.unread()) is not None:
-                reporter.warn(b"", f"the machine stood still, because its disk could not be read: {error}")
-        running.let_go()
-        return QemuAddress(running.monitor, running.agent)
+
+    network = network_of(context.claim.arguments.get("network"))
+    return recover_vm(plane.env, reader, folder, reporter, point=point, network=network, runs=runs, check=context.check)
 
 
 def _defined(
@@ -100,11 +91,6 @@ def _defined(
     uuid = define(virsh, renamed(machine.about.definition[DOCUMENT], name, images, nvram=nvram))
     start(virsh, uuid)
     return LibvirtAddress(uuid, old.connect)
-
-
-def _network(wanted: dict[str, Any]) -> Network:
-    kind, _, bridge = str(wanted.get("network") or "none").partition("=")
-    return Network(kind, bridge)
 
 
 def _warner(reporter: Reporter) -> Callable[[str], None]:

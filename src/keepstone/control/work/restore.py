@@ -16,7 +16,7 @@ from keepstone.control.work.near import nearest, taken
 from keepstone.control.work.reporter import Reporter
 from keepstone.errors import GuardRefused, NotFound
 from keepstone.jobs import Context, Status
-from keepstone.remote.wire import REPLACE
+from keepstone.remote.wire import CREATE, REPLACE
 from keepstone.store import Reader
 from keepstone.workloads.files.tree import select
 from keepstone.workloads.restoring import restore_point
@@ -24,8 +24,6 @@ from keepstone.workloads.restoring import restore_point
 __all__ = ["CREATE", "REPLACE", "RESTORE", "restore"]
 
 RESTORE = "Restore"
-CREATE = "AlternateLocation"
-"""The `mode` of a restore of a machine as a new one, beside `REPLACE`; see `control/machine_restores.py`."""
 
 
 def restore(plane: Plane, context: Context) -> None:
