@@ -27,7 +27,7 @@ from tests.machines.guest import Guest, initramfs, make_disk, monitor
 from .client import Client
 from .conftest import Clock
 from .exercised import exercises
-from .machines import Register
+from .machines import Machine, Register
 from .protecting import Vault
 
 pytestmark = [pytest.mark.service, pytest.mark.vm]
@@ -499,59 +499,111 @@ def test_a_machine_that_is_gone(vault: Vault, host: Path) -> None:
     assert vault.points(item) == []
 
 
-def test_an_agent_makes_one_safety_point(vault: Vault, machine: Register, clock: Clock) -> None:
-    """For the restore that it holds, which goes on after it, also in the hands of another attempt."""
-    web = machine()
-    register(vault, "/run/vms", host=web.path.rpartition("/")[2])
-    registry = Registry(vault.plane)
+class ByHand:
+    """What the agent of a host does, which has one machine, `db`."""
 
-    def claimed() -> Work:
-        work = sessions.claim(vault.plane, web.id)
+    def __init__(self, vault: Vault, host: Machine) -> None:
+        self.vault, self.host = vault, host
+        self.registry = Registry(vault.plane)
+        name = host.path.rpartition("/")[2]
+        register(vault, "/run/vms", host=name)
+        look = self.claimed()
+        self.db = {"name": "db", "address": {"machine": "qemu:/run/vms/db.qmp"}, "disks": [{"name": "vda", "size": 5}]}
+        self.end(look, self.db)
+        self.item = protect(vault, "db")
+        self.commit(self.begin(self.asked(f"{self.item}/backup")))
+        (self.point,) = vault.points(self.item)
+
+    def claimed(self) -> Work:
+        work = sessions.claim(self.vault.plane, self.host.id)
         assert work is not None
         return work
 
-    def asked(path: str, **properties: Any) -> Work:
-        assert vault.client.ask("POST", path, {"properties": properties}).status == 202
-        return claimed()
+    def asked(self, path: str, **properties: Any) -> Work:
+        """Ask for something, and take it."""
+        assert self.vault.client.ask("POST", path, {"properties": properties}).status == 202
+        return self.claimed()
 
-    def begin(work: Work) -> str:
-        begins = encode(Begin(job=work.job, token=work.token, kind="machine"))
-        return decode(registry.ask(web.id, "begin", "", 0, memoryview(begins)), Begun).session
+    def restore(self, **wanted: Any) -> Work:
+        return self.asked(f"{self.point['id']}/restore", objectType="IaasVMRestoreRequest", **wanted)
 
-    def commit(session: str) -> None:
+    def begin(self, work: Work) -> str:
+        asked = encode(Begin(job=work.job, token=work.token, kind="machine"))
+        return decode(self.registry.ask(self.host.id, "begin", "", 0, memoryview(asked)), Begun).session
+
+    def commit(self, session: str) -> None:
         said = Commit(records=0, root=b"", detail=b"", source=b"/", logical=0, read=0, files=0, warnings=0)
-        registry.ask(web.id, "commit", session, 0, memoryview(encode(said)))
+        self.registry.ask(self.host.id, "commit", session, 0, memoryview(encode(said)))
 
-    def end(work: Work) -> dict[str, Any]:
-        sessions.end(vault.plane, web.id, End(job=work.job, token=work.token, status="Completed"))
-        ended: dict[str, Any] = vault.client.arm("GET", f"{vault.path}/backupJobs/{work.job}")["properties"]
+    def end(self, work: Work, *found: dict[str, Any]) -> dict[str, Any]:
+        """Say that it is done; what became of it."""
+        said = End(job=work.job, token=work.token, status="Completed", found=[*found])
+        sessions.end(self.vault.plane, self.host.id, said)
+        path = f"{self.vault.path}/backupJobs/{work.job}"
+        ended: dict[str, Any] = self.vault.client.arm("GET", path)["properties"]
         return ended
 
-    look = claimed()
-    db = {"name": "db", "address": {"machine": "qemu:/run/vms/db.qmp"}, "disks": [{"name": "vda", "size": 5}]}
-    sessions.end(vault.plane, web.id, End(job=look.job, token=look.token, status="Completed", found=[db]))
-    item = protect(vault, "db")
-    commit(begin(asked(f"{item}/backup")))
-    (point,) = vault.points(item)
-    wanted = {"objectType": "IaasVMRestoreRequest", "recoveryType": "OriginalLocation"}
 
-    work = asked(f"{point['id']}/restore", **wanted)
+@pytest.fixture
+def by_hand(vault: Vault, machine: Register) -> Iterator[ByHand]:
+    made = ByHand(vault, machine())
+    yield made
+    made.registry.close()
+
+
+def test_an_agent_makes_one_safety_point(by_hand: ByHand, clock: Clock) -> None:
+    """For the restore that it holds, which goes on after it, also in the hands of another attempt."""
+    vault, item = by_hand.vault, by_hand.item
+
+    work = by_hand.restore(recoveryType="OriginalLocation")
 
     assert (work.operation, work.arguments["mode"], work.arguments["safety"]) == ("Restore", "OriginalLocation", True)
-    commit(begin(work))
+    by_hand.commit(by_hand.begin(work))
     safety, first = vault.points(item)
-    assert first["name"] == point["name"]
+    assert first["name"] == by_hand.point["name"]
     with pytest.raises(InvalidRequest, match="is made already"):
-        begin(work)
+        by_hand.begin(work)
     clock.ahead = timedelta(minutes=5)  # and it says nothing any more
-    again = claimed()
-    clock.ahead = timedelta()
+    try:
+        again = by_hand.claimed()
+    finally:
+        clock.ahead = timedelta()
     assert (again.job, again.attempt, again.arguments["safety"]) == (work.job, 2, False)
-    ended = end(again)
+    ended = by_hand.end(again)
     assert (ended["status"], ended["extendedInfo"]["propertyBag"]["Recovery Point"]) == ("Completed", safety["name"])
-    without = asked(f"{point['id']}/restore", **wanted, keepstone={"safetyPoint": False})
+    without = by_hand.restore(recoveryType="OriginalLocation", keepstone={"safetyPoint": False})
     with pytest.raises(InvalidRequest, match="makes no point"):
-        begin(without)
-    assert end(without)["status"] == "Completed"
+        by_hand.begin(without)
+    assert by_hand.end(without)["status"] == "Completed"
     assert len(vault.points(item)) == 2
-    registry.close()
+
+
+def test_an_agent_tells_of_a_new_machine(by_hand: ByHand) -> None:
+    """Its name is what was asked for, its host that of the agent; one that has got the name meanwhile keeps it."""
+    vault = by_hand.vault
+
+    def made(name: str, *found: dict[str, Any], meanwhile: bool = False) -> list[str]:
+        target = f"{vault.group}/providers/{MACHINES}/{name}"
+        wanted: dict[str, Any] = {"recoveryType": "AlternateLocation", "targetVirtualMachineId": target}
+        work = by_hand.restore(**wanted, keepstone={"targetPath": "/srv/new"})
+        assert (work.arguments["mode"], work.arguments["target"]) == ("AlternateLocation", "/srv/new")
+        if meanwhile:
+            vault.client.arm("PUT", target, {"location": "onprem1", "properties": {}}, status=201)
+        ended = by_hand.end(work, *found)
+        bag = ended["extendedInfo"]["propertyBag"]
+        told = [text for key, text in bag.items() if key.startswith("Warning")]
+        assert ended["status"] == ("CompletedWithWarnings" if told else "Completed")
+        return told
+
+    new = {"name": "whatever", "address": {"machine": "qemu:/srv/new/qmp"}, "disks": [{"name": "vda", "size": 1 << 30}]}
+    assert made("new", new) == []
+    assert "tells of 0 machines" in made("none")[0]
+    assert "tells of 2 machines" in made("two", new, new)[0]
+    assert "has to be an absolute path" in made("bad", new | {"address": {"machine": "qemu:x"}})[0]
+    assert "there is a virtual machine 'taken' by now" in made("taken", new, meanwhile=True)[0]
+
+    found = machines(vault)
+    assert set(found) == {"db", "new", "taken"}
+    assert found["new"]["keepstone"] == {"machine": "qemu:/srv/new/qmp", "host": found["db"]["keepstone"]["host"]}
+    assert "keepstone" not in found["taken"]
+    assert found["new"]["storageProfile"]["osDisk"] == {"name": "vda", "diskSizeGB": 1}
