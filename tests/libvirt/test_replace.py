@@ -334,6 +334,9 @@ def test_a_failure_in_the_middle(
         "point, vda is put back. Run the same again: it writes what still differs, and starts the machine if it ran"
     )
     stands(yard)
+    with pytest.raises(UsageError, match="vda of still is half put back"):
+        replace(yard, points[0], "vdb")
+    stands(yard)
 
     report = replace(yard, points[0])
 

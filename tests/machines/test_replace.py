@@ -43,6 +43,7 @@ def ours(guest: Guest) -> list[str]:
     """What a replacement has in QEMU, or left there."""
     with monitor(guest.qmp) as ask:
         names = [node["node-name"] for node in ask("query-named-block-nodes", flat=True)]
+        assert any(name.startswith("keepstone-half-") for name in names) is any("replacing" in name for name in names)
         names += [export["id"] for export in ask("query-block-exports")]
     return sorted(name for name in names if name.startswith("keepstone-replac"))
 
@@ -352,6 +353,9 @@ def test_a_failure_in_the_middle(
     assert status(still.guest) in STOPPED
     assert ours(still.guest) == ["keepstone-replacing-ran"]
     assert unfinished(still.env, still.qemu)
+    with pytest.raises(UsageError, match="disk2, disk0 is half put back; name that, too"):
+        replace(still, points[0], "disk1")
+    assert status(still.guest) in STOPPED
 
     report = replace(still, points[0])
 

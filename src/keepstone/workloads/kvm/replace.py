@@ -9,8 +9,9 @@ Invariants
 * Nothing is stopped or written before it is sure that every disk is there, is large enough, and can be written.
 * QEMU itself writes. So its records of changes stay true: the next backup reads what this changed, and no more. The
   lock of an image stays with it.
-* A machine whose disks are half of the point stays stopped, and a node of ours remembers that, and whether it ran:
-  whoever runs this again goes on where it ended, and in the end the machine does what it did.
+* A machine whose disks are half of the point stays stopped, and nodes of ours remember that, whether it ran, and which
+  disks these are: none of them can be left out then. Whoever runs this again goes on where it ended, and in the end the
+  machine does what it did.
 * Nothing else is left in QEMU, whatever happened: `sweep`, and where we are killed, `janitor`.
 * QEMU goes on being what it was, but for `-no-reboot`, which counts no more: it would end QEMU instead of a reset.
 * NVRAM is not written. QEMU has it in memory from its start to its end, and looks at the file no more: what the guest
@@ -20,6 +21,7 @@ Invariants
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -43,6 +45,7 @@ from keepstone.workloads.progress import Progress, Silent, Together
 __all__ = ["check_disks", "replace_disks", "unfinished"]
 
 _MARKS = {"keepstone-replacing-ran": True, "keepstone-replacing-stood": False}
+_HALF = "keepstone-half-"  # and which disk: a node each
 _MOVING = {"inmigrate", "postmigrate", "finish-migrate", "save-vm", "restore-vm", "colo"}
 
 
@@ -106,8 +109,11 @@ class _Replacement:
         try:
             monitor.execute("stop")
             if earlier is None:
-                mark = next(name for name, running in _MARKS.items() if running == ran)
-                monitor.execute("blockdev-add", driver="null-co", node_name=mark, size=512, read_zeroes=True)
+                self._mark(next(name for name, running in _MARKS.items() if running == ran))
+            there = _halves(monitor)
+            for name in [_half(pair.drive) for pair in pairs if pair.disk.role is Role.DISK]:
+                if name not in there:
+                    self._mark(name)
             self._put(pairs)
             sweep(monitor, ASIDE, None)
         except BaseException as error:
@@ -128,6 +134,9 @@ class _Replacement:
             self._progress.warn(
                 b"", f"{len(there)} snapshots that QEMU kept of the machine went; their points are in the vault"
             )
+
+    def _mark(self, name: str) -> None:
+        self._monitor.execute("blockdev-add", driver="null-co", node_name=name, size=512, read_zeroes=True)
 
     def pairs(self, names: Collection[str]) -> tuple[list[_Pair], list[str]]:
         """What goes where, and what stays as it is. Nothing is done yet; raises where it could not be."""
@@ -151,6 +160,9 @@ class _Replacement:
             if not drive.writable:
                 raise UsageError(f"{disk.name} is read-only in the machine; restore it elsewhere by --target")
             pairs.append(_Pair(disk, reader, drive))
+        half = _halves(self._monitor)
+        if other := [drive.disk.name for drive in there.values() if _half(drive) in half]:
+            raise UsageError(f"{', '.join(other)} is half put back; name that, too, or no disk for all")
         return pairs, list(there)
 
     def _put(self, pairs: list[_Pair]) -> None:
@@ -211,7 +223,7 @@ class _Replacement:
 
     def _unmark(self) -> None:
         for node in self._monitor.execute("query-named-block-nodes", flat=True):
-            if node["node-name"] in _MARKS:
+            if node["node-name"] in _MARKS or node["node-name"].startswith(_HALF):
                 self._monitor.execute("blockdev-del", node_name=node["node-name"])
 
     def _give_up(self, error: BaseException, pairs: list[_Pair], ran: bool) -> None:
@@ -248,6 +260,16 @@ def _marked(monitor: Monitor) -> bool | None:
         if node["node-name"] in _MARKS:
             return _MARKS[node["node-name"]]
     return None
+
+
+def _halves(monitor: Monitor) -> set[str]:
+    """The nodes that say of a disk that it is half put back."""
+    nodes = monitor.execute("query-named-block-nodes", flat=True)
+    return {node["node-name"] for node in nodes if node["node-name"].startswith(_HALF)}
+
+
+def _half(drive: Drive) -> str:
+    return _HALF + hashlib.sha256(drive.disk.name.encode()).hexdigest()[:12]
 
 
 def _content(disk: BlockSource) -> bytes:

@@ -8,8 +8,8 @@ why. Both come with one request, and so does their end.
 
 Invariants
 * Nothing else in the description changes: it is libvirt's own text of it, as `virsh edit` has it.
-* Between the last byte and the start of the machine the mark says `WHOLE`: the word is gone, what the machine did is
-  not forgotten yet.
+* It names the disks, and goes only when all of them are whole.
+* Between the last byte and the start of the machine the word is gone, and what the machine did is not forgotten yet.
 
 Somebody who wants the machine as it is takes the word away by `virsh edit`.
 """
@@ -17,6 +17,7 @@ Somebody who wants the machine as it is takes the word away by `virsh edit`.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -32,7 +33,6 @@ _NOTE = "keepstone:replacing"
 _WORD = "-keepstone-its-disks-are-half-put-back-run-the-same-restore-again"
 _LINE, _ARGUMENT = "qemu:commandline", "qemu:arg"
 _QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
-_HALF, _WHOLE = "half", "whole"
 
 
 class Before(StrEnum):
@@ -45,10 +45,16 @@ class Before(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """`whole`: the disks are put back, and nothing is left but to start the machine."""
+    """`disks`: the targets of those that are half put back; none where they are whole, and nothing is left but to start
+    the machine."""
 
     before: Before
-    whole: bool
+    disks: frozenset[str]
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is left but to start the machine."""
+        return not self.disks
 
 
 def mark_of(description: str) -> Mark | None:
@@ -59,17 +65,17 @@ def mark_of(description: str) -> Mark | None:
         return None
     note = found[0]
     before = Before(note.get("before", "")) if note.get("before") in set(Before) else Before.OFF
-    return Mark(before, note.get("disks") == _WHOLE)
+    return Mark(before, frozenset(note.get("disks", "").split()))
 
 
-def mark(virsh: Virsh, uuid: str, before: Before) -> None:
-    """From now on the disks are neither what they were nor the point, and the machine does not start. `Refused`,
+def mark(virsh: Virsh, uuid: str, before: Before, disks: Collection[str]) -> None:
+    """From now on these disks are neither what they were nor the point, and the machine does not start. `Refused`,
     `Gone`."""
     root = _description(virsh, uuid)
     _take_away(root)
     notes = root.find("metadata")
     notes = child(root, "metadata") if notes is None else notes
-    child(notes, _NOTE, None, **{"xmlns:keepstone": _URI, "before": before, "disks": _HALF})
+    child(notes, _NOTE, None, **{"xmlns:keepstone": _URI, "before": before, "disks": " ".join(sorted(disks))})
     root.set("xmlns:qemu", _QEMU)
     line = next(iter(_called(root, _LINE)), None)
     child(child(root, _LINE) if line is None else line, _ARGUMENT, value=_WORD)
@@ -83,7 +89,7 @@ def clear(virsh: Virsh, uuid: str, before: Before) -> None:
     if before is not Before.OFF:
         notes = root.find("metadata")
         notes = child(root, "metadata") if notes is None else notes
-        child(notes, _NOTE, None, **{"xmlns:keepstone": _URI, "before": before, "disks": _WHOLE})
+        child(notes, _NOTE, None, **{"xmlns:keepstone": _URI, "before": before})
     _define(virsh, root)
 
 

@@ -34,7 +34,7 @@ from keepstone.workloads.images import restore_image
 from keepstone.workloads.libvirt.alone import alone
 from keepstone.workloads.libvirt.definition import state_file
 from keepstone.workloads.libvirt.domains import OFF, RUNNING, Domain, DomainDisk, find, lasting
-from keepstone.workloads.libvirt.half import Before, clear, forget, mark, mark_of
+from keepstone.workloads.libvirt.half import Before, Mark, clear, forget, mark, mark_of
 from keepstone.workloads.libvirt.lifecycle import start
 from keepstone.workloads.libvirt.sweep import job
 from keepstone.workloads.libvirt.virsh import Refused, Virsh, document
@@ -97,11 +97,11 @@ def _lasting(virsh: Virsh, domain: Domain) -> str:
     return virsh.ask("dumpxml", domain.uuid, "--inactive", "--security-info")
 
 
-def _earlier(domain: Domain, description: str) -> Before | None:
-    """What the domain did before a replacement that is not finished; None where there is none. One that had only the
-    start of the domain left is over if that runs."""
+def _earlier(domain: Domain, description: str) -> Mark | None:
+    """The mark of a replacement that is not finished; None where there is none. One that had only the start of the
+    domain left is over if that runs."""
     found = mark_of(description)
-    return None if found is None or (found.whole and domain.runs) else found.before
+    return None if found is None or (found.whole and domain.runs) else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +136,16 @@ class _Replacement:
         earlier = _earlier(domain, description)
         self._touched = earlier is not None
         pairs, beside, left = self.pairs(names, description)
+        files = {disk.name for disk, _ in beside}
+        wanted = {pair.disk.name for pair in pairs} or files
+        if earlier is not None and (other := sorted(earlier.disks - wanted - files)):
+            raise UsageError(
+                f"{', '.join(other)} of {domain.name} is half put back; name that, too, or no disk for all"
+            )
         self._busy()
-        before = _before(domain) if earlier is None else earlier
+        before = _before(domain) if earlier is None else earlier.before
         try:
-            mark(virsh, domain.uuid, before)
+            mark(virsh, domain.uuid, before, wanted)
             self._end()
             self._put(pairs)
             self._put_beside(beside)
