@@ -159,7 +159,9 @@ def test_one_disk(yard: Yard, points: tuple[Made, Made], tmp_path: Path) -> None
     assert now == {"vda": second["vda"].read_bytes(), "vdb": first["vdb"].read_bytes()}
 
 
-@pytest.mark.parametrize(("state", "verb"), [("paused", "suspend"), ("shut off", "destroy")])
+@pytest.mark.parametrize(
+    ("state", "verb"), [pytest.param("paused", "suspend", marks=pytest.mark.slow), ("shut off", "destroy")]
+)
 def test_one_that_does_not_run(yard: Yard, points: tuple[Made, Made], tmp_path: Path, state: str, verb: str) -> None:
     still = of(yard)
     still.daemon.virsh(verb, still.name)
@@ -301,7 +303,7 @@ def test_a_failure_before_anything_is_written(
     assert has(yard, points[1], tmp_path / "has")
 
 
-@pytest.mark.parametrize("target", ["vda", "vdb"])
+@pytest.mark.parametrize("target", [pytest.param("vda", marks=pytest.mark.slow), "vdb"])
 def test_locked_while_it_is_written_to(yard: Yard, target: str) -> None:
     """Also by whoever has taken the mark away."""
     still = of(yard)

@@ -23,25 +23,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 
-from keepstone.disks import RawSink, RawSource
 from keepstone.env import Env
-from keepstone.errors import Conflict, KeepstoneError, NotFound, SourceFailed, Unsupported, UsageError
-from keepstone.objects import Buffer
-from keepstone.workloads.images import restore_image
+from keepstone.errors import Conflict, KeepstoneError, UsageError
 from keepstone.workloads.libvirt.alone import alone
+from keepstone.workloads.libvirt.beside import put_beside
 from keepstone.workloads.libvirt.definition import state_file
-from keepstone.workloads.libvirt.domains import OFF, RUNNING, Domain, DomainDisk, find, lasting
+from keepstone.workloads.libvirt.domains import OFF, RUNNING, Domain, find
 from keepstone.workloads.libvirt.half import Before, Mark, clear, forget, mark, mark_of
 from keepstone.workloads.libvirt.lifecycle import start
+from keepstone.workloads.libvirt.pairing import Pair, paired
 from keepstone.workloads.libvirt.sweep import job
 from keepstone.workloads.libvirt.virsh import Refused, Virsh, document
-from keepstone.workloads.libvirt.writable import Writable, check_image
-from keepstone.workloads.machines import Disk, OneDisk, PointOfMachine, Role
-from keepstone.workloads.machines.putting import Put, Replaced, check_names, half_done, put_disk
-from keepstone.workloads.progress import Progress, Silent, Together
+from keepstone.workloads.libvirt.writable import Writable
+from keepstone.workloads.machines import Disk, OneDisk, PointOfMachine
+from keepstone.workloads.machines.putting import Put, Replaced, half_done, put_disk
+from keepstone.workloads.progress import Progress, Together
 
 __all__ = ["check_domain", "replace_domain", "unfinished_domain"]
 
@@ -66,7 +64,7 @@ def check_domain(
 ) -> None:
     """What `replace_domain` would refuse of these disks, before anybody begins; nothing is half done there now."""
     domain = find(virsh, name)
-    _Replacement(env, virsh, domain, point, Silent(), allowed).pairs(names, _lasting(virsh, domain))
+    paired(env, virsh, domain, point, names, _lasting(virsh, domain), allowed)
 
 
 def replace_domain(
@@ -104,15 +102,6 @@ def _earlier(domain: Domain, description: str) -> Mark | None:
     return None if found is None or (found.whole and domain.runs) else found
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """A disk of the point, and that of the domain."""
-
-    disk: Disk
-    reader: OneDisk
-    image: DomainDisk
-
-
 class _Replacement:
     """One run."""
 
@@ -135,9 +124,9 @@ class _Replacement:
         description = _lasting(virsh, domain)
         earlier = _earlier(domain, description)
         self._touched = earlier is not None
-        pairs, beside, left = self.pairs(names, description)
-        files = {disk.name for disk, _ in beside}
-        wanted = {pair.disk.name for pair in pairs} or files
+        pairing = paired(self._env, virsh, domain, self._point, names, description, self._allowed)
+        files = {disk.name for disk, _ in pairing.beside}
+        wanted = {pair.disk.name for pair in pairing.disks} or files
         if earlier is not None and (other := sorted(earlier.disks - wanted - files)):
             raise UsageError(
                 f"{', '.join(other)} of {domain.name} is half put back; name that, too, or no disk for all"
@@ -147,66 +136,15 @@ class _Replacement:
         try:
             mark(virsh, domain.uuid, before, wanted)
             self._end()
-            self._put(pairs)
-            self._put_beside(beside)
+            self._put(pairing.disks)
+            self._put_beside(pairing.beside)
         except BaseException as error:
-            self._give_up(error, pairs, before)
+            self._give_up(error, pairing.disks, before)
             raise
         whole = not any(put.lost for put in self._done)
         if whole:
             self._begin_anew(before)
-        return Replaced(self._done, left, running=whole and before is Before.RAN)
-
-    # ------------------------------------------------------------- before anything is done
-
-    def pairs(
-        self, names: Collection[str], description: str
-    ) -> tuple[list[_Pair], list[tuple[Disk, OneDisk]], list[str]]:
-        """What goes where, what of firmware and TPM is put beside, and what stays as it is; raises where it cannot
-        be."""
-        if not self._domain.persistent:
-            raise Unsupported(
-                f"{self._domain.name} is not persistent, it is gone when it is off; define it, or restore its disks by "
-                "--target"
-            )
-        check_names(self._point, names)
-        later = lasting(description)
-        there = {disk.target: disk for disk in self._domain.disks}
-        pairs: list[_Pair] = []
-        beside: list[tuple[Disk, OneDisk]] = []
-        for disk, reader in self._point.disks:
-            if names and disk.name not in names:
-                continue
-            if disk.role is not Role.DISK:
-                if (path := state_file(self._virsh, self._domain, disk)) is not None:
-                    self._allowed(path)
-                beside.append((disk, reader))
-                continue
-            image = there.pop(disk.name, None)
-            if image is None:
-                known = ", ".join(one.name for one, _ in self._point.disks)
-                raise NotFound(
-                    f"{self._domain.name} has no disk {disk.name}, which the point has; name those to put back, of "
-                    f"{known}"
-                )
-            self._check(disk, image, later.get(disk.name))
-            pairs.append(_Pair(disk, reader, image))
-        return pairs, beside, list(there)
-
-    def _check(self, disk: Disk, image: DomainDisk, later: DomainDisk | None) -> None:
-        if later is None or _same(later) != _same(image):
-            raise UsageError(
-                f"{disk.name} of {self._domain.name} is {image.source} now and is another disk after its next start; "
-                "make them the same (virsh edit), or start the machine anew"
-            )
-        check_image(self._env, image, self._allowed)
-        if image.size is None:
-            raise SourceFailed(f"libvirt cannot tell how large {disk.name} ({image.source}) is; look at that image")
-        if image.size < disk.size:
-            raise UsageError(
-                f"{disk.name} has {image.size} bytes in the machine and {disk.size} in the point; make it as large "
-                "(virsh blockresize, qemu-img resize), or restore the point elsewhere by --target"
-            )
+        return Replaced(self._done, pairing.left, running=whole and before is Before.RAN)
 
     def _busy(self) -> None:
         """`Conflict` where something else is going on."""
@@ -225,8 +163,6 @@ class _Replacement:
             if said:
                 raise Conflict(f"{disk.target} of {domain.name} has a job of its own; wait for it (virsh blockjob)")
 
-    # ------------------------------------------------------------------------ what is done
-
     def _end(self) -> None:
         if not self._domain.runs:
             return
@@ -240,7 +176,7 @@ class _Replacement:
     def _state(self) -> str:
         return self._virsh.ask("domstate", self._domain.uuid).strip()
 
-    def _put(self, pairs: list[_Pair]) -> None:
+    def _put(self, pairs: list[Pair]) -> None:
         self._progress.expect(sum(pair.disk.size for pair in pairs))
         told = Together(self._progress)
         with contextlib.ExitStack() as stack:
@@ -262,21 +198,15 @@ class _Replacement:
             self._virsh.ask("managedsave-remove", uuid)
             self._progress.warn(b"", f"{self._domain.name} slept; its memory was of other disks, and is removed")
 
+    def _touch(self) -> None:
+        self._touched = True
+
     def _put_beside(self, beside: list[tuple[Disk, OneDisk]]) -> None:
-        """What firmware and TPM keep, to the byte, into the files that there are: their owners stay."""
         for disk, reader in beside:
             path = state_file(self._virsh, self._domain, disk)
-            size = None if path is None else _size(self._env, path)
-            if path is None or size is None or (disk.role is Role.NVRAM and size != disk.size):
-                why = "the machine has no file for it" if size is None else f"its file has {size} bytes now"
-                self._progress.warn(disk.name.encode(), f"is not put back: {why}")
-                continue
-            with _Counting(self._env, path, disk.size) as sink, RawSource(self._env, path) as existing:
-                try:
-                    lost = restore_image(self._env, reader, sink, Together(self._progress), existing=existing)
-                finally:
-                    self._touched = self._touched or sink.changed > 0
-                self._done.append(Put(disk, sink.changed, lost))
+            put = put_beside(self._env, path, disk, reader, self._progress, self._touch)
+            if put is not None:
+                self._done.append(put)
 
     def _begin_anew(self, before: Before) -> None:
         clear(self._virsh, self._domain.uuid, before)
@@ -289,7 +219,7 @@ class _Replacement:
             raise
         forget(self._virsh, self._domain.uuid)
 
-    def _give_up(self, error: BaseException, pairs: list[_Pair], before: Before) -> None:
+    def _give_up(self, error: BaseException, pairs: list[Pair], before: Before) -> None:
         """Undo all where nothing was written; else say how things are."""
         if self._touched:
             whole = {put.disk.name for put in self._done}
@@ -315,38 +245,7 @@ class _Replacement:
         return "nothing was written" + (", and the machine was started again" if before is not Before.OFF else "")
 
 
-class _Counting(RawSink):
-    """A file that is there. `changed`: how many bytes were to be written or made zeros."""
-
-    def __init__(self, env: Env, path: Path, size: int) -> None:
-        self.changed = 0
-        super().__init__(env, path, size, overwrite=True)
-
-    def __enter__(self) -> _Counting:
-        return self
-
-    def write(self, offset: int, data: Buffer) -> None:
-        self.changed += memoryview(data).nbytes
-        super().write(offset, data)
-
-    def zero(self, offset: int, length: int) -> None:
-        self.changed += length
-        super().zero(offset, length)
-
-
-def _same(disk: DomainDisk) -> tuple[str, str, str, bool]:
-    """What has to be the same now and at the next start."""
-    return disk.kind, disk.source, disk.format, disk.read_only
-
-
 def _before(domain: Domain) -> Before:
     if domain.state in _AWAKE:
         return Before.RAN
     return Before.PAUSED if domain.state == "paused" else Before.OFF
-
-
-def _size(env: Env, path: Path) -> int | None:
-    try:
-        return env.fs.stat(path).st_size
-    except OSError:
-        return None
