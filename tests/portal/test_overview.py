@@ -140,11 +140,9 @@ def test_without_a_script_all_can_be_read(written: Written, enter: Enter) -> Non
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_are_accessible(
-    house: House, written: Written, enter: Enter, accessible: Callable[[Page], None], scheme: str
-) -> None:
+def test_pages_are_accessible(written: Written, enter: Enter, accessible: Callable[[Page], None], scheme: str) -> None:
     page = enter(color_scheme=scheme)
-    for path in ("/", f"/item?id={written.machine}", f"/item?id={house.item}"):
+    for path in ("/", f"/item?id={written.machine}"):
         page.goto(f"/portal{path}")
         accessible(page)
 
