@@ -129,8 +129,9 @@ def refresh(call: Call) -> Answer:
     """Look for what could be protected or registered: the operation is over when the hypervisors were looked at."""
     with call.plane.change() as change:
         vault = find(call, change.connection)
-        job = hypervisors.ask(change, vault, call.correlation)
-        operation = operations.record(change, vault.id, job=job, wait=job is not None)
+        asked = hypervisors.ask(change, vault, call.correlation)
+        job, beside = next(iter(asked), None), asked[1:]
+        operation = operations.record(change, vault.id, job=job, beside=beside, wait=bool(asked))
     return taken_on(call, operation, f"{vault.path}/backupFabrics/Azure")
 
 

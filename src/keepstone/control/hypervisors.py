@@ -19,6 +19,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -57,6 +58,7 @@ _EXTENDED, _ENDPOINTS = "extendedInformation", "serviceEndpoints"
 _QEMU, _LIBVIRT, _GROUP = "qemu", "libvirt", "resourceGroup"
 _PLACES = (_QEMU, _LIBVIRT)
 _MOST = 1000  # machines that an agent tells of
+_NEAR = timedelta(minutes=2)  # within which an agent was heard of, to be waited for
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -147,9 +149,10 @@ def strays(connection: sa.Connection, vault: Vault) -> list[Resource]:
     return [one for one, behind in told if isinstance(behind, dict) and "hypervisor" not in behind]
 
 
-def ask(change: Change, vault: Vault, activity: str = "") -> UUID | None:
-    """Ask for a look at what the hypervisors of a vault have; a job of that, the service's own where there is one. None
-    where there is nothing to look at. What was asked for and has not begun is not asked for again."""
+def ask(change: Change, vault: Vault, activity: str = "") -> list[UUID]:
+    """Ask for a look at what the hypervisors of a vault have; the jobs of that, but for those of agents that were not
+    heard of for two minutes: nobody knows when they look. What was asked for and has not begun is not asked for
+    again."""
     connection = change.connection
     known = of_vault(connection, vault)
     asked = []
@@ -160,8 +163,12 @@ def ask(change: Change, vault: Vault, activity: str = "") -> UUID | None:
             with contextlib.suppress(NotFound, Conflict):  # its machine was unregistered, or has no agent any more
                 host = holders.find(connection, vault, endpoints(one)[holders.HOST])
                 agent = agents.serving(connection, host)
-                asked.append(_asked(change, vault, {"hypervisor": one.name, "machine": host.friendly}, agent, activity))
-    return asked[0] if asked else None
+                about = {"hypervisor": one.name, "machine": host.friendly}
+                job = _asked(change, vault, about, agent, activity)
+                known_agent = agents.of_container(connection, host.id)
+                if known_agent is None or (known_agent.seen and change.now - known_agent.seen < _NEAR):
+                    asked.append(job)
+    return asked
 
 
 def _asked(change: Change, vault: Vault, about: dict[str, Any], machine: UUID | None, activity: str) -> UUID:

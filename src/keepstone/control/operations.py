@@ -9,6 +9,7 @@ says how it ended.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -30,11 +31,13 @@ _BY_ID = sa.select(operations).where(operations.c.id == sa.bindparam("id"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """`status`: InProgress, Succeeded, Failed or Canceled. `job`: the job that the request began."""
+    """`status`: InProgress, Succeeded, Failed or Canceled. `job`: the job that the request began; `beside`: others that
+    have to be over too."""
 
     id: UUID
     vault: UUID | None
     job: UUID | None
+    beside: Sequence[str] | None
     status: str
     started: datetime
     ended: datetime | None
@@ -47,15 +50,17 @@ def record(
     vault: UUID | None,
     *,
     job: UUID | None = None,
+    beside: Sequence[UUID] = (),
     result: dict[str, Any] | None = None,
     wait: bool = False,
 ) -> Operation:
-    """An operation that is over; or, with `wait`, is when its job is, or stands."""
+    """An operation that is over; or, with `wait`, is when its job is, or stands, and all of those `beside` it are."""
     now = change.now
     operation = Operation(
         id=change.plane.new_id(),
         vault=vault,
         job=job,
+        beside=[str(one) for one in beside] or None,
         status=_WAITING if wait else _OVER,
         started=now,
         ended=now,
@@ -82,8 +87,13 @@ def find(connection: sa.Connection, name: str, vault: UUID | None) -> Operation:
         sa.select(jobs.c.status, jobs.c.ended, jobs.c.progress).where(jobs.c.id == operation.job)
     ).first()
     stands = job is not None and job.status == Status.RUNNING and bool((job.progress or {}).get("target"))
-    over = job is None or job.ended is not None or stands
+    over = (job is None or job.ended is not None or stands) and not _is_any_open(connection, operation.beside or ())
     return replace(operation, ended=job.ended if job else None, status=_OVER if over else _WAITING)
+
+
+def _is_any_open(connection: sa.Connection, of: Sequence[str]) -> bool:
+    mine = jobs.c.id.in_([UUID(one) for one in of]), jobs.c.ended.is_(None)
+    return bool(of) and connection.execute(sa.select(jobs.c.id).where(*mine).limit(1)).first() is not None
 
 
 def forget(change: Change) -> None:

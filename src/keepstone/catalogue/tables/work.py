@@ -115,6 +115,8 @@ operations = sa.Table(
     sa.Column("vault", sa.Uuid),
     # The job that the request began. NULL: it made none.
     sa.Column("job", sa.Uuid),
+    # Jobs that have to be over besides, for one that is over with them: their ids. NULL: none.
+    sa.Column("beside", sa.JSON),
     # InProgress, Succeeded or Failed. The request is over with its answer, so most are Succeeded from the beginning.
     sa.Column("status", sa.String(32), nullable=False),
     sa.Column("started", Moment, nullable=False),

@@ -7,8 +7,8 @@ from alembic import op
 
 __all__ = ["upgrade"]
 
-revision = "0006"
-down_revision = "0005"
+revision = "0009"
+down_revision = "0008"
 _SIZES = "ix_points_sizes"
 
 
