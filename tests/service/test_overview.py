@@ -525,7 +525,7 @@ def test_somebody_sees_what_he_may_see(
         assert nobody.ask("GET", f"{mine.path}/{what}").status == 403
 
 
-def test_nothing_goes_through_everything(client: Client, plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_goes_through_everything(client: Client, plane: Plane) -> None:
     client.group(GROUP)
     client.vault(GROUP, VAULT)
     made = fill(plane, Size("test", vaults=1, items=400, points=20, jobs=4000), ("", ""))
