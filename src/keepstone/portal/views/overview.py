@@ -12,7 +12,7 @@ from keepstone.portal.api import Document
 from keepstone.portal.kits import unconfirmed
 from keepstone.portal.navigation import ENTRIES
 from keepstone.portal.places import PROVIDER, subscription, vaults
-from keepstone.portal.rendering import link, octets
+from keepstone.portal.rendering import at, link, octets
 from keepstone.portal.severities import SEVERITIES
 from keepstone.portal.views.welcome import is_due
 from keepstone.portal.visit import Answer, Page, Redirect, Views, Visit
@@ -20,6 +20,7 @@ from keepstone.portal.visit import Answer, Page, Redirect, Views, Visit
 __all__ = ["Tile", "views"]
 
 views = Views()
+_LEVELS = ("Minimum", "Adequate", "Maximum")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ def figures(visit: Visit, known: list[Document]) -> dict[str, Any]:
         (_("Jobs of the last 24 hours"), list(_jobs(counted["jobs"], chosen))),
         (_("Alerts"), list(_alerts(counted["alerts"], chosen))),
         (_("Storage"), list(_storage(counted, chosen))),
+        (_("Security"), [_security([one for one in known if not chosen or one["id"] == chosen])]),
     )
     return {"vault": chosen, "drills": counted["drills"], "groups": groups}
 
@@ -109,6 +111,14 @@ def _alerts(number: Document, vault: str) -> Iterator[Tile]:
             yield Tile(known.title, f"{number[severity]:,}", _("not closed, and still so"), address, known.tone)
     if not number:
         yield Tile(_("None"), "0", _("nothing is wrong that anybody has to know"), link("/alerts", vault=vault), "good")
+
+
+def _security(known: list[Document]) -> Tile:
+    """The least of their levels."""
+    found = [str(at(one, "properties.bcdrSecurityLevel", _LEVELS[0])) for one in known]
+    least = min(found, key=lambda level: _LEVELS.index(level) if level in _LEVELS else 0)
+    says = _("the least of %(number)s vaults: soft delete and immutability") % {"number": len(found)}
+    return Tile(_("Security level"), _(least), says, link("/security"), "warning" if least == _LEVELS[0] else "good")
 
 
 def _storage(counted: Document, vault: str) -> Iterator[Tile]:
