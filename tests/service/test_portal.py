@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import re
 import time
+import tomllib
 from collections.abc import Callable
 from datetime import timedelta
+from hashlib import sha256
 from html import unescape
 from importlib.resources import files
 from itertools import count
@@ -330,3 +332,17 @@ def test_what_is_said_is_escaped_and_never_a_format() -> None:
     """Texts that go through the catalogue may hold what people wrote."""
     shown = {"label": "100 % of <b> {0} %(x)s"}
     assert environment().from_string("{{ _(label) }}").render(shown) == "100 % of &lt;b&gt; {0} %(x)s"
+
+
+def test_what_is_not_ours_is_as_it_came() -> None:
+    """With its licence, and nothing else is foreign."""
+    folder = files("keepstone.portal")
+    known = tomllib.loads(folder.joinpath("licences", "vendored.toml").read_text())
+    static = {entry.name: entry.read_bytes() for entry in folder.joinpath("static").iterdir()}
+    for name, about in known.items():
+        assert folder.joinpath("licences", about["text"]).read_text().strip()
+        if name in static:
+            assert sha256(static[name]).hexdigest() == about["sha256"], name
+    assert set(static) - set(known) == {"portal.css", "portal.js", "keepstone.svg"}
+    for name in set(static) - set(known) - {"keepstone.svg"}:
+        assert b"SPDX-License-Identifier: Apache-2.0" in static[name]

@@ -3,8 +3,8 @@
 
 It decides nothing: what is shown and done is asked of the operations (`api.py`), and so are the rights of who looks.
 `application` answers requests, `views/` has a module for each view, `actions/` what can be done, with its equivalents
-as commands. `templates/` and `static/` are what pages are made of; `static/vendored.toml` says where each foreign file
-there comes from.
+as commands. `templates/` and `static/` are what pages are made of; `licences/vendored.toml` says where each foreign
+file there comes from.
 """
 
 from __future__ import annotations
