@@ -333,6 +333,8 @@ def test_what_is_said_is_escaped_and_never_a_format() -> None:
     """Texts that go through the catalogue may hold what people wrote."""
     shown = {"label": "100 % of <b> {0} %(x)s"}
     assert environment().from_string("{{ _(label) }}").render(shown) == "100 % of &lt;b&gt; {0} %(x)s"
+    named = "{{ _('of %(name)s', name=label) }}"
+    assert environment().from_string(named).render(shown) == "of 100 % of &lt;b&gt; {0} %(x)s"
 
 
 def test_what_is_not_ours_is_as_it_came() -> None:

@@ -113,7 +113,13 @@ def environment(language: str = "en") -> Environment:
     made.filters |= {"octets": octets, "when": _when, "ago": ago, "at": at, "vault_choice": _vault_choice}
     made.globals |= {"language": language, "link": link, "asset": lambda name: link(assets.address(name)), "at": at}
     catalogue = translation("portal", str(files("keepstone.portal").joinpath("locale")), [language], fallback=True)
-    made.install_gettext_translations(catalogue)  # type: ignore[attr-defined]
+
+    def said(text: str, /, **values: object) -> str:
+        """A text of the catalogue, with these values in it; without values nothing in it is looked for."""
+        found = catalogue.gettext(text)
+        return found % values if values else found
+
+    made.install_gettext_callables(said, catalogue.ngettext)  # type: ignore[attr-defined]
     macros = made.get_template("macros.html").module
     made.globals |= {name: macro for name, macro in vars(macros).items() if not name.startswith("_")}
     return made
