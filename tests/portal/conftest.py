@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.portal.house import House, furnished
 
@@ -22,6 +22,8 @@ FLAGS = [
 CHROMIUM = "/usr/bin/chromium"
 AXE = Path(__file__).parents[1] / "data" / "axe" / "axe.min.js"
 Enter = Callable[..., Page]
+PATIENCE = 30_000  # ms: a machine that runs tests has much to do
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +56,7 @@ def browse(chromium: Browser, house: House, faults: list[str]) -> Iterator[Calla
         context = chromium.new_context(
             base_url=house.url, ignore_https_errors=True, **{"viewport": {"width": 1280, "height": 900}, **options}
         )
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE)
         context.on("weberror", lambda error: faults.append(f"script: {error.error}"))
         context.on("console", lambda said: faults.append(f"console: {said.text}") if said.type == "error" else None)
         context.on(

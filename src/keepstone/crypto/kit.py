@@ -44,6 +44,7 @@ _VERSION = 1
 _MAX_SIZE = 64 * 1024
 _WRONG_KEY = ("Decryption failed", "No matching keys found")  # what age says where a key does not fit
 _SLOW = "Excessive work"
+_GUESSES = 5  # of age, how long a passphrase takes, after which it is believed
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
 _GROUPS = 8
 _GROUP = 5
@@ -138,10 +139,7 @@ def open_kit(data: bytes, *, passphrase: str | None = None, identity: str | None
     if len(data) > _MAX_SIZE:
         raise CorruptObject(f"the recovery kit is longer than {_MAX_SIZE} bytes: this is no kit; take another copy")
     try:
-        if passphrase:
-            plain = pyrage.passphrase.decrypt(data, passphrase)
-        else:
-            plain = pyrage.decrypt(data, _identities(identity or ""))
+        plain = _by_passphrase(data, passphrase) if passphrase else pyrage.decrypt(data, _identities(identity or ""))
     except pyrage.DecryptError as error:
         if str(error) in _WRONG_KEY:
             what = "passphrase" if passphrase else "identity"
@@ -150,6 +148,20 @@ def open_kit(data: bytes, *, passphrase: str | None = None, identity: str | None
         faster = ", or a faster machine" if why.startswith(_SLOW) else ""
         raise CorruptObject(f"this is no recovery kit, or a damaged one ({why}); take another copy{faster}") from None
     return _read(plain)
+
+
+def _by_passphrase(data: bytes, passphrase: str) -> bytes:
+    """age refuses what it guesses to take long, by a measurement of the moment: where a machine has much else to do
+    just then it is asked again."""
+    import pyrage
+
+    for _ in range(_GUESSES):
+        try:
+            return bytes(pyrage.passphrase.decrypt(data, passphrase))
+        except pyrage.DecryptError as error:
+            if not str(error).startswith(_SLOW):
+                raise
+    return bytes(pyrage.passphrase.decrypt(data, passphrase))
 
 
 def _identities(text: str) -> list[object]:

@@ -48,15 +48,19 @@ class Standing:
         with self._lock:
             contexts, threads = set(self._contexts), set(self._threads)
         for context in contexts:
-            try:
-                self._queue.hand_back(context.claim)
-                context.beat()
-            except JobLost:  # it has ended just now
-                pass
-            except sa.exc.SQLAlchemyError as error:
-                _log.warning("job %s has to wait until its lease ends: %s", context.claim.id, error)
+            self._leave(context)
         for thread in threads:
             thread.join(_AWAY)
+
+    def _leave(self, context: Context) -> None:
+        """Hand a job back; its handler finds that at its next `check`."""
+        try:
+            self._queue.hand_back(context.claim)
+            context.beat()
+        except JobLost:  # it has ended just now, or was handed back already
+            pass
+        except sa.exc.SQLAlchemyError as error:
+            _log.warning("job %s has to wait until its lease ends: %s", context.claim.id, error)
 
     def _look(self) -> None:
         pause = 0.0
@@ -89,6 +93,9 @@ class Standing:
             with self._lock:
                 self._contexts.add(context)
             try:
+                if self._stopping.is_set():  # it was claimed in the moment of the stop
+                    self._leave(context)
+                    context.check()
                 _log.info("job begins", extra={"job": str(context.claim.id)})
                 handler(context)
             finally:
