@@ -76,3 +76,20 @@ def test_no_more_than_there_is_room_for(plane: Plane, monkeypatch: pytest.Monkey
 
 def test_one_that_was_not_started_stops(plane: Plane) -> None:
     Standing(plane.queue, {}, plane.env, "one").stop()
+
+
+def test_one_that_is_claimed_while_its_process_stops(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is handed back too, and does not wait for the end of its lease."""
+    claimed, claim = threading.Event(), plane.queue.claim
+
+    def slowly(*given: Any, **more: Any) -> Any:
+        found = claim(*given, **more)
+        claimed.set()
+        threading.Event().wait(0.3)  # the stop comes now
+        return found
+
+    monkeypatch.setattr(plane.queue, "claim", slowly)
+    with process(plane, "one"):
+        job = ask(plane, "Stand")
+        assert claimed.wait(60)
+    assert row(plane, job)["status"] == "Queued"
