@@ -53,6 +53,7 @@ def texts() -> dict[str, list[str]]:
 
 
 def _of_template(path: Path) -> Iterator[str]:
+    # The extension i18n puts this method onto the environment, so its type does not know of it.
     for _, _, message in environment().extract_translations(path.read_text()):  # type: ignore[attr-defined]
         yield from [message] if isinstance(message, str) else [one for one in message or () if one]
 

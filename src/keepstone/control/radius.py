@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -19,13 +18,13 @@ from keepstone.catalogue import every, first, items, points
 from keepstone.catalogue import policies as stored
 from keepstone.control import locks, policies, resources, vaults
 from keepstone.control.items import PROTECTED
+from keepstone.control.sizes import octets
 from keepstone.vault import Container, Group, Item, StoredPolicy, Vault, zone
 from keepstone.vault.properties import is_immutable, soft_delete
 
 __all__ = ["Radius", "of_container", "of_group", "of_item", "of_policy", "of_vault"]
 
 _NAMED = 5  # how many are told by their names
-_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +54,7 @@ class Radius:
             ("points", _count(self.points)),
             ("oldest", _moment(self.oldest)),
             ("newest", _moment(self.newest)),
-            ("bytes at most", None if self.bytes is None else _octets(self.bytes)),
+            ("bytes at most", None if self.bytes is None else octets(self.bytes)),
             ("under their RPO", None if self.late is None else ", ".join(self.late) or "none"),
             ("can be taken back", self.undo),
         ]
@@ -218,12 +217,3 @@ def _count(value: int | None) -> str | None:
 
 def _moment(value: datetime | None) -> str | None:
     return None if value is None else f"{value:%Y-%m-%dT%H:%M:%S}Z"
-
-
-def _octets(value: Any) -> str:
-    size = float(value)
-    for unit in _UNITS:
-        if size < 1024 or unit == _UNITS[-1]:
-            break
-        size /= 1024
-    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"

@@ -14,12 +14,11 @@ from urllib.parse import urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from keepstone.control import sizes
 from keepstone.portal import assets
 from keepstone.portal.api import Document
 
 __all__ = ["ago", "at", "environment", "language_of", "languages", "link", "moment_of", "octets", "render"]
-
-_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def at(document: Any, path: str, default: Any = None) -> Any:
@@ -39,14 +38,7 @@ def moment_of(value: str | datetime | None) -> datetime | None:
 
 def octets(count: float | None) -> str:
     """Bytes, for people."""
-    if count is None:
-        return "–"
-    size = float(count)
-    for unit in _UNITS:
-        if abs(size) < 1024 or unit == _UNITS[-1]:
-            break
-        size /= 1024
-    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+    return "–" if count is None else sizes.octets(count)
 
 
 def ago(then: str | datetime | None, now: datetime) -> str:
@@ -119,6 +111,7 @@ def environment(language: str = "en") -> Environment:
         found = catalogue.gettext(text)
         return found % values if values else found
 
+    # The extension puts this method onto the environment, so its type does not know of it.
     made.install_gettext_callables(said, catalogue.ngettext)  # type: ignore[attr-defined]
     macros = made.get_template("macros.html").module
     made.globals |= {name: macro for name, macro in vars(macros).items() if not name.startswith("_")}

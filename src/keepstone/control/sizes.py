@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes in words, for what the service says to people."""
+
+from __future__ import annotations
+
+__all__ = ["octets"]
+
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def octets(count: float) -> str:
+    """Such as `3 bytes` or `1.5 GiB`."""
+    size = float(count)
+    for unit in _UNITS:
+        if abs(size) < 1024 or unit == _UNITS[-1]:
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
