@@ -190,9 +190,9 @@ def estate(client: Client, plane: Plane, tmp_path_factory: pytest.TempPathFactor
     vault, folder = Vault(client, plane, "agreeing"), tmp_path_factory.mktemp("agreeing")
     each = [protected(vault, folder / f"{number}") for number in range(12)]
     nightly(vault, "nightly", at="22:30")
-    hourly = {"schedulePolicyType": "SimpleSchedulePolicy", "scheduleRunFrequency": "Hourly"}
-    hourly |= {"hourlySchedule": {"interval": 1, "scheduleWindowStartTime": "2026-01-01T06:00:00Z",
-                                  "scheduleWindowDuration": 12}}  # type: ignore[dict-item]  # fmt: skip
+    window = {"interval": 1, "scheduleWindowStartTime": "2026-01-01T06:00:00Z", "scheduleWindowDuration": 12}
+    hourly: dict[str, Any] = {"schedulePolicyType": "SimpleSchedulePolicy", "scheduleRunFrequency": "Hourly"}
+    hourly["hourlySchedule"] = window
     weekly = {"schedulePolicyType": "SimpleSchedulePolicy", "scheduleRunFrequency": "Weekly",
               "scheduleRunDays": ["Monday", "Thursday"], "scheduleRunTimes": ["2026-01-01T03:00:00Z"]}  # fmt: skip
     for name, schedule in (("often", hourly), ("weekly", weekly)):

@@ -39,8 +39,16 @@ from .client import ADDRESS, Client
 pytestmark = pytest.mark.portal
 
 PASSWORD = "correct horse battery"
-Browser = Callable[..., TestClient]
 _numbers = count(1)
+
+
+class Somebody(TestClient):
+    """A browser of somebody; `name`: what he logs in with."""
+
+    name = ""
+
+
+Browser = Callable[..., Somebody]
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +60,15 @@ def portal(plane: Plane, service: Service) -> Portal:
 def browser(portal: Portal, plane: Plane) -> Browser:
     """Of somebody with a role, who has logged in."""
 
-    def begin(role: str | None = "Owner", scope: str = "/", *, enters: bool = True) -> TestClient:
+    def begin(role: str | None = "Owner", scope: str = "/", *, enters: bool = True) -> Somebody:
         name = f"somebody{next(_numbers)}"
         users.create(plane, name, None, PASSWORD, role=role, scope=scope)
-        client = TestClient(portal, base_url=ADDRESS, follow_redirects=False)
+        client = Somebody(portal, base_url=ADDRESS, follow_redirects=False)
         client.headers["Origin"] = ADDRESS
         if enters:
             answer = client.post("/portal/login", data={"name": name, "password": PASSWORD})
             assert (answer.status_code, answer.headers["location"]) == (303, "/portal/")
-        client.name = name  # type: ignore[attr-defined]
+        client.name = name
         return client
 
     return begin
@@ -75,7 +83,7 @@ def estate(client: Client, plane: Plane) -> Estate:
 
 def test_a_cookie_is_for_this_origin_alone(browser: Browser, plane: Plane) -> None:
     client = browser(enters=False)
-    name: str = client.name  # type: ignore[attr-defined]
+    name = client.name
 
     answer = client.post("/portal/login", data={"name": name, "password": PASSWORD})
 
@@ -88,7 +96,7 @@ def test_a_cookie_is_for_this_origin_alone(browser: Browser, plane: Plane) -> No
 
 def test_nobody_gets_in_by_a_wrong_password(browser: Browser) -> None:
     client = browser(enters=False)
-    name: str = client.name  # type: ignore[attr-defined]
+    name = client.name
 
     answer = client.post("/portal/login", data={"name": name, "password": "wrong" * 4, "to": "/portal/jobs?x=<b>"})
 
@@ -103,7 +111,7 @@ def test_nobody_gets_in_by_a_wrong_password(browser: Browser) -> None:
 )
 def test_a_login_leads_nowhere_else(browser: Browser, to: str) -> None:
     client = browser(enters=False)
-    form = {"name": client.name, "password": PASSWORD, "to": to}  # type: ignore[attr-defined]
+    form = {"name": client.name, "password": PASSWORD, "to": to}
     assert client.post("/portal/login", data=form).headers["location"] == "/portal/"
 
 
@@ -159,14 +167,14 @@ def test_whoever_logs_out_is_out(browser: Browser) -> None:
 
 def test_another_password_ends_all_logins(browser: Browser, plane: Plane) -> None:
     client = browser()
-    users.set_password(plane, client.name)  # type: ignore[attr-defined]
+    users.set_password(plane, client.name)
     assert client.get("/portal/items").status_code == 303
 
 
 def test_whoever_is_removed_is_out(browser: Browser, plane: Plane) -> None:
     client = browser("Reader")
     with plane.change() as change:
-        users.delete(change, users.find(change.connection, client.name))  # type: ignore[attr-defined]
+        users.delete(change, users.find(change.connection, client.name))
     assert client.get("/portal/items").status_code == 303
 
 
