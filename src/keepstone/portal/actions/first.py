@@ -3,22 +3,18 @@
 
 from __future__ import annotations
 
-from posixpath import normpath
+from dataclasses import replace
 
 from keepstone.control.containers import local_name
 from keepstone.control.sources import item_name
 from keepstone.errors import InvalidRequest
 from keepstone.portal.actions.action import Actions, Field, Plan
-from keepstone.portal.api import Request
-from keepstone.portal.places import named
-from keepstone.portal.rendering import link
+from keepstone.portal.actions.protecting import protect_path
 from keepstone.portal.visit import Visit
 
-__all__ = ["POLICY", "actions", "item_of"]
+__all__ = ["actions", "item_of"]
 
 actions = Actions()
-POLICY = "FilesPolicy"
-"""The policy for folders that every vault has from its beginning."""
 
 
 def _path(visit: Visit) -> list[Field]:
@@ -31,22 +27,9 @@ def _path(visit: Visit) -> list[Field]:
 )  # fmt: skip
 def first_item(visit: Visit) -> Plan:
     """A folder of this machine."""
-    name = named(visit, "vault")
-    path = visit.text("path").strip()
-    if not path.startswith("/"):
+    if not visit.text("path").strip().startswith("/"):
         raise InvalidRequest("name a folder from the root of the machine, such as /srv/data", target="path")
-    path = normpath(path)
-    properties = {
-        "protectedItemType": "MabFileFolderProtectedItem",
-        "policyId": f"{name.vault_id}/backupPolicies/{POLICY}",
-        "sourcePath": path,
-    }
-    return Plan(
-        request=Request("PUT", item_of(name.vault_id, path), {"properties": properties}),
-        keepstone=[("protection", "enable", *name.at, "--path", path)],
-        then=link("/item", id=item_of(name.vault_id, path)),
-        notice="The folder is protected. Make its first point now.",
-    )
+    return replace(protect_path(visit), notice="The folder is protected. Make its first point now.")
 
 
 def item_of(vault: str, path: str) -> str:
