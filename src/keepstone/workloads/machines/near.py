@@ -20,6 +20,7 @@ from keepstone.objects import BufferPool, round_up
 from keepstone.store import ZERO_REF, Node, Reader
 from keepstone.workloads.images.leaf import LEAF_KIND, LEAF_SPAN, read_root
 from keepstone.workloads.machines.root import read_machine
+from keepstone.workloads.machines.through import Through
 from keepstone.workloads.salvage import DAMAGE
 
 __all__ = ["NearReader"]
@@ -31,19 +32,18 @@ _TOGETHER = 32  # chunks that a worker reads at a time
 _LARGEST = 1 << 20  # bytes of a chunk
 
 
-class NearReader:
+class NearReader(Through):
     """A `Reader` of a point of a machine. `near`: some of its disks, by name, each as it was at the point's moment.
 
     `taken`: how many bytes came from there.
     """
 
     def __init__(self, env: Env, reader: Reader, near: Mapping[str, BlockSource]) -> None:
-        self._reader = reader
+        super().__init__(reader)
         self._pool = env.pool()
         self._buffers = BufferPool(_LARGEST)
         self._lock = threading.Lock()
         self._gone: set[int] = set()  # disks that failed once
-        self.point = reader.point
         self.taken = 0
         self._disks: list[tuple[BlockSource, int]] = []  # and the length of a chunk
         self._leaves: dict[int, tuple[int, int]] = {}  # by place: (number of the disk, which leaf of it)
@@ -67,9 +67,6 @@ class NearReader:
         """Stop the workers; the reader and the disks stay their owner's."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def root(self) -> list[int]:
-        return self._reader.root()
-
     def node(self, ref: int) -> Node:
         node = self._reader.node(ref)
         if node.kind == LEAF_KIND and ref in self._leaves:
@@ -91,21 +88,6 @@ class NearReader:
             if len(self._known) > _LEAVES:
                 for ref in self._known.popitem(last=False)[1]:
                     self._places.pop(ref, None)
-
-    def chunk_refs(self, node: Node) -> list[int]:
-        return self._reader.chunk_refs(node)
-
-    def child_refs(self, node: Node) -> list[int]:
-        return self._reader.child_refs(node)
-
-    def chunk_length(self, ref: int) -> int:
-        return self._reader.chunk_length(ref)
-
-    def chunk_id(self, ref: int) -> bytes:
-        return self._reader.chunk_id(ref)
-
-    def identify(self, chunk: bytes | memoryview) -> bytes:
-        return self._reader.identify(chunk)
 
     def fetch(self, requests: Iterable[tuple[int, Cookie]], sink: Callable[[Cookie, memoryview], None]) -> None:
         near: list[tuple[int, int, int, Cookie]] = []

@@ -6,50 +6,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from keepstone.errors import NotFound
-from keepstone.store import Node, Reader
+from keepstone.store import Reader
 from keepstone.workloads.machines.root import Disk, Machine, read_machine
+from keepstone.workloads.machines.through import Through
 
 __all__ = ["OneDisk", "PointOfMachine", "disk_of", "machine_of"]
 
-Cookie = TypeVar("Cookie")
 
-
-class OneDisk:
+class OneDisk(Through):
     """A `Reader` of one disk of a machine."""
 
     def __init__(self, reader: Reader, root: int) -> None:
-        self._reader = reader
+        super().__init__(reader)
         self._root = root
-        self.point = reader.point
 
     def root(self) -> list[int]:
         return [self._root]
-
-    def node(self, ref: int) -> Node:
-        return self._reader.node(ref)
-
-    def chunk_refs(self, node: Node) -> list[int]:
-        return self._reader.chunk_refs(node)
-
-    def child_refs(self, node: Node) -> list[int]:
-        return self._reader.child_refs(node)
-
-    def chunk_length(self, ref: int) -> int:
-        return self._reader.chunk_length(ref)
-
-    def chunk_id(self, ref: int) -> bytes:
-        return self._reader.chunk_id(ref)
-
-    def identify(self, chunk: bytes | memoryview) -> bytes:
-        return self._reader.identify(chunk)
-
-    def fetch(self, requests: Iterable[tuple[int, Cookie]], sink: Callable[[Cookie, memoryview], None]) -> None:
-        self._reader.fetch(requests, sink)
 
 
 @dataclass(frozen=True, slots=True)
