@@ -28,6 +28,7 @@ SAID: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
     "Entry": ((1,), ("title",)),
     "Field": ((), ("label", "help")),
     "Plan": ((), ("notice",)),
+    "replace": ((), ("notice",)),
     "Tile": ((0,), ("title",)),
     "actions": ((1, 2), ("title", "says")),
 }
