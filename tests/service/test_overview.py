@@ -32,7 +32,7 @@ from keepstone.control.growth import Day, forecast
 from keepstone.control.plane import Plane
 from keepstone.identity import Principal
 from keepstone.jobs import Status
-from keepstone.vault import Item, StoredPolicy, zone
+from keepstone.vault import Health, Item, StoredPolicy, zone
 from keepstone.vault.alerts import Kind, State, Subject
 from keepstone.vault.records import Vault as Record
 from keepstone.vault.rpo import expected, has_point
@@ -183,6 +183,11 @@ def test_it_counts_as_each_item_says_of_itself(
     said = Counter(health_of(item, policy, now) for item, policy in mine)
     assert {health: number for health, number in found.health.items() if number} == said
     assert found.deleted == len(each) - len(situations)
+    for health in Health:
+        query = {"$filter": f"healthState eq '{health.lower()}'"}
+        answer = vault.client.arm("GET", f"{vault.path}/backupProtectedItems", params=query)
+        alike = {one["name"] for one in answer["value"]}
+        assert alike == {item.name for item, policy in mine if health_of(item, policy, now) == health}
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from keepstone.catalogue.columns import alike
 from keepstone.control import items as control
 from keepstone.control import operations, points, resources
 from keepstone.control import policies as stored
+from keepstone.control.health import is_of
 from keepstone.errors import InvalidRequest
 from keepstone.vault import Container, Health, Item, StoredPolicy, Vault, folded, health, zone
 from keepstone.vault.properties import soft_delete
@@ -52,17 +53,15 @@ def listing(call: Call) -> Answer:
     wanted = filter_of(call, _KEYS)
     with call.plane.look() as connection:
         vault = find(call, connection)
+        now = call.plane.env.utc()
         where = _where(wanted)
+        if "healthState" in wanted:
+            where.append(_is_of(connection, wanted["healthState"], vault, now))
         found = control.listing(connection, vault, where, _PAGE + 1, skip_token(call))
         counts = points.counts(connection, [item.id for item, _, _ in found[:_PAGE]])
-    now = call.plane.env.utc()
     rows = [
         (item, document(vault, held, item, policy, now, counts.get(item.id, (0, None)))) for item, held, policy in found
     ]
-    if "healthState" in wanted:
-        rows = [
-            row for row in rows if folded(row[1]["properties"]["protectionStatus"]) == folded(wanted["healthState"])
-        ]
     return paged(call, rows, _PAGE, lambda row: f"{folded(row[0].name)} {row[0].id}", lambda row: row[1])
 
 
@@ -275,6 +274,12 @@ def _where(wanted: dict[str, str]) -> list[sa.ColumnElement[bool]]:
     if "backupEngineName" in wanted or "backupSetName" in wanted:
         where.append(sa.false())
     return where
+
+
+def _is_of(connection: sa.Connection, state: str, vault: Vault, now: datetime) -> sa.ColumnElement[bool]:
+    states = {folded(health): health for health in Health}
+    wanted = states.get(folded(state))
+    return sa.false() if wanted is None else is_of(connection, wanted, vault.id, now)
 
 
 def health_of(item: Item, policy: StoredPolicy | None, now: datetime) -> Health:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Vaults at a look: how many of their items are healthy, what their jobs did, whether anybody tried their points.
 
-Everything is counted by the database. What `health` decides for one item follows for all items of a policy from two
-moments, the last two runs before now (`vault.health.last_runs`).
+Everything is counted by the database; the health of items by the two moments of their policies (`control.health`).
 """
 
 from __future__ import annotations
@@ -15,17 +14,16 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from keepstone.catalogue import alerts, drills, every, items, jobs, resources
-from keepstone.catalogue import policies as stored
+from keepstone.catalogue import alerts, drills, items, jobs, resources
 from keepstone.catalogue import vaults as stored_vaults
-from keepstone.control import growth, policies
+from keepstone.control import growth, health
 from keepstone.control.items import PROTECTED
 from keepstone.control.jobs import UNUSUAL
 from keepstone.control.plane import Plane
 from keepstone.control.resources import MACHINE
 from keepstone.control.sources import FILES
 from keepstone.jobs import BACKUP, Status
-from keepstone.vault import Health, StoredPolicy, Vault, folded, last_runs, zone
+from keepstone.vault import Health, Vault, folded
 from keepstone.vault.alerts import RULES, Condition, Kind, State
 
 __all__ = ["OPEN", "PASSED", "Drilled", "Machines", "Overview", "Rpo", "overview"]
@@ -114,12 +112,7 @@ class _Items:
 
 def _items(connection: sa.Connection, vaults: list[UUID], now: datetime) -> _Items:
     """By policy and state: how many have no point, one before the last run but one, and one since the last."""
-    is_used = sa.exists().where(items.c.policy == stored.c.id)
-    runs = {}
-    for one in every(connection, StoredPolicy, stored.c.vault.in_(vaults), is_used):
-        said = policies.parsed(one)
-        runs[one.id] = last_runs(said.parts[0].schedule, zone(said.zone), now)
-    late, last = (_by_policy({policy: each[place] for policy, each in runs.items()}) for place in (0, 1))
+    late, last = health.last_two(connection, vaults, now)
     kind = items.c.policy, items.c.state, items.c.deleted.is_(None).label("alive"), items.c.workload
     counts = (
         sa.func.count(),
@@ -127,16 +120,16 @@ def _items(connection: sa.Connection, vaults: list[UUID], now: datetime) -> _Ite
         _count(items.c.newest < late),
         _count(items.c.newest >= last),
     )
-    health, gone, kept, of_policies, startable = Counter(dict.fromkeys(Health, 0)), 0, 0, 0, 0
+    found, gone, kept, of_policies, startable = Counter(dict.fromkeys(Health, 0)), 0, 0, 0, 0
     query = sa.select(*kind, *counts).where(items.c.vault.in_(vaults)).group_by(*kind)
     for policy, state, alive, workload, number, with_points, old, new in connection.execute(query):
         if not alive:
             gone += number
             continue
         judged = policy is not None and state == PROTECTED
-        health[Health.PENDING] += number - with_points
-        health[Health.UNHEALTHY] += old if judged else 0
-        health[Health.HEALTHY] += with_points - (old if judged else 0)
+        found[Health.PENDING] += number - with_points
+        found[Health.UNHEALTHY] += old if judged else 0
+        found[Health.HEALTHY] += with_points - (old if judged else 0)
         of_policies += with_points if judged else 0
         kept += new if judged else 0
         startable += with_points if workload != FILES else 0
@@ -145,15 +138,7 @@ def _items(connection: sa.Connection, vaults: list[UUID], now: datetime) -> _Ite
     kept += connection.execute(
         sa.select(sa.func.count()).select_from(items).where(items.c.id.in_(going_on), *in_time)
     ).scalar_one()
-    return _Items(dict(health), gone, Rpo(kept, of_policies - kept), startable)
-
-
-def _by_policy(moments: Mapping[UUID, datetime]) -> sa.ColumnElement[datetime]:
-    """The moment of an item's policy."""
-    if not moments:
-        return sa.cast(sa.null(), items.c.newest.type)
-    whens = [(items.c.policy == policy, sa.literal(when, items.c.newest.type)) for policy, when in moments.items()]
-    return sa.case(*whens, else_=sa.null())
+    return _Items(dict(found), gone, Rpo(kept, of_policies - kept), startable)
 
 
 def _count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
