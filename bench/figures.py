@@ -117,6 +117,7 @@ BARS: tuple[Bar, ...] = (
     Bar("mark", "rss_bytes", "", 300 * MB),
     *(Bar("service", f"{what}_page_p95_ms", "", 100) for what in ("item", "job", "point")),
     *(Bar("service", f"{what}_p95_ms", "", 50) for what in ("vault_list", "policy_create")),
+    *(Bar("service", f"portal_{what}_p95_ms", "", 150) for what in ("view", "item")),
     Bar("service", "reads_per_s", "", 1000, "at least"),
     Bar("service", "sweep_first_s", "", 60),
     Bar("service", "sweep_all_s", "", 60),

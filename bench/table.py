@@ -55,6 +55,8 @@ ASKED = {
     "job_page": "a page of 200 of a million jobs, by the slowest of eight filters",
     "job_get": "a job",
     "operation_get": "an operation",
+    "portal_view": "a page of the portal, the slowest of 15 views",
+    "portal_item": "the page of an item",
 }
 SCALE = {
     "reads_per_s": "reads a second, as many as 16 connections get",

@@ -11,7 +11,7 @@ import random
 from bench.service.estate import VAULT, Estate
 from bench.service.served import Answers, Served
 
-__all__ = ["FILTERS", "measure", "policy"]
+__all__ = ["FILTERS", "figures_of", "measure", "policy"]
 
 FILTERS = {
     "all": "",
@@ -56,13 +56,14 @@ def measure(server: Served, estate: Estate, count: int) -> dict[str, float]:
     }
     figures: dict[str, float] = {}
     for what, requests in asked.items():
-        figures |= _figures(what, server.ask(requests))
+        figures |= figures_of(what, server.ask(requests))
     pages = [server.ask([server.get(f"{vault}/backupJobs", each)] * (count // 4)) for each in FILTERS.values()]
     slowest = max(pages, key=lambda answers: answers.quantile(0.95))
-    return figures | _figures("job_page", slowest)
+    return figures | figures_of("job_page", slowest)
 
 
-def _figures(what: str, answers: Answers) -> dict[str, float]:
+def figures_of(what: str, answers: Answers) -> dict[str, float]:
+    """What is said of an answer: median and 95th percentile, and CPU of the server, in milliseconds."""
     return {
         f"{what}_p50_ms": answers.quantile(0.5) * 1000,
         f"{what}_p95_ms": answers.quantile(0.95) * 1000,

@@ -12,13 +12,15 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from bench.measure import Failed
 from bench.service.load import Order
+from keepstone.control import logins
 from keepstone.control.installation import Installation
 from keepstone.env import Env
 from keepstone.identity import Principal
+from keepstone.portal.application import COOKIE, PREFIX
 from keepstone.server.processes import Processes
 
 __all__ = ["Answers", "Served"]
@@ -72,6 +74,9 @@ class Served:
         self._address = f"https://localhost:{self.port}"
         issuer = Installation(Env(), root).issuer(said["tenant"])
         token = issuer.issue(Principal(*who), f"{self._address}/", self._address)
+        plane = Installation(Env(), root).plane()
+        self._cookie = f"{COOKIE}={logins.begin(plane, Principal(*who))}"
+        plane.database.close()
         self._headers = (
             f"Host: localhost:{self.port}\r\nUser-Agent: AZURECLI/2.91.0\r\nAccept: application/json\r\n"
             f"Accept-Encoding: gzip, deflate\r\nConnection: keep-alive\r\nAuthorization: Bearer {token}\r\n"
@@ -81,6 +86,11 @@ class Served:
         """A request."""
         more = f"&$filter={quote(query)}" if query else ""
         return f"GET {quote(path, safe='/;')}?{VERSION}{more} HTTP/1.1\r\n{self._headers}\r\n"
+
+    def page(self, path: str, **query: str) -> str:
+        """A request for a page of the portal, of somebody who has logged in."""
+        head = f"Host: localhost:{self.port}\r\nCookie: {self._cookie}\r\nAccept-Encoding: gzip\r\n"
+        return f"GET {PREFIX}{path}{'?' if query else ''}{urlencode(query)} HTTP/1.1\r\n{head}\r\n"
 
     def put(self, path: str, body: object) -> str:
         """A request."""

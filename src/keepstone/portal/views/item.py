@@ -6,6 +6,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Any
 
+from keepstone.control.overview import PASSED
 from keepstone.errors import KeepstoneError
 from keepstone.portal.actions.items import offered
 from keepstone.portal.api import Document
@@ -31,7 +32,7 @@ def item(visit: Visit) -> Answer:
         seen = {"points": points, "following": following, "unseen": "", **_history(visit, name, found)}
     except KeepstoneError as error:  # who may see an item may not see its points
         seen = {"points": [], "following": "", "unseen": str(error), "history": None, "calendar": None, "growth": ()}
-        seen["drills"] = ()
+        seen["drills"], seen["proved"] = (), None
     return Page("item.html", shown | seen)
 
 
@@ -40,13 +41,15 @@ def _history(visit: Visit, name: Name, found: Document) -> dict[str, Any]:
     told = visit.client.get(f"{name.item_id}/history")["properties"]
     drills: list[Document] = []
     if found["properties"]["workloadType"] != "FileFolder":
-        drills = visit.client.get(f"{name.item_id}/drills")["value"][:_DRILLS]
+        drills = visit.client.get(f"{name.item_id}/drills")["value"]
+    passed = (one["properties"] for one in drills if one["properties"]["level"] in PASSED)
     today = visit.plane.env.utc().date()
     return {
         "history": told,
         "calendar": calendar(date.fromisoformat(told["begin"]), today, told["days"]),
         "growth": _growth(told["days"]),
-        "drills": drills,
+        "drills": drills[:_DRILLS],
+        "proved": next((about["began"] for about in passed), None),
     }
 
 
