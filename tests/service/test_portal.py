@@ -30,7 +30,8 @@ from keepstone.errors import Unauthenticated
 from keepstone.portal import Portal
 from keepstone.portal.application import COOKIE
 from keepstone.portal.assets import address, asset
-from keepstone.portal.rendering import environment, language_of
+from keepstone.portal.rendering import environment
+from keepstone.portal.speech import language_of
 from tests.service.conftest import Clock
 from tests.service.test_scale import heard
 

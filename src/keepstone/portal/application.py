@@ -28,7 +28,8 @@ from keepstone.portal import assets
 from keepstone.portal.api import Api, Client
 from keepstone.portal.live import Live
 from keepstone.portal.navigation import navigation
-from keepstone.portal.rendering import language_of, link, render
+from keepstone.portal.rendering import link, render
+from keepstone.portal.speech import language_of, speak
 from keepstone.portal.streamed import Streamed
 from keepstone.portal.views.known import VIEWS
 from keepstone.portal.visit import Answer, Download, Page, Redirect, Visit
@@ -99,6 +100,7 @@ class Portal:
         """The live part of a view, whenever it changes."""
 
         def draw() -> tuple[str, bool]:
+            _speak(request)
             visit = self._visit(request, path, {}, part=True, quietly=True)
             page = VIEWS["GET", path](visit)
             assert isinstance(page, Page)
@@ -111,6 +113,7 @@ class Portal:
 
     def _answered(self, request: Request, path: str, form: Mapping[str, list[str]]) -> Response:
         """The answer to anything else, and that of what is wrong with it."""
+        _speak(request)
         visit = None
         part = request.headers.get("hx-request") == "true" and request.headers.get("hx-request-type") != "full"
         try:
@@ -148,7 +151,6 @@ class Portal:
             form=form,
             part=part,
             login=token,
-            language=language_of(request.headers.get("accept-language", "")),
         )
 
     def _response(self, answer: Answer, visit: Visit, request: Request) -> Response:
@@ -185,7 +187,7 @@ class Portal:
             "over": False,
             **page.shown,
         }
-        return render(page.template, shown, page.part if visit.part else "", visit.language)
+        return render(page.template, shown, page.part if visit.part else "")
 
     def _failed(self, error: Exception, visit: Visit | None, request: Request) -> Response:
         """Says what is wrong, and what to do next."""
@@ -204,6 +206,11 @@ class Portal:
         if visit.part:  # a script shows it in the place that says so
             response.headers["HX-Retarget"] = "#failure"
         return response
+
+
+def _speak(request: Request) -> None:
+    # On a thread of the request's own context, so nobody else is answered in this language.
+    speak(language_of(request.headers.get("accept-language", "")))
 
 
 def _asset(path: str) -> Response:

@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
-from gettext import translation
-from importlib.resources import files
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,8 +15,9 @@ from markupsafe import Markup
 from keepstone.control import sizes
 from keepstone.portal import assets
 from keepstone.portal.api import Document
+from keepstone.portal.speech import _, counted, language
 
-__all__ = ["ago", "at", "environment", "language_of", "languages", "link", "moment_of", "octets", "render"]
+__all__ = ["ago", "at", "environment", "link", "moment_of", "octets", "render"]
 
 
 def at(document: Any, path: str, default: Any = None) -> Any:
@@ -45,19 +44,21 @@ def ago(then: str | datetime | None, now: datetime) -> str:
     """How long ago something was, for people."""
     moment = moment_of(then)
     if moment is None:
-        return "never"
+        return _("never")
     seconds = (now - moment).total_seconds()
     if seconds < 0:
-        return f"in {_span(-seconds)}"
-    return "just now" if seconds < 60 else f"{_span(seconds)} ago"
+        return _("in %(span)s", span=_span(-seconds))
+    return _("just now") if seconds < 60 else _("%(span)s ago", span=_span(seconds))
 
 
 def _span(seconds: float) -> str:
-    for size, unit in ((86_400, "day"), (3600, "hour"), (60, "minute")):
-        if seconds >= size:
-            count = int(seconds // size)
-            return f"{count} {unit}{'' if count == 1 else 's'}"
-    return "less than a minute"
+    if seconds >= 86_400:
+        return counted("%(number)s day", "%(number)s days", int(seconds // 86_400))
+    if seconds >= 3600:
+        return counted("%(number)s hour", "%(number)s hours", int(seconds // 3600))
+    if seconds >= 60:
+        return counted("%(number)s minute", "%(number)s minutes", int(seconds // 60))
+    return _("less than a minute")
 
 
 def _when(value: str | datetime | None) -> Markup:
@@ -78,21 +79,7 @@ def link(path: str, /, **query: str | Iterable[str] | None) -> str:
 
 
 @cache
-def languages() -> frozenset[str]:
-    """Those that there is a catalogue of, and English."""
-    folder = files("keepstone.portal").joinpath("locale")
-    there = {entry.name for entry in folder.iterdir() if entry.joinpath("LC_MESSAGES", "portal.mo").is_file()}
-    return frozenset(there | {"en"})
-
-
-def language_of(header: str) -> str:
-    """The first language of an Accept-Language (RFC 9110, section 12.5.4) that there is."""
-    wanted = [part.partition(";")[0].strip() for part in header.split(",")]
-    return next((one for tag in wanted for one in (tag.replace("-", "_"), tag[:2]) if one in languages()), "en")
-
-
-@cache
-def environment(language: str = "en") -> Environment:
+def environment() -> Environment:
     """Where templates are found, and what they may use."""
     made = Environment(
         loader=PackageLoader("keepstone.portal"),
@@ -104,23 +91,17 @@ def environment(language: str = "en") -> Environment:
     )
     made.filters |= {"octets": octets, "when": _when, "ago": ago, "at": at, "vault_choice": _vault_choice}
     made.globals |= {"language": language, "link": link, "asset": lambda name: link(assets.address(name)), "at": at}
-    catalogue = translation("portal", str(files("keepstone.portal").joinpath("locale")), [language], fallback=True)
-
-    def said(text: str, /, **values: object) -> str:
-        """A text of the catalogue, with these values in it; without values nothing in it is looked for."""
-        found = catalogue.gettext(text)
-        return found % values if values else found
-
+    made.globals["counted"] = counted
     # The extension puts this method onto the environment, so its type does not know of it.
-    made.install_gettext_callables(said, catalogue.ngettext)  # type: ignore[attr-defined]
+    made.install_gettext_callables(_, counted)  # type: ignore[attr-defined]
     macros = made.get_template("macros.html").module
     made.globals |= {name: macro for name, macro in vars(macros).items() if not name.startswith("_")}
     return made
 
 
-def render(template: str, shown: Mapping[str, Any], part: str = "", language: str = "en") -> str:
+def render(template: str, shown: Mapping[str, Any], part: str = "") -> str:
     """The text of a page, or of one block of it."""
-    found = environment(language).get_template(template)
+    found = environment().get_template(template)
     if not part:
         return found.render(shown)
     context = found.new_context(dict(shown))

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from gettext import gettext as _
+
+from keepstone.portal.speech import later as _
 
 __all__ = ["SEVERITIES", "Severity"]
 

@@ -18,8 +18,7 @@ __all__ = ["Answer", "Download", "File", "Page", "Redirect", "View", "Views", "V
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
     """`path`: behind the portal's prefix. `query` and `form`: what was given, each name with its values. `part`:
-    whether a part of a page is wanted, by a script of it, and not all. `login`: the token of the browser.
-    `language`: that of its person, or English."""
+    whether a part of a page is wanted, by a script of it, and not all. `login`: the token of the browser."""
 
     plane: Plane
     client: Client
@@ -28,7 +27,6 @@ class Visit:
     form: Mapping[str, Sequence[str]]
     part: bool = False
     login: str = ""
-    language: str = "en"
 
     def text(self, name: str, default: str = "") -> str:
         """What was given by this name, in the form or else in the address."""

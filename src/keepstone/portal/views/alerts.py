@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from gettext import gettext as _
-
 from keepstone.portal.actions.alerts import ALERTS, offered, path_of
 from keepstone.portal.api import Document, Request
 from keepstone.portal.places import subscription, vaults
 from keepstone.portal.severities import SEVERITIES
+from keepstone.portal.speech import later as _
 from keepstone.portal.visit import Answer, Page, Views, Visit
 
 __all__ = ["views"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from gettext import gettext as _
 from typing import Any
 
 from keepstone.portal.api import Document
@@ -14,6 +13,7 @@ from keepstone.portal.navigation import ENTRIES
 from keepstone.portal.places import PROVIDER, subscription, vaults
 from keepstone.portal.rendering import at, link, octets
 from keepstone.portal.severities import SEVERITIES
+from keepstone.portal.speech import later as _
 from keepstone.portal.views.welcome import is_due
 from keepstone.portal.visit import Answer, Page, Redirect, Views, Visit
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from gettext import gettext as _
 from typing import Any
 
 from keepstone.portal.api import Document
@@ -12,6 +11,7 @@ from keepstone.portal.places import PROVIDER, across, subscription, vaults
 from keepstone.portal.rendering import at
 from keepstone.portal.reports import usage as counts
 from keepstone.portal.sheets import Cell, sheet
+from keepstone.portal.speech import later as _
 from keepstone.portal.visit import Answer, Page, Views, Visit
 
 __all__ = ["views"]

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In which language pages speak: texts are looked up in the catalogue of whoever asks, where there is one.
+
+What the service's operations say of themselves (what a deletion takes, what is refused and why) and the words of Azure's
+API stay English, as they are for every other client.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from functools import cache
+from gettext import NullTranslations, translation
+from importlib.resources import files
+
+__all__ = ["ENGLISH", "_", "catalogue", "counted", "language", "language_of", "languages", "later", "speak"]
+
+ENGLISH = "en"
+"""What all texts are written in."""
+_spoken: ContextVar[str] = ContextVar("language", default=ENGLISH)
+FOLDER = files("keepstone.portal").joinpath("locale")
+
+
+def speak(name: str) -> None:
+    """From now on, in what this request still does."""
+    _spoken.set(name)
+
+
+def language() -> str:
+    """What is spoken."""
+    return _spoken.get()
+
+
+def _(text: str, /, **values: object) -> str:
+    """A text in that language, with these values in it; without values nothing in it is looked for."""
+    found = catalogue(_spoken.get()).gettext(text)
+    return found % values if values else found
+
+
+def counted(one: str, many: str, number: int) -> str:
+    """A text about so many, which it names as `%(number)s`."""
+    return catalogue(_spoken.get()).ngettext(one, many, number) % {"number": number}
+
+
+def later(text: str) -> str:
+    """A text that is looked up where it is shown: what a module says of itself has no language yet."""
+    return text
+
+
+@cache
+def catalogue(name: str) -> NullTranslations:
+    """The texts in a language; those of English where there is no catalogue."""
+    return translation("portal", str(FOLDER), [name], fallback=True)
+
+
+@cache
+def languages() -> frozenset[str]:
+    """Those that there is a catalogue of, and English."""
+    there = {entry.name for entry in FOLDER.iterdir() if entry.joinpath("LC_MESSAGES", "portal.mo").is_file()}
+    return frozenset(there | {ENGLISH})
+
+
+def language_of(header: str) -> str:
+    """The first language of an Accept-Language (RFC 9110, section 12.5.4) that there is."""
+    wanted = [part.partition(";")[0].strip() for part in header.split(",")]
+    return next((one for tag in wanted for one in (tag.replace("-", "_"), tag[:2]) if one in languages()), ENGLISH)
