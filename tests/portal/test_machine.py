@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A virtual machine by the browser alone: found, protected, backed up, looked into, proved by a drill, restored, deleted
-and taken back."""
+"""A virtual machine by the browser alone: found, protected, backed up, looked into, proved by a drill, restored,
+deleted and taken back."""
 
 from __future__ import annotations
 

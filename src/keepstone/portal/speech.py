@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """In which language pages speak: texts are looked up in the catalogue of whoever asks, where there is one.
 
-What the service's operations say of themselves (what a deletion takes, what is refused and why) and the words of Azure's
-API stay English, as they are for every other client.
+What the service's operations say of themselves (what a deletion takes, what is refused and why) and the words of
+Azure's API stay English, as they are for every other client.
 """
 
 from __future__ import annotations
