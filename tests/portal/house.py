@@ -15,7 +15,7 @@ from typing import Any
 from keepstone.cli import main
 from tests.cli.services import Service
 
-__all__ = ["HOSTILE", "House", "furnished"]
+__all__ = ["HOSTILE", "House", "furnished", "opened"]
 
 HOSTILE = '<img src=x onerror="alert(1)">{{7*7}}&amp;'
 """A name that a page must show as it is."""
@@ -55,16 +55,23 @@ class House:
 
 
 @contextmanager
-def furnished(root: Path) -> Iterator[House]:
-    """Until the end of the block."""
+def opened(root: Path) -> Iterator[House]:
+    """One that nobody has set up, until the end of the block."""
     house = House(root)
-    (house.data / "deep" / "er").mkdir(parents=True)
-    (house.data / "hello.txt").write_text("hello\n")
-    (house.data / "deep" / "er" / "noise.bin").write_bytes(os.urandom(300_000))
-    (house.data / HOSTILE.replace("/", "")).write_text("harmless\n")
     with house.service.running("--workers", "1", "--answerers", "1") as up:
         house.url = up["endpoint"]
         house.passwords["admin"] = up["first_start"]["password"]
+        yield house
+
+
+@contextmanager
+def furnished(root: Path) -> Iterator[House]:
+    """With a vault, a folder in it that has a point, and people."""
+    with opened(root) as house:
+        (house.data / "deep" / "er").mkdir(parents=True)
+        (house.data / "hello.txt").write_text("hello\n")
+        (house.data / "deep" / "er" / "noise.bin").write_bytes(os.urandom(300_000))
+        (house.data / HOSTILE.replace("/", "")).write_text("harmless\n")
         house.run("group", "create", "-n", "g1")
         house.vault = house.run("vault", "create", "-g", "g1", "-n", "v1")["id"]
         house.run("protection", "enable", "--path", house.data)

@@ -44,10 +44,10 @@ class Written:
 
 
 class Records:
-    """The database of a house, within the block."""
+    """The database of a house, within the block. `about`: what its alerts are about."""
 
-    def __init__(self, house: House) -> None:
-        self.house = house
+    def __init__(self, house: House, about: str = HOSTILE) -> None:
+        self.house, self.about = house, about
 
     @cached_property
     def plane(self) -> Plane:
@@ -68,11 +68,11 @@ class Records:
         with self.plane.look() as connection:
             return UUID(str(connection.execute(sa.select(vaults.c.id).where(vaults.c.deleted.is_(None))).scalar_one()))
 
-    def machine(self, name: str, *, protect: bool = True) -> str:
+    def machine(self, name: str, *, group: str = "g1", protect: bool = True) -> str:
         """A virtual machine with a disk image; the id of its item."""
         image = self.house.data.parent / f"{name}.img"
         image.write_bytes(bytes(1 << 20))
-        self.house.run("vm", "create", "-g", "g1", "-n", name, "--disk", image)
+        self.house.run("vm", "create", "-g", group, "-n", name, "--disk", image)
         if not protect:
             return ""
         self.house.run("protection", "enable-for-vm", "--vm", name)
@@ -95,8 +95,9 @@ class Records:
             connection.execute(jobs.update().where(jobs.c.item == item).values(created=then))
             connection.execute(policies.update().where(policies.c.id == policy).values(changed=then))
 
-    def points(self, item: UUID, days: int, but: frozenset[int] = frozenset()) -> None:
-        """One in each night of so many days until yesterday, but for some."""
+    def points(self, item: UUID, days: int, but: frozenset[int] = frozenset(), kept: int = 0) -> None:
+        """One in each night of so many days until yesterday, but for some. `kept`: for how many days, if not for
+        ever."""
         chance, now = random.Random(1), self.plane.env.utc()
         midnight = datetime(now.year, now.month, now.day, tzinfo=UTC)
         rows, newest = [], midnight
@@ -111,7 +112,7 @@ class Records:
                 rows.append(
                     {
                         "item": item, "name": str(number), "vault": self.vault, "commit_id": f"{number:015x}",
-                        "made": newest,
+                        "made": newest, "until": newest + timedelta(days=kept) if kept else None,
                         "type": "Full", "consistency": "AppConsistent", "logical": (40 << 30) + (days - ago << 27),
                         "fresh": 1 << 28, "stored": chance.randrange(1 << 27, 1 << 28), "warnings": 0,
                     }
@@ -120,8 +121,10 @@ class Records:
             connection.execute(points.insert(), rows)
             connection.execute(items.update().where(items.c.id == item).values(newest=newest))
 
-    def drill(self, item: UUID, ago: timedelta, level: str, picture: bytes, console: str = "login: ") -> str:
-        """What one found out; its name."""
+    def drill(
+        self, item: UUID, ago: timedelta, level: str, picture: bytes, console: str = "login: ", note: str = HOSTILE
+    ) -> str:
+        """What one found out; its name. `note`: what it says of a file system that it cannot read."""
         up = level in ("agent", "login")
         with self.plane.look() as connection:
             point = connection.execute(
@@ -133,7 +136,7 @@ class Records:
             "console": console,
             "file_systems": [
                 {"state": "mounted", "kind": "ext4", "name": "/", "size": 38 << 30, "used": 3 << 30},
-                {"state": "unreadable", "kind": "xfs", "disk": "data", "volume": "1", "note": HOSTILE},
+                {"state": "unreadable", "kind": "xfs", "disk": "data", "volume": "1", "note": note},
             ],
         }  # fmt: skip
         made = drills.Drill(
@@ -148,7 +151,9 @@ class Records:
         """One of the vault; its id."""
         with self.plane.change() as change:
             subject = Subject(kind=kind, vault=self.vault, part=part)
-            alerts.fire(change.connection, self.plane.env, subject, message, resource=self.house.vault, entity=HOSTILE)
+            alerts.fire(
+                change.connection, self.plane.env, subject, message, resource=self.house.vault, entity=self.about
+            )
             found = alerts.listing(change.connection, limit=100)
         return next(one.path for one in found if one.message == message)
 

@@ -18,7 +18,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from keepstone.cli import main
 from keepstone.crypto import generate_identity, open_kit
 from keepstone.errors import WrongKey
-from tests.portal.house import House
+from tests.portal.house import House, opened
 
 pytestmark = pytest.mark.portal
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
@@ -29,10 +29,7 @@ Browse = Callable[..., BrowserContext]
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """A service that nobody has set up."""
-    made = House(tmp_path_factory.mktemp("fresh"))
-    with made.service.running("--workers", "1", "--answerers", "1") as up:
-        made.url = up["endpoint"]
-        made.passwords["admin"] = up["first_start"]["password"]
+    with opened(tmp_path_factory.mktemp("fresh")) as made:
         yield made
 
 
