@@ -301,6 +301,13 @@ def test_a_failed_job_says_why(cli: Cli, vault: str, folder: Path, tmp_path: Pat
     assert found(cli.run("job", "list", "--operation", "Restore", "--json")) == []
     assert found(cli.run("job", "list", "--end-date", "2001-01-01", "--json")) == []
     assert len(found(cli.run("job", "list", "--top", "1", "--json"))) == 1
+    lines = [one["text"] for one in found(cli.run("job", "log", "-n", job, "--json"))]
+    assert lines[0].startswith("taken by ")
+    assert lines[-1].startswith("ended as Failed: ")
+    (tmp_path / "away").rename(folder)
+    again = found(cli.run("job", "retry", "-n", job, "--json"))
+    assert (again["properties"]["status"], again["name"] != job) == ("Completed", True)
+    assert cli.run("job", "retry", "-n", again["name"], "--json", code=2).error == "UserErrorJobNotRetriable"
 
 
 def test_nobody_has_to_wait(service: Answering, cli: Cli, vault: str, folder: Path) -> None:

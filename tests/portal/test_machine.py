@@ -42,7 +42,7 @@ def host(tmp_path: Path) -> Iterator[Path]:
 def over(page: Page) -> None:
     """That the page is that of a job, which is followed until it ends well."""
     page.wait_for_url("**/portal/job?*")
-    expect(page.locator("#state").get_by_text("Completed")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#state").get_by_text("Completed", exact=True)).to_be_visible(timeout=PATIENCE)
 
 
 def test_from_its_host_to_its_restore(house: House, enter: Enter, host: Path, tmp_path: Path) -> None:

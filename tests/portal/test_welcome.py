@@ -131,7 +131,7 @@ def test_from_the_first_login_to_the_first_point(
     page.get_by_role("button", name="Protect the demo folder").click()
     page.get_by_role("button", name="Back up now").click()
     page.wait_for_url("**/portal/job?*")
-    expect(page.locator("#state").get_by_text("Completed")).to_be_visible()
+    expect(page.locator("#state").get_by_text("Completed", exact=True)).to_be_visible()
     page.goto("/portal/welcome")
     expect(page.get_by_text("has its first point")).to_be_visible()
     (item,) = house.run("item", "list")

@@ -14,9 +14,16 @@ from keepstone.arm.lro import taken_on
 from keepstone.arm.table import VAULT, Answer, Call, Table
 from keepstone.arm.vaults import find
 from keepstone.control import jobs, operations
+from keepstone.control.drills import DRILL
+from keepstone.control.hypervisors import DISCOVER
 from keepstone.control.jobs import Job
+from keepstone.control.people import authorize
+from keepstone.control.retries import is_retried
+from keepstone.control.retries import retry as again
+from keepstone.control.work.footprint import COUNT
+from keepstone.control.work.restore import RESTORE
 from keepstone.errors import InvalidFilter, InvalidRequest
-from keepstone.jobs import Status
+from keepstone.jobs import BACKUP, Status
 from keepstone.vault import Vault, folded
 
 __all__ = ["document", "table"]
@@ -27,6 +34,16 @@ _KEYS = ("status", "operation", "startTime", "endTime", "backupManagementType", 
 _PAGE = 200
 _KINDS = {"AzureIaasVM": "AzureIaaSVMJob", "MAB": "MabJob", "AzureWorkload": "AzureWorkloadJob"}
 _OPEN = (Status.QUEUED, Status.RUNNING)
+_VAULTS = "Microsoft.RecoveryServices/Vaults"
+_ITEMS = f"{_VAULTS}/backupFabrics/protectionContainers/protectedItems"
+# What somebody has to be allowed who wants such a job once more.
+_NEEDED = {
+    BACKUP: f"{_ITEMS}/backup/action",
+    RESTORE: f"{_ITEMS}/recoveryPoints/restore/action",
+    DRILL: f"{_ITEMS}/recoveryPoints/restore/action",
+    DISCOVER: f"{_VAULTS}/backupFabrics/refreshContainers/action",
+    COUNT: f"{_VAULTS}/usages/read",
+}
 # Azure's filters name them so.
 _FILTERED = {folded(str(status)): [status] for status in Status} | {"inprogress": list(_OPEN)}
 
@@ -69,7 +86,10 @@ def get(call: Call) -> Answer:
     with call.plane.look() as connection:
         vault = find(call, connection)
         job = jobs.find(connection, vault, call.names["job"])
-    return Answer(body=document(vault, job, call.plane.env.utc()))
+    found = document(vault, job, call.plane.env.utc())
+    log = [{"time": moment, "text": text} for moment, text in job.log or ()]
+    found["properties"]["keepstone"] = {"asked": _asked(job), "log": log, "retriable": is_retried(job)}
+    return Answer(body=found)
 
 
 @table("POST", f"{VAULT}/backupJobs/{{job}}/cancel", "job_cancellations.trigger", action=f"{_ACTION}/cancel/action",
@@ -87,6 +107,21 @@ def cancel(call: Call) -> Answer:
         call.plane.queue.cancel(change.connection, job.id)
         operation = operations.record(change, vault.id, job=job.id)
     return taken_on(call, operation, f"{vault.path}/backupJobs/{job.id}")
+
+
+@table("POST", f"{VAULT}/backupJobs/{{job}}/retry", "keepstone.job_retry", action=f"{_ACTION}/retry/action")
+def retry(call: Call) -> Answer:
+    """A new job does once more what one was asked for that failed, was cancelled or has warnings. Whoever asks has to
+    be allowed what that job does, too. `InvalidRequest` for any other job."""
+    assert call.who is not None
+    with call.plane.change() as change:
+        vault = find(call, change.connection)
+        job = jobs.find(change.connection, vault, call.names["job"])
+        if is_retried(job):
+            authorize(call.held, call.who, _NEEDED[job.operation], vault.path)
+        made = again(change, vault, job, call.correlation)
+        operation = operations.record(change, vault.id, job=made)
+    return taken_on(call, operation, f"{vault.path}/backupJobs/{made}")
 
 
 def document(vault: Vault, job: Job, now: datetime) -> dict[str, Any]:
@@ -147,6 +182,25 @@ def document(vault: Vault, job: Job, now: datetime) -> dict[str, Any]:
         "type": "Microsoft.RecoveryServices/vaults/backupJobs",
         "properties": properties,
     }
+
+
+def _asked(job: Job) -> dict[str, str]:
+    """What it was asked for, by what people call it."""
+    given = job.arguments
+    paths, disks = given.get("paths") or (), given.get("disks") or ()
+    restores = job.operation == RESTORE
+    found = {
+        "Recovery Point": given.get("point"),
+        "To": given.get("target") or ("where it came from" if restores else None),
+        "On": given.get("to"),
+        "Paths": len(paths) if restores and paths else None,
+        "Disks": ", ".join(map(str, disks)) or None,
+        "What Is There": given.get("conflict"),
+        "Deletes What The Point Has Not": "yes" if given.get("delete") else None,
+        "Format": given.get("format"),
+        "Kept Until": given.get("until"),
+    }
+    return {label: str(value) for label, value in found.items() if value is not None}
 
 
 def _error(kind: str, error: dict[str, Any]) -> dict[str, Any]:

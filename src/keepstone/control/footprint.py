@@ -102,11 +102,18 @@ def newest(plane: Plane, vault: Vault, activity: str) -> Found:
     job = None
     if row is None or row.due <= plane.env.utc():
         with plane.change() as change:
-            job = _ask(change, vault, activity, is_needed=row is None)
+            job = _asked(change, vault, activity, is_needed=row is None)
     return Found(None if row is None else msgspec.convert(row.found, known(Count)), job)
 
 
-def _ask(change: Change, vault: Vault, activity: str, *, is_needed: bool) -> UUID | None:
+def ask(change: Change, vault: Vault, activity: str) -> UUID:
+    """Ask for a count; its job. `Conflict` where the last one failed just now."""
+    job = _asked(change, vault, activity, is_needed=True)
+    assert job is not None
+    return job
+
+
+def _asked(change: Change, vault: Vault, activity: str, *, is_needed: bool) -> UUID | None:
     """See to it that there is a job; it. None where the last one failed just now."""
     for last in jobs.listing(change.connection, vault, operation=COUNT, limit=1):
         if last.status in _OPEN:

@@ -36,10 +36,15 @@ class Job:
     error: dict[str, Any] | None
     activity: str | None
     attempt: int
+    machine: UUID | None
+    log: Sequence[Sequence[str]] | None
 
 
-_ALL = sa.select(*(jobs.c[name] for name in Job.__slots__))
-_BY_ID = _ALL.where(jobs.c.vault == sa.bindparam("vault"), jobs.c.id == sa.bindparam("id"))
+# Of many jobs the logs would be much, and nobody reads them in a list.
+_ALL = sa.select(*(jobs.c[name] if name != "log" else sa.null().label(name) for name in Job.__slots__))
+_BY_ID = sa.select(*(jobs.c[name] for name in Job.__slots__)).where(
+    jobs.c.vault == sa.bindparam("vault"), jobs.c.id == sa.bindparam("id")
+)
 
 
 def about(held: Container, item: Item) -> dict[str, Any]:

@@ -13,13 +13,14 @@ Invariants
 * A job comes to an end however many workers die on it: after `ATTEMPTS` of them it has failed, for what kills every
   worker would go on killing them. One of a machine waits for it; `abandon` ends what nobody will come for.
 * What `checkpoint` took is durable when it returns, and the next worker begins from it.
+* What its log tells is written in the transaction in which it happens.
 * Whoever ends a job may change other tables in the same transaction (`ending`): a point and the end of its job are one
   fact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -32,6 +33,7 @@ import sqlalchemy as sa
 from keepstone.catalogue import Database, jobs
 from keepstone.env import Env
 from keepstone.errors import JobLost, JobNotFound
+from keepstone.jobs import log
 
 __all__ = ["ATTEMPTS", "LEASE", "Claim", "JobQueue", "Status", "Wanted"]
 
@@ -98,6 +100,10 @@ class JobQueue:
         self._env = env
         self.lease = lease
         self._ended = ended
+
+    def now(self) -> datetime:
+        """What its clock says."""
+        return self._env.utc()
 
     def enqueue(
         self,
@@ -193,6 +199,8 @@ class JobQueue:
                 if row is None:
                     return None
                 claim = Claim(*(row[name] for name in Claim.__slots__))
+                before = "" if claim.attempt == 1 else f", attempt {claim.attempt}: whoever had it before is gone"
+                self._note(connection, claim.id, row["log"], f"taken by {owner}{before}")
                 if row["status"] == Status.CANCELLING:  # its worker died on the way to the end that was asked for
                     self._end(connection, claim, Status.CANCELLED, None)
                 elif claim.attempt > ATTEMPTS:
@@ -230,13 +238,14 @@ class JobQueue:
         )
         return connection.execute(taken).mappings().first()
 
-    def renew(self, claim: Claim, *, progress: dict[str, Any] | None = None) -> bool:
-        """Give a sign of life; whether the job is to be cancelled. `JobLost` where it is somebody else's by now."""
+    def renew(self, claim: Claim, *, progress: dict[str, Any] | None = None, lines: Sequence[list[str]] = ()) -> bool:
+        """Give a sign of life; whether the job is to be cancelled. `lines`: of its log, see `jobs.log`. `JobLost` where
+        it is somebody else's by now."""
         values: dict[str, Any] = {"lease_until": self._env.utc() + self.lease}
         if progress is not None:
             values["progress"] = progress
         with self._database.change() as connection:
-            return self._write(connection, claim, values) == Status.CANCELLING
+            return self._write(connection, claim, values, lines) == Status.CANCELLING
 
     def checkpoint(self, claim: Claim, state: dict[str, Any]) -> bool:
         """Note from where to go on; whether the job is to be cancelled. `JobLost`."""
@@ -257,7 +266,7 @@ class JobQueue:
             "attempt": jobs.c.attempt - 1,
         }
         with self._database.change() as connection:
-            self._write(connection, claim, values)
+            self._write(connection, claim, values, [log.line(now, "handed back by its worker, which stops")])
 
     def bury(self, owner: str) -> int:
         """The worker of this name is dead, says who saw it end: its jobs need not wait for their leases; how many."""
@@ -273,11 +282,13 @@ class JobQueue:
         error: dict[str, Any] | None = None,
         *,
         progress: dict[str, Any] | None = None,
+        lines: Sequence[list[str]] = (),
     ) -> Iterator[sa.Connection]:
         """The transaction in which the job ends, with whatever else the block changes; nothing of it where the block
-        fails. `progress`: how far it came in the end. `JobLost`."""
+        fails. `progress`: how far it came in the end. `lines`: the last ones of its log. `JobLost`."""
         with self._database.change() as connection:
-            self._end(connection, claim, status, error, progress)  # first: who lost the job changes nothing else either
+            # First: who lost the job changes nothing else either.
+            self._end(connection, claim, status, error, progress, lines)
             yield connection
 
     def cancel(self, connection: sa.Connection, identity: UUID) -> Status:
@@ -285,15 +296,17 @@ class JobQueue:
         now = self._env.utc()
         mine = jobs.c.id == identity
         waiting = mine & (jobs.c.status == Status.QUEUED)
-        connection.execute(jobs.update().where(waiting).values(status=Status.CANCELLED, ended=now))
+        asked = connection.execute(jobs.update().where(waiting).values(status=Status.CANCELLED, ended=now)).rowcount
         silent = jobs.c.machine.is_not(None), jobs.c.status.in_(_HELD), jobs.c.lease_until < now
-        self._abandon(connection, mine, *silent)  # its machine may not come back for days
+        asked += self._abandon(connection, mine, *silent)  # its machine may not come back for days
         running = mine & (jobs.c.status == Status.RUNNING)
-        connection.execute(jobs.update().where(running).values(status=Status.CANCELLING))
-        status = connection.execute(sa.select(jobs.c.status).where(mine)).scalar()
-        if status is None:
+        asked += connection.execute(jobs.update().where(running).values(status=Status.CANCELLING)).rowcount
+        row = connection.execute(sa.select(jobs.c.status, jobs.c.log).where(mine)).first()
+        if row is None:
             raise JobNotFound(f"there is no job {identity}; `keepstone job list` shows those that there are")
-        return Status(status)
+        if asked:
+            self._note(connection, identity, row.log, "its end was asked for")
+        return Status(row.status)
 
     def abandon(self, connection: sa.Connection, machine: UUID, message: str) -> int:
         """Nobody will come for the jobs of this machine: those that are not over are cancelled, for the reason that
@@ -314,16 +327,28 @@ class JobQueue:
         status: Status,
         error: dict[str, Any] | None,
         progress: dict[str, Any] | None = None,
+        lines: Sequence[list[str]] = (),
     ) -> None:
-        values: dict[str, Any] = {"status": status, "ended": self._env.utc(), "owner": None, "lease_until": None}
+        now = self._env.utc()
+        values: dict[str, Any] = {"status": status, "ended": now, "owner": None, "lease_until": None}
         values["error"] = error
         if progress is not None:
             values["progress"] = progress
-        self._write(connection, claim, values)
+        said = "" if error is None else f": {error['message']}"
+        self._write(connection, claim, values, [*lines, log.line(now, f"ended as {status}{said}")])
         self._ended(connection, claim, status, error)
 
-    def _write(self, connection: sa.Connection, claim: Claim, values: dict[str, Any]) -> Status:
+    def _note(self, connection: sa.Connection, identity: UUID, known: Any, text: str) -> None:
+        lines = log.appended(known, [log.line(self._env.utc(), text)])
+        connection.execute(jobs.update().where(jobs.c.id == identity).values(log=lines))
+
+    def _write(
+        self, connection: sa.Connection, claim: Claim, values: dict[str, Any], lines: Sequence[list[str]] = ()
+    ) -> Status:
         held = jobs.c.id == claim.id, jobs.c.token == claim.token, jobs.c.status.in_(_HELD)
+        if lines:
+            known = connection.execute(sa.select(jobs.c.log).where(*held)).scalar()
+            values = {**values, "log": log.appended(known, lines)}
         row = connection.execute(jobs.update().where(*held).values(**values).returning(jobs.c.status)).first()
         if row is None:
             raise JobLost(f"job {claim.id} was taken over by another worker, or is over; this one stops")

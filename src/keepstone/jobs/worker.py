@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from keepstone.env import Env
 from keepstone.errors import JobCancelled, JobLost, KeepstoneError
+from keepstone.jobs import log
 from keepstone.jobs.queue import Claim, JobQueue, Status
 
 __all__ = ["Context", "Handler", "Worker"]
@@ -39,6 +40,8 @@ class Context:
         self._lost: JobLost | None = None
         self._progress: dict[str, Any] | None = None
         self._facts: dict[str, Any] = {}
+        self._lines: list[list[str]] = []
+        self._writing = threading.Lock()
 
     @property
     def state(self) -> dict[str, Any] | None:
@@ -63,6 +66,17 @@ class Context:
         job does while it goes on is to be had."""
         self._progress = {"done": done, "expected": expected, "line": line} | ({"target": target} if target else {})
 
+    def note(self, text: str) -> None:
+        """A line of the job's log; people see it at the next sign of life."""
+        with self._writing:
+            self._lines = log.appended(self._lines, [log.line(self._queue.now(), text)])
+
+    def lines(self) -> list[list[str]]:
+        """Those of the log that are not written yet; they count as written."""
+        with self._writing:
+            found, self._lines = self._lines, []
+        return found
+
     def result(self, facts: dict[str, Any]) -> None:
         """What came of it, for those who look at the job when it is over."""
         self._facts = facts
@@ -75,17 +89,22 @@ class Context:
     @contextmanager
     def ending(self, status: Status = Status.COMPLETED) -> Iterator[sa.Connection]:
         """The job's last transaction: what the block writes is there if and only if the job has ended so."""
-        with self._queue.ending(self.claim, status, progress=self.final) as connection:
+        with self._queue.ending(self.claim, status, progress=self.final, lines=self.lines()) as connection:
             yield connection
         self.ended = True
 
     def beat(self) -> None:
         """A sign of life."""
+        lines = self.lines()
         try:
-            if self._queue.renew(self.claim, progress=self._progress):
+            if self._queue.renew(self.claim, progress=self._progress, lines=lines):
                 self._cancelled.set()
         except JobLost as error:
             self._lost = error
+        except sa.exc.SQLAlchemyError:  # they are told with the next one
+            with self._writing:
+                self._lines = log.appended(lines, self._lines)
+            raise
 
 
 class Worker:
@@ -120,20 +139,22 @@ class Worker:
         try:
             self._handlers[claim.operation](context)
             if not context.ended:
-                with queue.ending(claim, Status.COMPLETED, progress=context.final):
+                with context.ending():
                     pass
         except JobLost:
             raise
         except JobCancelled:
-            with queue.ending(claim, Status.CANCELLED):
+            with queue.ending(claim, Status.CANCELLED, lines=context.lines()):
                 pass
         except KeepstoneError as error:
-            with queue.ending(claim, Status.FAILED, {"code": error.code, "message": str(error)}):
+            failure = {"code": error.code, "message": str(error)}
+            with queue.ending(claim, Status.FAILED, failure, lines=context.lines()):
                 pass
         except Exception:
             _log.exception("job %s (%s) failed by a fault of its handler", claim.id, claim.operation)
             message = f"a fault of Keepstone itself stopped this job; the server's log has it under {claim.id}"
-            with queue.ending(claim, Status.FAILED, {"code": "InternalServerError", "message": message}):
+            failure = {"code": "InternalServerError", "message": message}
+            with queue.ending(claim, Status.FAILED, failure, lines=context.lines()):
                 pass
 
     def _beat(self, context: Context, over: threading.Event) -> None:

@@ -68,6 +68,12 @@ def _when(value: str | datetime | None) -> Markup:
     return Markup('<time datetime="{}">{}</time>').format(f"{moment:%Y-%m-%dT%H:%M:%SZ}", f"{moment:%Y-%m-%d %H:%M}")
 
 
+def _to_the_second(value: str) -> Markup:
+    moment = moment_of(value)
+    assert moment is not None
+    return Markup('<time datetime="{}">{}</time>').format(f"{moment:%Y-%m-%dT%H:%M:%SZ}", f"{moment:%Y-%m-%d %H:%M:%S}")
+
+
 def _vault_choice(vault: Document) -> tuple[str, str]:
     return vault["id"], vault["name"]
 
@@ -89,7 +95,14 @@ def environment() -> Environment:
         lstrip_blocks=True,
         extensions=["jinja2.ext.i18n"],
     )
-    made.filters |= {"octets": octets, "when": _when, "ago": ago, "at": at, "vault_choice": _vault_choice}
+    made.filters |= {
+        "octets": octets,
+        "when": _when,
+        "moment": _to_the_second,
+        "ago": ago,
+        "at": at,
+        "vault_choice": _vault_choice,
+    }
     made.globals |= {"language": language, "link": link, "asset": lambda name: link(assets.address(name)), "at": at}
     made.globals["counted"] = counted
     # The extension puts this method onto the environment, so its type does not know of it.

@@ -53,6 +53,8 @@ jobs = sa.Table(
     sa.Column("progress", sa.JSON),
     # Why it failed: code, message.
     sa.Column("error", sa.JSON),
+    # What became of it, step by step: `jobs.log`. NULL: nothing yet.
+    sa.Column("log", sa.JSON),
     # The correlation id of the request that asked for it; empty for what a schedule asked for.
     sa.Column("activity", sa.String(64)),
     sa.Index(None, "status", "due"),  # what could run

@@ -87,5 +87,32 @@ def wait(session: Session, vault: str, name: str, timeout: float | None) -> int:
     return conclude(session, follow(session, session.arm.get(named(vault, "backupJobs", name)), timeout))
 
 
-for _command in (list_jobs, show, stop, wait):
+@vault_command(name="log")
+@_NAME
+def log(session: Session, vault: str, name: str) -> None:
+    """Show what became of a job, step by step."""
+    from keepstone.cli.client.finding import named
+    from keepstone.cli.client.output import Column, at, moment
+
+    found = session.arm.get(named(vault, "backupJobs", name))
+    columns = [Column("time", "time", moment), Column("what", "text")]
+    session.show(at(found, "properties.keepstone.log") or [], columns, "no lines")
+
+
+@vault_command(name="retry")
+@_NAME
+@click.option("--no-wait", is_flag=True, help="Do not wait for the end of the new job.")
+def retry(session: Session, vault: str, name: str, no_wait: bool) -> int:
+    """Do once more what a job was asked for that failed, was cancelled or has warnings.
+
+    It is a new job with the same arguments: a backup, a restore, a drill, a look for machines or a count of usage.
+    """
+    from keepstone.cli.client.finding import named
+    from keepstone.cli.client.waiting import ended
+
+    answer = session.arm.ask("POST", f"{named(vault, 'backupJobs', name)}/retry")
+    return ended(session, vault, answer, wait=not no_wait)
+
+
+for _command in (list_jobs, show, log, retry, stop, wait):
     job.add_command(_command)

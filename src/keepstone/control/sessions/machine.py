@@ -210,6 +210,8 @@ def end(plane: Plane, machine: UUID, said: End) -> None:
         raise InvalidRequest("a backup is completed by committing its point; commit it, or say that it failed")
     context = Context(plane.queue, mine)
     context.progress(said.done, said.expected)
+    for warning in kept(said.warnings):
+        context.note(warning)
     result = {"files": said.files, "warnings": kept(said.warnings), "target": said.target[:_LONGEST]}
     if makes_safety_point(mine):
         point = safety_point(plane, subject(plane, context), mine)
@@ -237,5 +239,5 @@ def end(plane: Plane, machine: UUID, said: End) -> None:
     error = None
     if status == Status.FAILED or said.code:
         error = {"code": said.code[:64] or "AgentFailed", "message": said.message[:_LONGEST]}
-    with plane.queue.ending(mine, status, error, progress=context.final):
+    with plane.queue.ending(mine, status, error, progress=context.final, lines=context.lines()):
         pass

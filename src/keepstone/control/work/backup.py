@@ -21,6 +21,7 @@ from keepstone.catalogue import first, items, points
 from keepstone.control import clientkeys, retention, snapshots, virtual_machines
 from keepstone.control import points as made
 from keepstone.control.plane import Change, Plane
+from keepstone.control.sizes import octets
 from keepstone.control.work.loading import Subject, ending, subject
 from keepstone.control.work.reporter import Reporter
 from keepstone.errors import KeepstoneError
@@ -69,7 +70,10 @@ def make(
     """The point of a job: the one that an earlier attempt of it made, or a new one. `wanted`: the snapshot of it that
     stays; without, those that are there are left as they are."""
     found = made.commit_of_job(store, context.claim.id) if context.claim.attempt > 1 else None
-    return found or _make(plane, context, about, store, reporter, wanted)
+    if found is not None:
+        context.note("its point is in the store already: whoever had the job before made it")
+        return found
+    return _make(plane, context, about, store, reporter, wanted)
 
 
 def _make(
@@ -79,6 +83,7 @@ def _make(
     kind = made.kind(about.item)
     name = made.store_name(about.container.friendly, about.item)
     arguments = context.claim.arguments
+    context.note(f"reads {about.item.friendly}, and stores what the vault has not")
     tags = made.tags(about.item.id, context.claim.id, arguments.get("part", "Full"), own_date(arguments))
     with store.writer(name, kind, tags=tags) as writer:
         if kind == made.FILES:
@@ -140,6 +145,7 @@ def remember(
     point = made.of_record(about.item, commit, record)
     warned = record.warnings or count
     context.result({"files": record.files, "warnings": [*warnings], "fresh": record.added, "point": point.name})
+    context.note(f"point {point.name} is in the store; {octets(record.added)} of it are new there")
     with ending(plane, context, Status.WARNED if warned else Status.COMPLETED) as change:
         enlist(change, point)
         if wanted is not None and wanted.there is not None:

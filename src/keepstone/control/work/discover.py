@@ -35,6 +35,7 @@ def look(plane: Plane, context: Context) -> None:
                 virtual_machines.noted(change, one, found)
             elif why := hypervisors.note(change, vault, one, found):
                 reporter.warn(b"", why)
+    context.note(f"{len(seen)} machines were found at {len(places)} places")
     context.result({"files": len(seen), "warnings": reporter.warnings})
     with ending(plane, context, Status.WARNED if reporter.count else Status.COMPLETED):
         pass

@@ -26,6 +26,7 @@ def drill(plane: Plane, context: Context) -> None:
     with plane.look() as connection:
         point = points.find(connection, about.item, context.claim.arguments["point"])
     reporter = Reporter(context)
+    context.note(f"starts point {point.name} of {point.made:%Y-%m-%d %H:%M} where it reaches nobody")
     with points.opened(plane.stores.open(about.vault.id), point) as reader:
         outcome = start(plane.env, startable(reader), Path(FLEECING))
     told = msgspec.to_builtins(msgspec.structs.replace(outcome, screenshot=b""))
@@ -39,6 +40,7 @@ def drill(plane: Plane, context: Context) -> None:
         seconds=outcome.seconds,
         outcome=told,
     )
+    context.note(f"{outcome.reason}; the drill took {outcome.total:.0f} s")
     if not outcome.level.is_up:
         reporter.warn(point.name.encode(), f"did not come up: {outcome.reason}")
     context.result({"files": 1, "point": point.name, "target": outcome.reason, "warnings": reporter.warnings})

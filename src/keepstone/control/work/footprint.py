@@ -22,6 +22,7 @@ def count(plane: Plane, context: Context) -> None:
         context.check()
 
     found = footprint.count(plane, context.claim.vault, tick)
+    context.note(f"{found.points:,} points were counted")
     context.result({"points": found.points, "warnings": found.damage[:_NAMED]})
     with ending(plane, context, Status.WARNED if found.damage else Status.COMPLETED) as change:
         footprint.keep(plane, change.connection, context.claim.vault, found)

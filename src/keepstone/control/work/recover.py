@@ -53,6 +53,7 @@ def recover(plane: Plane, context: Context, about: Subject, point: RecoveryPoint
             about.vault.location, {virtual_machines.BEHIND: address.document}, {},
         )  # fmt: skip
         virtual_machines.noted(change, made, inspect(plane.env, address, _warner(reporter)))
+    context.note(f"the machine is {made.path}; its images are in {folder}")
     context.result({"files": 1, "warnings": reporter.warnings, "target": str(folder), "machine": made.path})
     with ending(plane, context, Status.WARNED if reporter.count else Status.COMPLETED):
         pass
@@ -68,6 +69,9 @@ def _booted(
 ) -> QemuAddress:
     def runs(monitor: Path) -> None:
         context.progress(0, 0, "the machine runs", target=str(monitor))
+        context.note(
+            f"the machine runs from the vault, and is moved to its own images meanwhile; its monitor: {monitor}"
+        )
         context.beat()  # people wait for that
 
     network = network_of(context.claim.arguments.get("network"))

@@ -13,6 +13,7 @@ from __future__ import annotations
 from keepstone.control import snapshots, virtual_machines
 from keepstone.control.plane import Plane
 from keepstone.control.points import of_record, opened
+from keepstone.control.sizes import octets
 from keepstone.control.work.backup import enlist, make
 from keepstone.control.work.loading import Subject, ending
 from keepstone.control.work.reporter import Reporter
@@ -40,10 +41,13 @@ def replace(plane: Plane, context: Context, about: Subject, point: RecoveryPoint
         if not has_half(plane.env, address):
             check_vm(plane.env, address, found, names=names, allowed=plane.reach.check)
             if context.claim.arguments.get("safety"):
+                context.note("makes a point of what is there first")
                 before = of_record(about.item, *make(plane, context, about, store, reporter))
                 with plane.change() as change:
                     enlist(change, before)
                 safety = before.name
+                context.note(f"point {safety} has what was there")
+        context.note(f"writes over the disks what differs from point {point.name}")
         try:
             report = replace_vm(plane.env, address, found, reporter, names=names, allowed=plane.reach.check)
         except JobCancelled as error:
@@ -54,6 +58,8 @@ def replace(plane: Plane, context: Context, about: Subject, point: RecoveryPoint
                 return
         finally:
             snapshots.look(plane, about.item)  # they went first
+    for put in report.disks:
+        context.note(f"{put.disk.name}: {octets(put.changed)} were written")
     context.result(
         {
             "files": len(report.disks),

@@ -38,9 +38,11 @@ class Reporter:
     def warn(self, path: bytes, message: str) -> None:
         with self._lock:
             self.count += 1
-            if len(self.warnings) < _KEPT:
-                name = os.fsdecode(path).encode("utf-8", "backslashreplace").decode()
-                self.warnings.append(f"{name} {message}")
+            if len(self.warnings) >= _KEPT:
+                return
+            name = os.fsdecode(path).encode("utf-8", "backslashreplace").decode()
+            self.warnings.append(f"{name} {message}")
+        self._context.note(f"{name} {message}".strip())
 
     def _tell(self) -> None:
         self._context.progress(self.done, self.expected, f"{self.files:,} files" if self.files else "")

@@ -11,6 +11,7 @@ from typing import Any
 
 from keepstone.control import points
 from keepstone.control.plane import Plane
+from keepstone.control.sizes import octets
 from keepstone.control.work.loading import ending, subject
 from keepstone.control.work.near import nearest, taken
 from keepstone.control.work.reporter import Reporter
@@ -53,8 +54,12 @@ def restore(plane: Plane, context: Context) -> None:
             return target
 
         origin = Path(about.item.source["path"])
+        context.note(
+            f"reads point {point.name} of {point.made:%Y-%m-%d %H:%M}, and writes to {wanted['target'] or origin}"
+        )
         target, lost = restore_point(plane.env, reader, wanted, allowed, reporter, origin=origin)
         near = taken(reader)
+    context.note(f"{octets(reporter.done)} are restored to {target}")
     result = {"files": reporter.files, "warnings": reporter.warnings, "target": str(target), "near": near}
     context.result(result)
     with ending(plane, context, Status.WARNED if lost or reporter.count else Status.COMPLETED):

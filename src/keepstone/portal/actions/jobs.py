@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from keepstone.portal.actions.action import Actions, Plan
-from keepstone.portal.api import Request
+from keepstone.portal.actions.offered import Offer, offer
+from keepstone.portal.api import Document, Request
 from keepstone.portal.places import named
-from keepstone.portal.rendering import link
+from keepstone.portal.rendering import at, link
 from keepstone.portal.visit import Visit
 
-__all__ = ["actions"]
+__all__ = ["actions", "offered"]
 
 actions = Actions()
 
@@ -25,3 +26,32 @@ def cancel(visit: Visit) -> Plan:
         then=link("/job", id=name.id),
         notice="Its end is asked for.",
     )
+
+
+@actions(
+    "retry-job", "Do it once more",
+    "A new job does what this one was asked for, as far as that can still be done.",
+)  # fmt: skip
+def retry(visit: Visit) -> Plan:
+    """The same again."""
+    name = named(visit, "job")
+    about = visit.client.get(name.id)["properties"]
+    asked = at(about, "keepstone.asked") or {}
+    return Plan(
+        request=Request("POST", f"{name.id}/retry"),
+        keepstone=[("job", "retry", *name.at, "-n", name.job)],
+        radius=[(about["operation"], about["entityFriendlyName"]), *asked.items()],
+        then=link("/jobs"),
+        notice="It is asked for once more.",
+    )
+
+
+def offered(visit: Visit, job: Document) -> list[Offer]:
+    """What he may do with a job as it is now."""
+    known = {one.name: one for one in actions}
+    identity, found = job["id"], []
+    if at(job, "properties.status") == "InProgress":
+        found += offer(visit, known["cancel-job"], Request("POST", f"{identity}/cancel"), identity)
+    if at(job, "properties.keepstone.retriable"):
+        found += offer(visit, known["retry-job"], Request("POST", f"{identity}/retry"), identity)
+    return found

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import re
 
-from keepstone.portal.api import Document, Request
+from keepstone.portal.actions.jobs import offered
+from keepstone.portal.api import Document
 from keepstone.portal.places import named
 from keepstone.portal.rendering import at, moment_of
 from keepstone.portal.visit import Answer, Page, Views, Visit
@@ -30,10 +31,11 @@ def job(visit: Visit) -> Answer:
         "job": found,
         "name": name,
         "over": over,
-        "facts": facts,
+        "facts": (at(found, "properties.keepstone.asked") or {}) | facts,
+        "log": at(found, "properties.keepstone.log") or (),
         "warnings": warnings,
         "progress": None if over else _progress(found, visit),
-        "can_cancel": not over and visit.client.allows(Request("POST", f"{name.id}/cancel")),
+        "actions": offered(visit, found),
     }
     return Page("job.html", shown, part="state")
 
