@@ -4,11 +4,13 @@
     python worker_process.py ROOT [STEP]
 
 Its lease lasts a second. With STEP it kills itself there: `begun`, when the handler begins; `committed`, when the point
-is in the store and the catalogue does not know of it yet; `recorded`, when the job is over.
+is in the store and the catalogue does not know of it yet; `recorded`, when the job is over; `published`, when a restore
+into a guest has brought its second file to its place.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -38,6 +40,17 @@ def main() -> None:
         module.remember = _die
     elif step == "recorded":
         module.retention.apply = _die
+    elif step == "published":
+        from keepstone.workloads.kvm import intoguest
+
+        publish, published = intoguest._Restore._publish, itertools.count(1)
+
+        def publishing(self: Any, place: str, item: Any) -> None:
+            publish(self, place, item)
+            if next(published) == 2:
+                _die()
+
+        intoguest._Restore._publish = publishing  # type: ignore[method-assign]
     queue = JobQueue(plane.database, plane.env, lease=LEASE)
     print("ready", flush=True)
     Worker(queue, handlers(plane), plane.env, f"worker {os.getpid()}").run_one()

@@ -10,7 +10,7 @@ from keepstone.agent.configuration import Configuration
 from keepstone.agent.paths import Paths
 from keepstone.agent.reading import reading
 from keepstone.env import Env
-from keepstone.workloads.restoring import restore_point
+from keepstone.workloads.restoring import restore_point, restored
 
 if TYPE_CHECKING:
     from keepstone.agent.job import Order, Report
@@ -29,5 +29,6 @@ def restore(env: Env, order: Order, configuration: Configuration, report: Report
             folders.restored.mkdir(mode=0o700, parents=True, exist_ok=True)
         return found
 
-    with reading(env, order, configuration, report) as reader:
-        return restore_point(env, reader, order.work.arguments, allowed, report)
+    wanted = order.work.arguments
+    with reading(env, order, configuration, report) as whole, restored(env, whole, wanted) as reader:
+        return restore_point(env, reader, wanted, allowed, report)

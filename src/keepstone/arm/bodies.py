@@ -186,6 +186,7 @@ _RESTORE = _object(
     keepstone=_object(targetPath=_TEXT, format=_one_of(*FORMATS), disks=_list(_TEXT), safetyPoint=_FLAG),
     targetPath=_TEXT,
     paths=_list(_TEXT),
+    guestPath=_TEXT,
     conflict=_one_of("overwrite", "skip", "keep-both"),
     delete=_FLAG,
     format=_one_of(*FORMATS),

@@ -21,7 +21,7 @@ from keepstone.control.people import authorize
 from keepstone.control.retries import is_retried
 from keepstone.control.retries import retry as again
 from keepstone.control.work.footprint import COUNT
-from keepstone.control.work.restore import RESTORE
+from keepstone.control.work.restore import INTO_GUEST, RESTORE
 from keepstone.errors import InvalidFilter, InvalidRequest
 from keepstone.jobs import BACKUP, Status
 from keepstone.vault import Vault, folded
@@ -191,7 +191,7 @@ def _asked(job: Job) -> dict[str, str]:
     restores = job.operation == RESTORE
     found = {
         "Recovery Point": given.get("point"),
-        "To": given.get("target") or ("where it came from" if restores else None),
+        "To": given.get("target") or (_place(given) if restores else None),
         "On": given.get("to"),
         "Paths": len(paths) if restores and paths else None,
         "Disks": ", ".join(map(str, disks)) or None,
@@ -201,6 +201,13 @@ def _asked(job: Job) -> dict[str, str]:
         "Kept Until": given.get("until"),
     }
     return {label: str(value) for label, value in found.items() if value is not None}
+
+
+def _place(given: dict[str, Any]) -> str:
+    """Where a restore without a target goes to."""
+    if given.get("mode") != INTO_GUEST:
+        return "where it came from"
+    return f"the guest that runs, {given.get('guest') or 'where it came from'}"
 
 
 def _error(kind: str, error: dict[str, Any]) -> dict[str, Any]:

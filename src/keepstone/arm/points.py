@@ -2,9 +2,11 @@
 """Recovery points and restores. Source: backup API 2024-04-01, RecoveryPoints, Restores.
 
 Restoring files is Keepstone's own kind of request, for which Azure has none: `FilesRestoreRequest` with `recoveryType`
-(OriginalLocation, AlternateLocation), `targetPath`, `paths`, `conflict` and `delete`. A disk image takes
-`ImageRestoreRequest` with the first two and `format`, of the new image that it becomes. Either goes to another machine
-of the vault by `targetInfo.containerId`, as AzureWorkloadRestoreRequest has it: the id of its container, or the name.
+(OriginalLocation, AlternateLocation), `targetPath`, `paths`, `conflict` and `delete`. For a machine or a disk these are
+files out of its disks, and `paths` are written as they are shown when it is browsed; OriginalLocation is the guest that
+runs, there beneath the folder `guestPath` or where the files came from. A disk image takes `ImageRestoreRequest` with
+the first two and `format`, of the new image that it becomes. Each goes to another machine of the vault by
+`targetInfo.containerId`, as AzureWorkloadRestoreRequest has it: the id of its container, or the name.
 
 A virtual machine takes Azure's `IaasVMRestoreRequest`, with what is our own in its property `keepstone`.
 """
@@ -26,6 +28,7 @@ from keepstone.arm.vaults import find
 from keepstone.control import (
     drills,
     file_recovery,
+    guest_restores,
     items,
     machine_restores,
     operations,
@@ -67,6 +70,7 @@ def listing(call: Call) -> Answer:
             before=_before(skip_token(call)),
         )
         served = file_recovery.sessions(connection, item)
+        guest = guest_restores.has_guest(connection, held, item)
         tried = drills.newest(connection, [item.id]).get(item.id, {})
         near = snapshots.there(connection, item)
     if (
@@ -81,7 +85,13 @@ def listing(call: Call) -> Answer:
         _PAGE,
         lambda point: f"{point.made.isoformat()} {point.name}",
         lambda point: document(
-            base, item, point, served=point.name in served, near=point.name in near, drill=tried.get(point.name)
+            base,
+            item,
+            point,
+            served=point.name in served,
+            near=point.name in near,
+            guest=guest,
+            drill=tried.get(point.name),
         ),
     )
 
@@ -94,7 +104,9 @@ def get(call: Call) -> Answer:
         served = point.name in file_recovery.sessions(connection, item)
         drill = drills.newest(connection, [item.id]).get(item.id, {}).get(point.name)
         near = point.name in snapshots.there(connection, item)
-    return Answer(body=document(item_path(vault, held, item), item, point, served=served, near=near, drill=drill))
+        guest = guest_restores.has_guest(connection, held, item)
+    base = item_path(vault, held, item)
+    return Answer(body=document(base, item, point, served=served, near=near, guest=guest, drill=drill))
 
 
 @table("POST", f"{POINT}/restore", "restores.begin_trigger", action=f"{_ACTION}/restore/action",
@@ -113,6 +125,11 @@ def restore(call: Call) -> Answer:
             job = machine_restores.restore(change, vault, held, item, point, wanted, call.correlation)
             operation = operations.record(change, vault.id, job=job)
             return taken_on(call, operation, item_path(vault, held, item))
+        if item.workload != "FileFolder" and folded(kind) == folded(_FILES):
+            files = _of_guest(vault, item, properties)
+            job = guest_restores.restore(change, vault, held, item, point, files, call.correlation)
+            operation = operations.record(change, vault.id, job=job)
+            return taken_on(call, operation, item_path(vault, held, item))
         expected = _FILES if item.workload == "FileFolder" else _IMAGE
         if virtual_machines.is_running(item):
             expected = _MACHINE
@@ -120,6 +137,7 @@ def restore(call: Call) -> Answer:
             raise Unsupported(
                 f"restore requests of type {kind!r} are not part of this version; '{item.friendly}' is restored by "
                 f"{expected}, which `keepstone restore` sends"
+                + ("" if expected == _FILES else f", and files out of its disks by {_FILES}")
             )
         job = restores.restore(change, vault, held, item, point, _wanted(vault, properties), call.correlation)
         operation = operations.record(change, vault.id, job=job)
@@ -134,10 +152,11 @@ def found_point(call: Call, connection: sa.Connection) -> tuple[Vault, Container
 
 
 def document(
-    base: str, item: Item, point: RecoveryPoint, *, served: bool, near: bool, drill: drills.Drill | None
+    base: str, item: Item, point: RecoveryPoint, *, served: bool, near: bool, guest: bool, drill: drills.Drill | None
 ) -> dict[str, Any]:
     """A point as clients see it. `base`: the id of its item; `served`: whether files are recovered out of it now;
-    `near`: whether its hypervisor has a snapshot of it still; `drill`: the newest of it."""
+    `near`: whether its hypervisor has a snapshot of it still; `guest`: whether files of it can go back into the guest;
+    `drill`: the newest of it."""
     expiry = {
         "expiryTime": moment(point.until),
         "ruleName": point.rule,
@@ -149,7 +168,9 @@ def document(
         "recoveryPointAdditionalInfo": "",
         "recoveryPointProperties": expiry,
     }
-    sizes = {"logicalBytes": point.logical, "newBytes": point.fresh, "storedBytes": point.stored}
+    sizes: dict[str, Any] = {"logicalBytes": point.logical, "newBytes": point.fresh, "storedBytes": point.stored}
+    if virtual_machines.is_running(item):
+        sizes["filesIntoGuest"] = guest
     if item.management == "AzureIaasVM":
         properties |= {
             "objectType": "IaasVMRecoveryPoint",
@@ -185,6 +206,18 @@ def _own(point: RecoveryPoint, drill: drills.Drill | None) -> dict[str, Any]:
     return told
 
 
+def _of_guest(vault: Vault, item: Item, properties: dict[str, Any]) -> restores.Wanted:
+    """Files out of disks. What says two places is no request for either."""
+    wanted = _wanted(vault, properties)
+    if wanted.target is None and properties.get("targetPath") is not None:
+        raise InvalidRequest(
+            f"OriginalLocation is the guest of '{item.friendly}'; name a folder of it as properties.guestPath, or "
+            "restore to properties.targetPath, of a machine, with AlternateLocation",
+            target="properties.targetPath",
+        )
+    return wanted
+
+
 def _wanted(vault: Vault, properties: dict[str, Any]) -> restores.Wanted:
     kinds = {"originallocation": False, "alternatelocation": True}
     kind = folded(str(properties.get("recoveryType", "")))
@@ -214,6 +247,11 @@ def _wanted(vault: Vault, properties: dict[str, Any]) -> restores.Wanted:
         raise InvalidRequest(
             f"properties.format is {format!r}; choose one of {', '.join(FORMATS)}", target="properties.format"
         )
+    guest = properties.get("guestPath")
+    if guest is not None and not isinstance(guest, str):
+        raise InvalidRequest(
+            f"properties.guestPath is {guest!r}; name an absolute folder of the guest", target="properties.guestPath"
+        )
     return restores.Wanted(
         target=str(target) if kinds[kind] else None,
         container=container_of(vault, properties),
@@ -221,6 +259,7 @@ def _wanted(vault: Vault, properties: dict[str, Any]) -> restores.Wanted:
         conflict=conflict,
         delete=delete,
         format=format,
+        guest=guest,
     )
 
 

@@ -21,7 +21,8 @@ __all__ = ["Wanted", "machine", "place", "restore"]
 class Wanted:
     """`target`: a path of the machine that restores; None for where the point came from. `container`: the machine, by
     the name of its container; None for the item's own. `paths`: what of it, all where there are none. `conflict`,
-    `delete`: see `workloads.files.RestoreOptions`. `format`: of a disk's image, see `disks.writing`; None for raw."""
+    `delete`: see `workloads.files.RestoreOptions`. `format`: of a disk's image, see `disks.writing`; None for raw.
+    `guest`: a folder of the guest, for files out of the disks of a machine that runs."""
 
     target: str | None = None
     container: str | None = None
@@ -29,6 +30,7 @@ class Wanted:
     conflict: str | None = None
     delete: bool = False
     format: str | None = None
+    guest: str | None = None
 
 
 def restore(
@@ -36,6 +38,11 @@ def restore(
 ) -> UUID:
     """Ask for the restore of a point; the job. A soft-deleted item can be restored from, too. `InvalidRequest`;
     `NotFound` where the vault has no such machine, `Conflict` where it has no agent any more."""
+    if wanted.guest is not None:
+        raise InvalidRequest(
+            f"'{item.friendly}' is no machine whose guest has folders; leave out properties.guestPath",
+            target="properties.guestPath",
+        )
     there = machine(change, vault, held, wanted.container, wanted.target)
     agent = agents.serving(change.connection, there)
     target = None if wanted.target is None else place(there, wanted.target, elsewhere=agent is not None)

@@ -4,18 +4,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from keepstone.env import Env
 from keepstone.errors import NotFound, TargetExists
 from keepstone.store import Reader
+from keepstone.workloads.escaping import unescaped
 from keepstone.workloads.files import Conflict, RestoreOptions, folder_of, restore_files
 from keepstone.workloads.progress import Progress
 
-__all__ = ["restore_point"]
+__all__ = ["FILES", "paths_of", "restore_point", "restored"]
+
+FILES = "Files"
+"""The argument `mode` of a restore of files out of the disks of a point."""
+
+
+@contextmanager
+def restored(env: Env, reader: Reader, wanted: Mapping[str, Any]) -> Iterator[Reader]:
+    """What is restored of a point: with the mode `FILES` the files in its disks, else the point itself."""
+    if wanted.get("mode") != FILES:
+        yield reader
+        return
+    from keepstone.workloads.guestfiles.tree import guest_reader
+
+    with guest_reader(env, reader) as guest:
+        yield guest
+
+
+def paths_of(wanted: Mapping[str, Any]) -> list[bytes]:
+    """The paths of the point that are wanted, none for all. Those in disks are written as they are shown
+    (`escaping.escaped`), for their names may be any."""
+    meant = unescaped if wanted.get("mode") == FILES else os.fsencode
+    return [meant(path) for path in wanted.get("paths") or ()]
 
 
 def restore_point(
@@ -27,7 +50,7 @@ def restore_point(
     *,
     origin: Path | None = None,
 ) -> tuple[Path, bool]:
-    """Restore a point; where to, and whether something was left out.
+    """Restore a point, or what `restored` makes of it; where to, and whether something was left out.
 
     `wanted`: `target`, a path, None for where it came from; for files `paths`, `conflict` and `delete`; for a disk
     `format`, see `disks.writing`, of which another one than raw is for new files, and `folder`, whether that of the new
@@ -55,11 +78,17 @@ def restore_point(
 
 def _files(env: Env, reader: Reader, target: Path, wanted: Mapping[str, Any], progress: Progress) -> bool:
     in_place = not wanted.get("target") or bool(wanted.get("conflict"))
+    is_ours = wanted.get("mode") != FILES  # what would lend a guest's identity to somebody here is left out
     options = RestoreOptions(
-        paths=tuple(os.fsencode(path) for path in wanted.get("paths") or ()),
+        paths=tuple(paths_of(wanted)),
         in_place=in_place,
         conflict=Conflict(wanted.get("conflict") or Conflict.OVERWRITE),
         delete=bool(wanted.get("delete")) and in_place,
+        numeric_ids=not is_ours,
+        xattrs=is_ours,
+        capabilities=is_ours,
+        setuid=is_ours,
+        devices=is_ours,
     )
     report = restore_files(env, reader, target, options, progress)
     return bool(report.failed)

@@ -55,6 +55,8 @@ def restore() -> None:
     help="What to do about what is there and differs [default in place: overwrite; otherwise nothing may be there].",
 )  # fmt: skip
 @click.option("--delete", is_flag=True, help="Remove what is in restored folders and not in the point.")
+@click.option("--guest-target", "guest", metavar="FOLDER",
+              help="Of a machine, in place: beneath this folder of its guest.")  # fmt: skip
 @yes_option
 @_DRY_RUN
 @_NO_WAIT
@@ -69,15 +71,28 @@ def files(
     in_place: bool,
     conflict: str | None,
     delete: bool,
+    guest: str | None,
     yes: bool,
     dry_run: bool,
     no_wait: bool,
 ) -> int | None:
-    """Restore a folder or a file, or with PATH... only these parts of it. Exit code 4 where some could not be had."""
+    """Restore a folder or a file, or with PATH... only these parts of it. Exit code 4 where some could not be had.
+
+    Of a machine or a disk PATH... are files and folders in its volumes, as `recoverypoint browse` shows them, such as
+    disk0/1/etc/fstab. With --in-place they go back into the guest, which has to run in QEMU on the service's host; what
+    is there stops that, unless --conflict says what becomes of it.
+    """
     from keepstone.errors import UsageError
 
-    if delete and not in_place and conflict is None:
+    is_disk = at(item, "properties.workloadType") != "FileFolder"
+    if delete and conflict is None and (is_disk or not in_place):
         raise UsageError("--delete removes from what is there; give --in-place, or --conflict with --target")
+    if guest is not None and not (is_disk and in_place):
+        raise UsageError("--guest-target is a folder of a machine's guest; give it with --in-place, of a machine")
+    if is_disk:
+        wanted = _of_disks(session, vault, item, paths, target, machine, in_place, guest)
+        wanted |= {"conflict": conflict, "delete": delete}
+        return _restore(session, vault, item, point, wanted, "", yes=yes, dry_run=dry_run, no_wait=no_wait)
     wanted = _wanted(session, "FilesRestoreRequest", vault, item, target, machine, in_place)
     source = str(at(item, "properties.sourcePath") or "").rstrip("/") + "/"
     within = [path[len(source) :] if path.startswith(source) else path for path in paths]
@@ -197,6 +212,29 @@ def machine_command(
     return _restore(session, vault, item, point, wanted, question, yes=yes, dry_run=dry_run, no_wait=no_wait)
 
 
+def _of_disks(
+    session: Session,
+    vault: str,
+    item: Document,
+    paths: tuple[str, ...],
+    target: str | None,
+    machine: str | None,
+    in_place: bool,
+    guest: str | None,
+) -> Document:
+    """What of a request says which files of its disks, and where to. `UsageError`."""
+    from keepstone.errors import UsageError
+
+    name = at(item, "properties.friendlyName")
+    if not paths:
+        raise UsageError(
+            f"which files of '{name}'? give paths as `keepstone recoverypoint browse` shows them; `keepstone restore "
+            "machine` and `disk` restore whole disks"
+        )
+    wanted = _wanted(session, "FilesRestoreRequest", vault, item, target, machine, in_place) | {"paths": list(paths)}
+    return wanted if guest is None else wanted | {"guestPath": guest}
+
+
 def _wanted(
     session: Session, kind: str, vault: str, item: Document, target: str | None, machine: str | None, in_place: bool
 ) -> Document:
@@ -241,7 +279,7 @@ def _restore(
             "bytes": at(point, "properties.keepstone.logicalBytes"),
             "target": _target(item, wanted),
             "machine": (at(wanted, "targetInfo.containerId") or "").rpartition(";")[2] or None,
-            "conflict": _fate(wanted),
+            "conflict": _fate(item, wanted),
             "paths": wanted.get("paths") or None,
             "format": wanted.get("format") or at(wanted, "keepstone.format"),
         }
@@ -256,15 +294,24 @@ def _restore(
 
 def _target(item: Document, wanted: Document) -> str:
     given = wanted.get("targetPath") or at(wanted, "keepstone.targetPath") or wanted.get("storageAccountId")
-    return str(given or f"in place, {at(item, 'properties.friendlyName')}")
+    name = at(item, "properties.friendlyName")
+    if not given and _goes_into_guest(item, wanted):
+        return f"the guest of {name}, {wanted.get('guestPath') or 'where they came from'}"
+    return str(given or f"in place, {name}")
 
 
-def _fate(wanted: Document) -> str:
+def _goes_into_guest(item: Document, wanted: Document) -> bool:
+    is_files = wanted["objectType"] == "FilesRestoreRequest" and "targetPath" not in wanted
+    return is_files and at(item, "properties.workloadType") != "FileFolder"
+
+
+def _fate(item: Document, wanted: Document) -> str:
     """What becomes of what is at the target."""
     if wanted["objectType"] == "IaasVMRestoreRequest":
         in_place = wanted["recoveryType"] == "OriginalLocation"
         return "is overwritten where it differs" if in_place else "nothing may be there"
-    conflict = wanted.get("conflict") or ("overwrite" if "targetPath" not in wanted else "")
+    in_its_place = "targetPath" not in wanted and not _goes_into_guest(item, wanted)
+    conflict = wanted.get("conflict") or ("overwrite" if in_its_place else "")
     if not conflict:
         return "nothing may be there"
     what = {"overwrite": "is overwritten where it differs", "skip": "stays", "keep-both": "stays beside it"}[conflict]

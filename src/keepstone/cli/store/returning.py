@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from keepstone.workloads.kvm import Qemu
 
 __all__ = ["files_into_guest", "into_machine", "make_safety_point"]
-
-_CHUNKS = 32 << 20  # bytes of files
 
 
 def make_safety_point(
@@ -118,11 +115,8 @@ def files_into_guest(
     """Restore these files and folders of a point of this kind to where they came from, or beneath the folder `target`
     of the guest."""
     from keepstone.errors import UsageError
-    from keepstone.workloads.chunks import ChunkCache
     from keepstone.workloads.files import Conflict
-    from keepstone.workloads.guestfiles.tree import GuestTree
-    from keepstone.workloads.kvm.inside import Inside
-    from keepstone.workloads.kvm.intoguest import Wanted, restore_into_guest
+    from keepstone.workloads.kvm.filesback import files_back
 
     if machine.agent is None:
         raise UsageError("files go into a guest through its agent; name its socket by --agent")
@@ -133,32 +127,11 @@ def files_into_guest(
     depth = 2 if kind == MACHINES else 1  # components of a path that name disk and volume
     if target is None and depth == 1:
         raise UsageError("the point is of a disk, of no machine; say by --guest-target where its files go")
-    with contextlib.ExitStack() as stack:
-        inside = stack.enter_context(Inside(env, machine.agent))
-        bases = dict(_bases(env, machine, inside, paths)) if target is None else {}
-        wanted = [Wanted(path, depth, target or bases[path], special=target is None) for path in paths]
-        chunks = stack.enter_context(ChunkCache(env, guest, _CHUNKS))
-        choice = None if conflict is None else Conflict(conflict)
-        report = restore_into_guest(env, GuestTree(guest, chunks), inside, wanted, choice, meter)
+    choice = None if conflict is None else Conflict(conflict)
+    report = files_back(env, guest, machine.monitor, machine.agent, paths, depth, target, choice, meter)
     result = {"guest": machine.address, **plain(report)}
     result["kept"] = [{"path": path, "beside": place} for path, place in report.kept]
     result["failed"] = [{"path": path, "reason": reason} for path, reason in report.failed]
     lines = [f"restored into the guest of {safe(machine.address)}: {report.files:,} files, {report.folders:,} folders"]
     lines += [f"  beside what was there: {safe(place)}" for _, place in report.kept]
     return result, lines
-
-
-def _bases(env: Env, machine: Qemu, inside: Any, paths: Sequence[bytes]) -> Iterator[tuple[bytes, str]]:
-    """For each path, where the guest has its volume mounted."""
-    from keepstone.errors import UsageError
-    from keepstone.workloads.kvm.mounts import mounted
-    from keepstone.workloads.kvm.qmp import Monitor
-
-    with Monitor(env, machine.monitor) as monitor:
-        for path in paths:
-            disk, _, rest = path.strip(b"/").partition(b"/")
-            volume = rest.partition(b"/")[0]
-            if not volume or volume == b"disk.img":
-                shown = safe(path.decode("utf-8", "backslashreplace"))
-                raise UsageError(f"{shown} is a disk; give files and folders of a volume, as vda/1/etc/fstab")
-            yield path, mounted(monitor, inside, disk.decode(), volume.decode("utf-8", "replace"))

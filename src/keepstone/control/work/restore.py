@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A restore: a point goes back to where it came from, or to another place on this machine. The disks of a machine that
-runs go back by way of its hypervisor (`replace.py`), or it becomes a new one (`recover.py`)."""
+runs go back by way of its hypervisor (`replace.py`), or it becomes a new one (`recover.py`); files out of them go to a
+folder as any others, or into its guest (`into_guest.py`)."""
 
 from __future__ import annotations
 
@@ -15,21 +16,24 @@ from keepstone.control.sizes import octets
 from keepstone.control.work.loading import ending, subject
 from keepstone.control.work.near import nearest, taken
 from keepstone.control.work.reporter import Reporter
-from keepstone.errors import GuardRefused, NotFound
+from keepstone.errors import GuardRefused, NotFound, TargetExists
 from keepstone.jobs import Context, Status
 from keepstone.remote.wire import CREATE, REPLACE
 from keepstone.store import Reader
 from keepstone.workloads.files.tree import select
-from keepstone.workloads.restoring import restore_point
+from keepstone.workloads.restoring import FILES, paths_of, restore_point, restored
 
-__all__ = ["CREATE", "REPLACE", "RESTORE", "restore"]
+__all__ = ["CREATE", "FILES", "INTO_GUEST", "REPLACE", "RESTORE", "named", "restore"]
 
 RESTORE = "Restore"
+INTO_GUEST = "IntoGuest"
+"""The argument `mode` of a restore of files into the guest that runs."""
+_NAMED = 10  # paths that the log has by name
 
 
 def restore(plane: Plane, context: Context) -> None:
     """The handler. Its arguments: `point`; `target`, a path of this machine, None for where it came from; for files
-    `paths`, `conflict` and `delete`; for disks `format`."""
+    `paths`, `conflict` and `delete`; for disks `format`; `mode`, where it is another restore than these."""
     about = subject(plane, context)
     wanted = context.claim.arguments
     with plane.look() as connection:
@@ -44,8 +48,13 @@ def restore(plane: Plane, context: Context) -> None:
 
         recover(plane, context, about, point)
         return
+    if wanted.get("mode") == INTO_GUEST:
+        from keepstone.control.work.into_guest import into_guest
+
+        into_guest(plane, context, about, point)
+        return
     reporter = Reporter(context)
-    with nearest(plane, about, point) as reader:
+    with nearest(plane, about, point) as whole, restored(plane.env, whole, wanted) as reader:
 
         def allowed(target: Path) -> Path:
             plane.reach.check(target)
@@ -57,13 +66,36 @@ def restore(plane: Plane, context: Context) -> None:
         context.note(
             f"reads point {point.name} of {point.made:%Y-%m-%d %H:%M}, and writes to {wanted['target'] or origin}"
         )
+        if wanted.get("mode") == FILES:
+            context.note(f"of the files in its disks: {named(wanted['paths'])}")
+            wanted = _going_on(context, wanted)
         target, lost = restore_point(plane.env, reader, wanted, allowed, reporter, origin=origin)
-        near = taken(reader)
+        near = taken(whole)
     context.note(f"{octets(reporter.done)} are restored to {target}")
     result = {"files": reporter.files, "warnings": reporter.warnings, "target": str(target), "near": near}
     context.result(result)
     with ending(plane, context, Status.WARNED if lost or reporter.count else Status.COMPLETED):
         pass
+
+
+def _going_on(context: Context, wanted: dict[str, Any]) -> dict[str, Any]:
+    """The arguments for this attempt. Where nothing may be at the target, that is looked at before the first one; one
+    that comes after a worker that died goes on with what that has left there."""
+    if wanted.get("conflict"):
+        return wanted
+    if context.state is None:
+        target = Path(wanted["target"])
+        if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
+            raise TargetExists(f"{target} is there and not empty; choose another target, or say what becomes of it")
+        context.checkpoint({"begun": True})
+        return wanted
+    context.note("goes on where the worker before it ended")
+    return {**wanted, "conflict": "overwrite"}
+
+
+def named(paths: list[str]) -> str:
+    """Some of them, for the log of a job."""
+    return ", ".join(paths[:_NAMED]) + (f" and {len(paths) - _NAMED:,} more" if len(paths) > _NAMED else "")
 
 
 def _spare(plane: Plane, reader: Reader, target: Path, wanted: Mapping[str, Any]) -> None:
@@ -72,7 +104,7 @@ def _spare(plane: Plane, reader: Reader, target: Path, wanted: Mapping[str, Any]
     if not root.is_relative_to(top):
         return
     own = root.relative_to(top)
-    paths = [Path(os.path.normpath(path.lstrip("/"))) for path in wanted.get("paths") or ()]
+    paths = [Path(os.path.normpath(os.fsdecode(path.lstrip(b"/")))) for path in paths_of(wanted)]
     if paths and not any(own.is_relative_to(path) or path.is_relative_to(own) for path in paths):
         return
     if wanted.get("delete"):

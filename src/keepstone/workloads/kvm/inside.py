@@ -69,15 +69,13 @@ class Inside:
         if missing:
             raise AccessDenied(
                 f"the guest agent at {self.path} does not allow {', '.join(missing)}; allow that in the guest (its "
-                "option --block-rpcs, BLACKLIST_RPC in /etc/sysconfig/qemu-ga), or restore with --target or --tar"
+                "option --block-rpcs, BLACKLIST_RPC in /etc/sysconfig/qemu-ga), or restore into a folder"
             )
         system: Any = {}
         with contextlib.suppress(AgentRefused):  # one that has no /etc/os-release
             system = self._ask("guest-get-osinfo")
         if isinstance(system, dict) and system.get("id") == "mswindows":
-            raise Unsupported(
-                "files go back into Linux guests only; restore them with --target or --tar, and copy them"
-            )
+            raise Unsupported("files go back into Linux guests only; restore them into a folder, and copy them")
 
     def _ask(self, command: str, **arguments: Any) -> Any:
         if self._waiting:

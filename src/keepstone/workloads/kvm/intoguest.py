@@ -7,6 +7,8 @@ Invariants
 * Nothing is followed: beneath the folder that stands for the volume, what is a symbolic link in the guest is no folder
   to go through. (Somebody in the guest who puts one there at that very moment has the guest anyway.)
 * What is in the way is found before anything is written, and then decided by `conflict`.
+* A restore that was killed can be made again. Folders are `UNFINISHED` until all is in them, and one that is found so
+  is finished; files that are there as the point has them are taken for those of the first attempt (`again`).
 * `FOLDER` goes with its last file, also after a failure or an interrupt, and where we are killed: `tidier`. One that is
   left all the same, as the agent was gone, goes with the next restore into the same folder: an agent talks to one
   client at a time, so nobody else can be using it.
@@ -28,6 +30,7 @@ from keepstone.errors import AccessDenied, KeepstoneError, NotFound, TargetExist
 from keepstone.workloads.files.restore.options import Conflict
 from keepstone.workloads.kvm.agent import AgentFailed, AgentRefused
 from keepstone.workloads.kvm.inside import PIECE, Inside
+from keepstone.workloads.kvm.seen import SECOND, UNFINISHED, Seen, seen
 from keepstone.workloads.kvm.tidier import Tidier
 from keepstone.workloads.progress import Progress
 from keepstone.workloads.salvage import DAMAGE
@@ -41,7 +44,6 @@ __all__ = ["FOLDER", "IntoGuest", "Wanted", "restore_into_guest"]
 
 FOLDER = ".keepstone-restore"
 _BATCH = 64  # files that get their attributes together
-_SECOND = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +87,30 @@ class _Item:
 
 
 def restore_into_guest(
-    env: Env, tree: Tree, inside: Inside, wanted: Sequence[Wanted], conflict: Conflict | None, progress: Progress
+    env: Env,
+    tree: Tree,
+    inside: Inside,
+    wanted: Sequence[Wanted],
+    conflict: Conflict | None,
+    progress: Progress,
+    *,
+    begins: Callable[[], None] = lambda: None,
+    again: bool = False,
 ) -> IntoGuest:
     """Restore these, folders with all that is in them. `conflict`: what becomes of files that are there; None: nothing
     is written where there is one, `TargetExists`.
+
+    `begins`: called when all that is in the way is known, before the first write. `again`: a restore of the same, which
+    came as far as that, was killed: what has the kind, size, time, mode and owner that the point has is its work.
 
     `NotFound` where point or guest has no such path, `UsageError` for what is no path of a file, `AccessDenied` where
     a symbolic link is in the way of a folder, `AgentFailed` where the agent is gone or does not answer.
     """
     tidier = Tidier(inside.path)
     try:
-        return undisturbed(env, progress, lambda told: _Restore(tree, inside, tidier, conflict, told).run(wanted))
+        return undisturbed(
+            env, progress, lambda told: _Restore(tree, inside, tidier, conflict, told, again).run(wanted, begins)
+        )
     finally:
         tidier.dismiss()
 
@@ -104,32 +119,34 @@ class _Restore:
     """One run."""
 
     def __init__(
-        self, tree: Tree, inside: Inside, tidier: Tidier, conflict: Conflict | None, progress: Progress
+        self, tree: Tree, inside: Inside, tidier: Tidier, conflict: Conflict | None, progress: Progress, again: bool
     ) -> None:
-        self._tree, self._inside, self._tidier, self._conflict, self._progress = (
-            tree,
-            inside,
-            tidier,
-            conflict,
-            progress,
-        )
+        self._tree, self._inside, self._tidier = tree, inside, tidier
+        self._conflict, self._progress = conflict, progress
+        self._again = again and conflict is not Conflict.OVERWRITE  # which does it all once more
         self._report = IntoGuest()
         self._folders: dict[str, bool] = {}  # what is known of folders of the guest: whether they are there
         self._new: list[_Item] = []  # folders to be made, those above others first
+        self._begun: list[_Item] = []  # and those that the attempt before has made
+        self._done: set[str] = set()  # folders in which it has made files
         self._plan: dict[str, list[_Item]] = {}
 
-    def run(self, wanted: Sequence[Wanted]) -> IntoGuest:
+    def run(self, wanted: Sequence[Wanted], begins: Callable[[], None]) -> IntoGuest:
         for one in wanted:
             self._choose(one)
+        begins()
+        for folder in self._done - self._plan.keys():
+            self._must("rm", "-rf", "--", _within(folder, FOLDER))
         items = [item for plan in self._plan.values() for item in plan]
         self._progress.expect(sum(item.found.entry.size for item in items if stat.S_ISREG(item.found.entry.mode)))
-        for folder in self._new:
-            self._must("mkdir", "-m", "700", "--", folder.place)
+        for made in self._new:
+            self._must("mkdir", "-m", f"{UNFINISHED:o}", "--", made.place)
             self._report.folders += 1
         for place, plan in self._plan.items():
             self._fill(place, plan)
-        for folder in reversed(self._new):
-            self._attributes([(folder.place, folder)])
+        below_first = sorted(self._begun + self._new, key=lambda one: one.place, reverse=True)
+        for made in below_first:
+            self._attributes([(made.place, made)])
         self._must("sync")
         return self._report
 
@@ -139,8 +156,8 @@ class _Restore:
         parts = [part for part in wanted.path.split(b"/") if part]
         if len(parts) < wanted.volume or parts[wanted.volume - 1 :][:1] == [b"disk.img"]:
             raise UsageError(f"{_shown(wanted.path)} is a disk; give files and folders of a volume, as 1/etc/fstab")
-        mode = self._mode(wanted.base, follow=True)
-        if mode is None or not stat.S_ISDIR(mode):
+        base = self._seen(wanted.base, follow=True)
+        if base is None or not base.is_folder:
             raise NotFound(f"the guest has no folder {wanted.base}; make it, or name another one")
         self._folders[wanted.base] = True
         folder = wanted.base
@@ -189,15 +206,17 @@ class _Restore:
         item = _Item(found, folder, name, _bits(found.entry, wanted))
         place = item.place
         if place not in self._folders:
-            mode = self._mode(place) if self._folders[folder] else None
-            if mode is not None and not stat.S_ISDIR(mode):
+            there = self._seen(place) if self._folders[folder] else None
+            if there is not None and not there.is_folder:
                 raise AccessDenied(
-                    f"{place} is a {'symbolic link' if stat.S_ISLNK(mode) else 'file'} in the guest and a folder in "
-                    "the point; choose another --guest-target"
+                    f"{place} is a {'symbolic link' if stat.S_ISLNK(there.mode) else 'file'} in the guest and a folder "
+                    "in the point; choose another folder of the guest, by --guest-target (guestPath of a request)"
                 )
-            self._folders[place] = mode is not None
-            if mode is None:
+            self._folders[place] = there is not None
+            if there is None:
                 self._new.append(item)
+            elif there.is_unfinished:
+                self._begun.append(item)
         return place
 
     def _take(self, found: Found, folder: str, wanted: Wanted) -> None:
@@ -211,42 +230,51 @@ class _Restore:
             self._fail(found.path, f"it is a {entry.kind}; only files, folders and links go into a guest")
             return
         item = _Item(found, folder, name, _bits(entry, wanted))
-        if self._folders[folder] and (mode := self._mode(item.place)) is not None:
+        if self._folders[folder] and (there := self._seen(item.place)) is not None:
+            if self._again and self._is_made(item, there):
+                return
             if self._conflict is None:
                 raise TargetExists(
-                    f"{item.place} is there in the guest; nothing was written. Say what is to become of it: "
-                    "--overwrite, --skip or --keep-both"
+                    f"{item.place} is there in the guest; nothing was written. Say what is to become of it: overwrite, "
+                    "skip or keep-both"
                 )
             if self._conflict is Conflict.SKIP:
                 self._report.skipped += 1
                 return
             if self._conflict is Conflict.KEEP_BOTH:
-                item.name = self._free(folder, name)
+                is_made = self._name_beside(item)
                 self._report.kept.append((_shown(found.path), item.place))
-            elif stat.S_ISDIR(mode):
+                if is_made:
+                    return
+            elif there.is_folder:
                 self._fail(found.path, f"{item.place} is a folder in the guest; move it")
                 return
             else:
                 item.replaces = True
         self._plan.setdefault(folder, []).append(item)
 
-    def _free(self, folder: str, name: str) -> str:
-        other, number = f"{name}.restored", 1
-        while self._mode(_within(folder, other)) is not None:
+    def _name_beside(self, item: _Item) -> bool:
+        """Give it a name beside what is there; whether an attempt before this one has made that."""
+        name, number = item.name, 1
+        item.name = f"{name}.restored"
+        while (there := self._seen(item.place)) is not None:
+            if self._again and self._is_made(item, there):
+                return True
             number += 1
-            other = f"{name}.restored-{number}"
-        return other
+            item.name = f"{name}.restored-{number}"
+        return False
 
-    def _mode(self, path: str, *, follow: bool = False) -> int | None:
-        """What is at this path of the guest; None where nothing is."""
+    def _is_made(self, item: _Item, seen: Seen) -> bool:
+        """Whether the attempt before this one has made it; then it counts."""
+        if not seen.is_like(item.found.entry, item.mode):
+            return False
+        self._done.add(item.folder)
+        self._count(item)
+        return True
+
+    def _seen(self, path: str, *, follow: bool = False) -> Seen | None:
         self._progress.advance(0)  # which ends this where somebody interrupts
-        code, said = self._inside.run("stat", *(["-L"] if follow else []), "-c", "%f", "--", path)
-        if code:
-            return None
-        try:
-            return int(said.strip(), 16)
-        except ValueError as error:
-            raise AgentFailed(f"stat says {said[:100]!r} in the guest, which is no mode") from error
+        return seen(self._inside, path, follow=follow)
 
     # ------------------------------------------------------------------ doing it
 
@@ -305,7 +333,7 @@ class _Restore:
         plain = [(place, item) for place, item in made if not stat.S_ISLNK(item.found.entry.mode)]
         for mode, group in groupby(sorted(plain, key=lambda one: one[1].mode), lambda one: one[1].mode):
             self._must("chmod", f"{mode:o}", "--", *(place for place, _ in group))
-        for time, places in _alike(made, lambda entry: (entry.mtime // _SECOND, 0)):
+        for time, places in _alike(made, lambda entry: (entry.mtime // SECOND, 0)):
             self._must("touch", "-h", "-d", f"@{time[0]}", "--", *places)
 
     def _publish(self, place: str, item: _Item) -> None:
@@ -314,11 +342,15 @@ class _Restore:
             code, said = self._inside.run("mv", "-f", "-T", "--", place, item.place)
         else:
             code, said = self._inside.run("ln", "-T", "--", place, item.place)
-            if code and self._mode(item.place) is None:  # a file system without links
+            if code and self._seen(item.place) is None:  # a file system without links
                 code, said = self._inside.run("mv", "-n", "-T", "--", place, item.place)
         if code:
             self._fail(item.found.path, said)
-        elif stat.S_ISLNK(item.found.entry.mode):
+        else:
+            self._count(item)
+
+    def _count(self, item: _Item) -> None:
+        if stat.S_ISLNK(item.found.entry.mode):
             self._report.links += 1
         else:
             self._report.files += 1

@@ -38,8 +38,8 @@ def mounted(monitor: Monitor, inside: Inside, disk: str, volume: str) -> str:
     if len(found) != 1:
         where = f"at {' and '.join(sorted(found))}" if found else "nowhere that can be seen"
         raise NotFound(
-            f"volume {volume} of {disk} is mounted {where} in the guest; say by --guest-target which folder of the "
-            "guest stands for it"
+            f"volume {volume} of {disk} is mounted {where} in the guest; say by --guest-target (of a request: "
+            "guestPath) which folder of the guest stands for it"
         )
     return found.pop()
 
