@@ -371,10 +371,15 @@ def test_a_machine(
     page.get_by_role("link", name="Prove it by a drill").click()
     assert "keepstone drill run" in page.get_by_label("keepstone", exact=True).inner_text()
     page.go_back()
+    assert page.get_by_role("checkbox").count() == 0  # disks go back as the machine's
     page.get_by_role("link", name="disk0", exact=True).click()
     page.get_by_role("link", name="0", exact=True).click()
     page.get_by_role("link", name="zip lost+found").wait_for()
-    assert page.get_by_role("checkbox").count() == 0  # files go back into guests by other ways
+    page.get_by_label("Restore lost+found").check()
+    page.get_by_role("button", name="Restore what is chosen").click()
+    expect(page.get_by_label("What of it")).to_have_value("disk0/0/lost+found")
+    accessible(page)
+    assert page.locator("[name=to]").get_by_role("option").all_inner_texts() == ["a folder of a machine"]  # no agent
 
     page.goto(address("/point", id=machine["id"]))
     page.get_by_role("link", name="Restore the machine").click()

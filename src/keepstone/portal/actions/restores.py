@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from keepstone.disks.writing import FORMATS, RAW, chosen
 from keepstone.errors import InvalidRequest, UsageError
-from keepstone.portal.actions import machine_restores
+from keepstone.portal.actions import guest_files, machine_restores
 from keepstone.portal.actions.action import Actions, Choice, Field, Plan
 from keepstone.portal.actions.offered import Offer, offer
 from keepstone.portal.actions.targets import machines, over, subject, target_field
@@ -31,6 +31,8 @@ _CONFLICTS = (
 
 def _file_fields(visit: Visit) -> list[Field]:
     about = subject(visit)
+    if guest_files.is_of_disks(about):
+        return guest_files.fields(visit, about, _CONFLICTS[1:])
     return [
         Field(
             name="paths",
@@ -59,6 +61,8 @@ def _file_fields(visit: Visit) -> list[Field]:
 def restore_files(visit: Visit) -> Plan:
     """Files and folders of a point."""
     about = subject(visit)
+    if guest_files.is_of_disks(about):
+        return guest_files.plan(visit, about, _given(visit), _CONFLICTS[1:])
     is_in_place, paths = visit.text("to", "other") == "original", _paths(visit)
     conflict, deleting = visit.text("conflict"), visit.text("delete") == "yes"
     if deleting and not is_in_place and not conflict:
@@ -164,6 +168,7 @@ def offered(visit: Visit, item: Document, point: Document) -> list[Offer]:
         found += offer(visit, known["restore-machine"], restore, identity)
     if not at(point, "properties.isManagedVirtualMachine"):
         found += offer(visit, known["restore-disk"], restore, identity)
+    found += offer(visit, known["restore-files"], restore, identity)
     return found + offer(visit, known["drill"], start, identity)
 
 

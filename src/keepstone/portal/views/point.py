@@ -38,7 +38,7 @@ def point(visit: Visit) -> Answer:
         "pattern": visit.text("find"),
         "before": _before(visit, name) if files is not None else None,
         "actions": offered(visit, item, found),
-        "can_restore": _is_folder(item) and visit.client.allows(Request("POST", f"{name.id}/restore")),
+        "can_restore": visit.client.allows(Request("POST", f"{name.id}/restore")),
     }
     return Page("point.html", shown)
 
@@ -80,10 +80,6 @@ def _is_disk(listing: Document, path: str) -> bool:
 def _has_disks(listing: Document, path: str) -> bool:
     """Whether what is in it are the disks of a machine."""
     return bool(listing["kind"] == "disk" and not path and not any(one["name"] == _IMAGE for one in listing["value"]))
-
-
-def _is_folder(item: Document) -> bool:
-    return bool(at(item, "properties.workloadType") == "FileFolder")
 
 
 def _before(visit: Visit, name: Name) -> str | None:

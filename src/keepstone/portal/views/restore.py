@@ -44,7 +44,7 @@ def restore(visit: Visit) -> Answer:
 
 def _rows(visit: Visit, found: Found) -> Document:
     """What a page shows of one item."""
-    paths = []
+    paths: list[Document] = []
     for path, versions in sorted(found.paths.items()):
         ordered = sorted(versions.values(), key=lambda one: str(one.newest["properties"]["recoveryPointTime"]))
         shown = []
@@ -53,10 +53,14 @@ def _rows(visit: Visit, found: Found) -> Document:
             shown.append({"version": version, "before": earlier})
         paths.append({"path": path, "within": path.rpartition("/")[0], "versions": shown[::-1]})
     newest = next(iter(next(iter(found.paths.values())).values())).newest["properties"]["recoveryPointId"]
-    can = found.item["properties"]["workloadType"] == "FileFolder" and visit.client.allows(
-        Request("POST", f"{newest}/restore")
-    )
-    return {"item": found.item, "paths": paths, "can_restore": can}
+    may, is_folder = visit.client.allows(Request("POST", f"{newest}/restore")), _is_folder(found.item)
+    for one in paths:
+        one["can_restore"] = may and (is_folder or "/" in one["path"])  # others are disks, or volumes of one
+    return {"item": found.item, "paths": paths}
+
+
+def _is_folder(item: Document) -> bool:
+    return bool(item["properties"]["workloadType"] == "FileFolder")
 
 
 def _bounded(rows: list[Document]) -> list[Document]:

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files out of the disks of a point: into a folder of a machine, or back into the guest that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from keepstone.errors import InvalidRequest
+from keepstone.portal.actions.action import Choice, Field, Plan
+from keepstone.portal.actions.targets import Subject, machines, over, target_field
+from keepstone.portal.api import Request
+from keepstone.portal.rendering import at, link
+from keepstone.portal.visit import Visit
+
+__all__ = ["fields", "is_of_disks", "plan"]
+
+_GUEST = "guest"
+_TOLD = ("As it was", "In no point")
+
+
+def is_of_disks(about: Subject) -> bool:
+    """Whether a point has disks, and files in these."""
+    return bool(at(about.item, "properties.workloadType") != "FileFolder")
+
+
+def fields(visit: Visit, about: Subject, conflicts: Sequence[Choice]) -> list[Field]:
+    """What is to be given. `conflicts`: what may become of what is there."""
+    goes_back = bool(at(about.point, "properties.keepstone.filesIntoGuest"))
+    places = [Choice("other", "a folder of a machine")]
+    if goes_back:
+        places.append(Choice(_GUEST, "the guest that runs, which goes on meanwhile"))
+    found = [
+        Field(
+            name="paths",
+            label="What of it",
+            kind="lines",
+            default="\n".join(visit.texts("path")),
+            help="Paths in the point, one a line, as its page shows them",
+            required=True,
+        ),
+        Field(name="to", label="To", kind="choice", choices=places, default="other"),
+        target_field("A folder"),
+        machines(visit, about),
+    ]
+    if goes_back:
+        found.append(
+            Field(
+                name="folder",
+                label="Folder of the guest",
+                help="Where they came from, if empty: the guest is asked where that is",
+            )
+        )
+    return [
+        *found,
+        Field(
+            name="conflict",
+            label="What is there",
+            kind="choice",
+            choices=[Choice("", "nothing may be there"), *conflicts],
+        ),
+        Field(
+            name="delete",
+            label="",
+            kind="check",
+            choices=(Choice("yes", "Remove what is in restored folders and not in the point"),),
+        ),
+    ]
+
+
+def plan(visit: Visit, about: Subject, paths: list[str], conflicts: Sequence[Choice]) -> Plan:
+    """`paths`: as they are shown, which is how they are asked for. `InvalidRequest`."""
+    into_guest, conflict = visit.text("to", "other") == _GUEST, visit.text("conflict")
+    folder, deleting = visit.text("folder").strip(), visit.text("delete") == "yes"
+    if not paths:
+        raise InvalidRequest("say which files and folders: tick them on the point's page", target="paths")
+    if into_guest and deleting:
+        raise InvalidRequest("nothing is deleted in a guest", target="delete")
+    if folder and not into_guest:
+        raise InvalidRequest("a folder of the guest is for files that go into it", target="folder")
+    if deleting and not conflict:
+        raise InvalidRequest(
+            "what is not in the point is removed from what is there: say what becomes of that too", target="conflict"
+        )
+    wanted, options = about.place(visit, "FilesRestoreRequest", in_place=into_guest)
+    wanted["paths"] = paths
+    if folder:
+        wanted["guestPath"] = folder
+        options += "--guest-target", folder
+    if conflict:
+        wanted["conflict"] = conflict
+        options += "--conflict", conflict
+    if deleting:
+        wanted["delete"] = True
+        options += ("--delete",)
+    radius: list[tuple[str, object]] = []
+    if into_guest:
+        radius = [
+            ("Into", f"the guest of {at(about.item, 'properties.friendlyName')}, which goes on meanwhile"),
+            *(row for row in over(visit, about) if row[0] in _TOLD),
+            ("What of it", ", ".join(paths)),
+            ("To", folder or "where it came from"),
+            ("What is there", next((one.label for one in conflicts if one.value == conflict), "nothing may be there")),
+        ]
+    ended = ("--",) if any(path.startswith("-") for path in paths) else ()
+    command = ("restore", "files", *about.name.held, *options, "--yes", *ended, about.name.point, *paths)
+    return Plan(
+        request=Request("POST", f"{about.name.id}/restore", {"properties": wanted}),
+        keepstone=[command],
+        radius=radius,
+        then=link("/point", id=about.name.id),
+        notice="The restore begins.",
+    )
