@@ -180,9 +180,13 @@ def test_a_disk_of_a_machine(service: Answering, cli: Cli, vault: str, group: st
     image.write_bytes(noise(1 << 20, seed=1) + bytes(3 << 20))
     cli.run("restore", "disk", "latest", "-i", "web", "--in-place", "--yes")
     assert image.read_bytes() == before
-    assert cli.run("restore", "files", "latest", "-i", "web", "--target", "x", "--json", code=2).error == (
-        "UserErrorNotSupported"
-    )
+    files = "restore", "files", "latest", "-i", "web"
+    assert "which files of 'Web'?" in cli.run(*files, "--target", "x", code=2).err
+    assert "--guest-target is a folder" in cli.run(*files, "0/a", "--target", "x", "--guest-target", "/b", code=2).err
+    assert "--delete removes" in cli.run(*files, "0/a", "--in-place", "--delete", code=2).err
+    assert cli.run(*files, "0/a", "--in-place", "--json", code=2).error == "UserErrorNotSupported"
+    cli.run(*files, "disk.img", "--target", tmp_path / "whole")
+    assert (tmp_path / "whole" / "disk.img").read_bytes() == before
 
 
 def test_an_item_stops_and_comes_back(cli: Cli, item: str) -> None:

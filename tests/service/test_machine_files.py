@@ -328,6 +328,37 @@ def test_a_machine_of_libvirt(vault: Vault, tmp_path: Path) -> None:
             guest_restores.guest(connection, held, one)
 
 
+def killed(vault: Vault, step: str) -> None:
+    """A worker of its own process, at this step of the job that waits."""
+    command = [sys.executable, str(Path(__file__).with_name("worker_process.py")), str(vault.plane.root), step]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.wait(60) == -signal.SIGKILL
+
+
+def inherited(vault: Vault) -> dict[str, Any]:
+    """The job, when the next worker has ended it."""
+    heir = Worker(JobQueue(vault.plane.database, vault.plane.env, lease=LEASE), handlers(vault.plane), Env(), "heir")
+    until(heir.run_one, "the job")
+    job = newest(vault, "Restore")
+    assert "goes on where the worker before it ended" in log(job)
+    return job
+
+
+def test_a_worker_that_dies_over_a_folder(vault: Vault, tmp_path: Path) -> None:
+    """Nothing may be there, but for what the first one has left."""
+    disk = make_disk(tmp_path / "disk.img", 8, form="raw")
+    item = vault.protect(disk, sourceType="DiskImage")
+    vault.back_up(item)
+    (point,) = vault.points(item)
+    about = ELSEWHERE | {"paths": ["0/lost+found"], "targetPath": str(tmp_path / "out")}
+    vault.client.arm("POST", f"{point['id']}/restore", {"properties": about}, status=202)
+
+    killed(vault, "restored")
+
+    assert (tmp_path / "out" / "0" / "lost+found").is_dir()
+    assert inherited(vault)["properties"]["status"] == "Completed"
+
+
 @pytest.mark.parametrize("conflict", [None, "keep-both"])
 def test_a_worker_that_dies(little: Little, conflict: str | None) -> None:
     """The next one goes on: what is there once is there once, and folders get what they had."""
@@ -336,18 +367,15 @@ def test_a_worker_that_dies(little: Little, conflict: str | None) -> None:
     before = little.seen("/a/www").replace("/a/www", "/b/dying/www")
     about = BACK | {"paths": ["disk0/0/www"], "guestPath": "/b/dying", "conflict": conflict}
     vault.client.arm("POST", f"{little.point['id']}/restore", {"properties": about}, status=202)
-    command = [sys.executable, str(Path(__file__).with_name("worker_process.py")), str(vault.plane.root), "published"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.wait(60) == -signal.SIGKILL
+
+    killed(vault, "published")
+
     assert "/b/dying/www" in guest.sh("find /b/dying -type d -perm 1700")
     assert int(guest.sh("find /b/dying/www -maxdepth 1 -type f | wc -l")) == 2
 
-    heir = Worker(JobQueue(vault.plane.database, vault.plane.env, lease=LEASE), handlers(vault.plane), Env(), "heir")
-    until(heir.run_one, "the job")
+    job = inherited(vault)
 
-    job = newest(vault, "Restore")
     assert job["properties"]["status"] == "CompletedWithWarnings", job
-    assert "goes on where the worker before it ended" in log(job)
     after = little.seen("/b/dying/www")
     special = (" 89e9 ", " 81e9 "), (" 43e8 ", " 41e8 ")  # setuid and sticky bits, which only their own place gets
     for one, other in special:

@@ -4,8 +4,8 @@
     python worker_process.py ROOT [STEP]
 
 Its lease lasts a second. With STEP it kills itself there: `begun`, when the handler begins; `committed`, when the point
-is in the store and the catalogue does not know of it yet; `recorded`, when the job is over; `published`, when a restore
-into a guest has brought its second file to its place.
+is in the store and the catalogue does not know of it yet; `recorded`, when the job is over; `restored`, when a restore
+has written all, and its job is not over; `published`, when one into a guest has brought its second file to its place.
 """
 
 from __future__ import annotations
@@ -40,6 +40,10 @@ def main() -> None:
         module.remember = _die
     elif step == "recorded":
         module.retention.apply = _die
+    elif step == "restored":
+        work: Any = sys.modules["keepstone.control.work.restore"]
+        real = work.restore_point
+        work.restore_point = lambda *given, **more: _die(real(*given, **more))
     elif step == "published":
         from keepstone.workloads.kvm import intoguest
 
