@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from keepstone.errors import InvalidRequest
 from keepstone.portal.api import Document
+from keepstone.portal.speech import _, later
 from keepstone.portal.visit import Visit
 
 __all__ = ["PROVIDER", "Name", "across", "name_of", "named", "subscription", "vaults"]
@@ -61,12 +62,22 @@ _PARTS = {
 }
 
 
+_WHAT = {
+    "vault": later("vault"),
+    "container": later("container"),
+    "item": later("item"),
+    "point": later("point"),
+    "policy": later("policy"),
+    "job": later("job"),
+}
+
+
 def name_of(identity: str) -> Name:
     """The names in an id. `InvalidRequest` for one that names no vault."""
     parts = identity.split("/")
     found = {_PARTS[kind.casefold()]: name for kind, name in pairwise(parts) if kind.casefold() in _PARTS}
     if not identity.startswith("/subscriptions/") or "group" not in found or "vault" not in found:
-        raise InvalidRequest(f"{identity!r} is no id of something in a vault", target="id")
+        raise InvalidRequest(_("%(identity)s is no id of something in a vault", identity=repr(identity)), target="id")
     return Name(identity, **found)
 
 
@@ -74,7 +85,7 @@ def named(visit: Visit, what: str = "") -> Name:
     """The names in the id that was given. `InvalidRequest` where it lacks that of `what`."""
     name = name_of(visit.needed("id"))
     if what and not getattr(name, what):
-        raise InvalidRequest(f"{name.id!r} is no id of a {what}", target="id")
+        raise InvalidRequest(_("%(id)s is no id of a %(what)s", id=repr(name.id), what=_(_WHAT[what])), target="id")
     return name
 
 
@@ -91,7 +102,7 @@ def vaults(visit: Visit) -> list[Document]:
 def across(visit: Visit, within: Sequence[str], kind: str, **query: str) -> tuple[list[Document], str]:
     """A page of what all these vaults have of a kind, one vault after the other, from where the address says (`from`);
     and where the next one begins, empty where there is none. A page ends with a vault that has more than one page."""
-    begin, _, token = visit.text("from", "0").partition(" ")
+    begin, token = visit.text("from", "0").partition(" ")[::2]
     at = int(begin) if begin.isdecimal() else 0
     found: list[Document] = []
     for number, vault in _from(within, at):

@@ -14,6 +14,7 @@ from keepstone.portal.actions.known import ACTIONS
 from keepstone.portal.api import Reply
 from keepstone.portal.places import name_of
 from keepstone.portal.rendering import link
+from keepstone.portal.speech import _
 from keepstone.portal.visit import Answer, Download, File, Page, Redirect, Views, Visit
 
 __all__ = ["views"]
@@ -58,7 +59,7 @@ def do(action: Action, visit: Visit) -> Answer:
     try:
         plan = action.plan(visit)
         if plan.unsure and visit.text("sure") != plan.unsure:
-            raise InvalidRequest(f"say first that you want this: {plan.unsure}", target="sure")
+            raise InvalidRequest(_("say first that you want this: %(unsure)s", unsure=plan.unsure), target="sure")
         for request in plan.before:
             visit.client.send(request)
         reply = visit.client.send(plan.request)
@@ -66,7 +67,7 @@ def do(action: Action, visit: Visit) -> Answer:
             return Download(File(*plan.file(reply)))
         outcome = _to(visit) or _job(visit, plan, reply) or plan.then
         if plan.once is not None:
-            told = {"title": action.title, "told": plan.once(reply), "then": outcome, "notice": plan.notice}
+            told = {"title": _(action.title), "told": plan.once(reply), "then": outcome, "notice": plan.notice}
             return Page("once.html", told)
         login = logins.begin(visit.plane, visit.client.who) if plan.renews else None
         return Redirect(outcome, notice=plan.notice, login=login)
