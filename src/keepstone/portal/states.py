@@ -49,6 +49,11 @@ _WORDS = {
     "fifo": later("fifo"),
     "socket": later("socket"),
     "disk": later("disk"),
+    # by which rule it is kept
+    "daily": later("daily"),
+    "weekly": later("weekly"),
+    "monthly": later("monthly"),
+    "yearly": later("yearly"),
     # how far a drill came
     "agent": later("agent"),
     "login": later("login"),
