@@ -126,9 +126,9 @@ def compiled(folder: Path) -> Iterator[str]:
         wrong = [(message, error) for message, errors in found.check() for error in errors]
         yield from (f"{language}: {_one(message.id)!r}: {error}" for message, error in wrong)
         for one, many in wanted:
-            message = found.get((one, many) if many else one)
-            given = [message.string] if message is None or isinstance(message.string, str) else message.string
-            if message is None or message.fuzzy or not all(given):
+            message = found.get(one)
+            said = () if message is None or message.fuzzy else message.string
+            if not said or not all((said,) if isinstance(said, str) else said) or isinstance(said, str) == bool(many):
                 yield f"{language}: lacks {one!r}"
         if not wrong:
             with path.with_suffix(".mo").open("wb") as file:
