@@ -188,7 +188,7 @@ def walked(page: Somebody) -> Iterator[tuple[str, Words]]:
 def told(client: Client, path: str, **query: str) -> list[str]:
     """What the service says that a deletion takes with it."""
     found = client.arm("GET", f"{path}/blastRadius", params=query)["properties"]
-    return [text for line in found["lines"] for text in (line["label"], line["text"])] + found["refused"]
+    return [*(text for line in found["lines"] for text in (line["label"], line["text"])), *found["refused"]]
 
 
 def listed(plane: Any) -> Iterator[tuple[str, ...]]:
