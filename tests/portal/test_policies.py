@@ -242,7 +242,7 @@ def test_a_policy_goes_when_no_item_has_it(
     page = enter()
     page.goto(f"/portal/policy?id={house.vault}/backupPolicies/{policy}")
     page.get_by_role("link", name="Delete the policy").click()
-    expect(page.locator("#plan")).to_contain_text("It has 1 items")
+    expect(page.locator("#plan")).to_contain_text("It has 1 item:")
     page.get_by_role("button", name="Delete the policy").click()
     expect(page.get_by_role("alert").filter(has_text="protects 1 items")).to_be_visible()
     was_refused(faults, 409)
