@@ -104,7 +104,7 @@ class Words(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         # What operations say of themselves stands in the rows of their table.
-        is_data = {"code", "pre", "script", "style", "symbol"} & set(self._in)
+        is_data = {"code", "pre", "samp", "script", "style", "symbol"} & set(self._in)
         if not is_data and not (self._is_reference and "tbody" in self._in):
             self.found.append(data)
 
