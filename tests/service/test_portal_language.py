@@ -142,7 +142,7 @@ class Data:
     PATTERNS = (
         r"\d+\.\d [KMGTP]iB",
         r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
-        r"[^/]+ / providers / Microsoft\.RecoveryServices / vaults / .*",  # where something is
+        r"spoken / vault1 / .*",  # where something is
     )
     # What jobs and the service tell of themselves.
     SAID: Mapping[str, Sequence[str]] = {

@@ -12,7 +12,7 @@ from keepstone.portal.api import Document
 from keepstone.portal.speech import _, later
 from keepstone.portal.visit import Visit
 
-__all__ = ["PROVIDER", "Name", "across", "name_of", "named", "subscription", "vaults"]
+__all__ = ["PROVIDER", "Name", "across", "name_of", "named", "subscription", "trail", "vaults"]
 
 PROVIDER = "providers/Microsoft.RecoveryServices"
 
@@ -87,6 +87,16 @@ def named(visit: Visit, what: str = "") -> Name:
     if what and not getattr(name, what):
         raise InvalidRequest(_("%(id)s is no id of a %(what)s", id=repr(name.id), what=_(_WHAT[what])), target="id")
     return name
+
+
+def trail(identity: str) -> str:
+    """Where something is, by the names that people know: group, vault, and what is in it. Anything else by its last
+    name."""
+    parts = identity.split("/")
+    if len(parts) < 9 or parts[7].casefold() != "vaults":
+        return parts[-1]
+    is_item = parts[9:10] == ["backupFabrics"]
+    return " / ".join((parts[4], parts[8], *parts[12 if is_item else 10 :: 2]))
 
 
 def subscription(visit: Visit) -> str:

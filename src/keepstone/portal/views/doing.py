@@ -12,7 +12,7 @@ from keepstone.errors import InvalidPolicy, InvalidRequest, KeepstoneError
 from keepstone.portal.actions.action import Action, Plan, equivalents
 from keepstone.portal.actions.known import ACTIONS
 from keepstone.portal.api import Reply
-from keepstone.portal.places import name_of
+from keepstone.portal.places import name_of, trail
 from keepstone.portal.rendering import link
 from keepstone.portal.speech import _
 from keepstone.portal.visit import Answer, Download, File, Page, Redirect, Views, Visit
@@ -34,6 +34,7 @@ def show(action: Action, visit: Visit) -> Answer:
     shown = {
         "action": action,
         "identity": visit.text("id"),
+        "where": trail(visit.text("id")),
         "fields": fields,
         "values": {one.name: visit.texts(one.name) for one in fields},
         "asked": bool(visit.texts("once")),
