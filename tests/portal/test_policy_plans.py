@@ -117,7 +117,14 @@ def test_points_of_very_many_items_are_judged_when_that_is_asked_for(
 
 def test_names_are_text(visiting: Plans) -> None:
     visit = visiting(name=HOSTILE.replace("/", ""), kind="MAB", zone=HOSTILE)
-    shown = {**policies._builder(visit), "identity": HOSTILE, "policy": HOSTILE, "failed": HOSTILE, "wrong": HOSTILE}
+    shown = {
+        **policies._builder(visit),
+        "identity": HOSTILE,
+        "where": HOSTILE,
+        "policy": HOSTILE,
+        "failed": HOSTILE,
+        "wrong": HOSTILE,
+    }
     shown |= {"plan": None, "may": True, "asked": True, "equivalents": [], "once": "x", "who": visit.client.who}
     shown |= {"part": False, "notice": "", "path": "", "navigation": (), "now": None}
     shown |= {"conflict": [(HOSTILE, HOSTILE, HOSTILE)], "action": next(iter(policies.actions))}

@@ -344,6 +344,13 @@ def test_what_is_said_is_escaped_and_never_a_format() -> None:
     assert environment().from_string("{{ _(label) }}").render(shown) == "100 % of &lt;b&gt; {0} %(x)s"
     named = "{{ _('of %(name)s', name=label) }}"
     assert environment().from_string(named).render(shown) == "of 100 % of &lt;b&gt; {0} %(x)s"
+    marked = "{{ _('<of> %(name)s %(when)s', name=label, when='2026-01-02T03:04:05Z' | when) }}"
+    assert environment().from_string(marked).render(shown) == (
+        '&lt;of&gt; 100 % of &lt;b&gt; {0} %(x)s <time datetime="2026-01-02T03:04:05Z">2026-01-02 03:04</time>'
+    )
+    counted = "{{ counted('%(number)s of %(name)s', '%(number)s of all %(name)s', 1, name=label) }}"
+    assert environment().from_string(counted).render(shown) == "1 of 100 % of &lt;b&gt; {0} %(x)s"
+    assert environment().from_string("[{{ _('') }}]").render() == "[]"
 
 
 def test_what_is_not_ours_is_as_it_came() -> None:

@@ -342,6 +342,19 @@ def test_only_what_a_login_needs_is_open_to_all() -> None:
     assert others == {"keepstone.openapi"}
 
 
+@exercises("keepstone.openapi")
+def test_every_operation_says_what_it_does(client: Client) -> None:
+    described = client.arm("GET", "/openapi.json")["paths"]
+    said = {(path, verb): about["summary"] for path, verbs in described.items() for verb, about in verbs.items()}
+    assert len(said) == len(OPERATIONS)
+    machine = "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Compute/virtualMachines/{name}"
+    assert said[machine, "get"] == "As it was put there. `NotFound`."
+    for place, summary in said.items():
+        assert summary.endswith("."), place
+        assert "\n" not in summary, place
+        assert not re.search(r"partial|\(call\b|lambda", summary), (place, summary)
+
+
 # --- what it answers
 
 REFUSED = {

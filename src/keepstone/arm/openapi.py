@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from keepstone import __version__
@@ -72,6 +72,14 @@ def description(operations: tuple[Operation, ...]) -> dict[str, Any]:
     }
 
 
+def _summary(operation: Operation) -> str:
+    """What it says of itself, on one line."""
+    function = operation.run
+    if isinstance(function, partial):  # one function answers for several types; a partial one says nothing of its own
+        function = function.func
+    return " ".join((function.__doc__ or "").partition("\n\n")[0].split())
+
+
 def _operation(operation: Operation, identity: str) -> dict[str, Any]:
     names = re.findall(r"\{(\w+)\}", operation.template)
     parameters: list[dict[str, Any]] = [
@@ -82,7 +90,7 @@ def _operation(operation: Operation, identity: str) -> dict[str, Any]:
     parameters += _MORE.get(operation.name, [])
     described: dict[str, Any] = {
         "operationId": identity,
-        "summary": (operation.run.__doc__ or "").strip().partition("\n\n")[0],
+        "summary": _summary(operation),
         "parameters": parameters,
         "responses": {
             "2XX": {"description": "it is done, or taken on"},

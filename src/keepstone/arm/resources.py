@@ -56,14 +56,14 @@ def everything(call: Call) -> Answer:
 
 
 def listing(call: Call, kind: str) -> Answer:
-    """Those of one type that the client may see."""
+    """Those of this type that the client may see."""
     with call.plane.look() as connection:
         found = resources.listing(connection, known_subscription(call), group=call.names.get("group"), kind=kind)
     return page([_document(one) for one in found if _may_read(call, one)])
 
 
 def get(call: Call, kind: str) -> Answer:
-    """`NotFound`."""
+    """As it was put there. `NotFound`."""
     with call.plane.look() as connection:
         return Answer(body=_document(resources.find(connection, _path(call, kind))))
 
@@ -78,7 +78,7 @@ def exists(call: Call, kind: str) -> Answer:
 
 
 def put(call: Call, kind: str) -> Answer:
-    """201 for a new one."""
+    """A new one, which is 201, or everything of one that there is."""
     location = call.document().get("location") or ""
     if not isinstance(location, str):
         raise InvalidRequest("location has to be a text", target="location")

@@ -9,10 +9,12 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def octets(count: float) -> str:
-    """Such as `3 bytes` or `1.5 GiB`."""
+    """Such as `1 byte`, `3 bytes` or `1.5 GiB`."""
     size = float(count)
     for unit in _UNITS:
         if abs(size) < 1024 or unit == _UNITS[-1]:
             break
         size /= 1024
-    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+    if unit != "bytes":
+        return f"{size:.1f} {unit}"
+    return f"{size:.0f} byte" if f"{size:.0f}" == "1" else f"{size:.0f} bytes"

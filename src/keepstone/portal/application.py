@@ -29,7 +29,7 @@ from keepstone.portal.api import Api, Client
 from keepstone.portal.live import Live
 from keepstone.portal.navigation import navigation
 from keepstone.portal.rendering import link, render
-from keepstone.portal.speech import language_of, speak
+from keepstone.portal.speech import _, language_of, speak
 from keepstone.portal.streamed import Streamed
 from keepstone.portal.views.known import VIEWS
 from keepstone.portal.visit import Answer, Download, Page, Redirect, Visit
@@ -76,6 +76,8 @@ class Portal:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
+        # Of the task that answers this request, and of the threads that it asks: of nobody else.
+        speak(language_of(request.headers.get("accept-language", "")))
         if self._limiter is None:
             self._limiter = CapacityLimiter(_THREADS)
         path = request.url.path.removeprefix(PREFIX) or "/"
@@ -100,7 +102,6 @@ class Portal:
         """The live part of a view, whenever it changes."""
 
         def draw() -> tuple[str, bool]:
-            _speak(request)
             visit = self._visit(request, path, {}, part=True, quietly=True)
             page = VIEWS["GET", path](visit)
             assert isinstance(page, Page)
@@ -108,12 +109,11 @@ class Portal:
             return self._text(page, visit, ""), bool(page.shown.get("over"))
 
         if ("GET", path) not in VIEWS:
-            raise NoOperation(f"there is no page {path}", verbs=[])
+            raise NoOperation(_("there is no page %(path)s", path=path), verbs=[])
         return self._live.response(draw, request.headers.get("last-event-id", ""), self._limiter)
 
     def _answered(self, request: Request, path: str, form: Mapping[str, list[str]]) -> Response:
         """The answer to anything else, and that of what is wrong with it."""
-        _speak(request)
         visit = None
         part = request.headers.get("hx-request") == "true" and request.headers.get("hx-request-type") != "full"
         try:
@@ -122,7 +122,7 @@ class Portal:
             visit = self._visit(request, path, form, part=part)
             view = VIEWS.get(("GET" if request.method == "HEAD" else request.method, path))
             if view is None:
-                raise NoOperation(f"there is no page {path}", verbs=[])
+                raise NoOperation(_("there is no page %(path)s", path=path), verbs=[])
             return self._response(view(visit), visit, request)
         except Unauthenticated as error:
             if path in _OPEN:
@@ -197,7 +197,9 @@ class Portal:
             identity = str(UUID(bytes=self._plane.env.random(16), version=4))
             _log.exception("a fault while the page %s was made", request.url.path, extra={"request": identity})
             status, code = 500, "InternalServerError"
-            said = f"Keepstone met a fault of its own. The server's log says more under request id '{identity}'"
+            said = _(
+                "Keepstone met a fault of its own. The server's log says more under request id '%(id)s'", id=identity
+            )
         shown = {"said": said, "code": code, "status": status}
         if visit is None:
             return Response(render("refused.html", shown), status, media_type="text/html")
@@ -206,11 +208,6 @@ class Portal:
         if visit.part:  # a script shows it in the place that says so
             response.headers["HX-Retarget"] = "#failure"
         return response
-
-
-def _speak(request: Request) -> None:
-    # On a thread of the request's own context, so nobody else is answered in this language.
-    speak(language_of(request.headers.get("accept-language", "")))
 
 
 def _asset(path: str) -> Response:
@@ -231,24 +228,32 @@ def _check_origin(request: Request) -> None:
     own = f"{request.url.scheme}://{request.headers.get('host', '')}"
     origin = request.headers.get("origin")
     if origin != own and not (origin is None and request.headers.get("sec-fetch-site") == "same-origin"):
-        raise Unauthorized(f"this form comes from {origin or 'nowhere'}, and not from {own}; open the portal there")
+        raise Unauthorized(
+            _(
+                "this form comes from %(origin)s, and not from %(own)s; open the portal there",
+                origin=origin or _("nowhere"),
+                own=own,
+            )
+        )
 
 
 async def _form(request: Request) -> dict[str, list[str]]:
     """What a form has. `InvalidRequest`."""
     kind = request.headers.get("content-type", "").partition(";")[0]
     if kind not in ("", "application/x-www-form-urlencoded"):
-        raise InvalidRequest(f"the portal takes forms, and not {kind}")
+        raise InvalidRequest(_("the portal takes forms, and not %(kind)s", kind=kind))
     body = b""
     try:
         async with asyncio.timeout(_PATIENCE):
             async for part in request.stream():
                 body += part
                 if len(body) > _LARGEST:
-                    raise InvalidRequest(f"a form has up to {_LARGEST} bytes")
+                    raise InvalidRequest(_("a form has up to %(largest)s bytes", largest=_LARGEST))
         return parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_FIELDS)
     except (TimeoutError, ValueError) as error:
-        raise InvalidRequest("the form is no form, or did not come in time; load its page and send it again") from error
+        raise InvalidRequest(
+            _("the form is no form, or did not come in time; load its page and send it again")
+        ) from error
 
 
 def _first(form: Mapping[str, list[str]], name: str) -> str:

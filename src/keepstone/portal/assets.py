@@ -10,6 +10,7 @@ from hashlib import sha256
 from importlib.resources import files
 
 from keepstone.errors import NotFound
+from keepstone.portal.speech import _
 
 __all__ = ["TYPES", "address", "asset"]
 
@@ -33,7 +34,7 @@ def asset(path: str) -> tuple[bytes, str]:
     known = {entry.name for entry in files("keepstone.portal").joinpath("static").iterdir()}
     kind = TYPES.get(name.rpartition(".")[2])
     if kind is None or name not in known or path != address(name):
-        raise NotFound(f"there is no file {name}; load the page again")
+        raise NotFound(_("there is no file %(name)s; load the page again", name=name))
     return gzip.compress(_bytes(name), 9, mtime=0), kind
 
 

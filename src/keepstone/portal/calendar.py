@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from keepstone.portal.api import Document
+from keepstone.portal.dates import MONTHS, short
+from keepstone.portal.speech import _, counted
 
 __all__ = ["SIDE", "Calendar", "Square", "calendar"]
 
@@ -51,7 +53,7 @@ def calendar(begin: date, today: date, days: Sequence[Document]) -> Calendar:
         day = begin + timedelta(days=number)
         x, y = _LEFT + number // 7 * SIDE, _TOP + number % 7 * SIDE
         if day.day == 1 or (not number and day.day < 20):
-            months.append((x, f"{day:%b}"))
+            months.append((x, short(MONTHS[day.month - 1])))
         about = known.get(f"{day}", {})
         count, missed = about.get("recoveryPointCount", 0), about.get("missed", 0)
         with_points += count > 0
@@ -64,5 +66,7 @@ def calendar(begin: date, today: date, days: Sequence[Document]) -> Calendar:
 
 
 def _words(count: int, missed: int) -> str:
-    points = "no point" if not count else f"{count} point{'' if count == 1 else 's'}"
-    return f"{points}; {missed} missing" if missed else points
+    points = counted("%(number)s point", "%(number)s points", count) if count else _("no point")
+    if not missed:
+        return points
+    return counted("%(points)s; %(number)s missing", "%(points)s; %(number)s missing", missed, points=points)

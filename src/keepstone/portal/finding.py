@@ -14,6 +14,7 @@ from keepstone.errors import InvalidRequest, KeepstoneError, ServiceUnavailable
 from keepstone.portal.api import Document, Request
 from keepstone.portal.parts import token_of
 from keepstone.portal.rendering import at
+from keepstone.portal.speech import _
 from keepstone.portal.visit import Visit
 
 __all__ = ["ROWS", "Found", "Search", "Version", "search"]
@@ -95,7 +96,7 @@ class _Place:
             return cls()
         parts = text.split(" ")
         if len(parts) != 4 or not all(one.isdecimal() and len(one) < 6 for one in parts[:2]):
-            raise InvalidRequest("this is no place where a search goes on; begin it again", target="from")
+            raise InvalidRequest(_("this is no place where a search goes on; begin it again"), target="from")
         return cls(int(parts[0]), int(parts[1]), parts[2], parts[3])
 
     def write(self) -> str:
@@ -139,7 +140,7 @@ def _look(visit: Visit, item: Document, pattern: str, here: _Place, made: Search
             if found.count + made.count >= ROWS or visit.plane.env.boot_time() > until:
                 break
     except ServiceUnavailable:  # others search too; what is here is searched again
-        made.left_out.append((item, "others are searching at the moment; go on in a few seconds"))
+        made.left_out.append((item, _("others are searching at the moment; go on in a few seconds")))
     except KeepstoneError as error:  # the others can be searched
         _leave_out(made, item, str(error))
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from keepstone.errors import NotFound
 from keepstone.portal.api import Document, Request
+from keepstone.portal.speech import _
 from keepstone.portal.visit import Visit
 
 __all__ = ["KEY", "kit_of", "kits", "may_take", "unconfirmed"]
@@ -25,7 +26,7 @@ def kit_of(visit: Visit, vault: str) -> Document:
     """Of one vault. `NotFound`."""
     found = {one["properties"]["vaultId"].casefold(): one for one in visit.client.every(_KITS)}.get(vault.casefold())
     if found is None:
-        raise NotFound(f"there is no vault {vault.rpartition('/')[2]}; it was deleted meanwhile")
+        raise NotFound(_("there is no vault %(vault)s; it was deleted meanwhile", vault=vault.rpartition("/")[2]))
     return found
 
 

@@ -15,6 +15,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.responses import Response, StreamingResponse
 
 from keepstone.errors import KeepstoneError, ServiceUnavailable
+from keepstone.portal.speech import _
 
 __all__ = ["OVER", "Live"]
 
@@ -44,7 +45,7 @@ class Live:
         """A line for what `draw` gives: the part, and whether it will not change any more. `seen`: the id of what the
         browser has."""
         if self._lines >= _MOST or self._over:
-            raise ServiceUnavailable("too many pages are followed at once; load this one again")
+            raise ServiceUnavailable(_("too many pages are followed at once; load this one again"))
         if self._stopped is None:
             self._stopped = asyncio.Event()
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

@@ -9,9 +9,10 @@ from itertools import pairwise
 
 from keepstone.errors import InvalidRequest
 from keepstone.portal.api import Document
+from keepstone.portal.speech import _, later
 from keepstone.portal.visit import Visit
 
-__all__ = ["PROVIDER", "Name", "across", "name_of", "named", "subscription", "vaults"]
+__all__ = ["PROVIDER", "Name", "across", "name_of", "named", "subscription", "trail", "vaults"]
 
 PROVIDER = "providers/Microsoft.RecoveryServices"
 
@@ -61,12 +62,22 @@ _PARTS = {
 }
 
 
+_WHAT = {
+    "vault": later("vault"),
+    "container": later("container"),
+    "item": later("item"),
+    "point": later("point"),
+    "policy": later("policy"),
+    "job": later("job"),
+}
+
+
 def name_of(identity: str) -> Name:
     """The names in an id. `InvalidRequest` for one that names no vault."""
     parts = identity.split("/")
     found = {_PARTS[kind.casefold()]: name for kind, name in pairwise(parts) if kind.casefold() in _PARTS}
     if not identity.startswith("/subscriptions/") or "group" not in found or "vault" not in found:
-        raise InvalidRequest(f"{identity!r} is no id of something in a vault", target="id")
+        raise InvalidRequest(_("%(identity)s is no id of something in a vault", identity=repr(identity)), target="id")
     return Name(identity, **found)
 
 
@@ -74,8 +85,18 @@ def named(visit: Visit, what: str = "") -> Name:
     """The names in the id that was given. `InvalidRequest` where it lacks that of `what`."""
     name = name_of(visit.needed("id"))
     if what and not getattr(name, what):
-        raise InvalidRequest(f"{name.id!r} is no id of a {what}", target="id")
+        raise InvalidRequest(_("%(id)s is no id of a %(what)s", id=repr(name.id), what=_(_WHAT[what])), target="id")
     return name
+
+
+def trail(identity: str) -> str:
+    """Where something is, by the names that people know: group, vault, and what is in it. Anything else by its last
+    name."""
+    parts = identity.split("/")
+    if len(parts) < 9 or parts[7].casefold() != "vaults":
+        return parts[-1]
+    is_item = parts[9:10] == ["backupFabrics"]
+    return " / ".join((parts[4], parts[8], *parts[12 if is_item else 10 :: 2]))
 
 
 def subscription(visit: Visit) -> str:
@@ -91,7 +112,7 @@ def vaults(visit: Visit) -> list[Document]:
 def across(visit: Visit, within: Sequence[str], kind: str, **query: str) -> tuple[list[Document], str]:
     """A page of what all these vaults have of a kind, one vault after the other, from where the address says (`from`);
     and where the next one begins, empty where there is none. A page ends with a vault that has more than one page."""
-    begin, _, token = visit.text("from", "0").partition(" ")
+    begin, token = visit.text("from", "0").partition(" ")[::2]
     at = int(begin) if begin.isdecimal() else 0
     found: list[Document] = []
     for number, vault in _from(within, at):

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from keepstone.control import sizes
-from keepstone.portal import assets
+from keepstone.portal import assets, dates, states
 from keepstone.portal.api import Document
 from keepstone.portal.speech import _, counted, language
 
@@ -37,7 +37,11 @@ def moment_of(value: str | datetime | None) -> datetime | None:
 
 def octets(count: float | None) -> str:
     """Bytes, for people."""
-    return "–" if count is None else sizes.octets(count)
+    if count is None:
+        return "–"
+    if abs(count) < 1024:
+        return counted("%(number)s byte", "%(number)s bytes", round(count))
+    return sizes.octets(count)
 
 
 def ago(then: str | datetime | None, now: datetime) -> str:
@@ -78,6 +82,11 @@ def _vault_choice(vault: Document) -> tuple[str, str]:
     return vault["id"], vault["name"]
 
 
+def _spoken(choices: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Choices that a module has for later, as they are called now."""
+    return [(key, _(title)) for key, title in choices.items()]
+
+
 def link(path: str, /, **query: str | Iterable[str] | None) -> str:
     """An address of the portal."""
     given = {name: value for name, value in query.items() if value not in (None, "")}
@@ -95,18 +104,12 @@ def environment() -> Environment:
         lstrip_blocks=True,
         extensions=["jinja2.ext.i18n"],
     )
-    made.filters |= {
-        "octets": octets,
-        "when": _when,
-        "moment": _to_the_second,
-        "ago": ago,
-        "at": at,
-        "vault_choice": _vault_choice,
-    }
+    made.filters |= {"octets": octets, "when": _when, "moment": _to_the_second, "ago": ago, "at": at}
+    made.filters |= {"vault_choice": _vault_choice, "spoken": _spoken, "word": states.word, "month_of": dates.month_of}
     made.globals |= {"language": language, "link": link, "asset": lambda name: link(assets.address(name)), "at": at}
-    made.globals["counted"] = counted
-    # The extension puts this method onto the environment, so its type does not know of it.
-    made.install_gettext_callables(_, counted)  # type: ignore[attr-defined]
+    made.globals |= {"_": _, "counted": counted, "tone_of": states.tone}
+    made.globals |= {"short": dates.short, "shortest": dates.shortest}
+    made.globals |= {"weekdays": dates.WEEKDAYS, "months": dates.MONTHS}
     macros = made.get_template("macros.html").module
     made.globals |= {name: macro for name, macro in vars(macros).items() if not name.startswith("_")}
     return made

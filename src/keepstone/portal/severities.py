@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from keepstone.portal.speech import later as _
+from keepstone.portal.speech import later
 
 __all__ = ["SEVERITIES", "Severity"]
 
@@ -19,10 +19,10 @@ class Severity:
 
 
 SEVERITIES = {
-    "Sev0": Severity(_("Critical"), "bad"),
-    "Sev1": Severity(_("Error"), "bad"),
-    "Sev2": Severity(_("Warning"), "warning"),
-    "Sev3": Severity(_("Informational"), "waiting"),
-    "Sev4": Severity(_("Verbose"), "waiting"),
+    "Sev0": Severity(later("Critical"), "bad"),
+    "Sev1": Severity(later("Error"), "bad"),
+    "Sev2": Severity(later("Warning"), "warning"),
+    "Sev3": Severity(later("Informational"), "waiting"),
+    "Sev4": Severity(later("Verbose"), "waiting"),
 }
 """The worst first."""

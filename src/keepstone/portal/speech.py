@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """In which language pages speak: texts are looked up in the catalogue of whoever asks, where there is one.
 
-What the service's operations say of themselves (what a deletion takes, what is refused and why) and the words of
+What the service's operations say of themselves (what a deletion takes, what they refuse and why) and the words of
 Azure's API stay English, as they are for every other client.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from functools import cache
 from gettext import NullTranslations, translation
 from importlib.resources import files
+
+from markupsafe import Markup, escape
 
 __all__ = ["ENGLISH", "_", "catalogue", "counted", "language", "language_of", "languages", "later", "speak"]
 
@@ -31,14 +34,25 @@ def language() -> str:
 
 
 def _(text: str, /, **values: object) -> str:
-    """A text in that language, with these values in it; without values nothing in it is looked for."""
+    """A text in that language, with these values in it; without values nothing in it is looked for. Where a value is
+    markup it stays so, and the text and all other values are escaped."""
+    if not text:  # in a catalogue this is its head
+        return ""
     found = catalogue(_spoken.get()).gettext(text)
-    return found % values if values else found
+    return _filled(found, values) if values else found
 
 
-def counted(one: str, many: str, number: int) -> str:
-    """A text about so many, which it names as `%(number)s`."""
-    return catalogue(_spoken.get()).ngettext(one, many, number) % {"number": number}
+def counted(one: str, many: str, number: int, /, **values: object) -> str:
+    """A text about so many, which it names as `%(number)s`; it may name values besides, or write the number otherwise
+    by one of that name."""
+    found = catalogue(_spoken.get()).ngettext(one, many, number)
+    return _filled(found, {"number": number, **values})
+
+
+def _filled(found: str, values: Mapping[str, object]) -> str:
+    if any(isinstance(one, Markup) for one in values.values()):
+        return escape(found) % values
+    return found % values
 
 
 def later(text: str) -> str:

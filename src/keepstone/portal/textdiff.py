@@ -10,6 +10,7 @@ from difflib import SequenceMatcher
 from typing import Literal
 
 from keepstone.errors import Unsupported
+from keepstone.portal.speech import _
 
 __all__ = ["LARGEST", "Line", "lines_between"]
 
@@ -19,7 +20,6 @@ LARGEST = 256 << 10
 _LINES = 2000  # that differ, on each side: what is compared with one another
 _LONGEST = 2000  # characters of a line that are shown
 _CONTEXT = 3
-_NO_END = "\\ no newline at the end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,9 @@ def lines_between(before: bytes, after: bytes) -> list[Line]:
     begin = _alike(one, other)
     end = _alike(one[begin:][::-1], other[begin:][::-1])
     if max(len(one), len(other)) - begin - end > _LINES:
-        raise Unsupported(f"more than {_LINES} lines are not compared here; download both and compare them")
+        raise Unsupported(
+            _("more than %(lines)s lines are not compared here; download both and compare them", lines=_LINES)
+        )
     return list(_shown(_Matcher(one, other, begin, end)))
 
 
@@ -78,12 +80,12 @@ def _range(begin: int, end: int) -> str:
 
 def _lines(text: bytes) -> list[str]:
     if b"\0" in text:
-        raise Unsupported("this is no text; download both and compare them with what made them")
+        raise Unsupported(_("this is no text; download both and compare them with what made them"))
     try:
         lines = text.decode().split("\n")
     except UnicodeDecodeError as error:
-        raise Unsupported("this is no text in UTF-8; download both and compare them") from error
-    return [*lines, _NO_END] if lines[-1] else lines[:-1]
+        raise Unsupported(_("this is no text in UTF-8; download both and compare them")) from error
+    return [*lines, _("\\ no newline at the end")] if lines[-1] else lines[:-1]
 
 
 def _alike(one: Sequence[str], other: Sequence[str]) -> int:

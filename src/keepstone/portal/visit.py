@@ -11,6 +11,7 @@ from urllib.parse import quote
 from keepstone.control.plane import Plane
 from keepstone.errors import InvalidRequest
 from keepstone.portal.api import Client, Reply
+from keepstone.portal.speech import _
 
 __all__ = ["Answer", "Download", "File", "Page", "Redirect", "View", "Views", "Visit"]
 
@@ -41,7 +42,7 @@ class Visit:
         """The same. `InvalidRequest` where nothing was given."""
         found = self.text(name).strip()
         if not found:
-            raise InvalidRequest(f"{name} is missing", target=name)
+            raise InvalidRequest(_("%(name)s is missing", name=name), target=name)
         return found
 
 

@@ -10,6 +10,7 @@ from keepstone.portal.actions.offered import Offer, offer
 from keepstone.portal.api import Document, Request
 from keepstone.portal.places import subscription
 from keepstone.portal.rendering import at, link
+from keepstone.portal.speech import _
 from keepstone.portal.visit import Visit
 
 __all__ = ["ALERTS", "actions", "offered", "path_of"]
@@ -24,7 +25,7 @@ ALERTS = "providers/Microsoft.AlertsManagement/alerts"
 )  # fmt: skip
 def acknowledge(visit: Visit) -> Plan:
     """Somebody looks after it."""
-    return _plan(visit, "Acknowledged", "acknowledge", "It is acknowledged.")
+    return _plan(visit, "Acknowledged", "acknowledge", _("It is acknowledged."))
 
 
 @actions(
@@ -32,15 +33,15 @@ def acknowledge(visit: Visit) -> Plan:
 )  # fmt: skip
 def close(visit: Visit) -> Plan:
     """It is dealt with."""
-    return _plan(visit, "Closed", "close", "It is closed.")
+    return _plan(visit, "Closed", "close", _("It is closed."))
 
 
 def path_of(visit: Visit) -> str:
     """Where the alert is asked for whose id was given. `InvalidRequest`."""
     identity = visit.needed("id")
-    ahead, _, name = identity.rpartition("/")
+    ahead, name = identity.rpartition("/")[::2]
     if not ahead.endswith(ALERTS) or not name:
-        raise InvalidRequest(f"{identity!r} is no id of an alert", target="id")
+        raise InvalidRequest(_("%(identity)s is no id of an alert", identity=repr(identity)), target="id")
     return f"{subscription(visit)}/{ALERTS}/{name}"
 
 

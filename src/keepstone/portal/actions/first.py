@@ -10,6 +10,7 @@ from keepstone.control.sources import item_name
 from keepstone.errors import InvalidRequest
 from keepstone.portal.actions.action import Actions, Field, Plan
 from keepstone.portal.actions.protecting import protect_path
+from keepstone.portal.speech import _
 from keepstone.portal.visit import Visit
 
 __all__ = ["actions", "item_of"]
@@ -18,7 +19,7 @@ actions = Actions()
 
 
 def _path(visit: Visit) -> list[Field]:
-    return [Field(name="path", label="Folder of the service's machine", required=True, help="Such as /srv/data")]
+    return [Field(name="path", label=_("Folder of the service's machine"), required=True, help=_("Such as /srv/data"))]
 
 
 @actions(
@@ -28,8 +29,8 @@ def _path(visit: Visit) -> list[Field]:
 def first_item(visit: Visit) -> Plan:
     """A folder of this machine."""
     if not visit.text("path").strip().startswith("/"):
-        raise InvalidRequest("name a folder from the root of the machine, such as /srv/data", target="path")
-    return replace(protect_path(visit), notice="The folder is protected. Make its first point now.")
+        raise InvalidRequest(_("name a folder from the root of the machine, such as /srv/data"), target="path")
+    return replace(protect_path(visit), notice=_("The folder is protected. Make its first point now."))
 
 
 def item_of(vault: str, path: str) -> str:

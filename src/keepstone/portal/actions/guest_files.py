@@ -10,12 +10,12 @@ from keepstone.portal.actions.action import Choice, Field, Plan
 from keepstone.portal.actions.targets import Subject, machines, over, target_field
 from keepstone.portal.api import Request
 from keepstone.portal.rendering import at, link
+from keepstone.portal.speech import _
 from keepstone.portal.visit import Visit
 
 __all__ = ["fields", "is_of_disks", "plan"]
 
 _GUEST = "guest"
-_TOLD = ("As it was", "In no point")
 
 
 def is_of_disks(about: Subject) -> bool:
@@ -26,43 +26,43 @@ def is_of_disks(about: Subject) -> bool:
 def fields(visit: Visit, about: Subject, conflicts: Sequence[Choice]) -> list[Field]:
     """What is to be given. `conflicts`: what may become of what is there."""
     goes_back = bool(at(about.point, "properties.keepstone.filesIntoGuest"))
-    places = [Choice("other", "a folder of a machine")]
+    places = [Choice("other", _("a folder of a machine"))]
     if goes_back:
-        places.append(Choice(_GUEST, "the guest that runs, which goes on meanwhile"))
+        places.append(Choice(_GUEST, _("the guest that runs, which goes on meanwhile")))
     found = [
         Field(
             name="paths",
-            label="What of it",
+            label=_("What of it"),
             kind="lines",
             default="\n".join(visit.texts("path")),
-            help="Paths in the point, one a line, as its page shows them",
+            help=_("Paths in the point, one a line, as its page shows them"),
             required=True,
         ),
-        Field(name="to", label="To", kind="choice", choices=places, default="other"),
-        target_field("A folder"),
+        Field(name="to", label=_("To"), kind="choice", choices=places, default="other"),
+        target_field(_("A folder")),
         machines(visit, about),
     ]
     if goes_back:
         found.append(
             Field(
                 name="folder",
-                label="Folder of the guest",
-                help="Where they came from, if empty: the guest is asked where that is",
+                label=_("Folder of the guest"),
+                help=_("Where they came from, if empty: the guest is asked where that is"),
             )
         )
     return [
         *found,
         Field(
             name="conflict",
-            label="What is there",
+            label=_("What is there"),
             kind="choice",
-            choices=[Choice("", "nothing may be there"), *conflicts],
+            choices=[Choice("", _("nothing may be there")), *conflicts],
         ),
         Field(
             name="delete",
             label="",
             kind="check",
-            choices=(Choice("yes", "Remove what is in restored folders and not in the point"),),
+            choices=(Choice("yes", _("Remove what is in restored folders and not in the point")),),
         ),
     ]
 
@@ -72,14 +72,14 @@ def plan(visit: Visit, about: Subject, paths: list[str], conflicts: Sequence[Cho
     into_guest, conflict = visit.text("to", "other") == _GUEST, visit.text("conflict")
     folder, deleting = visit.text("folder").strip(), visit.text("delete") == "yes"
     if not paths:
-        raise InvalidRequest("say which files and folders: tick them on the point's page", target="paths")
+        raise InvalidRequest(_("say which files and folders: tick them on the point's page"), target="paths")
     if into_guest and deleting:
-        raise InvalidRequest("nothing is deleted in a guest", target="delete")
+        raise InvalidRequest(_("nothing is deleted in a guest"), target="delete")
     if folder and not into_guest:
-        raise InvalidRequest("a folder of the guest is for files that go into it", target="folder")
+        raise InvalidRequest(_("a folder of the guest is for files that go into it"), target="folder")
     if deleting and not conflict:
         raise InvalidRequest(
-            "what is not in the point is removed from what is there: say what becomes of that too", target="conflict"
+            _("what is not in the point is removed from what is there: say what becomes of that too"), target="conflict"
         )
     wanted, options = about.place(visit, "FilesRestoreRequest", in_place=into_guest)
     wanted["paths"] = paths
@@ -95,18 +95,25 @@ def plan(visit: Visit, about: Subject, paths: list[str], conflicts: Sequence[Cho
     radius: list[tuple[str, object]] = []
     if into_guest:
         radius = [
-            ("Into", f"the guest of {at(about.item, 'properties.friendlyName')}, which goes on meanwhile"),
-            *(row for row in over(visit, about) if row[0] in _TOLD),
-            ("What of it", ", ".join(paths)),
-            ("To", folder or "where it came from"),
-            ("What is there", next((one.label for one in conflicts if one.value == conflict), "nothing may be there")),
+            (
+                _("Into"),
+                _("the guest of %(item)s, which goes on meanwhile", item=at(about.item, "properties.friendlyName")),
+            ),
+            *(row for row in over(visit, about) if row[0] in (_("As it was"), _("In no point"))),
+            (_("What of it"), ", ".join(paths)),
+            (_("To"), folder or _("where it came from")),
+            (
+                _("What is there"),
+                next((one.label for one in conflicts if one.value == conflict), _("nothing may be there")),
+            ),
         ]
+    readable = all(path.isprintable() for path in paths)  # others are not to be pasted into a shell
     ended = ("--",) if any(path.startswith("-") for path in paths) else ()
     command = ("restore", "files", *about.name.held, *options, "--yes", *ended, about.name.point, *paths)
     return Plan(
         request=Request("POST", f"{about.name.id}/restore", {"properties": wanted}),
-        keepstone=[command],
+        keepstone=[command] if readable else (),
         radius=radius,
         then=link("/point", id=about.name.id),
-        notice="The restore begins.",
+        notice=_("The restore begins."),
     )

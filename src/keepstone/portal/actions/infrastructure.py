@@ -17,6 +17,7 @@ from keepstone.portal.actions.action import Actions, Choice, Field, Plan
 from keepstone.portal.api import Reply, Request
 from keepstone.portal.places import named
 from keepstone.portal.rendering import link
+from keepstone.portal.speech import _, counted
 from keepstone.portal.visit import Visit
 
 __all__ = ["actions"]
@@ -30,16 +31,16 @@ def _for_how_long(visit: Visit) -> Sequence[Field]:
     return [
         Field(
             name="name",
-            label="Name",
+            label=_("Name"),
             default=f"keepstone-{visit.plane.env.random(6).hex()}",
-            help="What the service calls the file's certificate",
+            help=_("What the service calls the file's certificate"),
             required=True,
         ),
         Field(
             name="days",
-            label="Good for",
+            label=_("Good for"),
             kind="choice",
-            choices=[Choice(days, f"{days} days") for days in _DAYS],
+            choices=[Choice(days, counted("%(number)s day", "%(number)s days", int(days))) for days in _DAYS],
             default="2",
         ),
     ]
@@ -55,9 +56,11 @@ def credentials(visit: Visit) -> Plan:
     name, called = named(visit, "vault"), visit.needed("name")
     days = visit.text("days", "2")
     if days not in _DAYS:
-        raise InvalidRequest(f"days is {days!r}; choose one of {', '.join(_DAYS)}", target="days")
+        raise InvalidRequest(
+            _("days is %(days)s; choose one of %(known)s", days=repr(days), known=", ".join(_DAYS)), target="days"
+        )
     if "/" in called:
-        raise InvalidRequest(f"{called!r} is no name", target="name")
+        raise InvalidRequest(_("%(called)s is no name", called=repr(called)), target="name")
     issued = new_credentials(visit.plane.env, called, int(days))
     der = x509.load_pem_x509_certificate(issued.certificate).public_bytes(serialization.Encoding.DER)
     body = {"properties": {"authType": "AAD", "certificate": base64.b64encode(der).decode()}}
@@ -92,16 +95,19 @@ def _where(visit: Visit) -> Sequence[Field]:
     wanted = {"$filter": "backupManagementType eq 'MAB'"}
     found = visit.client.every(f"{vault}/backupProtectionContainers", **wanted)
     agents = [one for one in found if one["properties"].get("keepstone")]
-    hosts = [Choice("", "the service's own")] + [
+    hosts = [Choice("", _("the service's own"))] + [
         Choice(one["name"], one["properties"]["friendlyName"]) for one in agents
     ]
-    kinds = [Choice("libvirt", "libvirt: a URI"), Choice("qemu", "QEMU: a folder with the monitors of its machines")]
+    kinds = [
+        Choice("libvirt", _("libvirt: a URI")),
+        Choice("qemu", _("QEMU: a folder with the monitors of its machines")),
+    ]
     return [
-        Field(name="name", label="Name", required=True),
-        Field(name="kind", label="What runs the machines", kind="choice", choices=kinds, default="libvirt"),
-        Field(name="place", label="Where", default="qemu:///system", required=True),
-        Field(name="host", label="On the machine", kind="choice", choices=hosts),
-        Field(name="group", label="Resource group of its machines", help="The vault's, if empty"),
+        Field(name="name", label=_("Name"), required=True),
+        Field(name="kind", label=_("What runs the machines"), kind="choice", choices=kinds, default="libvirt"),
+        Field(name="place", label=_("Where"), default="qemu:///system", required=True),
+        Field(name="host", label=_("On the machine"), kind="choice", choices=hosts),
+        Field(name="group", label=_("Resource group of its machines"), help=_("The vault's, if empty")),
     ]
 
 
@@ -114,7 +120,7 @@ def register_hypervisor(visit: Visit) -> Plan:
     name, called = named(visit, "vault"), visit.needed("name")
     kind, place = visit.text("kind", "libvirt"), visit.needed("place")
     if kind not in ("libvirt", "qemu") or "/" in called:
-        raise InvalidRequest("choose what runs the machines, and a name without a slash", target="kind")
+        raise InvalidRequest(_("choose what runs the machines, and a name without a slash"), target="kind")
     endpoints = {kind: place}
     options = [f"--{kind}", place]
     for key, option, endpoint in (("host", "--on", "host"), ("group", "--machine-group", "resourceGroup")):
@@ -132,7 +138,7 @@ def register_hypervisor(visit: Visit) -> Plan:
         request=Request("PUT", path, {"properties": body}),
         keepstone=[("hypervisor", "register", *name.at, "-n", called, *options)],
         then=_PAGE,
-        notice="It is registered; its machines are found now.",
+        notice=_("It is registered; its machines are found now."),
     )
 
 
@@ -144,7 +150,7 @@ def find_machines(visit: Visit) -> Plan:
         request=Request("POST", f"{name.vault_id}/backupFabrics/Azure/refreshContainers"),
         keepstone=[("hypervisor", "refresh", *name.at)],
         then=link("/protectable", vault=name.vault_id),
-        notice="The hypervisors are looked at.",
+        notice=_("The hypervisors are looked at."),
     )
 
 
@@ -154,7 +160,7 @@ def find_machines(visit: Visit) -> Plan:
 def unregister(visit: Visit) -> Plan:
     """It is not known any more."""
     name = named(visit, "container")
-    kind, _, called = name.container.partition(";")
+    kind, called = name.container.partition(";")[::2]
     command = (
         ("hypervisor", "unregister", *name.at, "-n", called, "-y")
         if kind == "GenericContainer"
@@ -163,9 +169,9 @@ def unregister(visit: Visit) -> Plan:
     return Plan(
         request=Request("DELETE", name.id),
         keepstone=[command],
-        radius=[("It goes", called), ("Points and items", "stay as they are")],
+        radius=[(_("It goes"), called), (_("Points and items"), _("stay as they are"))],
         then=_PAGE,
-        notice=f"{called} is unregistered.",
+        notice=_("%(called)s is unregistered.", called=called),
     )
 
 
@@ -180,7 +186,10 @@ def revoke_agent(visit: Visit) -> Plan:
     return Plan(
         request=Request("DELETE", f"{name.vault_id}/registeredIdentities/{name.container}"),
         keepstone=[("container", "revoke", *name.at, "-n", name.container, "-y")],
-        radius=[("It goes", "the identity of the agent; what it was to do is cancelled"), ("Items and points", "stay")],
+        radius=[
+            (_("It goes"), _("the identity of the agent; what it was to do is cancelled")),
+            (_("Items and points"), _("stay")),
+        ],
         then=_PAGE,
-        notice="The agent is not let in any more.",
+        notice=_("The agent is not let in any more."),
     )

@@ -12,6 +12,7 @@ from keepstone.portal.actions.radius import radius_of
 from keepstone.portal.api import Document, Request
 from keepstone.portal.places import Name, named
 from keepstone.portal.rendering import at, link
+from keepstone.portal.speech import _
 from keepstone.portal.visit import Visit
 
 __all__ = ["actions", "offered"]
@@ -22,7 +23,11 @@ _KEPT = ("protectedItemType", "sourceResourceId")
 
 
 def _until(visit: Visit) -> list[Field]:
-    return [Field(name="until", label="Keep the point until", kind="date", help="As long as the policy says, if empty")]
+    return [
+        Field(
+            name="until", label=_("Keep the point until"), kind="date", help=_("As long as the policy says, if empty")
+        )
+    ]
 
 
 @actions(
@@ -45,7 +50,7 @@ def backup_now(visit: Visit) -> Plan:
         az=[("backup", "protection", "backup-now", *name.held, *_MACHINE, *day)] if machine else (),
         keepstone=[("protection", "backup-now", *name.held, *kept)],
         then=_page(name),
-        notice="The backup begins.",
+        notice=_("The backup begins."),
     )
 
 
@@ -53,11 +58,11 @@ def _ways(visit: Visit) -> list[Field]:
     return [
         Field(
             name="keep",
-            label="Its points",
+            label=_("Its points"),
             kind="choice",
             choices=(
-                Choice("ever", "stay for ever"),
-                Choice("policy", "go when the policy says so"),
+                Choice("ever", _("stay for ever")),
+                Choice("policy", _("go when the policy says so")),
             ),
             default="ever",
         )
@@ -79,7 +84,7 @@ def stop(visit: Visit) -> Plan:
         keepstone=[("protection", "disable", *name.held, *as_policy, "--yes")],
         radius=radius_of(visit, name.item_id, retain="policy" if suspending else "ever").lines,
         then=_page(name),
-        notice="Its protection is stopped.",
+        notice=_("Its protection is stopped."),
     )
 
 
@@ -99,7 +104,7 @@ def delete_data(visit: Visit) -> Plan:
         radius=radius.lines,
         refused=radius.refused,
         then=_page(name),
-        notice="Its points are deleted.",
+        notice=_("Its points are deleted."),
     )
 
 
@@ -112,7 +117,7 @@ def undelete(visit: Visit) -> Plan:
         az=[("backup", "protection", "undelete", *name.held, *_MACHINE)] if _is_machine(item) else (),
         keepstone=[("protection", "undelete", *name.held)],
         then=_page(name),
-        notice="Its deletion is taken back.",
+        notice=_("Its deletion is taken back."),
     )
 
 
@@ -122,7 +127,7 @@ def _policies(visit: Visit) -> list[Field]:
     found = visit.client.every(f"{name.vault_id}/backupPolicies", **{"$filter": f"backupManagementType eq '{kind}'"})
     choices = [Choice(one["name"], one["name"]) for one in found]
     chosen = at(item, "properties.policyName") or (choices[0].value if choices else "")
-    return [Field(name="policy", label="Policy", kind="choice", choices=choices, default=chosen, required=True)]
+    return [Field(name="policy", label=_("Policy"), kind="choice", choices=choices, default=chosen, required=True)]
 
 
 @actions(
@@ -134,13 +139,13 @@ def resume(visit: Visit) -> Plan:
     name, item = _item(visit)
     policy = visit.text("policy") or at(item, "properties.policyName")
     if not policy:
-        raise InvalidRequest("choose a policy", target="policy")
+        raise InvalidRequest(_("choose a policy"), target="policy")
     return Plan(
         request=_put(name, item, policyId=f"{name.vault_id}/backupPolicies/{policy}"),
         az=[("backup", "protection", "resume", *name.held, *_MACHINE, "-p", policy)] if _is_machine(item) else (),
         keepstone=[("protection", "resume", *name.held, "-p", policy)],
         then=_page(name),
-        notice=f"It is protected by {policy}.",
+        notice=_("It is protected by %(policy)s.", policy=policy),
     )
 
 

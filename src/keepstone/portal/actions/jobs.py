@@ -8,6 +8,7 @@ from keepstone.portal.actions.offered import Offer, offer
 from keepstone.portal.api import Document, Request
 from keepstone.portal.places import named
 from keepstone.portal.rendering import at, link
+from keepstone.portal.speech import _
 from keepstone.portal.visit import Visit
 
 __all__ = ["actions", "offered"]
@@ -24,7 +25,7 @@ def cancel(visit: Visit) -> Plan:
         az=[("backup", "job", "stop", *name.at, "-n", name.job)],
         keepstone=[("job", "stop", *name.at, "-n", name.job)],
         then=link("/job", id=name.id),
-        notice="Its end is asked for.",
+        notice=_("Its end is asked for."),
     )
 
 
@@ -42,7 +43,7 @@ def retry(visit: Visit) -> Plan:
         keepstone=[("job", "retry", *name.at, "-n", name.job)],
         radius=[(about["operation"], about["entityFriendlyName"]), *asked.items()],
         then=link("/jobs"),
-        notice="It is asked for once more.",
+        notice=_("It is asked for once more."),
     )
 
 

@@ -13,6 +13,7 @@ from keepstone.portal.actions.targets import Subject, elsewhere, machines, over,
 from keepstone.portal.api import Document, Request
 from keepstone.portal.places import subscription
 from keepstone.portal.rendering import at, link
+from keepstone.portal.speech import _
 from keepstone.portal.visit import Visit
 
 __all__ = ["actions"]
@@ -24,23 +25,26 @@ _IMAGE = "disk.img"
 
 def _fields(visit: Visit) -> list[Field]:
     about = subject(visit)
-    ways = [Choice(_FOLDER, "its disks, into a new folder"), Choice(_ACCOUNT, "its disks, into a storage account")]
+    ways = [
+        Choice(_FOLDER, _("its disks, into a new folder")),
+        Choice(_ACCOUNT, _("its disks, into a storage account")),
+    ]
     if at(about.point, "properties.isManagedVirtualMachine"):
         ways += [
-            Choice(_IN_PLACE, "its disks, over those of the machine"),
-            Choice(_NEW, "a new machine, which runs at once and is copied meanwhile"),
+            Choice(_IN_PLACE, _("its disks, over those of the machine")),
+            Choice(_NEW, _("a new machine, which runs at once and is copied meanwhile")),
         ]
-    accounts = [Choice("", "none"), *_resources(visit, "Microsoft.Storage/storageAccounts")]
-    networks = [Choice("", "none"), *_resources(visit, "Microsoft.Network/virtualNetworks")]
+    accounts = [Choice("", _("none")), *_resources(visit, "Microsoft.Storage/storageAccounts")]
+    networks = [Choice("", _("none")), *_resources(visit, "Microsoft.Network/virtualNetworks")]
     fields = [
-        Field(name="way", label="Restore", kind="choice", choices=ways, default=_FOLDER),
-        target_field("A folder, which is made"),
-        Field(name="account", label="Storage account", kind="choice", choices=accounts),
+        Field(name="way", label=_("Restore"), kind="choice", choices=ways, default=_FOLDER),
+        target_field(_("A folder, which is made")),
+        Field(name="account", label=_("Storage account"), kind="choice", choices=accounts),
         Field(
             name="format",
-            label="As images of",
+            label=_("As images of"),
             kind="choice",
-            choices=(Choice("", "the usual format"), *(Choice(name, name) for name in FORMATS)),
+            choices=(Choice("", _("the usual format")), *(Choice(name, name) for name in FORMATS)),
         ),
         machines(visit, about),
     ]
@@ -49,23 +53,23 @@ def _fields(visit: Visit) -> list[Field]:
         fields.append(
             Field(
                 name="disks",
-                label="Of its data disks only these",
+                label=_("Of its data disks only these"),
                 kind="choices",
                 choices=[Choice(name, name) for name in disks],
-                help="All, if none is chosen. The system's always is among them",
+                help=_("All, if none is chosen. The system's always is among them"),
             )
         )
     if len(ways) > 2:
         fields += [
             Field(
                 name="safety",
-                label="Over its disks: what is there now",
+                label=_("Over its disks: what is there now"),
                 kind="choice",
-                choices=(Choice("yes", "becomes a point first"), Choice("no", "is lost")),
+                choices=(Choice("yes", _("becomes a point first")), Choice("no", _("is lost"))),
                 default="yes",
             ),
-            Field(name="machine", label="Name of the new machine"),
-            Field(name="network", label="Network of the new machine", kind="choice", choices=networks),
+            Field(name="machine", label=_("Name of the new machine")),
+            Field(name="network", label=_("Network of the new machine"), kind="choice", choices=networks),
         ]
     return fields
 
@@ -89,21 +93,21 @@ def restore_machine(visit: Visit) -> Plan:
     is_safe = visit.text("safety", "yes") != "no"
     if way == _IN_PLACE:
         if kind or visit.text("container"):
-            raise InvalidRequest("in place it stays where it is, as it is: choose no format and no other machine")
+            raise InvalidRequest(_("in place it stays where it is, as it is: choose no format and no other machine"))
         wanted["recoveryType"] = "OriginalLocation"
         own["safetyPoint"] = is_safe
         options += ("--in-place", *(() if is_safe else ("--no-safety-point",)))
         radius = [
             *over(visit, about),
-            ("Disks that are overwritten", ", ".join(disks) if disks else "all that the point has"),
-            ("The machine", "is paused meanwhile, and starts anew"),
-            ("What is there now", "becomes a point first" if is_safe else "is lost"),
+            (_("Disks that are overwritten"), ", ".join(disks) if disks else _("all that the point has")),
+            (_("The machine"), _("is paused meanwhile, and starts anew")),
+            (_("What is there now"), _("becomes a point first") if is_safe else _("is lost")),
         ]
         if account:  # az asks for one, whatever it is for
             wanted["storageAccountId"] = account
     elif way == _ACCOUNT or (way == _NEW and account):
         if not account:
-            raise InvalidRequest("choose a storage account", target="account")
+            raise InvalidRequest(_("choose a storage account"), target="account")
         wanted["storageAccountId"] = account
         options += "--storage-account", account
     else:
@@ -116,7 +120,7 @@ def restore_machine(visit: Visit) -> Plan:
         options += "--format", kind
     if way == _NEW:
         if visit.text("container"):
-            raise InvalidRequest("a new machine is made on the service's own host", target="container")
+            raise InvalidRequest(_("a new machine is made on the service's own host"), target="container")
         new = _new_machine(visit, about)
         wanted |= new
         options += "--new-machine", new["targetVirtualMachineId"].rpartition("/")[2]
@@ -130,7 +134,7 @@ def restore_machine(visit: Visit) -> Plan:
         keepstone=[("restore", "machine", *about.name.held, *options, "--yes", about.name.point)],
         radius=radius,
         then=link("/point", id=about.name.id),
-        notice="The restore begins.",
+        notice=_("The restore begins."),
     )
 
 
@@ -138,7 +142,7 @@ def _new_machine(visit: Visit, about: Subject) -> dict[str, str]:
     """`InvalidRequest`."""
     name, network = visit.text("machine").strip(), visit.text("network")
     if not name or "/" in name:
-        raise InvalidRequest("say what the new machine is to be called", target="machine")
+        raise InvalidRequest(_("say what the new machine is to be called"), target="machine")
     group = f"{subscription(visit)}/resourceGroups/{about.name.group}"
     new = {
         "recoveryType": "AlternateLocation",

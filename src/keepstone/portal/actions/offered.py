@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from keepstone.portal.actions.action import Action
 from keepstone.portal.api import Request
 from keepstone.portal.rendering import link
+from keepstone.portal.speech import _
 from keepstone.portal.visit import Visit
 
 __all__ = ["Offer", "offer"]
@@ -26,4 +27,4 @@ def offer(visit: Visit, action: Action, request: Request, identity: str, **given
     """The action on what `identity` names, where he may ask for `request`; else nothing."""
     if not visit.client.allows(request):
         return []
-    return [Offer(action.title, link(f"/do/{action.name}", id=identity, **given), action.destroys)]
+    return [Offer(_(action.title), link(f"/do/{action.name}", id=identity, **given), action.destroys)]

@@ -12,6 +12,7 @@ from keepstone.portal.actions.offered import Offer, offer
 from keepstone.portal.api import Document, Reply, Request
 from keepstone.portal.places import subscription
 from keepstone.portal.rendering import at, link
+from keepstone.portal.speech import _
 from keepstone.portal.visit import Visit
 
 __all__ = ["ASSIGNMENTS", "USERS", "actions", "offered", "principal_of", "role_of"]
@@ -21,14 +22,15 @@ _PROVIDER = "/providers/Keepstone.Identity"
 USERS = f"{_PROVIDER}/users"
 ASSIGNMENTS = "providers/Microsoft.Authorization/roleAssignments"
 _SETTINGS = link("/settings")
-_LEAST = "12 characters or more"
 
 
 def _own(visit: Visit) -> list[Field]:
     return [
-        Field(name="current", label="Your password until now", kind="password", required=True),
-        Field(name="password", label="New password", kind="password", required=True, help=_LEAST),
-        Field(name="again", label="The new one once more", kind="password", required=True),
+        Field(name="current", label=_("Your password until now"), kind="password", required=True),
+        Field(
+            name="password", label=_("New password"), kind="password", required=True, help=_("12 characters or more")
+        ),
+        Field(name="again", label=_("The new one once more"), kind="password", required=True),
     ]
 
 
@@ -40,14 +42,14 @@ def own_password(visit: Visit) -> Plan:
     """Another one, by who knows the one until now."""
     password = visit.text("password")
     if password != visit.text("again"):
-        raise InvalidRequest("the new password was not typed twice the same", target="again")
+        raise InvalidRequest(_("the new password was not typed twice the same"), target="again")
     return Plan(
         request=Request(
             "POST", f"{_PROVIDER}/ownPassword", {"currentPassword": visit.text("current"), "password": password}
         ),
         keepstone=[("user", "set-password")],
         then=_SETTINGS,
-        notice="You have another password.",
+        notice=_("You have another password."),
         renews=True,
     )
 
@@ -59,17 +61,17 @@ def _roles(visit: Visit) -> list[Choice]:
 
 def _new(visit: Visit) -> list[Field]:
     return [
-        Field(name="name", label="Name", required=True, help="What they log in with"),
-        Field(name="display", label="What people call them"),
-        Field(name="role", label="Role", kind="choice", choices=(Choice("", "none yet"), *_roles(visit))),
-        Field(name="scope", label="For", kind="choice", choices=_scopes(visit), default="/"),
+        Field(name="name", label=_("Name"), required=True, help=_("What they log in with")),
+        Field(name="display", label=_("What people call them")),
+        Field(name="role", label=_("Role"), kind="choice", choices=(Choice("", _("none yet")), *_roles(visit))),
+        Field(name="scope", label=_("For"), kind="choice", choices=_scopes(visit), default="/"),
     ]
 
 
 def _scopes(visit: Visit) -> list[Choice]:
     path = f"{subscription(visit)}/providers/Microsoft.RecoveryServices/vaults"
-    vaults = [Choice(one["id"], f"vault {one['name']}") for one in visit.client.every(path)]
-    return [Choice("/", "everything"), Choice(subscription(visit), "all vaults"), *vaults]
+    vaults = [Choice(one["id"], _("vault %(vault)s", vault=one["name"])) for one in visit.client.every(path)]
+    return [Choice("/", _("everything")), Choice(subscription(visit), _("all vaults")), *vaults]
 
 
 @actions("create-user", "Make a user", "The service makes up a password, which is shown this once.", fields=_new)
@@ -108,7 +110,7 @@ def reset_password(visit: Visit) -> Plan:
 def _called(visit: Visit) -> list[Field]:
     path, login = _user(visit)
     called = at(visit.client.get(path), "properties.displayName", login)
-    return [Field(name="display", label="What people call them", default=called, required=True)]
+    return [Field(name="display", label=_("What people call them"), default=called, required=True)]
 
 
 @actions(
@@ -122,7 +124,7 @@ def rename_user(visit: Visit) -> Plan:
         request=Request("PUT", path, {"properties": {"displayName": display}}),
         keepstone=[("user", "update", "-n", login, "--display-name", display)],
         then=_SETTINGS,
-        notice="They are called so from now on.",
+        notice=_("They are called so from now on."),
     )
 
 
@@ -131,21 +133,21 @@ def delete_user(visit: Visit) -> Plan:
     """Gone. The last Owner stays."""
     path, login = _user(visit)
     roles = at(visit.client.get(path), "properties.roles", [])
-    held = [(one["roleName"], f"at {one['scope']}") for one in roles]
+    held = [(one["roleName"], _("at %(scope)s", scope=one["scope"])) for one in roles]
     return Plan(
         request=Request("DELETE", path),
         keepstone=[("user", "delete", "-n", login, "--yes")],
-        radius=[("user", login), *held, ("can be taken back", "no")],
+        radius=[(_("user"), login), *held, (_("can be taken back"), _("no"))],
         then=_SETTINGS,
-        notice=f"{login} is deleted.",
+        notice=_("%(login)s is deleted.", login=login),
     )
 
 
 def _giving(visit: Visit) -> list[Field]:
     people = [Choice(at(one, "properties.principalId"), one["name"]) for one in visit.client.every(USERS)]
     return [
-        Field(name="who", label="Who", kind="choice", choices=people, required=True),
-        Field(name="role", label="Role", kind="choice", choices=_roles(visit), required=True),
+        Field(name="who", label=_("Who"), kind="choice", choices=people, required=True),
+        Field(name="role", label=_("Role"), kind="choice", choices=_roles(visit), required=True),
     ]
 
 
@@ -156,7 +158,7 @@ def give_role(visit: Visit) -> Plan:
     fields = {one.name: one for one in _giving(visit)}
     who, role = (visit.text(name) or _first(fields[name]) for name in ("who", "role"))
     if not who or not role:
-        raise InvalidRequest("choose who gets which role", target="who")
+        raise InvalidRequest(_("choose who gets which role"), target="who")
     found = visit.client.every(f"{subscription(visit)}/providers/Microsoft.Authorization/roleDefinitions")
     definition = next((one["id"] for one in found if at(one, "properties.roleName") == role), "")
     name = uuid5(UUID(int=0), f"{scope.casefold()}|{who}|{role}")
@@ -166,7 +168,7 @@ def give_role(visit: Visit) -> Plan:
         request=Request("PUT", f"{scope}/{ASSIGNMENTS}/{name}", {"properties": properties}),
         az=[(*az, "--role", role, "--scope", scope)],
         then=link("/settings/vault", id=scope),
-        notice=f"They have the role {role}.",
+        notice=_("They have the role %(role)s.", role=role),
     )
 
 
@@ -179,9 +181,9 @@ def take_role(visit: Visit) -> Plan:
     return Plan(
         request=Request("DELETE", path),
         az=[("role", "assignment", "delete", "--ids", path)],
-        radius=[("role", role_of(visit, found)), ("of", principal_of(visit, found)), ("at", scope or "/")],
+        radius=[(_("role"), role_of(visit, found)), (_("of"), principal_of(visit, found)), (_("at"), scope or "/")],
         then=link("/settings/vault", id=scope) if "/vaults/" in scope else _SETTINGS,
-        notice="The role is taken away.",
+        notice=_("The role is taken away."),
     )
 
 
@@ -211,14 +213,14 @@ def principal_of(visit: Visit, assignment: Document) -> str:
 
 def _user(visit: Visit) -> tuple[str, str]:
     path = visit.needed("id")
-    head, _, login = path.rpartition("/")
+    head, login = path.rpartition("/")[::2]
     if head != USERS or not login:
-        raise InvalidRequest(f"{path!r} is no user", target="id")
+        raise InvalidRequest(_("%(path)s is no user", path=repr(path)), target="id")
     return path, login
 
 
 def _password(reply: Reply) -> Sequence[tuple[str, str]]:
-    return [("Name", reply.body["name"]), ("Password", reply.body["properties"]["password"])]
+    return [(_("Name"), reply.body["name"]), (_("Password"), reply.body["properties"]["password"])]
 
 
 def _first(field: Field) -> str:

@@ -14,6 +14,7 @@ from keepstone.portal.api import Document, Request
 from keepstone.portal.places import Name, named
 from keepstone.portal.policies import calendar, form, words
 from keepstone.portal.rendering import at, link, octets
+from keepstone.portal.speech import _, counted
 from keepstone.portal.visit import Visit
 from keepstone.vault.zones import windows_names
 
@@ -79,7 +80,7 @@ def save(visit: Visit) -> Plan:
         az=_az("set", name, name.policy, document),
         keepstone=[("policy", "set", *name.at, "-n", name.policy, "--policy", _text(document), "--yes")],
         then=link("/policy", id=name.id),
-        notice="The policy is changed.",
+        notice=_("The policy is changed."),
         unsure=_unsure(shown["foreseen"]) if shown["foreseen"] else "",
         shown=shown,
     )
@@ -89,7 +90,7 @@ def _new(visit: Visit, vault: Name, properties: Document) -> Plan:
     given = visit.text("name").strip()
     shown = {"runs": _runs(visit, vault, properties), "foreseen": None, "items": 0}
     if "/" in given or (visit.form and not given):
-        raise InvalidRequest("the policy needs a name of letters, digits and hyphens", target="name")
+        raise InvalidRequest(_("the policy needs a name of letters, digits and hyphens"), target="name")
     given = given or "NAME"
     path = f"{vault.vault_id}/backupPolicies/{given}"
     return Plan(
@@ -97,7 +98,7 @@ def _new(visit: Visit, vault: Name, properties: Document) -> Plan:
         az=_az("create", vault, given, {"properties": properties}),
         keepstone=[("policy", "create", *vault.at, "-n", given, "--policy", _text({"properties": properties}))],
         then=link("/policy", id=path),
-        notice=f"The policy {given} is made.",
+        notice=_("The policy %(given)s is made.", given=given),
         shown=shown,
     )
 
@@ -109,15 +110,19 @@ def delete(visit: Visit) -> Plan:
     there = visit.client.get(name.id)
     count = int(there["properties"]["protectedItemsCount"])
     command = "policy", "delete", *name.at, "-n", name.policy, "--yes"
-    refused = [f"It has {count} items: give them another policy, or stop their protection, first."] if count else []
+    refused = counted(
+        "It has %(number)s item: give it another policy, or stop its protection, first.",
+        "It has %(number)s items: give them another policy, or stop their protection, first.",
+        count,
+    )
     return Plan(
         request=Request("DELETE", name.id),
         az=[("backup", *command)] if at(there, "properties.backupManagementType") != "MAB" else (),
         keepstone=[command],
-        radius=[("The policy", name.policy), ("Its items", count), ("Can be undone", "no")],
-        refused=refused,
+        radius=[(_("The policy"), name.policy), (_("Its items"), count), (_("Can be undone"), _("no"))],
+        refused=[refused] if count else (),
         then=link("/policies", vault=name.vault_id),
-        notice=f"The policy {name.policy} is deleted.",
+        notice=_("The policy %(policy)s is deleted.", policy=name.policy),
     )
 
 
@@ -127,7 +132,7 @@ def offered(visit: Visit, policy: Document) -> list[Offer]:
     known = {one.name: one for one in actions}
     found = []
     if visit.client.allows(Request("PUT", identity)):
-        found.append(Offer("Edit", link("/do/policy-save", id=identity), False))
+        found.append(Offer(_("Edit"), link("/do/policy-save", id=identity), False))
     return found + offer(visit, known["policy-delete"], Request("DELETE", identity), identity)
 
 
@@ -158,7 +163,7 @@ def _conflict(visit: Visit, there: Document | None) -> list[tuple[str, str, str]
         today = visit.plane.env.utc().date()
         mine = words.said(form.properties(_values(visit, there), there["properties"], today))
     except InvalidRequest as error:
-        mine = {"Cannot be read": str(error)}
+        mine = {_("Cannot be read"): str(error)}
     return [(key, mine.get(key, "–"), now.get(key, "–")) for key in dict.fromkeys([*mine, *now])]
 
 
@@ -183,22 +188,33 @@ def _told(plan: Plan | None) -> str:
     if plan is None:
         return ""
     found, gap = plan.shown["foreseen"], words.span(plan.shown["runs"]["longestGapInMinutes"])
-    points = ", ".join(f"{found[outcome]} {outcome}" for outcome in calendar.OUTCOMES) if found else ""
-    return f"{points and f'Points: {points}. '}Longest gap between runs: {gap}."
+    if not found:
+        return _("Longest gap between runs: %(gap)s.", gap=gap)
+    points = ", ".join(f"{found[outcome]} {_(outcome)}" for outcome in calendar.OUTCOMES)
+    return _("Points: %(points)s. Longest gap between runs: %(gap)s.", points=points, gap=gap)
 
 
 def _unsure(found: Document) -> str:
     """What goes; empty where nothing does."""
     said = []
     if found["lost"]:
-        said.append(f"{_points(found['lost'])} lost for ever, of up to {octets(found['freedBytes'])}")
+        said.append(
+            counted(
+                "%(number)s recovery point is lost for ever, of up to %(size)s",
+                "%(number)s recovery points are lost for ever, of up to %(size)s",
+                found["lost"],
+                size=octets(found["freedBytes"]),
+            )
+        )
     if found["shortened"]:
-        said.append(f"{_points(found['shortened'])} kept for a shorter time")
+        said.append(
+            counted(
+                "%(number)s recovery point is kept for a shorter time",
+                "%(number)s recovery points are kept for a shorter time",
+                found["shortened"],
+            )
+        )
     return "; ".join(said)
-
-
-def _points(count: int) -> str:
-    return f"{count} recovery point{' is' if count == 1 else 's are'}"
 
 
 def _az(verb: str, name: Name, policy: str, document: Document) -> list[Command]:

@@ -11,6 +11,7 @@ from keepstone.portal.actions.action import Actions, Choice, Field, Plan
 from keepstone.portal.api import Request
 from keepstone.portal.places import Name, named
 from keepstone.portal.rendering import at, link
+from keepstone.portal.speech import _
 from keepstone.portal.visit import Visit
 
 __all__ = ["actions"]
@@ -25,13 +26,13 @@ def _policies(visit: Visit, name: Name, management: str, default: str) -> Field:
     found = [one["name"] for one in visit.client.every(f"{name.vault_id}/backupPolicies", **wanted)]
     chosen = default if default in found or not found else found[0]
     choices = [Choice(one, one) for one in found]
-    return Field(name="policy", label="Policy", kind="choice", choices=choices, default=chosen, required=True)
+    return Field(name="policy", label=_("Policy"), kind="choice", choices=choices, default=chosen, required=True)
 
 
 def _of_machine(visit: Visit) -> list[Field]:
     machine = visit.needed("vm")
     return [
-        Field(name="vm", label="Machine", kind="hidden", default=machine),
+        Field(name="vm", label=_("Machine"), kind="hidden", default=machine),
         _policies(visit, named(visit, "vault"), _MACHINES, "DefaultPolicy"),
     ]
 
@@ -45,7 +46,7 @@ def protect_machine(visit: Visit) -> Plan:
     policy = visit.text("policy", "DefaultPolicy")
     parts = machine.split("/")
     if len(parts) != 9 or not machine.startswith("/subscriptions/"):
-        raise InvalidRequest(f"{machine!r} is no id of a virtual machine", target="vm")
+        raise InvalidRequest(_("%(machine)s is no id of a virtual machine", machine=repr(machine)), target="vm")
     ending = f"iaasvmcontainerv2;{parts[4].casefold()};{parts[8].casefold()}"
     item = f"{name.vault_id}/{_FABRIC}/IaasVMContainer;{ending}/protectedItems/VM;{ending}"
     properties = {
@@ -58,7 +59,7 @@ def protect_machine(visit: Visit) -> Plan:
         az=[("backup", "protection", "enable-for-vm", *name.at, "--vm", machine, "-p", policy)],
         keepstone=[("protection", "enable-for-vm", *name.at, "--vm", machine, "-p", policy)],
         then=link("/item", id=item),
-        notice="The machine is protected.",
+        notice=_("The machine is protected."),
     )
 
 
@@ -73,17 +74,22 @@ def _of_path(visit: Visit) -> list[Field]:
     return [
         Field(
             name="machine",
-            label="Machine",
+            label=_("Machine"),
             kind="choice",
             choices=[Choice(key, title) for key, title in sorted(known.items())],
             default=own,
-            help="Others are here when their agent has registered: Infrastructure says how",
+            help=_("Others are here when their agent has registered: Infrastructure says how"),
         ),
-        Field(name="path", label="Path", help="A folder, a file, a disk image or a block device there", required=True),
-        Field(name="disk", label="", kind="check", choices=[Choice("yes", "It is a disk: take it as one")]),
+        Field(
+            name="path",
+            label=_("Path"),
+            help=_("A folder, a file, a disk image or a block device there"),
+            required=True,
+        ),
+        Field(name="disk", label="", kind="check", choices=[Choice("yes", _("It is a disk: take it as one"))]),
         _policies(visit, name, _FILES, "FilesPolicy"),
-        Field(name="exclude", label="Leave out", kind="lines", help="Patterns as in .gitignore, one a line"),
-        Field(name="include", label="Take only", kind="lines", help="Patterns, one a line; everything, if empty"),
+        Field(name="exclude", label=_("Leave out"), kind="lines", help=_("Patterns as in .gitignore, one a line")),
+        Field(name="include", label=_("Take only"), kind="lines", help=_("Patterns, one a line; everything, if empty")),
     ]
 
 
@@ -102,7 +108,7 @@ def protect_path(visit: Visit) -> Plan:
     disk = "yes" in visit.texts("disk")
     whole = sources.absolute(path, elsewhere=machine != containers.local_name())
     if whole is None:
-        raise InvalidRequest(f"{path!r} is no absolute path", target="path")
+        raise InvalidRequest(_("%(path)s is no absolute path", path=repr(path)), target="path")
     properties: dict[str, Any] = {
         "protectedItemType": "MabFileFolderProtectedItem",
         "policyId": f"{name.vault_id}/backupPolicies/{policy}",
@@ -120,5 +126,5 @@ def protect_path(visit: Visit) -> Plan:
         request=Request("PUT", item, {"properties": properties}),
         keepstone=[("protection", "enable", *name.at, "-c", machine, "--path", whole, "-p", policy, *flag, *patterns)],
         then=link("/item", id=item),
-        notice="It is protected; its policy makes the first point, or you do.",
+        notice=_("It is protected; its policy makes the first point, or you do."),
     )

@@ -9,6 +9,7 @@ from keepstone.portal.api import Reply, Request
 from keepstone.portal.kits import KEY, kit_of
 from keepstone.portal.places import name_of
 from keepstone.portal.rendering import link
+from keepstone.portal.speech import _
 from keepstone.portal.visit import Visit
 
 __all__ = ["actions"]
@@ -49,17 +50,21 @@ def download_key(visit: Visit) -> Plan:
 def _endings(visit: Visit) -> list[Field]:
     return [
         Field(
-            name="kit", label="The last 8 characters of the kit", required=True,
-            help="Open the kit with an editor: they end the last line above “END AGE ENCRYPTED FILE”. Where that line "
-            "is shorter, type all of it.",
+            name="kit", label=_("The last 8 characters of the kit"), required=True,
+            help=_(
+                "Open the kit with an editor: they end the last line above “END AGE ENCRYPTED FILE”. Where that line "
+                "is shorter, type all of it."
+            ),
         ),
         Field(
-            name="key", label="The last 8 characters of the key's recipient", required=True,
-            help="Open the recovery key: its first line names it; it begins with age1 and ends before the semicolon.",
+            name="key", label=_("The last 8 characters of the key's recipient"), required=True,
+            help=_(
+                "Open the recovery key: its first line names it; it begins with age1 and ends before the semicolon."
+            ),
         ),
         Field(
             name="kept", label="", kind="check",
-            choices=(Choice("yes", "Both files are kept away from this machine, and from each other."),),
+            choices=(Choice("yes", _("Both files are kept away from this machine, and from each other.")),),
         ),
     ]  # fmt: skip
 
@@ -74,13 +79,13 @@ def confirm_kit(visit: Visit) -> Plan:
     kit = kit_of(visit, visit.needed("id"))
     name = name_of(kit["properties"]["vaultId"])
     if visit.text("kept") != "yes" and visit.form:
-        raise InvalidRequest("say that both files are kept away from this machine, once they are", target="kept")
+        raise InvalidRequest(_("say that both files are kept away from this machine, once they are"), target="kept")
     given = {"kitEnding": visit.text("kit").strip(), "keyEnding": visit.text("key").strip()}
     return Plan(
         request=Request("POST", f"{kit['id']}/confirm", {"properties": given}),
         keepstone=[("vault", "recovery-kit", "confirm", *name.at, "--kit", _KIT_FILE, "--key", _KEY_FILE)],
         then=link("/security"),
-        notice=f"The recovery kit of {name.vault} counts as kept.",
+        notice=_("The recovery kit of %(vault)s counts as kept.", vault=name.vault),
     )
 
 

@@ -14,42 +14,51 @@ from keepstone.portal.actions.offered import Offer, offer
 from keepstone.portal.actions.targets import machines, over, subject, target_field
 from keepstone.portal.api import Document, Request
 from keepstone.portal.rendering import at, link
+from keepstone.portal.speech import _
 from keepstone.portal.visit import Visit
 from keepstone.workloads.escaping import unescaped
 
 __all__ = ["actions", "offered"]
 
 actions = Actions()
-_PLACES = (Choice("other", "another place"), Choice("original", "where it came from, over what is there"))
-_CONFLICTS = (
-    Choice("", "as is usual: nothing may be there; in its own place it is overwritten"),
-    Choice("overwrite", "is overwritten where it differs"),
-    Choice("skip", "stays, and the point's is left out"),
-    Choice("keep-both", "stays, and the point's is put beside it"),
-)
+
+
+def _places() -> tuple[Choice, ...]:
+    """Where to."""
+    return (Choice("other", _("another place")), Choice("original", _("where it came from, over what is there")))
+
+
+def _conflicts() -> tuple[Choice, ...]:
+    """What becomes of what is there."""
+    return (
+        Choice("", _("as is usual: nothing may be there; in its own place it is overwritten")),
+        Choice("overwrite", _("is overwritten where it differs")),
+        Choice("skip", _("stays, and the point's is left out")),
+        Choice("keep-both", _("stays, and the point's is put beside it")),
+    )
 
 
 def _file_fields(visit: Visit) -> list[Field]:
     about = subject(visit)
     if guest_files.is_of_disks(about):
-        return guest_files.fields(visit, about, _CONFLICTS[1:])
+        return guest_files.fields(visit, about, _conflicts()[1:])
     return [
         Field(
             name="paths",
-            label="What of it",
+            label=_("What of it"),
             kind="lines",
             default="\n".join(visit.texts("path")),
-            help="Paths in the point, one a line, as its page shows them. All of it, if empty",
+            help=_("Paths in the point, one a line, as its page shows them. All of it, if empty"),
         ),
-        Field(name="to", label="To", kind="choice", choices=_PLACES, default="other"),
-        target_field("A folder"),
+        Field(name="to", label=_("To"), kind="choice", choices=_places(), default="other"),
+        target_field(_("A folder")),
         machines(visit, about),
-        Field(name="conflict", label="What is there", kind="choice", choices=_CONFLICTS),
+        Field(name="conflict", label=_("What is there"), kind="choice", choices=_conflicts()),
         Field(
             name="delete",
             label="",
             kind="check",
-            choices=(Choice("yes", "Remove what is in restored folders and not in the point"),),
+            choices=(Choice("yes", _("Remove what is in restored folders and not in the point")),),
         ),
     ]
 
@@ -62,12 +71,12 @@ def restore_files(visit: Visit) -> Plan:
     """Files and folders of a point."""
     about = subject(visit)
     if guest_files.is_of_disks(about):
-        return guest_files.plan(visit, about, _given(visit), _CONFLICTS[1:])
+        return guest_files.plan(visit, about, _given(visit), _conflicts()[1:])
     is_in_place, paths = visit.text("to", "other") == "original", _paths(visit)
     conflict, deleting = visit.text("conflict"), visit.text("delete") == "yes"
     if deleting and not is_in_place and not conflict:
         raise InvalidRequest(
-            "what is not in the point is removed from what is there: say what becomes of that too", target="conflict"
+            _("what is not in the point is removed from what is there: say what becomes of that too"), target="conflict"
         )
     wanted, options = about.place(visit, "FilesRestoreRequest", in_place=is_in_place)
     wanted["paths"] = paths
@@ -79,12 +88,12 @@ def restore_files(visit: Visit) -> Plan:
         options += ("--delete",)
     radius: list[tuple[str, object]] = []
     if is_in_place:
-        fate = next(one.label for one in _CONFLICTS if one.value == (conflict or "overwrite"))
+        fate = next(one.label for one in _conflicts() if one.value == (conflict or "overwrite"))
         radius = [
             *over(visit, about),
-            ("What of it", ", ".join(_given(visit)) or "all of it"),
-            ("What is there", fate),
-            ("What the point does not have", "is removed" if deleting else "stays"),
+            (_("What of it"), ", ".join(_given(visit)) or _("all of it")),
+            (_("What is there"), fate),
+            (_("What the point does not have"), _("is removed") if deleting else _("stays")),
         ]
     readable = all(path.isprintable() for path in paths)  # others are not to be pasted into a shell
     ended = ("--",) if any(path.startswith("-") for path in paths) else ()
@@ -94,25 +103,25 @@ def restore_files(visit: Visit) -> Plan:
         keepstone=[command] if readable else (),
         radius=radius,
         then=link("/point", id=about.name.id),
-        notice="The restore begins.",
+        notice=_("The restore begins."),
     )
 
 
 def _disk_fields(visit: Visit) -> list[Field]:
     about = subject(visit)
     return [
-        Field(name="to", label="To", kind="choice", choices=_PLACES, default="other"),
-        target_field("A new file"),
+        Field(name="to", label=_("To"), kind="choice", choices=_places(), default="other"),
+        target_field(_("A new file")),
         machines(visit, about),
         Field(
             name="format",
-            label="As",
+            label=_("As"),
             kind="choice",
             choices=(
-                Choice("", "raw bytes, where it is not called otherwise"),
+                Choice("", _("raw bytes, where it is not called otherwise")),
                 *(Choice(name, name) for name in FORMATS),
             ),
-            help="In its own place it is always raw bytes",
+            help=_("In its own place it is always raw bytes"),
         ),
     ]
 
@@ -126,7 +135,9 @@ def restore_disk(visit: Visit) -> Plan:
     is_in_place, kind = visit.text("to", "other") == "original", visit.text("format")
     wanted, options = about.place(visit, "ImageRestoreRequest", in_place=is_in_place)
     if is_in_place and kind not in ("", RAW):
-        raise InvalidRequest(f"a {kind} is written into a new file; choose another place", target="format")
+        raise InvalidRequest(
+            _("a %(kind)s is written into a new file; choose another place", kind=kind), target="format"
+        )
     if not is_in_place:
         try:
             kind = chosen(PurePath(wanted["targetPath"]), kind or None, "the format").name
@@ -134,13 +145,13 @@ def restore_disk(visit: Visit) -> Plan:
             raise InvalidRequest(str(error), target="format") from error
         wanted["format"] = kind
         options += "--format", kind
-    radius = [*over(visit, about), ("The disk that is there", "is overwritten; nobody may use it meanwhile")]
+    radius = [*over(visit, about), (_("The disk that is there"), _("is overwritten; nobody may use it meanwhile"))]
     return Plan(
         request=Request("POST", f"{about.name.id}/restore", {"properties": wanted}),
         keepstone=[("restore", "disk", *about.name.held, *options, "--yes", about.name.point)],
         radius=radius if is_in_place else (),
         then=link("/point", id=about.name.id),
-        notice="The restore begins.",
+        notice=_("The restore begins."),
     )
 
 
@@ -152,7 +163,7 @@ def drill(visit: Visit) -> Plan:
         request=Request("POST", f"{about.name.id}/drill"),
         keepstone=[("drill", "run", *about.name.held, about.name.point)],
         then=link("/point", id=about.name.id),
-        notice="The drill begins.",
+        notice=_("The drill begins."),
     )
 
 
@@ -187,6 +198,7 @@ def _paths(visit: Visit) -> list[str]:
             found.append(path.decode())
         except (ValueError, OverflowError) as error:
             raise InvalidRequest(
-                f"{shown!r} is no name in UTF-8; restore the folder that has it, or download it", target="paths"
+                _("%(shown)s is no name in UTF-8; restore the folder that has it, or download it", shown=repr(shown)),
+                target="paths",
             ) from error
     return found

@@ -11,6 +11,7 @@ from keepstone.portal.actions.action import Choice, Field
 from keepstone.portal.api import Document
 from keepstone.portal.places import Name, named
 from keepstone.portal.rendering import ago, at, moment_of, octets
+from keepstone.portal.speech import _
 from keepstone.portal.visit import Visit
 
 __all__ = ["Subject", "elsewhere", "machines", "over", "subject", "target_field"]
@@ -30,7 +31,7 @@ class Subject:
         if in_place:
             if visit.text("container"):
                 raise InvalidRequest(
-                    "another machine has no place of its own for it; choose another place", target="to"
+                    _("another machine has no place of its own for it; choose another place"), target="to"
                 )
             return {"objectType": kind, "recoveryType": "OriginalLocation"}, ("--in-place",)
         wanted, options = elsewhere(visit)
@@ -47,7 +48,7 @@ def elsewhere(visit: Visit) -> tuple[dict[str, Any], tuple[str, ...]]:
     """A path, and the machine that it is on, as requests and as options. `InvalidRequest`."""
     target, container = visit.text("target").strip(), visit.text("container")
     if not target:
-        raise InvalidRequest("say where to: an absolute path", target="target")
+        raise InvalidRequest(_("say where to: an absolute path"), target="target")
     wanted: dict[str, Any] = {"targetPath": target}
     options: tuple[str, ...] = "--target", target
     if container:
@@ -58,12 +59,14 @@ def elsewhere(visit: Visit) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 def target_field(what: str) -> Field:
     """A path of the machine that restores."""
-    return Field(name="target", label="Path", help=f"{what}, by its absolute path on the machine below")
+    return Field(
+        name="target", label=_("Path"), help=_("%(what)s, by its absolute path on the machine below", what=what)
+    )
 
 
 def machines(visit: Visit, about: Subject) -> Field:
     """Which machine restores."""
-    own = at(about.item, "properties.computerName") or "the service's own machine"
+    own = at(about.item, "properties.computerName") or _("the service's own machine")
     choices = [Choice("", str(own))]
     try:
         path = f"{about.name.vault_id}/backupProtectionContainers"
@@ -72,7 +75,7 @@ def machines(visit: Visit, about: Subject) -> Field:
                 choices.append(Choice(one["id"], at(one, "properties.friendlyName") or one["name"]))
     except KeepstoneError:  # who may restore may not see all machines
         choices = choices[:1]
-    return Field(name="container", label="On", kind="choice", choices=choices)
+    return Field(name="container", label=_("On"), kind="choice", choices=choices)
 
 
 def over(visit: Visit, about: Subject) -> list[tuple[str, object]]:
@@ -81,10 +84,11 @@ def over(visit: Visit, about: Subject) -> list[tuple[str, object]]:
     made = moment_of(at(about.point, "properties.recoveryPointTime"))
     newest = moment_of(at(about.item, "properties.lastRecoveryPoint"))
     found: list[tuple[str, object]] = [
-        ("Over", at(about.item, "properties.sourcePath") or at(about.item, "properties.friendlyName")),
-        ("As it was", f"{made:%Y-%m-%d %H:%M}, {ago(made, now)}" if made is not None else "–"),
-        ("At most", octets(at(about.point, "properties.keepstone.logicalBytes"))),
+        (_("Over"), at(about.item, "properties.sourcePath") or at(about.item, "properties.friendlyName")),
+        (_("As it was"), f"{made:%Y-%m-%d %H:%M}, {ago(made, now)}" if made is not None else "–"),
+        (_("At most"), octets(at(about.point, "properties.keepstone.logicalBytes"))),
     ]
     if newest is not None:
-        found.append(("In no point", f"what changed since the newest one, {newest:%Y-%m-%d %H:%M}, {ago(newest, now)}"))
+        when = f"{newest:%Y-%m-%d %H:%M}, {ago(newest, now)}"
+        found.append((_("In no point"), _("what changed since the newest one, %(when)s", when=when)))
     return found

@@ -10,6 +10,7 @@ from keepstone.portal.actions.radius import radius_of
 from keepstone.portal.api import Document, Request
 from keepstone.portal.places import PROVIDER, Name, named, subscription
 from keepstone.portal.rendering import at, link
+from keepstone.portal.speech import _
 from keepstone.portal.visit import Visit
 
 __all__ = ["actions", "deleted", "offered"]
@@ -22,10 +23,10 @@ _AZ = {"Enabled": "Enable", "Disabled": "Disable", "AlwaysON": "AlwaysON"}
 
 def _new(visit: Visit) -> list[Field]:
     return [
-        Field(name="group", label="Resource group", required=True, help="One that there is, or a new one"),
-        Field(name="vault", label="Vault", required=True, help="2 to 50 letters, digits and hyphens"),
-        Field(name="days", label="Soft delete, in days", kind="number", default="14",
-              help="How long something deleted can be taken back: 14 to 180"),
+        Field(name="group", label=_("Resource group"), required=True, help=_("One that there is, or a new one")),
+        Field(name="vault", label=_("Vault"), required=True, help=_("2 to 50 letters, digits and hyphens")),
+        Field(name="days", label=_("Soft delete, in days"), kind="number", default="14",
+              help=_("How long something deleted can be taken back: 14 to 180")),
     ]  # fmt: skip
 
 
@@ -38,7 +39,10 @@ def create_vault(visit: Visit) -> Plan:
     home = f"{subscription(visit)}/resourceGroups/{group}"
     path = f"{home}/{PROVIDER}/vaults/{vault}"
     if vault != "VAULT" and _is_there(visit, path):
-        raise InvalidRequest(f"there is a vault {vault} in {group} already; choose another name", target="vault")
+        raise InvalidRequest(
+            _("there is a vault %(vault)s in %(group)s already; choose another name", vault=vault, group=group),
+            target="vault",
+        )
     soft = {"securitySettings": {"softDeleteSettings": {"softDeleteRetentionPeriodInDays": days}}}
     made: list[Request] = []
     commands: list[Command] = []
@@ -53,11 +57,11 @@ def create_vault(visit: Visit) -> Plan:
         request=Request("PUT", path, body),
         az=[*commands, ("backup", "vault", "create", "-g", group, "-n", vault, "-l", location), kept],
         keepstone=[
-            *(("group", "create", "-n", group) for _ in made),
+            *(("group", "create", "-n", group) for one in made),
             ("vault", "create", "-g", group, "-n", vault, "--soft-delete-duration", str(days)),
         ],
         then=link("/settings/vault", id=path),
-        notice=f"The vault {vault} is made. Take its recovery kit now.",
+        notice=_("The vault %(vault)s is made. Take its recovery kit now.", vault=vault),
     )
 
 
@@ -74,7 +78,7 @@ def _is_there(visit: Visit, path: str) -> bool:
 )  # fmt: skip
 def delete_vault(visit: Visit) -> Plan:
     """It can be taken back for as long as its soft delete says."""
-    name, _ = _vault(visit)
+    name = named(visit, "vault")
     radius = radius_of(visit, name.vault_id)
     return Plan(
         request=Request("DELETE", name.vault_id),
@@ -83,14 +87,14 @@ def delete_vault(visit: Visit) -> Plan:
         radius=radius.lines,
         refused=radius.refused,
         then=link("/settings"),
-        notice=f"The vault {name.vault} is deleted.",
+        notice=_("The vault %(vault)s is deleted.", vault=name.vault),
     )
 
 
 def _home(visit: Visit) -> list[Field]:
     groups = [Choice(one["name"], one["name"]) for one in visit.client.every(f"{subscription(visit)}/resourceGroups")]
     path = str(at(visit.client.get(visit.needed("id")), "properties.vaultId", ""))
-    return [Field(name="group", label="Into the resource group", kind="choice", choices=groups, required=True,
+    return [Field(name="group", label=_("Into the resource group"), kind="choice", choices=groups, required=True,
                   default=path.split("/")[4] if path.count("/") > 4 else "")]  # fmt: skip
 
 
@@ -108,7 +112,7 @@ def undelete_vault(visit: Visit) -> Plan:
         request=Request("POST", f"{path}/undelete", {"properties": {"recoveryResourceGroupId": home}}),
         az=[("backup", "deleted-vault", "undelete", "--ids", path)] if home.casefold() in was.casefold() else (),
         then=link("/settings/vault", id=f"{home}/{PROVIDER}/vaults/{name}"),
-        notice=f"The vault {name} is back.",
+        notice=_("The vault %(name)s is back.", name=name),
     )
 
 
@@ -125,16 +129,17 @@ def deleted(visit: Visit) -> list[tuple[Document, list[Offer]]]:
 
 
 def _soft(visit: Visit) -> list[Field]:
-    _, vault = _vault(visit)
+    vault = _vault(visit)[1]
     states = (
-        Choice("Enabled", "on"),
-        Choice("AlwaysON", "always on: nobody can ever turn it off again"),
-        Choice("Disabled", "off: what is deleted is gone at once"),
+        Choice("Enabled", _("on")),
+        Choice("AlwaysON", _("always on: nobody can ever turn it off again")),
+        Choice("Disabled", _("off: what is deleted is gone at once")),
     )
     return [
-        Field(name="state", label="Soft delete", kind="choice", choices=states,
+        Field(name="state", label=_("Soft delete"), kind="choice", choices=states,
               default=at(vault, f"{_SOFT}.softDeleteState")),
-        Field(name="days", label="Days", kind="number", help="How long something deleted can be taken back: 14 to 180",
+        Field(name="days", label=_("Days"), kind="number",
+              help=_("How long something deleted can be taken back: 14 to 180"),
               default=str(at(vault, f"{_SOFT}.softDeleteRetentionPeriodInDays"))),
     ]  # fmt: skip
 
@@ -154,29 +159,32 @@ def soft_delete(visit: Visit) -> Plan:
     shown = ("--soft-delete-feature-state", word, "--soft-delete-duration", str(days))
     radius: list[tuple[str, object]] = []
     if state != before and state == "AlwaysON":
-        radius = [("from then on", "soft delete can never be turned off, and its days only rise"),
-                  ("can be taken back", "no, by nobody")]  # fmt: skip
+        radius = [(_("from then on"), _("soft delete can never be turned off, and its days only rise")),
+                  (_("can be taken back"), _("no, by nobody"))]  # fmt: skip
     elif state != before and state == "Disabled":
-        radius = [("from then on", "what anybody deletes is gone at once"), ("can be taken back", "yes, until then")]
+        radius = [
+            (_("from then on"), _("what anybody deletes is gone at once")),
+            (_("can be taken back"), _("yes, until then")),
+        ]
     return Plan(
         request=Request("PATCH", name.vault_id, {"properties": {"securitySettings": {"softDeleteSettings": settings}}}),
         az=[("backup", "vault", "backup-properties", "set", *_at(name), *shown)],
         keepstone=[("vault", "update", *_at(name), "--soft-delete-state", word, *shown[2:])],
         radius=radius,
         then=_page(name),
-        notice="Soft delete is changed.",
+        notice=_("Soft delete is changed."),
     )
 
 
 def _states(visit: Visit) -> list[Field]:
-    _, vault = _vault(visit)
+    vault = _vault(visit)[1]
     states = (
-        Choice("Disabled", "off"),
-        Choice("Unlocked", "on, and it can be turned off again"),
-        Choice("Locked", "locked: nobody can ever turn it off again"),
+        Choice("Disabled", _("off")),
+        Choice("Unlocked", _("on, and it can be turned off again")),
+        Choice("Locked", _("locked: nobody can ever turn it off again")),
     )
     return [
-        Field(name="state", label="Immutability", kind="choice", choices=states, default=at(vault, _IMMUTABLE)),
+        Field(name="state", label=_("Immutability"), kind="choice", choices=states, default=at(vault, _IMMUTABLE)),
     ]
 
 
@@ -194,11 +202,14 @@ def immutability(visit: Visit) -> Plan:
     if state == "Locked" != before:
         held = dict(radius_of(visit, name.vault_id).lines)
         radius = [
-            ("from then on", "every point stays until its time is over, whoever asks; the store grows accordingly"),
-            ("items", held.get("items", "0")),
-            ("points", held.get("points", "0")),
-            ("the vault", "cannot be deleted while it has points whose time is not over"),
-            ("can be taken back", "no, by nobody"),
+            (
+                _("from then on"),
+                _("every point stays until its time is over, whoever asks; the store grows accordingly"),
+            ),
+            (_("items"), held.get("items", "0")),
+            (_("points"), held.get("points", "0")),
+            (_("the vault"), _("cannot be deleted while it has points whose time is not over")),
+            (_("can be taken back"), _("no, by nobody")),
         ]
     settings = {"securitySettings": {"immutabilitySettings": {"state": state}}}
     return Plan(
@@ -207,14 +218,14 @@ def immutability(visit: Visit) -> Plan:
         keepstone=[("vault", "update", *_at(name), "--immutability-state", state, *_yes(state == "Locked"))],
         radius=radius,
         then=_page(name),
-        notice="Immutability is changed.",
+        notice=_("Immutability is changed."),
     )
 
 
 def _tags(visit: Visit) -> list[Field]:
-    _, vault = _vault(visit)
+    vault = _vault(visit)[1]
     kept = "\n".join(f"{key}={value}" for key, value in (vault.get("tags") or {}).items())
-    return [Field(name="tags", label="Tags", kind="lines", default=kept, help="One a line: name=value")]
+    return [Field(name="tags", label=_("Tags"), kind="lines", default=kept, help=_("One a line: name=value"))]
 
 
 @actions("vault-tags", "Change its tags", "Words to find it by; they mean nothing to the service.", fields=_tags)
@@ -225,15 +236,15 @@ def vault_tags(visit: Visit) -> Plan:
     if visit.texts("tags"):
         lines = [line.strip() for line in visit.text("tags").splitlines() if line.strip()]
         if any("=" not in line or line.startswith("=") for line in lines):
-            raise InvalidRequest("write a tag as name=value, one a line", target="tags")
-        tags = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
+            raise InvalidRequest(_("write a tag as name=value, one a line"), target="tags")
+        tags = {key.strip(): value.strip() for key, value in (line.partition("=")[::2] for line in lines)}
     shown = [f"{key}={value}" for key, value in tags.items()] or [""]
     return Plan(
         request=Request("PATCH", name.vault_id, {"tags": tags}),
         az=[("backup", "vault", "update", *_at(name), "--tags", *shown)],
         keepstone=[("vault", "update", *_at(name), "--tags", " ".join(shown))],
         then=_page(name),
-        notice="Its tags are changed.",
+        notice=_("Its tags are changed."),
     )
 
 
@@ -251,7 +262,7 @@ def _days(visit: Visit, default: int = 14) -> int:
     """As given. `InvalidRequest` for what is no number."""
     given = visit.text("days").strip() or str(default)
     if not given.isascii() or not given.isdecimal():
-        raise InvalidRequest("soft delete lasts 14 to 180 days", target="days")
+        raise InvalidRequest(_("soft delete lasts 14 to 180 days"), target="days")
     return int(given)
 
 

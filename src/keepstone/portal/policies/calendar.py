@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from keepstone.portal.api import Document
+from keepstone.portal.speech import _, later
 
 __all__ = ["MARKS", "OUTCOMES", "Day", "Month", "Year", "months", "years"]
 
-OUTCOMES = ("lost", "shortened", "lengthened", "kept")
+OUTCOMES = (later("lost"), later("shortened"), later("lengthened"), later("kept"))
 """What becomes of points, the worst first."""
 MARKS = {"lost": "✕", "shortened": "▼", "lengthened": "▲", "kept": "●"}
 """A shape for each, for who does not see its colour."""
@@ -62,7 +63,7 @@ def years(days: Sequence[Document], earlier: Document) -> list[Year]:
         if date.fromisoformat(one["date"]).replace(day=1) not in drawn:
             _add(sums.setdefault(one["date"][:4], {}), one)
     found = [Year(label, _counts(one)) for label, one in sorted(sums.items(), reverse=True)]
-    return found + ([Year("before", _counts(earlier))] if any(earlier.get(one) for one in OUTCOMES) else [])
+    return found + ([Year(_("before"), _counts(earlier))] if any(earlier.get(one) for one in OUTCOMES) else [])
 
 
 def _drawn(days: Sequence[Document]) -> list[date]:

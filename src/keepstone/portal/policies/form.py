@@ -15,26 +15,36 @@ from typing import Any
 
 from keepstone.errors import InvalidRequest
 from keepstone.portal.api import Document
+from keepstone.portal.dates import MONTHS, WEEKDAYS
 from keepstone.portal.rendering import at
+from keepstone.portal.speech import _, later
 
-__all__ = ["BETWEEN", "FREQUENCIES", "KINDS", "MONTHS", "RULES", "UNITS", "WEEKDAYS", "WEEKS", "filled", "properties"]
+__all__ = ["BETWEEN", "FREQUENCIES", "KINDS", "RULES", "UNITS", "WEEKS", "filled", "properties"]
 
 Values = Mapping[str, Sequence[str]]
 
 KINDS = {
-    "MAB": "Files and disks",
-    "V1": "Virtual machines, standard",
-    "V2": "Virtual machines, enhanced",
-    "AzureWorkload": "Databases",
+    "MAB": later("Files and disks"),
+    "V1": later("Virtual machines, standard"),
+    "V2": later("Virtual machines, enhanced"),
+    "AzureWorkload": later("Databases"),
 }
-FREQUENCIES = {"Daily": "Daily", "Weekly": "Weekly", "Hourly": "Hourly", "Interval": "At an interval"}
-BETWEEN = {"": "none", "Differential": "differential", "Incremental": "incremental"}
-RULES = ("daily", "weekly", "monthly", "yearly")
-UNITS = ("Days", "Weeks", "Months", "Years")
-WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-WEEKS = ("First", "Second", "Third", "Fourth", "Last")
-MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
-          "December")  # fmt: skip
+FREQUENCIES = {
+    "Daily": later("Daily"),
+    "Weekly": later("Weekly"),
+    "Hourly": later("Hourly"),
+    "Interval": later("At an interval"),
+}
+BETWEEN = {"": later("none"), "Differential": later("differential"), "Incremental": later("incremental")}
+RULES = {
+    "daily": later("for how long daily points are kept"),
+    "weekly": later("for how long weekly points are kept"),
+    "monthly": later("for how long monthly points are kept"),
+    "yearly": later("for how long yearly points are kept"),
+}
+"""What is kept besides, each with what its number is."""
+UNITS = (later("Days"), later("Weeks"), later("Months"), later("Years"))
+WEEKS = (later("First"), later("Second"), later("Third"), later("Fourth"), later("Last"))
 
 _NEW: dict[str, list[str]] = {
     "kind": ["MAB"], "zone": ["UTC"], "frequency": ["Daily"], "times": ["22:00"], "weekday": ["Sunday"], "every": ["1"],
@@ -135,7 +145,7 @@ def properties(given: Values, there: Document | None, today: date) -> Document:
     form = _Form(given)
     kind = form.text("kind")
     if kind not in KINDS:
-        raise InvalidRequest("choose what the policy is for", target="kind")
+        raise InvalidRequest(_("choose what the policy is for"), target="kind")
     found = deepcopy(there or {})
     found.pop("protectedItemsCount", None)
     parts = _parts(found)
@@ -153,9 +163,9 @@ def properties(given: Values, there: Document | None, today: date) -> Document:
     elif found.get("policyType") == "V2":
         del found["policyType"]
     found.setdefault("instantRPDetails", {})
-    _put(found, "instantRpRetentionRangeInDays", form.maybe("snapshots", "the days of instant restore"))
+    _put(found, "instantRpRetentionRangeInDays", form.maybe("snapshots", _("the days of instant restore")))
     drills = dict(found.get("keepstone") or {})
-    _put(drills, "drillEveryDays", form.maybe("drill", "the days between restore drills"))
+    _put(drills, "drillEveryDays", form.maybe("drill", _("the days between restore drills")))
     _put(found, "keepstone", drills or None)
     return found
 
@@ -168,7 +178,7 @@ def _workload(form: _Form, found: Document, parts: Mapping[str, Document], full:
     made = [{**parts.get("Full", {}), "policyType": "Full", **full}]
     between = form.text("between")
     if between:
-        at_ = _clock_times(form.text("between-times"), "the times of the backups between full ones", today)
+        at_ = _clock_times(form.text("between-times"), _("the times of the backups between full ones"), today)
         schedule = {
             "schedulePolicyType": "SimpleSchedulePolicy",
             "scheduleRunFrequency": "Weekly",
@@ -176,11 +186,13 @@ def _workload(form: _Form, found: Document, parts: Mapping[str, Document], full:
             "scheduleRunTimes": at_,
             "scheduleWeeklyFrequency": 0,
         }
-        made.append(_simple(between, schedule, form.number("between-count", "the days of backups between full ones")))
-    minutes = form.maybe("log", "the minutes between backups of logs")
+        made.append(
+            _simple(between, schedule, form.number("between-count", _("the days of backups between full ones")))
+        )
+    minutes = form.maybe("log", _("the minutes between backups of logs"))
     if minutes is not None:
         schedule = {"schedulePolicyType": "LogSchedulePolicy", "scheduleFrequencyInMins": minutes}
-        made.append(_simple("Log", schedule, form.number("log-count", "the days of logs")))
+        made.append(_simple("Log", schedule, form.number("log-count", _("the days of logs"))))
     found["subProtectionPolicy"] = made
     return found
 
@@ -194,26 +206,26 @@ def _simple(kind: str, schedule: Document, days: int) -> Document:
 def _schedule(form: _Form, before: Document, v2: bool, today: date) -> Document:
     frequency = form.text("frequency")
     if frequency not in FREQUENCIES:
-        raise InvalidRequest("choose how often points are made", target="frequency")
+        raise InvalidRequest(_("choose how often points are made"), target="frequency")
     if frequency == "Interval":
-        minutes = form.number("minutes", "the minutes from one point to the next")
+        minutes = form.number("minutes", _("the minutes from one point to the next"))
         return {"schedulePolicyType": "LogSchedulePolicy", "scheduleFrequencyInMins": minutes}
     kind = "SimpleSchedulePolicyV2" if v2 else "SimpleSchedulePolicy"
     found: Document = {"schedulePolicyType": kind, "scheduleRunFrequency": frequency}
     anchor = _day_of(before) or today  # the week from which others are counted stays
     if frequency == "Hourly":
         found["hourlySchedule"] = {
-            "interval": form.number("hours", "the hours from one point to the next"),
-            "scheduleWindowStartTime": _moments([form.text("from")], "the time of the first point", anchor)[0],
-            "scheduleWindowDuration": form.number("window", "the hours in which points are made"),
+            "interval": form.number("hours", _("the hours from one point to the next")),
+            "scheduleWindowStartTime": _moments([form.text("from")], _("the time of the first point"), anchor)[0],
+            "scheduleWindowDuration": form.number("window", _("the hours in which points are made")),
         }
         return found
-    inside: Document = {"scheduleRunTimes": _clock_times(form.text("times"), "the times of the day", anchor)}
+    inside: Document = {"scheduleRunTimes": _clock_times(form.text("times"), _("the times of the day"), anchor)}
     if frequency == "Weekly":
         inside["scheduleRunDays"] = form.texts("weekday")
     if v2:
         return found | {f"{frequency.casefold()}Schedule": inside}
-    every = form.number("every", "the weeks from one to the next") if frequency == "Weekly" else 1
+    every = form.number("every", _("the weeks from one to the next")) if frequency == "Weekly" else 1
     return found | inside | {"scheduleWeeklyFrequency": every if every > 1 else 0}
 
 
@@ -221,7 +233,7 @@ def _retention(form: _Form, before: Document, old: Document, new: Document) -> D
     """`old` and `new`: the schedules. A rule's time of the day follows the schedule's, unless it was another one."""
     found: Document = {"retentionPolicyType": "LongTermRetentionPolicy"}
     was, is_ = _clock(_first_run(old)), _first_run(new)
-    for rule in RULES:
+    for rule, label in RULES.items():
         if not form.text(rule):
             continue
         inside = before.get(f"{rule}Schedule")
@@ -232,7 +244,7 @@ def _retention(form: _Form, before: Document, old: Document, new: Document) -> D
         if times:
             made["retentionTimes"] = times
         unit = form.text(f"{rule}-unit")
-        count = form.number(f"{rule}-count", f"for how long {rule} points are kept")
+        count = form.number(f"{rule}-count", _(label))
         made["retentionDuration"] = {"count": count, "durationType": unit}
         if rule == "weekly":
             made["daysOfTheWeek"] = form.texts("weekly-day")
@@ -257,7 +269,12 @@ def _day(word: str, rule: str) -> Document:
         return {"date": 0, "isLast": True}
     if not (word.isascii() and word.isdecimal() and len(word) < 3):
         raise InvalidRequest(
-            f"the days of {rule} points have {word[:20]!r}; write numbers from 1 to 28, or last", target=rule
+            _(
+                "the days of %(rule)s points have %(word)s; write numbers from 1 to 28, or last",
+                rule=_("monthly") if rule == "monthly" else _("yearly"),
+                word=repr(word[:20]),
+            ),
+            target=rule,
         )
     return {"date": int(word), "isLast": False}
 
@@ -278,7 +295,9 @@ class _Form:
         """`InvalidRequest` for one that is none, in the words of its label."""
         text = self.text(name)
         if not (text.isascii() and text.isdecimal() and len(text) < 8):
-            raise InvalidRequest(f"{label}: {text[:20]!r} is no whole number", target=name)
+            raise InvalidRequest(
+                _("%(label)s: %(text)s is no whole number", label=label, text=repr(text[:20])), target=name
+            )
         return int(text)
 
     def maybe(self, name: str, label: str) -> int | None:
@@ -322,7 +341,10 @@ def _moments(clocks: Sequence[str], label: str, day: date) -> list[str]:
     found = []
     for clock in clocks:
         if not re.fullmatch(r"([01]?\d|2[0-3]):[0-5]\d", clock, re.ASCII):
-            raise InvalidRequest(f"{label}: {clock[:20]!r} is no time; write it as 22:30", target="times")
+            raise InvalidRequest(
+                _("%(label)s: %(text)s is no time; write it as 22:30", label=label, text=repr(clock[:20])),
+                target="times",
+            )
         found.append(f"{day.isoformat()}T{clock:0>5}:00Z")
     return found
 

@@ -4,18 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, urlsplit
 
 from keepstone.errors import InvalidRequest
 from keepstone.portal.api import Document, Request
 from keepstone.portal.rendering import at
 from keepstone.portal.sheets import Cell
+from keepstone.portal.speech import _, later
 from keepstone.portal.visit import Visit
 
-__all__ = ["BY", "COLUMNS", "Counted", "Price", "Row", "counted", "everything", "price_of"]
+__all__ = ["COLUMNS", "Counted", "Price", "Row", "counted", "everything", "price_of"]
 
-BY = {"item": "items", "policy": "policies", "vault": "vaults"}
+_DELETED = later("soft-deleted")
 COLUMNS = ("points", "logical bytes", "bytes it needs", "bytes that it alone needs", "bytes shared with others")
 _GIB = 1 << 30
 _PAGE = 200
@@ -34,6 +35,12 @@ class Row:
     referenced: int
     unique: int
     shared: int
+    is_deleted: bool = False
+
+    @property
+    def held_by(self) -> str:
+        """The policy, for people: a file has the same words in every language."""
+        return _(_DELETED) if self.is_deleted else self.policy
 
     @property
     def cells(self) -> Sequence[Cell]:
@@ -82,13 +89,15 @@ def price_of(visit: Visit) -> Price | None:
     except ValueError:
         amount = -1.0
     if not 0 <= amount < 1e9:
-        raise InvalidRequest(f"the price is {given[:20]!r}; write a number such as 0.02", target="price")
+        raise InvalidRequest(
+            _("the price is %(given)s; write a number such as 0.02", given=repr(given[:20])), target="price"
+        )
     return Price(amount, label, given)
 
 
 def counted(visit: Visit, vault: Document, by: str, place: str = "") -> Counted:
     """What was counted last, and what is done about it. `place`: where a page goes on that was shown before."""
-    offset, _, token = place.partition(" ")
+    offset, token = place.partition(" ")[::2]
     query = {"$skipToken": token} if token else {}
     body = visit.client.send(Request("GET", f"{vault['id']}/usages/byItem", query=query)).body
     about = body["properties"]
@@ -137,12 +146,13 @@ def _rows(vault: Document, body: Document, by: str) -> list[Row]:
         return [Row(vault["name"], "", vault["id"], *figures, alone, whole["sharedBytes"])]
     if by == "policy":
         return [_row(one["name"], "", one) for one in about["policies"]]
-    return [_row(at(one, "properties.friendlyName"), _policy(one), one) for one in body["value"]]
+    return [_row_of(one) for one in body["value"]]
 
 
-def _policy(item: Document) -> str:
-    is_deleted = at(item, "properties.isScheduledForDeferredDelete")
-    return "soft-deleted" if is_deleted else at(item, "properties.policyName", "")
+def _row_of(item: Document) -> Row:
+    is_deleted = bool(at(item, "properties.isScheduledForDeferredDelete"))
+    policy = _DELETED if is_deleted else at(item, "properties.policyName", "")
+    return replace(_row(at(item, "properties.friendlyName"), policy, item), is_deleted=is_deleted)
 
 
 def _row(title: str, policy: str, document: Document) -> Row:

@@ -7,15 +7,15 @@ from keepstone.portal.actions.alerts import ALERTS, offered, path_of
 from keepstone.portal.api import Document, Request
 from keepstone.portal.places import subscription, vaults
 from keepstone.portal.severities import SEVERITIES
-from keepstone.portal.speech import later as _
+from keepstone.portal.speech import later
 from keepstone.portal.visit import Answer, Page, Views, Visit
 
 __all__ = ["views"]
 
 views = Views()
-STATES = {"": _("any state"), "New": _("new"), "Acknowledged": _("acknowledged"), "Closed": _("closed")}
-CONDITIONS = {"": _("still so or not"), "Fired": _("still so"), "Resolved": _("well again")}
-_SEVERITIES = {"": _("any severity")} | {name: one.title for name, one in SEVERITIES.items()}
+STATES = {"": later("any state"), "New": later("new"), "Acknowledged": later("acknowledged"), "Closed": later("closed")}
+CONDITIONS = {"": later("still so or not"), "Fired": later("still so"), "Resolved": later("well again")}
+_SEVERITIES = {"": later("any severity")} | {name: one.title for name, one in SEVERITIES.items()}
 _PAGE = "100"
 
 

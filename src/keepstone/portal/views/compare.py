@@ -9,6 +9,7 @@ from keepstone.errors import KeepstoneError, NotFound
 from keepstone.portal.api import Document, Request
 from keepstone.portal.parts import part_of
 from keepstone.portal.places import Name, named
+from keepstone.portal.speech import _
 from keepstone.portal.textdiff import LARGEST, Line, lines_between
 from keepstone.portal.visit import Answer, Page, Views, Visit
 
@@ -79,10 +80,10 @@ def _counts(rows: Iterable[Document]) -> dict[str, int]:
 def _text(visit: Visit, name: Name, before: str, after: str, change: Document) -> Document:
     """The lines that are different in a file; or why they are not shown."""
     sides = [(before, change["before"]), (after, change["after"])]
-    if any(side is not None and side["kind"] != "file" for _, side in sides):
+    if any(side is not None and side["kind"] != "file" for point, side in sides):
         return {}
-    if any(side is not None and side["size"] > LARGEST for _, side in sides):
-        return {"no_lines": f"Only texts up to {LARGEST >> 10} KiB are compared here; download both."}
+    if any(side is not None and side["size"] > LARGEST for point, side in sides):
+        return {"no_lines": _("Only texts up to %(size)s KiB are compared here; download both.", size=LARGEST >> 10)}
     try:
         texts = [
             b"" if side is None else _content(visit, f"{name.item_id}/recoveryPoints/{point}", change["path"])
@@ -104,7 +105,7 @@ def _content(visit: Visit, point: str, path: str) -> bytes:
         for piece in body:
             found += piece
             if len(found) > LARGEST:
-                raise NotFound("the file is larger than its point says; download it")
+                raise NotFound(_("the file is larger than its point says; download it"))
     finally:
         body.close()
     return bytes(found)

@@ -12,8 +12,9 @@ from keepstone.errors import InvalidPolicy, InvalidRequest, KeepstoneError
 from keepstone.portal.actions.action import Action, Plan, equivalents
 from keepstone.portal.actions.known import ACTIONS
 from keepstone.portal.api import Reply
-from keepstone.portal.places import name_of
+from keepstone.portal.places import name_of, trail
 from keepstone.portal.rendering import link
+from keepstone.portal.speech import _
 from keepstone.portal.visit import Answer, Download, File, Page, Redirect, Views, Visit
 
 __all__ = ["views"]
@@ -33,6 +34,7 @@ def show(action: Action, visit: Visit) -> Answer:
     shown = {
         "action": action,
         "identity": visit.text("id"),
+        "where": trail(visit.text("id")),
         "fields": fields,
         "values": {one.name: visit.texts(one.name) for one in fields},
         "asked": bool(visit.texts("once")),
@@ -58,7 +60,7 @@ def do(action: Action, visit: Visit) -> Answer:
     try:
         plan = action.plan(visit)
         if plan.unsure and visit.text("sure") != plan.unsure:
-            raise InvalidRequest(f"say first that you want this: {plan.unsure}", target="sure")
+            raise InvalidRequest(_("say first that you want this: %(unsure)s", unsure=plan.unsure), target="sure")
         for request in plan.before:
             visit.client.send(request)
         reply = visit.client.send(plan.request)
@@ -66,7 +68,7 @@ def do(action: Action, visit: Visit) -> Answer:
             return Download(File(*plan.file(reply)))
         outcome = _to(visit) or _job(visit, plan, reply) or plan.then
         if plan.once is not None:
-            told = {"title": action.title, "told": plan.once(reply), "then": outcome, "notice": plan.notice}
+            told = {"title": _(action.title), "told": plan.once(reply), "then": outcome, "notice": plan.notice}
             return Page("once.html", told)
         login = logins.begin(visit.plane, visit.client.who) if plan.renews else None
         return Redirect(outcome, notice=plan.notice, login=login)

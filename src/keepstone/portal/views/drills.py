@@ -10,6 +10,7 @@ from keepstone.portal.actions.known import ACTIONS
 from keepstone.portal.actions.offered import Offer, offer
 from keepstone.portal.api import Document, Request
 from keepstone.portal.places import PROVIDER, Name, across, named, subscription, vaults
+from keepstone.portal.speech import _
 from keepstone.portal.visit import Answer, Download, Page, Views, Visit
 
 __all__ = ["views"]
@@ -25,11 +26,11 @@ def drills(visit: Visit) -> Answer:
     within = [one["id"] for one in known if vault in ("", one["id"])]
     allowed = [one for one in within if visit.client.allows(Request("GET", f"{one}/drills"))]
     found, following = across(visit, allowed, "drills")
-    counted = None
+    figures = None
     if known:
         scope = vault or f"{subscription(visit)}/{PROVIDER}"
-        counted = visit.client.get(f"{scope}/overview")["properties"]["drills"]
-    shown = {"machines": found, "following": following, "vaults": known, "vault": vault, "counted": counted}
+        figures = visit.client.get(f"{scope}/overview")["properties"]["drills"]
+    shown = {"machines": found, "following": following, "vaults": known, "vault": vault, "figures": figures}
     return Page("drills.html", shown, part="list")
 
 
@@ -39,7 +40,7 @@ def drill(visit: Visit) -> Answer:
     name, key = _named(visit)
     found = next((one for one in visit.client.every(f"{name.item_id}/drills") if one["name"] == key), None)
     if found is None:
-        raise NotFound(f"there is no drill '{key}' of this item; its newest ones are kept")
+        raise NotFound(_("there is no drill '%(key)s' of this item; its newest ones are kept", key=key))
     item = visit.client.get(name.item_id)
     shown: dict[str, Any] = {"drill": found, "item": item, "name": name, "actions": _again(visit, name, found)}
     return Page("drill.html", shown)
@@ -55,9 +56,9 @@ def screenshot(visit: Visit) -> Answer:
 def _named(visit: Visit) -> tuple[Name, str]:
     """The item, and the drill's name. `InvalidRequest`."""
     name = named(visit, "item")
-    kind, _, key = name.id.removeprefix(f"{name.item_id}/").partition("/")
+    kind, key = name.id.removeprefix(f"{name.item_id}/").partition("/")[::2]
     if kind.casefold() != "drills" or not key or "/" in key:
-        raise InvalidRequest(f"{name.id!r} is no id of a drill", target="id")
+        raise InvalidRequest(_("%(id)s is no id of a drill", id=repr(name.id)), target="id")
     return name, key
 
 

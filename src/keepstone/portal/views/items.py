@@ -4,13 +4,19 @@
 from __future__ import annotations
 
 from keepstone.portal.places import across, vaults
+from keepstone.portal.speech import later
 from keepstone.portal.visit import Answer, Page, Views, Visit
 
 __all__ = ["views"]
 
 views = Views()
-KINDS = {"": "all kinds", "AzureIaasVM": "virtual machines", "MAB": "files and disks"}
-STATES = {"": "any health", "Healthy": "healthy", "Unhealthy": "unhealthy", "IRPending": "waiting for a first point"}
+KINDS = {"": later("all kinds"), "AzureIaasVM": later("virtual machines"), "MAB": later("files and disks")}
+STATES = {
+    "": later("any health"),
+    "Healthy": later("healthy"),
+    "Unhealthy": later("unhealthy"),
+    "IRPending": later("waiting for a first point"),
+}
 
 
 @views("GET", "/items")

@@ -6,20 +6,21 @@ from __future__ import annotations
 from datetime import timedelta
 
 from keepstone.portal.places import across, vaults
+from keepstone.portal.speech import later
 from keepstone.portal.visit import Answer, Page, Views, Visit
 
 __all__ = ["views"]
 
 views = Views()
 STATES = {
-    "": "any state",
-    "InProgress": "in progress",
-    "Failed": "failed",
-    "CompletedWithWarnings": "completed with warnings",
-    "Completed": "completed",
-    "Cancelled": "cancelled",
+    "": later("any state"),
+    "InProgress": later("in progress"),
+    "Failed": later("failed"),
+    "CompletedWithWarnings": later("completed with warnings"),
+    "Completed": later("completed"),
+    "Cancelled": later("cancelled"),
 }
-TIMES = {"": "any time", "day": "the last 24 hours", "week": "the last 7 days"}
+TIMES = {"": later("any time"), "day": later("the last 24 hours"), "week": later("the last 7 days")}
 _DAYS = {"day": 1, "week": 7}
 
 

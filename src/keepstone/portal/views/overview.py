@@ -13,14 +13,15 @@ from keepstone.portal.navigation import ENTRIES
 from keepstone.portal.places import PROVIDER, subscription, vaults
 from keepstone.portal.rendering import at, link, octets
 from keepstone.portal.severities import SEVERITIES
-from keepstone.portal.speech import later as _
+from keepstone.portal.speech import _, counted
+from keepstone.portal.states import word
 from keepstone.portal.views.welcome import is_due
 from keepstone.portal.visit import Answer, Page, Redirect, Views, Visit
 
 __all__ = ["Tile", "views"]
 
 views = Views()
-_LEVELS = ("Minimum", "Adequate", "Maximum")
+_LEVELS = ("None", "Minimum", "Adequate", "Maximum")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +52,19 @@ def figures(visit: Visit, known: list[Document]) -> dict[str, Any]:
     if not known:
         return {"vault": "", "drills": None, "groups": ()}
     scope = chosen or f"{subscription(visit)}/{PROVIDER}"
-    counted = visit.client.get(f"{scope}/overview")["properties"]
+    told = visit.client.get(f"{scope}/overview")["properties"]
     groups = (
-        (_("Protected items"), list(_items(counted, chosen))),
-        (_("Jobs of the last 24 hours"), list(_jobs(counted["jobs"], chosen))),
-        (_("Alerts"), list(_alerts(counted["alerts"], chosen))),
-        (_("Storage"), list(_storage(counted, chosen))),
+        (_("Protected items"), list(_items(told, chosen))),
+        (_("Jobs of the last 24 hours"), list(_jobs(told["jobs"], chosen))),
+        (_("Alerts"), list(_alerts(told["alerts"], chosen))),
+        (_("Storage"), list(_storage(told, chosen))),
         (_("Security"), [_security([one for one in known if not chosen or one["id"] == chosen])]),
     )
-    return {"vault": chosen, "drills": counted["drills"], "groups": groups}
+    return {"vault": chosen, "drills": told["drills"], "groups": groups}
 
 
-def _items(counted: Document, vault: str) -> Iterator[Tile]:
-    number, rpo, machines = counted["items"], counted["rpo"], counted["virtualMachines"]
+def _items(overview: Document, vault: str) -> Iterator[Tile]:
+    number, rpo, machines = overview["items"], overview["rpo"], overview["virtualMachines"]
 
     def tile(health: str, title: str, says: str, tone: str) -> Tile:
         return Tile(
@@ -79,13 +80,18 @@ def _items(counted: Document, vault: str) -> Iterator[Tile]:
     yield tile("IRPending", _("Waiting"), _("for their first point"), "warning")
     asked = rpo["met"] + rpo["missed"]
     share = f"{100 * rpo['met'] // asked} %" if asked else "–"
-    says = _("%(met)s of %(asked)s items have a point of the last run") % {"met": rpo["met"], "asked": asked}
+    says = counted(
+        "%(met)s of %(number)s item has a point of the last run",
+        "%(met)s of %(number)s items have a point of the last run",
+        asked,
+        met=rpo["met"],
+    )
     yield Tile(_("RPO met"), share, says, link("/reports", kind="rpo", vault=vault), "warning" if rpo["missed"] else "")
     listed = any(entry.path == "/protectable" for entry in ENTRIES)
     yield Tile(
         _("Machines without protection"),
         f"{machines['unprotected']:,}",
-        _("protected: %(number)s") % {"number": machines["protected"]},
+        _("protected: %(number)s", number=machines["protected"]),
         link("/protectable" if listed else "/items", kind="" if listed else "AzureIaasVM"),
         "warning" if machines["unprotected"] else "",
     )
@@ -108,25 +114,31 @@ def _alerts(number: Document, vault: str) -> Iterator[Tile]:
     for severity, known in SEVERITIES.items():
         if severity in number:
             address = link("/alerts", vault=vault, severity=severity, condition="Fired")
-            yield Tile(known.title, f"{number[severity]:,}", _("not closed, and still so"), address, known.tone)
+            yield Tile(_(known.title), f"{number[severity]:,}", _("not closed, and still so"), address, known.tone)
     if not number:
         yield Tile(_("None"), "0", _("nothing is wrong that anybody has to know"), link("/alerts", vault=vault), "good")
 
 
 def _security(known: list[Document]) -> Tile:
     """The least of their levels."""
-    found = [str(at(one, "properties.bcdrSecurityLevel", _LEVELS[0])) for one in known]
+    found = [str(at(one, "properties.secureScore", _LEVELS[0])) for one in known]
     least = min(found, key=lambda level: _LEVELS.index(level) if level in _LEVELS else 0)
-    says = _("the least of %(number)s vaults: soft delete and immutability") % {"number": len(found)}
-    return Tile(_("Security level"), _(least), says, link("/security"), "warning" if least == _LEVELS[0] else "good")
+    says = counted(
+        "of %(number)s vault: soft delete and immutability",
+        "the least of %(number)s vaults: soft delete and immutability",
+        len(found),
+    )
+    tone = "warning" if least in _LEVELS[:2] else "good"
+    return Tile(_("Security level"), word(least), says, link("/security"), tone)
 
 
-def _storage(counted: Document, vault: str) -> Iterator[Tile]:
-    address, disk = link("/reports", kind="growth", vault=vault), counted["disk"]
-    says = _("for %(number)s points") % {"number": f"{counted['recoveryPointCount']:,}"}
-    yield Tile(_("Stored"), octets(counted["storedBytes"]), says, address)
+def _storage(overview: Document, vault: str) -> Iterator[Tile]:
+    address, disk = link("/reports", kind="growth", vault=vault), overview["disk"]
+    number = overview["recoveryPointCount"]
+    says = counted("for %(count)s point", "for %(count)s points", number, count=f"{number:,}")
+    yield Tile(_("Stored"), octets(overview["storedBytes"]), says, address)
     says = _("for points of the last 30 days")
-    yield Tile(_("Growth"), f"+ {octets(counted['storedBytesLast30Days'])}", says, address)
-    says = _("of %(total)s on the disk of the data folder") % {"total": octets(disk["totalBytes"])}
+    yield Tile(_("Growth"), f"+ {octets(overview['storedBytesLast30Days'])}", says, address)
+    says = _("of %(total)s on the disk of the data folder", total=octets(disk["totalBytes"]))
     low = disk["freeBytes"] * 20 < disk["totalBytes"]
     yield Tile(_("Free"), octets(disk["freeBytes"]), says, address, "warning" if low else "")

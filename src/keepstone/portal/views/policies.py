@@ -6,12 +6,13 @@ from __future__ import annotations
 from keepstone.portal.actions.policies import create
 from keepstone.portal.places import across, name_of, vaults
 from keepstone.portal.policies import words
+from keepstone.portal.speech import later
 from keepstone.portal.visit import Answer, Page, Views, Visit
 
 __all__ = ["views"]
 
 views = Views()
-KINDS = {"": "everything", **words.KINDS}
+KINDS = {"": later("everything"), **words.KINDS}
 
 
 @views("GET", "/policies")

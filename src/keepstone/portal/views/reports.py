@@ -11,15 +11,15 @@ from keepstone.portal.places import PROVIDER, across, subscription, vaults
 from keepstone.portal.rendering import at
 from keepstone.portal.reports import usage as counts
 from keepstone.portal.sheets import Cell, sheet
-from keepstone.portal.speech import later as _
+from keepstone.portal.speech import later
 from keepstone.portal.visit import Answer, Page, Views, Visit
 
 __all__ = ["views"]
 
 views = Views()
-KINDS = {"usage": _("Usage"), "growth": _("Growth"), "rpo": _("RPO"), "cost": _("Cost")}
-DAYS = {"30": _("30 days"), "90": _("90 days"), "365": _("a year")}
-_BY = {"item": _("items"), "policy": _("policies"), "vault": _("vaults")}
+KINDS = {"usage": later("Usage"), "growth": later("Growth"), "rpo": later("RPO"), "cost": later("Cost")}
+DAYS = {"30": later("30 days"), "90": later("90 days"), "365": later("a year")}
+_BY = {"item": later("items"), "policy": later("policies"), "vault": later("vaults")}
 
 
 @views("GET", "/reports")

@@ -21,6 +21,7 @@ from keepstone.portal.kits import kits, unconfirmed
 from keepstone.portal.navigation import ENTRIES
 from keepstone.portal.places import vaults
 from keepstone.portal.rendering import ago, at, link, moment_of
+from keepstone.portal.speech import _, counted
 from keepstone.portal.visit import Answer, Page, Views, Visit
 
 __all__ = ["INSTALLATION", "views"]
@@ -55,7 +56,7 @@ def security(visit: Visit) -> Answer:
     if visit.client.allows(Request("GET", INSTALLATION)):
         installation = visit.client.get(INSTALLATION)["properties"]
     service = list(_of_service(visit, installation))
-    every = [check for _, checks in found for check in checks] + service
+    every = [check for one in found for check in one[1]] + service
     shown = {
         "vaults": found,
         "service": service,
@@ -73,16 +74,24 @@ def _of_vault(visit: Visit, vault: Document, kit: Document | None) -> Iterator[C
     soft = at(vault, f"{_SECURITY}.softDeleteSettings.softDeleteState", "Disabled")
     days = at(vault, f"{_SECURITY}.softDeleteSettings.softDeleteRetentionPeriodInDays", 0)
     tone, state, says = {
-        "AlwaysON": ("good", "Always on", f"What is deleted can be taken back for {days} days, for ever so."),
-        "Enabled": ("warning", "On", f"What is deleted can be taken back for {days} days. It can be turned off."),
-    }.get(soft, ("bad", "Off", "What anybody deletes is gone at once."))  # fmt: skip
-    yield Check("Soft delete", tone, state, says, offer(visit, ACTIONS["soft-delete"], patch, path))
+        "AlwaysON": (
+            "good",
+            _("Always on"),
+            _("What is deleted can be taken back for %(days)s days, for ever so.", days=days),
+        ),
+        "Enabled": (
+            "warning",
+            _("On"),
+            _("What is deleted can be taken back for %(days)s days. It can be turned off.", days=days),
+        ),
+    }.get(soft, ("bad", _("Off"), _("What anybody deletes is gone at once.")))
+    yield Check(_("Soft delete"), tone, state, says, offer(visit, ACTIONS["soft-delete"], patch, path))
     immutable = at(vault, f"{_SECURITY}.immutabilitySettings.state", "Disabled")
     tone, state, says = {
-        "Locked": ("good", "Locked", "No point goes before its time, and nobody can change that."),
-        "Unlocked": ("warning", "On", "No point goes before its time. It can be turned off."),
-    }.get(immutable, ("warning", "Off", "Points can be deleted before their time, by who may delete them."))
-    yield Check("Immutability", tone, state, says, offer(visit, ACTIONS["immutability"], patch, path))
+        "Locked": ("good", _("Locked"), _("No point goes before its time, and nobody can change that.")),
+        "Unlocked": ("warning", _("On"), _("No point goes before its time. It can be turned off.")),
+    }.get(immutable, ("warning", _("Off"), _("Points can be deleted before their time, by who may delete them.")))
+    yield Check(_("Immutability"), tone, state, says, offer(visit, ACTIONS["immutability"], patch, path))
     if kit is not None:
         yield _of_kit(visit, path, kit)
     yield from _of_targets(visit, vault)
@@ -91,11 +100,12 @@ def _of_vault(visit: Visit, vault: Document, kit: Document | None) -> Iterator[C
 def _of_kit(visit: Visit, path: str, kit: Document) -> Check:
     if kit["properties"]["isConfirmed"]:
         then = ago(kit["properties"]["confirmedTime"], visit.plane.env.utc())
-        return Check("Recovery kit", "good", "Confirmed", f"By {kit['properties']['confirmedBy']}, {then}.", [])
-    says = "Nobody said that it is kept elsewhere: if this machine is lost, so is everything in the vault."
+        says = _("By %(who)s, %(ago)s.", who=kit["properties"]["confirmedBy"], ago=then)
+        return Check(_("Recovery kit"), "good", _("Confirmed"), says, [])
+    says = _("Nobody said that it is kept elsewhere: if this machine is lost, so is everything in the vault.")
     confirm = offer(visit, ACTIONS["confirm-kit"], Request("POST", f"{kit['id']}/confirm"), path)
     take = offer(visit, ACTIONS["download-kit"], Request("POST", f"{kit['id']}/download"), path)
-    return Check("Recovery kit", "bad", "Not confirmed", says, take + confirm)
+    return Check(_("Recovery kit"), "bad", _("Not confirmed"), says, take + confirm)
 
 
 def _of_targets(visit: Visit, vault: Document) -> Iterator[Check]:
@@ -103,13 +113,16 @@ def _of_targets(visit: Visit, vault: Document) -> Iterator[Check]:
         count = len(list(visit.client.every(f"{vault['id']}/notificationTargets")))
     except KeepstoneError:  # who sees a vault does not always see whom it tells
         return
-    alerts = [Offer("Alerts", link("/alerts"), False)] if any(entry.path == "/alerts" for entry in ENTRIES) else []
+    alerts = [Offer(_("Alerts"), link("/alerts"), False)] if any(entry.path == "/alerts" for entry in ENTRIES) else []
     if count:
-        yield Check("Who is told of alerts", "good", f"{count} targets" if count > 1 else "1 target", "", alerts)
+        told = counted("%(number)s target", "%(number)s targets", count)
+        yield Check(_("Who is told of alerts"), "good", told, "", alerts)
         return
     group = vault["id"].split("/")[4]
     command = f"keepstone alert target add -g {group} -v {vault['name']}"
-    yield Check("Who is told of alerts", "bad", "Nobody", "Nobody hears of a backup that fails.", alerts, command)
+    yield Check(
+        _("Who is told of alerts"), "bad", _("Nobody"), _("Nobody hears of a backup that fails."), alerts, command
+    )
 
 
 def _of_service(visit: Visit, installation: Document) -> Iterator[Check]:
@@ -129,22 +142,27 @@ def _administers(given: dict[str, Any]) -> bool:
 
 def _of_password(visit: Visit, user: Document) -> Check:
     now = visit.plane.env.utc()
-    title, changed = f"Password of {user['name']}", moment_of(at(user, "properties.passwordChangedTime"))
+    title = _("Password of %(name)s", name=user["name"])
+    changed = moment_of(at(user, "properties.passwordChangedTime"))
     if user["name"] == visit.client.who.client:
         mend = offer(visit, ACTIONS["own-password"], Request("POST", USERS.replace("users", "ownPassword")), "")
     else:
         mend = offer(visit, ACTIONS["reset-password"], Request("POST", f"{user['id']}/password"), user["id"])
     if changed is None:
-        return Check(title, "bad", "Never changed", "It is the one from the beginning, which was shown once.", mend)
+        return Check(
+            title, "bad", _("Never changed"), _("It is the one from the beginning, which was shown once."), mend
+        )
+    state = _("Changed %(ago)s", ago=ago(changed, now))
     if now - changed > _OLD:
-        return Check(title, "warning", f"Changed {ago(changed, now)}", "It is older than a year.", mend)
-    return Check(title, "good", f"Changed {ago(changed, now)}", "", mend)
+        return Check(title, "warning", state, _("It is older than a year."), mend)
+    return Check(title, "good", state, "", mend)
 
 
 def _of_certificate(visit: Visit, found: Document, ends: datetime) -> Check:
     now = visit.plane.env.utc()
-    state = f"Made {ago(found.get('certificateBegins'), now)}, ends {ago(ends, now)}"
+    begun, over = ago(found.get("certificateBegins"), now), ago(ends, now)
+    state = _("Made %(begun)s, ends %(over)s", begun=begun, over=over)
     if ends - now < _SOON:
-        says = "A start of the service renews it."
-        return Check("Certificate of the service", "warning", state, says, [], "keepstone down && keepstone up")
-    return Check("Certificate of the service", "good", state, "", [])
+        says = _("A start of the service renews it.")
+        return Check(_("Certificate of the service"), "warning", state, says, [], "keepstone down && keepstone up")
+    return Check(_("Certificate of the service"), "good", state, "", [])

@@ -20,13 +20,14 @@ from keepstone.portal.api import Document
 from keepstone.portal.kits import kits, may_take
 from keepstone.portal.places import vaults
 from keepstone.portal.rendering import at, link
+from keepstone.portal.speech import _, later
 from keepstone.portal.views.security import INSTALLATION
 from keepstone.portal.visit import Answer, Page, Redirect, Views, Visit
 
 __all__ = ["is_due", "views"]
 
 views = Views()
-STEPS = ("Administrator", "Where data lies", "Keys and recovery kit", "First item")
+STEPS = (later("Administrator"), later("Where data lies"), later("Keys and recovery kit"), later("First item"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def welcome(visit: Visit) -> Answer:
         step = min(step, 2)
     installation = visit.client.get(INSTALLATION)["properties"]
     shown = {
-        "steps": list(zip(STEPS, begun.done, strict=True)),
+        "steps": [(_(title), done) for title, done in zip(STEPS, begun.done, strict=True)],
         "step": step,
         "all_done": all(begun.done),
         "installation": installation,
@@ -67,7 +68,7 @@ def welcome(visit: Visit) -> Answer:
         "item": begun.item,
         "demo": _demo(visit, begun.vault, installation),
         "equivalents": _equivalents(visit, step, begun),
-        "forms": [logins.random_text(visit.plane) for _ in range(3)],
+        "forms": [logins.random_text(visit.plane) for number in range(3)],
         "back": link("/welcome"),
     }
     return Page("welcome.html", shown)
