@@ -30,16 +30,17 @@ class Machine:
 @pytest.fixture(scope="module")
 def machine(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     folder = tmp_path_factory.mktemp("machine")
-    with Guest(folder, [("d0", make_disk(folder / "d0.qcow2", 48))]) as guest:
+    disks = [("d0", make_disk(folder / "d0.qcow2", 48))]
+    with Guest(folder, disks, extra=["-name", "filed"]) as guest:  # others protect one that is called as usual
         guest.sh("mkdir /a/www; seq 100000 > /a/www/long; echo '<b>' > '/a/www/a\\b'; chmod 4710 /a/www/long; sync")
         (folder / "host").mkdir()
         (folder / "host" / "vm.qmp").symlink_to(guest.qmp)
         (folder / "host" / "vm.qga").symlink_to(guest.qga)
         house.run("hypervisor", "register", "-n", "files", "--qemu", folder / "host")
-        house.run("protection", "enable-for-vm", "--vm", "little")
-        house.run("protection", "backup-now", "-i", "little")
-        yield Machine(guest, house.run("recoverypoint", "list", "-i", "little")[0]["id"])
-        house.run("protection", "disable", "-i", "little", "--delete-backup-data", "--yes")
+        house.run("protection", "enable-for-vm", "--vm", "filed")
+        house.run("protection", "backup-now", "-i", "filed")
+        yield Machine(guest, house.run("recoverypoint", "list", "-i", "filed")[0]["id"])
+        house.run("protection", "disable", "-i", "filed", "--delete-backup-data", "--yes")
         house.run("hypervisor", "unregister", "-n", "files", "--yes")
 
 
@@ -85,24 +86,24 @@ def test_into_the_guest(
     page.get_by_role("button", name="Restore what is chosen").click()
     page.locator("[name=to]").select_option("guest")
     radius = page.get_by_role("region", name="What this takes with it")
-    expect(radius).to_contain_text("the guest of little, which goes on meanwhile")
+    expect(radius).to_contain_text("the guest of filed, which goes on meanwhile")
     expect(radius).to_contain_text("nothing may be there")
     page.get_by_label("What is there").select_option("overwrite")
     expect(radius).to_contain_text("is overwritten where it differs")
     accessible(page)
     would = dry(house, page)
-    assert (would["target"], would["paths"]) == ("the guest of little, where they came from", ["disk0/0/www/long"])
+    assert (would["target"], would["paths"]) == ("the guest of filed, where they came from", ["disk0/0/www/long"])
     assert would["conflict"] == "is overwritten where it differs"
     page.get_by_role("button", name="Restore files").click()
     done(page)
-    expect(page.get_by_role("main")).to_contain_text("the guest of little, to where they came from")
+    expect(page.get_by_role("main")).to_contain_text("the guest of filed, to where they came from")
     assert guest.sh("stat -c %a /a/www/long; md5sum < /a/www/long") == guest.sh("echo 4710; seq 100000 | md5sum")
 
     guest.sh("mkdir /run/apart")
     page.goto(address("/do/restore-files", id=machine.point, path="disk0/0/www/long", to="guest", folder="/run/apart"))
     program, *words = shlex.split(page.get_by_label("keepstone", exact=True).inner_text())
     assert (program, words[:2]) == ("keepstone", ["restore", "files"])
-    assert dry(house, page)["target"] == "the guest of little, /run/apart"
+    assert dry(house, page)["target"] == "the guest of filed, /run/apart"
     house.run(*words)
     assert guest.sh("stat -c %a /run/apart/www/long; md5sum < /run/apart/www/long") == guest.sh(
         "echo 710; seq 100000 | md5sum"
@@ -116,7 +117,14 @@ def test_into_the_guest(
 
 
 def test_found_by_its_name(enter: Enter, machine: Machine) -> None:
+    """In the point, where disks are found too, and in all points."""
     page = enter("operator")
+    page.goto(address("/point", id=machine.point, find="*"))
+    expect(page.get_by_label("Restore disk0/0/www/long")).to_be_visible()
+    expect(page.get_by_label("Restore disk0", exact=True)).to_have_count(0)
+    page.get_by_label("Restore disk0/0/www", exact=True).check()
+    page.get_by_role("button", name="Restore what is chosen").click()
+    expect(page.get_by_label("What of it")).to_have_value("disk0/0/www")
     item = machine.point.rpartition("/recoveryPoints")[0]
     page.goto(address("/restore", find="lon?", item=item))
     page.get_by_role("link", name="Restore disk0/0/www/long").first.click()

@@ -57,7 +57,8 @@ def _files(visit: Visit, name: Name) -> Document:
     path, pattern, place = visit.text("path"), visit.text("find"), visit.text("from")
     if pattern:
         found, rows, following = part_of(visit, f"{name.id}/search", place, {"path": path, "pattern": pattern})
-        return {"rows": rows, "following": following, "incomplete": found.get("incomplete", ""), "folder": False}
+        damage = found.get("incomplete", "")
+        return {"rows": rows, "following": following, "incomplete": damage, "folder": False, "disks": False}
     found, rows, following = part_of(visit, f"{name.id}/entries", place, {"path": path})
     entry = found["entry"]
     is_folder = at(entry, "properties.kind") == "directory"
