@@ -84,6 +84,7 @@ def samples(things: Things, user: str, folder: Path, client: Client) -> dict[str
         "undelete": {"id": things.item},
         "resume": {"id": things.item, "policy": "FilesPolicy"},
         "cancel-job": {"id": things.job},
+        "retry-job": {"id": things.job},
         "own-password": {"current": "x" * 12, "password": "y" * 12, "again": "y" * 12},
         "create-user": {"name": "someone", "role": "Backup Reader", "scope": things.vault},
         "reset-password": {"id": user},
