@@ -375,6 +375,7 @@ REFUSED = {
 }
 """What has to be answered otherwise than with success. All that comes later is refused as unsupported."""
 WIDER = {
+    "job_details.get",
     "vaults.get",
     "vaults.list_by_resource_group",
     "vaults.list_by_subscription_id",
