@@ -321,7 +321,7 @@ def test_pages_of_ten_thousand_items(path: str, estate: Estate, browser: Browser
         path = unescape(found.group(1))
     client.get(path)
     # A machine that does much else makes a processor slower, and never faster: the best of three rounds is the page's.
-    rounds = []
+    rounds: list[float] = []
     while len(rounds) < 3 and min(rounds, default=1.0) >= 0.150:
         took = []
         for _ in range(20):
