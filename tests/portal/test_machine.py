@@ -32,7 +32,7 @@ def host(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(written, check=True, capture_output=True)
     monitors = tmp_path / "monitors"
     monitors.mkdir()
-    with Guest(tmp_path, [("d0", disk)]) as guest:
+    with Guest(tmp_path, [("d0", disk)], extra=["-name", "browsed"]) as guest:  # others protect one called as usual
         (monitors / "browsed.qmp").symlink_to(guest.qmp)
         (monitors / "browsed.qga").symlink_to(guest.qga)
         guest.sh("true")  # it is up
@@ -58,14 +58,14 @@ def test_from_its_host_to_its_restore(house: House, enter: Enter, host: Path, tm
     over(page)
 
     page.get_by_role("link", name="Protectable items").click()
-    row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="little"))
+    row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="browsed"))
     row.get_by_role("link", name="Protect the machine").click()
     assert "az backup protection enable-for-vm" in page.get_by_label("az", exact=True).inner_text()
     page.get_by_role("button", name="Protect the machine").click()
     over(page)
 
     page.get_by_role("link", name="Protected items").click()
-    page.get_by_role("link", name="little", exact=True).click()
+    page.get_by_role("link", name="browsed", exact=True).click()
     page.wait_for_url("**/portal/item?*")
     item = page.url
     page.get_by_role("link", name="Back up now").click()
@@ -88,7 +88,7 @@ def test_from_its_host_to_its_restore(house: House, enter: Enter, host: Path, tm
     page.get_by_role("button", name="Prove it by a drill").click()
     over(page)
     page.get_by_role("link", name="Drills", exact=True).click()
-    expect(page.get_by_role("row").filter(has_text="little")).to_contain_text("agent")
+    expect(page.get_by_role("row").filter(has_text="browsed")).to_contain_text("agent")
     page.goto(item)
     expect(page.locator("main")).to_contain_text("Proved restorable just now")
 
@@ -115,7 +115,7 @@ def test_from_its_host_to_its_restore(house: House, enter: Enter, host: Path, tm
     page.get_by_role("button", name="Take the deletion back").click()
     page.goto(item)
     expect(page.locator("main")).to_contain_text("Protection stopped")
-    (found,) = [one for one in house.run("item", "list") if one["properties"]["friendlyName"] == "little"]
+    (found,) = [one for one in house.run("item", "list") if one["properties"]["friendlyName"] == "browsed"]
     assert found["properties"]["extendedInfo"]["recoveryPointCount"] == 1, json.dumps(found)
-    house.run("protection", "disable", "-i", "little", "--delete-backup-data", "true", "-y")
+    house.run("protection", "disable", "-i", "browsed", "--delete-backup-data", "true", "-y")
     house.run("hypervisor", "unregister", "-n", "browsed", "--yes")

@@ -123,6 +123,7 @@ class _Backup:
         self._keep, self._owner = keep, prefix[:-1]
         self._warnings = 0
         self._ran = False
+        self._guard: Guard | None = None
 
     def _warn(self, message: str) -> None:
         self._warnings += 1
@@ -175,6 +176,8 @@ class _Backup:
         finally:
             moment.close()
             self._let_go(keep, janitor)
+            if self._guard is not None:
+                self._guard.settle()
 
     def _keeping(self, found: list[Drive], stamp: int) -> Keeping | None:
         if self._keep is None or not self._keep.days:
@@ -244,7 +247,7 @@ class _Backup:
     @contextlib.contextmanager
     def _guarded(self, moment: Moment) -> Iterator[tuple[Guard, list[Part]]]:
         with contextlib.ExitStack() as stack:
-            guard = stack.enter_context(Guard(self._monitor, moment.jobs, self._room, ran=self._ran))
+            guard = self._guard = stack.enter_context(Guard(self._monitor, moment.jobs, self._room, ran=self._ran))
             parts = []
             for held in moment.disks:
                 name, changes = held.drive.disk.name, held.changes

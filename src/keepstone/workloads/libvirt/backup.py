@@ -91,6 +91,7 @@ class _Backup:
         self._before = {checkpoint_of(token) for token in self._known.values()}
         self._name = domain.address.encode("utf-8", "surrogateescape")
         self._warnings = 0
+        self._guard: Guard | None = None
         self._excluded: list[str] = []
 
     def _warn(self, message: str) -> None:
@@ -164,6 +165,8 @@ class _Backup:
         finally:
             moment.close()
             self._let_go(keep, janitor)
+            if self._guard is not None:
+                self._guard.settle()
 
     def _let_go(self, keep: set[str], janitor: Janitor) -> None:
         """Where libvirt has ended there is nothing to be done; what it refuses now, the next backup takes away."""
@@ -218,7 +221,8 @@ class _Backup:
     ) -> Iterator[tuple[Guard, list[Part]]]:
         uuid, ran = self._domain.uuid, self._domain.state == RUNNING
         with contextlib.ExitStack() as stack:
-            guard = stack.enter_context(Guard(self._env, self._virsh, uuid, checkpoint, self._room, ran=ran))
+            guard = Guard(self._env, self._virsh, uuid, checkpoint, self._room, ran=ran)
+            self._guard = stack.enter_context(guard)
             parts = []
             for disk in disks:
                 before = self._known[disk.target] if disk.target in since else None

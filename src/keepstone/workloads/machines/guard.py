@@ -7,11 +7,13 @@ up in time: the backup fails, the guest goes on. Where the guest was faster and 
 
 Invariant: a guest that stands still because of us goes on within about `_PACE` seconds, or as often as its hypervisor
 is asked. Whether it is because of us is not asked: one that ran when its disks were held, and stands still for an error
-of a disk, is reason enough to give up.
+of a disk, is reason enough to give up. One that met the end of the room after the last look goes on when its disks are
+let go (`settle`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from abc import ABC, abstractmethod
@@ -98,6 +100,14 @@ class Guard(ABC):
         """Raise what makes it useless to go on: `StorageFull`, or what the hypervisor said."""
         if self._failure is not None:
             raise self._failure
+
+    def settle(self) -> None:
+        """The disks are let go: a guest that stands still since the guard looked for the last time goes on."""
+        if self._failure is None or not self._ran:
+            return
+        with contextlib.suppress(KeepstoneError):  # whoever is gone stands still for nobody
+            if self._stands():
+                self._go_on()
 
     def _run(self) -> None:
         while not self._end.wait(_PACE):
