@@ -41,15 +41,17 @@ def test_the_room_ends_while_it_is_read(yard: Yard, small: Path, monkeypatch: py
     guest, plain = yard.guest, Guard.check
     guest.sh("rm -f /run/done")
     overwriting: list[str] = []
+    once = threading.Lock()
 
     def check(self: Guard) -> None:
-        if not overwriting:
-            overwriting.append(
-                guest.sh(
-                    "dd if=/dev/urandom of=/a/old bs=1M count=30 conv=notrunc,fsync && touch /run/done", wait=False
+        with once:  # several threads read, and an agent talks to one at a time
+            if not overwriting:
+                overwriting.append(
+                    guest.sh(
+                        "dd if=/dev/urandom of=/a/old bs=1M count=30 conv=notrunc,fsync && touch /run/done", wait=False
+                    )
                 )
-            )
-            until(lambda: self._failure is not None, "the end of the room")
+                until(lambda: self._failure is not None, "the end of the room")
         plain(self)
 
     with monkeypatch.context() as patched:
