@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 from keepstone.errors import InvalidRequest
 from keepstone.portal.actions.action import Choice, Field, Plan
-from keepstone.portal.actions.targets import Subject, machines, over, target_field
-from keepstone.portal.api import Request
-from keepstone.portal.rendering import at, link
+from keepstone.portal.actions.targets import Subject, files_plan, machines, over, target_field
+from keepstone.portal.rendering import at
 from keepstone.portal.speech import _
 from keepstone.portal.visit import Visit
 
@@ -86,12 +85,6 @@ def plan(visit: Visit, about: Subject, paths: list[str], conflicts: Sequence[Cho
     if folder:
         wanted["guestPath"] = folder
         options += "--guest-target", folder
-    if conflict:
-        wanted["conflict"] = conflict
-        options += "--conflict", conflict
-    if deleting:
-        wanted["delete"] = True
-        options += ("--delete",)
     radius: list[tuple[str, object]] = []
     if into_guest:
         radius = [
@@ -107,13 +100,4 @@ def plan(visit: Visit, about: Subject, paths: list[str], conflicts: Sequence[Cho
                 next((one.label for one in conflicts if one.value == conflict), _("nothing may be there")),
             ),
         ]
-    readable = all(path.isprintable() for path in paths)  # others are not to be pasted into a shell
-    ended = ("--",) if any(path.startswith("-") for path in paths) else ()
-    command = ("restore", "files", *about.name.held, *options, "--yes", *ended, about.name.point, *paths)
-    return Plan(
-        request=Request("POST", f"{about.name.id}/restore", {"properties": wanted}),
-        keepstone=[command] if readable else (),
-        radius=radius,
-        then=link("/point", id=about.name.id),
-        notice=_("The restore begins."),
-    )
+    return files_plan(about, wanted, options, paths, conflict, deleting=deleting, radius=radius)

@@ -11,7 +11,7 @@ from keepstone.errors import InvalidRequest, UsageError
 from keepstone.portal.actions import guest_files, machine_restores
 from keepstone.portal.actions.action import Actions, Choice, Field, Plan
 from keepstone.portal.actions.offered import Offer, offer
-from keepstone.portal.actions.targets import machines, over, subject, target_field
+from keepstone.portal.actions.targets import files_plan, machines, over, subject, target_field
 from keepstone.portal.api import Document, Request
 from keepstone.portal.rendering import at, link
 from keepstone.portal.speech import _
@@ -80,12 +80,6 @@ def restore_files(visit: Visit) -> Plan:
         )
     wanted, options = about.place(visit, "FilesRestoreRequest", in_place=is_in_place)
     wanted["paths"] = paths
-    if conflict:
-        wanted["conflict"] = conflict
-        options += "--conflict", conflict
-    if deleting:
-        wanted["delete"] = True
-        options += ("--delete",)
     radius: list[tuple[str, object]] = []
     if is_in_place:
         fate = next(one.label for one in _conflicts() if one.value == (conflict or "overwrite"))
@@ -95,16 +89,7 @@ def restore_files(visit: Visit) -> Plan:
             (_("What is there"), fate),
             (_("What the point does not have"), _("is removed") if deleting else _("stays")),
         ]
-    readable = all(path.isprintable() for path in paths)  # others are not to be pasted into a shell
-    ended = ("--",) if any(path.startswith("-") for path in paths) else ()
-    command = ("restore", "files", *about.name.held, *options, "--yes", *ended, about.name.point, *paths)
-    return Plan(
-        request=Request("POST", f"{about.name.id}/restore", {"properties": wanted}),
-        keepstone=[command] if readable else (),
-        radius=radius,
-        then=link("/point", id=about.name.id),
-        notice=_("The restore begins."),
-    )
+    return files_plan(about, wanted, options, paths, conflict, deleting=deleting, radius=radius)
 
 
 def _disk_fields(visit: Visit) -> list[Field]:

@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from keepstone.errors import InvalidRequest, KeepstoneError
-from keepstone.portal.actions.action import Choice, Field
-from keepstone.portal.api import Document
+from keepstone.portal.actions.action import Choice, Field, Plan
+from keepstone.portal.api import Document, Request
 from keepstone.portal.places import Name, named
-from keepstone.portal.rendering import ago, at, moment_of, octets
+from keepstone.portal.rendering import ago, at, link, moment_of, octets
 from keepstone.portal.speech import _
 from keepstone.portal.visit import Visit
 
-__all__ = ["Subject", "elsewhere", "machines", "over", "subject", "target_field"]
+__all__ = ["Subject", "elsewhere", "files_plan", "machines", "over", "subject", "target_field"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +93,34 @@ def over(visit: Visit, about: Subject) -> list[tuple[str, object]]:
         when = f"{newest:%Y-%m-%d %H:%M}, {ago(newest, now)}"
         found.append((_("In no point"), _("what changed since the newest one, %(when)s", when=when)))
     return found
+
+
+def files_plan(
+    about: Subject,
+    wanted: Document,
+    options: Sequence[str],
+    paths: Sequence[str],
+    conflict: str,
+    *,
+    deleting: bool,
+    radius: Sequence[tuple[str, object]],
+) -> Plan:
+    """The restore of files: the request `wanted`, of which `options` are what a command says, with what becomes of what
+    is there."""
+    told = [*options]
+    if conflict:
+        wanted = {**wanted, "conflict": conflict}
+        told += ["--conflict", conflict]
+    if deleting:
+        wanted = {**wanted, "delete": True}
+        told.append("--delete")
+    readable = all(path.isprintable() for path in paths)  # others are not to be pasted into a shell
+    ended = ("--",) if any(path.startswith("-") for path in paths) else ()
+    command = ("restore", "files", *about.name.held, *told, "--yes", *ended, about.name.point, *paths)
+    return Plan(
+        request=Request("POST", f"{about.name.id}/restore", {"properties": wanted}),
+        keepstone=[command] if readable else (),
+        radius=radius,
+        then=link("/point", id=about.name.id),
+        notice=_("The restore begins."),
+    )
