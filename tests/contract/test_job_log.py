@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -20,8 +21,8 @@ from .test_jobs import ask, row, taken
 pytestmark = pytest.mark.service
 
 
-def texts(database: Database, identity: object) -> list[str]:
-    return [text for _, text in row(database, identity)["log"] or ()]  # type: ignore[arg-type]
+def texts(database: Database, identity: UUID) -> list[str]:
+    return [text for _, text in row(database, identity)["log"] or ()]
 
 
 def test_what_happens_to_a_job_stands_in_its_log(database: Database, queue: JobQueue, clock: Clock) -> None:

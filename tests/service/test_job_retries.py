@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from keepstone.arm.jobs import _NEEDED
 from keepstone.control.plane import Plane
+from keepstone.control.retries import RETRIED
 from keepstone.identity import Principal
 
 from .client import Client
@@ -49,15 +51,24 @@ def retried(vault: Vault, job: dict[str, Any]) -> dict[str, Any]:
     return again
 
 
-@exercises("keepstone.job_retry", "job_details.get")
-def test_a_backup_that_failed_is_made_once_more(vault: Vault, tmp_path: Path) -> None:
-    folder = tmp_path / "data"
+def failed_backup(vault: Vault, folder: Path) -> tuple[str, dict[str, Any]]:
+    """An item whose folder is away, and the job of its backup."""
     folder.mkdir()
     item = vault.protect(folder)
     folder.rmdir()
     vault.client.arm("POST", f"{item}/backup", {"properties": {"objectType": "x"}}, status=202)
     vault.work()
-    failed = newest(vault, "Backup")
+    return item, newest(vault, "Backup")
+
+
+def test_all_that_can_be_done_again_needs_a_right() -> None:
+    assert set(_NEEDED) == set(RETRIED)
+
+
+@exercises("keepstone.job_retry", "job_details.get")
+def test_a_backup_that_failed_is_made_once_more(vault: Vault, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    item, failed = failed_backup(vault, folder)
     assert failed["properties"]["status"] == "Failed"
     assert failed["properties"]["keepstone"]["retriable"] is True
     assert log(failed)[0] == "taken by test"
@@ -100,13 +111,7 @@ def test_a_restore_goes_where_the_first_one_was_to_go(vault: Vault, tmp_path: Pa
 
 
 def test_what_cannot_be_done_any_more_is_refused(vault: Vault, tmp_path: Path) -> None:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    item = vault.protect(folder)
-    folder.rmdir()
-    vault.client.arm("POST", f"{item}/backup", {"properties": {"objectType": "x"}}, status=202)
-    vault.work()
-    failed = newest(vault, "Backup")
+    item, failed = failed_backup(vault, tmp_path / "data")
     vault.client.arm("DELETE", item, status=202)
     assert "is not protected" in vault.client.refused("POST", f"{failed['id']}/retry", status=409).message
     missing = f"{vault.path}/backupJobs/00000000-0000-0000-0000-000000000000/retry"
@@ -121,13 +126,7 @@ def test_whoever_may_not_do_it_may_not_do_it_again(
     client_of: Callable[[Principal | None], Client],
     principal: Callable[..., Principal],
 ) -> None:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    item = vault.protect(folder)
-    folder.rmdir()
-    vault.client.arm("POST", f"{item}/backup", {"properties": {"objectType": "x"}}, status=202)
-    vault.work()
-    failed = newest(vault, "Backup")
+    _, failed = failed_backup(vault, tmp_path / "data")
     reader = client_of(principal("Backup Reader"))
     assert reader.ask("POST", f"{failed['id']}/retry").status == 403
     operator = client_of(principal("Backup Operator"))

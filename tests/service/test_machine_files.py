@@ -40,10 +40,9 @@ SEEN = "find {} -exec stat -c '%n %f %u:%g %Y' {{}} + | sort; find {} -type f -e
 
 
 @dataclass
-class Little:
-    """A machine that is protected, and its guest. `point`: of what `/a/www` has."""
+class Protected:
+    """A machine or a disk with a point."""
 
-    guest: Guest
     vault: Vault
     item: str
     point: dict[str, Any]
@@ -57,6 +56,13 @@ class Little:
         answered = self.vault.client.ask("POST", f"{self.point['id']}/restore", {"properties": wanted})
         assert answered.status in (400, 403, 404), answered
         return answered
+
+
+@dataclass
+class Little(Protected):
+    """A machine that runs. `point`: of what `/a/www` has."""
+
+    guest: Guest
 
     def seen(self, folder: str) -> str:
         """All that is there, with modes, owners, times and content."""
@@ -87,7 +93,7 @@ def little(vault: Vault, guest: Guest, tmp_path: Path) -> Little:
     item = protect(vault, "little")
     assert vault.back_up(item)["status"] == "Completed"
     (point,) = vault.points(item)
-    return Little(guest, vault, item, point)
+    return Little(vault, item, point, guest)
 
 
 def read(guest: Guest, path: str) -> bytes:
@@ -257,7 +263,7 @@ def test_a_machine_without_an_agent(vault: Vault, guest: Guest, tmp_path: Path) 
     item = protect(vault, "little")
     assert vault.back_up(item)["status"] == "Completed"
     (point,) = vault.points(item)
-    little = Little(guest, vault, item, point)
+    little = Little(vault, item, point, guest)
     assert point["properties"]["keepstone"]["filesIntoGuest"] is False
     told = little.refused(**BACK, paths=["disk0/0/www"]).message
     assert "no guest agent of 'little' is known" in told
@@ -277,7 +283,7 @@ def test_a_disk_image(vault: Vault, tmp_path: Path) -> None:
     item = vault.protect(disk, sourceType="DiskImage")
     assert vault.back_up(item)["status"] == "Completed"
     (point,) = vault.points(item)
-    little = Little(None, vault, item, point)  # type: ignore[arg-type]
+    little = Protected(vault, item, point)
     assert "filesIntoGuest" not in point["properties"]["keepstone"]
     told = little.refused(**BACK, paths=["0/lost+found"])
     assert (told.code, "AlternateLocation" in told.message) == ("UserErrorNotSupported", True)
@@ -301,7 +307,7 @@ def test_other_hosts_and_hypervisors(vault: Vault, machine: Register) -> None:
     """What is not part of this version is said, with what to do; files of an agent's machine go where that restores."""
     by_hand = ByHand(vault, machine())
     try:
-        little = Little(None, vault, by_hand.item, by_hand.point)  # type: ignore[arg-type]
+        little = Protected(vault, by_hand.item, by_hand.point)
         told = little.refused(**BACK, paths=["vda/1/etc"])
         assert (told.code, "agents put no files into guests" in told.message) == ("UserErrorNotSupported", True)
         assert "targetInfo.containerId" in told.message

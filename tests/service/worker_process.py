@@ -54,6 +54,7 @@ def main() -> None:
             if next(published) == 2:
                 _die()
 
+        # A worker has to die between two files, where nothing else can be reached from outside.
         intoguest._Restore._publish = publishing  # type: ignore[method-assign]
     queue = JobQueue(plane.database, plane.env, lease=LEASE)
     print("ready", flush=True)
