@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from keepstone.portal.places import across, vaults
+from keepstone.portal.policies import words
 from keepstone.portal.speech import later
 from keepstone.portal.visit import Answer, Page, Views, Visit
 
 __all__ = ["views"]
 
 views = Views()
-KINDS = {"": later("all kinds"), "AzureIaasVM": later("virtual machines"), "MAB": later("files and disks")}
+KINDS = {"": later("all kinds"), **{kind: words.KINDS[kind] for kind in ("AzureIaasVM", "MAB")}}
 STATES = {
     "": later("any health"),
     "Healthy": later("healthy"),
