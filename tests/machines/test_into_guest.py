@@ -17,13 +17,15 @@ from keepstone.errors import AccessDenied, NotFound, TargetExists, Unsupported, 
 from keepstone.workloads import Silent
 from keepstone.workloads.files import Conflict, Tree
 from keepstone.workloads.guestfiles.tree import looking_into
+from keepstone.workloads.hypervisors import QemuAddress
 from keepstone.workloads.images import PointDisk
+from keepstone.workloads.inside.filesback import mounts_of
+from keepstone.workloads.inside.guest import Inside
+from keepstone.workloads.inside.restore import FOLDER, IntoGuest, Wanted, restore_into_guest
+from keepstone.workloads.inside.tidier import Tidier
 from keepstone.workloads.kvm.agent import Agent, AgentFailed
-from keepstone.workloads.kvm.inside import Inside
-from keepstone.workloads.kvm.intoguest import FOLDER, IntoGuest, Wanted, restore_into_guest
-from keepstone.workloads.kvm.mounts import mounted
-from keepstone.workloads.kvm.qmp import Monitor
 from keepstone.workloads.machines import machine_of
+from keepstone.workloads.machines.mounts import mounted
 from tests.machines.guest import Guest, make_disk, until
 from tests.machines.yard import Made, Yard
 
@@ -78,11 +80,15 @@ def looking(yard: Yard, made: Made) -> Iterator[Tree]:
         yield stack.enter_context(looking_into(yard.env, disks, made.point.record))
 
 
+def address(yard: Yard) -> QemuAddress:
+    return QemuAddress(yard.guest.qmp, yard.guest.qga)
+
+
 def restore(yard: Yard, made: Made, *paths: bytes, base: str = "/a", **options: Any) -> IntoGuest:
     conflict = options.pop("conflict", None)
-    with looking(yard, made) as tree, Inside(yard.env, yard.guest.qga) as inside:
-        wanted = [Wanted(path, 2, base, special=options.get("special", True)) for path in paths]
-        return restore_into_guest(yard.env, tree, inside, wanted, conflict, options.get("progress", Silent()))
+    wanted = [Wanted(path, 2, base, special=options.get("special", True)) for path in paths]
+    with looking(yard, made) as tree, Tidier(address(yard)) as tidier, Inside(yard.env, address(yard)) as inside:
+        return restore_into_guest(yard.env, tree, inside, tidier, wanted, conflict, options.get("progress", Silent()))
 
 
 def listed(yard: Yard, folder: str = "/a") -> str:
@@ -209,7 +215,7 @@ def test_an_answer_that_was_not_read(yard: Yard, monkeypatch: pytest.MonkeyPatch
             raise KeyboardInterrupt
         return plain(self, command, end, delimited=delimited)
 
-    with Inside(yard.env, yard.guest.qga) as inside:
+    with Inside(yard.env, address(yard)) as inside:
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
             patched.setattr(Agent, "_answer", interrupted)
             inside.run("echo", "one")
@@ -220,7 +226,8 @@ def test_an_answer_that_was_not_read(yard: Yard, monkeypatch: pytest.MonkeyPatch
 def test_killed(yard: Yard, made: Made) -> None:
     """A process of its own takes away what it had there."""
     yard.guest.sh("mkdir -p /b/killed")
-    command = [sys.executable, "-m", "tests.machines.intoguest", yard.folder / "store", yard.guest.qga, made.point.id]
+    machine = (yard.guest.qmp, yard.guest.qga)
+    command = [sys.executable, "-m", "tests.machines.intoguest", yard.folder / "store", *machine, made.point.id]
     process = subprocess.Popen([*map(str, command), "disk0/0/www", "/b/killed"], cwd=Path(__file__).parents[2])
 
     assert process.wait(60) == -signal.SIGKILL
@@ -252,15 +259,16 @@ def test_a_disk_of_the_guest_that_is_full(yard: Yard, made: Made) -> None:
 
 
 def test_where_a_volume_is_mounted(yard: Yard) -> None:
-    with Monitor(yard.env, yard.guest.qmp) as monitor, Inside(yard.env, yard.guest.qga) as inside:
-        assert [mounted(monitor, inside, disk, "0") for disk in ("disk0", "disk1")] == ["/a", "/b"]
+    with Inside(yard.env, address(yard)) as inside:
+        mounts = mounts_of(yard.env, address(yard), inside)
+        assert [mounted(mounts, disk, "0") for disk in ("disk0", "disk1")] == ["/a", "/b"]
         for disk, volume in (("disk0", "1"), ("disk7", "0"), ("disk0", "vg-root")):
             with pytest.raises(NotFound, match="nowhere that can be seen"):
-                mounted(monitor, inside, disk, volume)
+                mounted(mounts, disk, volume)
         yard.guest.sh("mkdir /run/again; mount -t ext4 /dev/vda /run/again")
         try:
             with pytest.raises(NotFound, match="at /a and /run/again in the guest; say by --guest-target"):
-                mounted(monitor, inside, "disk0", "0")
+                mounted(mounts_of(yard.env, address(yard), inside), "disk0", "0")
         finally:
             yard.guest.sh("umount /run/again")
 
@@ -271,7 +279,7 @@ def test_an_agent_that_does_not_allow_it(yard: Yard, monkeypatch: pytest.MonkeyP
     guest.sh(_AGENT.format(options="-b guest-exec,guest-file-open"))
     try:
         with pytest.raises(AccessDenied, match="does not allow guest-exec, guest-file-open; allow that in the guest"):
-            Inside(yard.env, guest.qga)
+            Inside(yard.env, address(yard))
     finally:
         guest.sh(_AGENT.format(options="-F/hook"))
     plain = Agent.ask
@@ -281,9 +289,9 @@ def test_an_agent_that_does_not_allow_it(yard: Yard, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Agent, "ask", ask)
     with pytest.raises(Unsupported, match="Linux guests only"):
-        Inside(yard.env, guest.qga)
+        Inside(yard.env, address(yard))
 
 
 def test_no_agent(yard: Yard, tmp_path: Path) -> None:
     with pytest.raises(AgentFailed, match="is not there"):
-        Inside(yard.env, tmp_path / "none")
+        Inside(yard.env, QemuAddress(yard.guest.qmp, tmp_path / "none"))

@@ -62,6 +62,13 @@ def test_from_a_domain_to_another_one(vault: Vault, daemon: Daemon, little: Litt
     drill = vault.job(f"{newest['id']}/drill", {})
     assert (drill["status"], drill["extendedInfo"]["propertyBag"]["Target"][:15]) == ("Completed", "the guest agent")
 
+    little.sh("rm /a/file; sync")
+    assert oldest["properties"]["keepstone"]["filesIntoGuest"] is True
+    files = {"objectType": "FilesRestoreRequest", "recoveryType": "OriginalLocation", "paths": ["vda/0/file"]}
+    job = vault.restore(oldest, **files)
+    assert job["status"] == "Completed", job
+    assert little.sh("cat /a/file") == "one\n"
+
     little.sh("echo three > /a/file; sync")
     wanted = {"objectType": "IaasVMRestoreRequest", "keepstone": {"targetPath": str(tmp_path / "new")}}
     replaced = vault.restore(oldest, **wanted, recoveryType="OriginalLocation")

@@ -16,13 +16,11 @@ from typing import Any
 
 import pytest
 
-from keepstone.control import guest_restores, items, vaults
 from keepstone.control.work import handlers
 from keepstone.env import Env
-from keepstone.errors import Unsupported
 from keepstone.identity import Principal
 from keepstone.jobs import JobQueue, Worker
-from keepstone.workloads.kvm.intoguest import FOLDER
+from keepstone.workloads.inside.restore import FOLDER
 from tests.machines.guest import Guest, make_disk, until
 
 from .client import Client
@@ -318,20 +316,6 @@ def test_other_hosts_and_hypervisors(vault: Vault, machine: Register) -> None:
                         "delete": False}  # fmt: skip
     finally:
         by_hand.registry.close()
-
-
-def test_a_machine_of_libvirt(vault: Vault, tmp_path: Path) -> None:
-    disk = {"name": "vda", "diskSizeGB": 1}
-    path = f"{vault.group}/providers/Microsoft.Compute/virtualMachines/db"
-    behind = {"machine": "libvirt:0c0b7a52-7b6a-4c59-9d4b-0d4a4f6a2b11", "connect": f"qemu:///system?socket={tmp_path}"}
-    about = {"location": "onprem1", "properties": {"storageProfile": {"osDisk": disk}, "keepstone": behind}}
-    vault.client.arm("PUT", path, about, status=201)
-    item = protect(vault, "db")
-    with vault.plane.look() as connection:
-        found = vaults.find(connection, vault.plane.place.subscription, vault.group.rpartition("/")[2], "vault1")
-        held, one = items.find(connection, found, item.split("/")[-3], item.split("/")[-1])
-        with pytest.raises(Unsupported, match="a machine of libvirt, which keeps the guest agent for itself"):
-            guest_restores.guest(connection, held, one)
 
 
 def killed(vault: Vault, step: str) -> None:

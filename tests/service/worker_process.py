@@ -45,9 +45,9 @@ def main() -> None:
         real = work.restore_point
         work.restore_point = lambda *given, **more: _die(real(*given, **more))
     elif step == "published":
-        from keepstone.workloads.kvm import intoguest
+        from keepstone.workloads.inside import restore as into_guest
 
-        publish, published = intoguest._Restore._publish, itertools.count(1)
+        publish, published = into_guest._Restore._publish, itertools.count(1)
 
         def publishing(self: Any, place: str, item: Any) -> None:
             publish(self, place, item)
@@ -55,7 +55,7 @@ def main() -> None:
                 _die()
 
         # A worker has to die between two files, where nothing else can be reached from outside.
-        intoguest._Restore._publish = publishing  # type: ignore[method-assign]
+        into_guest._Restore._publish = publishing  # type: ignore[method-assign]
     queue = JobQueue(plane.database, plane.env, lease=LEASE)
     print("ready", flush=True)
     Worker(queue, handlers(plane), plane.env, f"worker {os.getpid()}").run_one()

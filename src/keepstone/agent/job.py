@@ -26,7 +26,7 @@ from keepstone.agent.limits import Limits
 from keepstone.decoders import from_json
 from keepstone.env import Env
 from keepstone.errors import JobCancelled, KeepstoneError, UsageError
-from keepstone.remote.wire import CREATE, REPLACE, Work
+from keepstone.remote.wire import CREATE, INTO_GUEST, REPLACE, Work
 
 __all__ = ["Order", "Said", "main"]
 
@@ -188,6 +188,11 @@ def carry_out(env: Env, order: Order, configuration: Configuration, report: Repo
 
                 place, found = recover(env, order, configuration, report)
                 return said("CompletedWithWarnings" if report.count else "Completed", target=place, found=[found])
+            if order.work.arguments.get("mode") == INTO_GUEST:
+                from keepstone.agent.intoguest import into_guest
+
+                place = into_guest(env, order, configuration, report)
+                return said("CompletedWithWarnings" if report.count else "Completed", target=place)
             target, lost = restore(env, order, configuration, report)
             return said("CompletedWithWarnings" if lost or report.count else "Completed", target=str(target))
         if order.work.operation == "Mount":

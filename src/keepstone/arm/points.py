@@ -70,7 +70,7 @@ def listing(call: Call) -> Answer:
             before=_before(skip_token(call)),
         )
         served = file_recovery.sessions(connection, item)
-        guest = guest_restores.has_guest(connection, held, item)
+        guest = guest_restores.has_guest(connection, item)
         tried = drills.newest(connection, [item.id]).get(item.id, {})
         near = snapshots.there(connection, item)
     if (
@@ -104,7 +104,7 @@ def get(call: Call) -> Answer:
         served = point.name in file_recovery.sessions(connection, item)
         drill = drills.newest(connection, [item.id]).get(item.id, {}).get(point.name)
         near = point.name in snapshots.there(connection, item)
-        guest = guest_restores.has_guest(connection, held, item)
+        guest = guest_restores.has_guest(connection, item)
     base = item_path(vault, held, item)
     return Answer(body=document(base, item, point, served=served, near=near, guest=guest, drill=drill))
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Asking for files out of the disks of a point: into a folder of a machine, or back into the guest that runs.
 
-Back into the guest they go through its agent, whose socket the service's own workers have to reach: machines of QEMU on
-the service's host. A libvirt keeps the agents of its guests for itself.
+Back into the guest they go through its agent, by whoever is on the host of its hypervisor: a worker of the service, or
+the agent of Keepstone there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from keepstone.errors import InvalidRequest, KeepstoneError, Unsupported
 from keepstone.vault import Container, Item, RecoveryPoint, Vault
 from keepstone.workloads.escaping import escaped, unescaped
 from keepstone.workloads.guestfiles.reader import IMAGE
-from keepstone.workloads.hypervisors import QemuAddress, address_of
+from keepstone.workloads.hypervisors import QemuAddress, VmAddress, address_of
 
 __all__ = ["depth", "guest", "has_guest", "restore"]
 
@@ -44,8 +44,12 @@ def restore(
         )
     if wanted.target is None:
         restores.machine(change, vault, held, wanted.container, None)
-        about |= {"mode": INTO_GUEST, "target": None, "guest": _into(change, held, item, wanted)}
-        return items.work(change, vault, held, item, RESTORE, activity, about)
+        agent = agents.serving(change.connection, held)
+        address = guest(change.connection, item)
+        about |= {"mode": INTO_GUEST, "target": None, "guest": _into(item, wanted), "address": address.document}
+        for socket in address.paths if agent is None else ():
+            change.plane.reach.check(socket)
+        return items.work(change, vault, held, item, RESTORE, activity, about, agent)
     if wanted.guest is not None:
         raise InvalidRequest(
             "properties.guestPath is a folder of the guest, into which files go with OriginalLocation; for a folder of "
@@ -69,24 +73,15 @@ def restore(
     return items.work(change, vault, held, item, RESTORE, activity, about, agent)
 
 
-def guest(connection: sa.Connection, held: Container, item: Item) -> QemuAddress:
-    """The machine of an item, whose guest agent can be reached here. `Unsupported`, `InvalidRequest` where it cannot,
-    with what to do instead."""
+def guest(connection: sa.Connection, item: Item) -> VmAddress:
+    """The machine of an item, whose guest agent can be reached on its host. `Unsupported`, `InvalidRequest` where it
+    cannot, with what to do instead."""
     name = f"'{item.friendly}'"
     if not virtual_machines.is_running(item):
         raise Unsupported(f"{name} is a disk, and no machine whose guest could take files; {_FOLDER}")
-    if agents.machine_of(connection, held) is not None:
-        raise Unsupported(
-            f"{name} is on a host that an agent serves, and agents put no files into guests in this version; "
-            f"{_FOLDER}, which may be the guest itself, where it has an agent of Keepstone (targetInfo.containerId)"
-        )
     address = address_of(item.source)
     if not isinstance(address, QemuAddress):
-        raise Unsupported(
-            f"{name} is a machine of libvirt, which keeps the guest agent for itself; files go into guests of QEMU in "
-            f"this version. {_FOLDER.capitalize()}, which may be the guest itself, where it has an agent of Keepstone "
-            "(targetInfo.containerId)"
-        )
+        return address
     agent = address.agent or _found_since(connection, item, address)
     if agent is None:
         raise InvalidRequest(
@@ -98,10 +93,10 @@ def guest(connection: sa.Connection, held: Container, item: Item) -> QemuAddress
     return QemuAddress(address.monitor, agent, address.fleece)
 
 
-def has_guest(connection: sa.Connection, held: Container, item: Item) -> bool:
+def has_guest(connection: sa.Connection, item: Item) -> bool:
     """Whether files can go back into its guest, as far as that is known before anybody asks the guest."""
     try:
-        guest(connection, held, item)
+        guest(connection, item)
     except KeepstoneError:
         return False
     return True
@@ -122,10 +117,8 @@ def _found_since(connection: sa.Connection, item: Item, address: QemuAddress) ->
     return known.agent if isinstance(known, QemuAddress) and known.monitor == address.monitor else None
 
 
-def _into(change: Change, held: Container, item: Item, wanted: Wanted) -> str | None:
+def _into(item: Item, wanted: Wanted) -> str | None:
     """The folder of the guest; None for where the files came from."""
-    for socket in guest(change.connection, held, item).paths:
-        change.plane.reach.check(socket)
     if wanted.delete:
         raise InvalidRequest(
             "nothing is deleted in a guest; leave out properties.delete, and delete there what is too much",

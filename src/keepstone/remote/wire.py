@@ -35,6 +35,7 @@ __all__ = [
     "FRAME",
     "GONE",
     "HANDLE",
+    "INTO_GUEST",
     "KEY",
     "LARGEST_RECORD",
     "MISSING",
@@ -102,8 +103,9 @@ CORRUPT, MISSING = 0xFFFFFFFE, 0xFFFFFFFF
 GONE = 0xFFFFFFFF
 """Instead of a chunk's length: it is damaged or gone."""
 
-REPLACE, CREATE = "OriginalLocation", "AlternateLocation"
-"""The argument `mode` of a restore that puts the disks of a machine back into it, and of one that makes a new one."""
+REPLACE, CREATE, INTO_GUEST = "OriginalLocation", "AlternateLocation", "IntoGuest"
+"""The argument `mode` of a restore that puts the disks of a machine back into it, of one that makes a new one, and of
+one that puts files of its disks into its guest."""
 
 T = TypeVar("T")
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]

@@ -79,7 +79,7 @@ def files(
     """Restore a folder or a file, or with PATH... only these parts of it. Exit code 4 where some could not be had.
 
     Of a machine or a disk PATH... are files and folders in its volumes, as `recoverypoint browse` shows them, such as
-    disk0/1/etc/fstab. With --in-place they go back into the guest, which has to run in QEMU on the service's host; what
+    disk0/1/etc/fstab. With --in-place they go back into the guest, which has to run and to have a guest agent; what
     is there stops that, unless --conflict says what becomes of it.
     """
     from keepstone.errors import UsageError

@@ -33,7 +33,6 @@ __all__ = [
     "machine_facts",
     "machine_lines",
     "machines",
-    "qemu_at",
     "restore_machine",
 ]
 
@@ -72,19 +71,6 @@ def machine_at(address: str, agent: str | None, connect: str | None) -> Qemu | L
     if connect is not None:
         raise UsageError("--connect is for machines of libvirt; name one as libvirt:DOMAIN, or leave it out")
     return Qemu(Path(os.path.abspath(place)), None if agent is None else Path(os.path.abspath(agent)))
-
-
-def qemu_at(address: str, agent: str | None) -> Qemu:
-    """What names a machine of QEMU, where one of libvirt does not do. `UsageError`."""
-    from keepstone.errors import UsageError
-
-    machine = machine_at(address, agent, None)
-    if isinstance(machine, Libvirt):
-        raise UsageError(
-            "files go into guests of QEMU only in this version; name it by its QMP socket, as qemu:SOCKET, or restore "
-            "them with --target"
-        )
-    return machine
 
 
 def address_for(machine: Qemu | Libvirt) -> VmAddress:

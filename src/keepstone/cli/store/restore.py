@@ -19,7 +19,7 @@ from keepstone.cli.opening import Opening, store_command
 from keepstone.cli.progress import Meter, metered
 from keepstone.cli.render import duration, lines_of, plain, safe, size, text
 from keepstone.cli.store.entries import paths as meant
-from keepstone.cli.store.machines import CONNECT, FLEECING, MACHINES, machine_at, qemu_at, restore_machine
+from keepstone.cli.store.machines import CONNECT, FLEECING, MACHINES, Libvirt, machine_at, restore_machine
 from keepstone.cli.store.points import FILES, IMAGES
 from keepstone.cli.store.returning import files_into_guest, into_machine, make_safety_point
 
@@ -59,7 +59,7 @@ class _Wanted:
 @click.option("--connect", metavar="URI", help=f"The libvirt that has the machine [default: {CONNECT}].")
 @click.option("--safety-point/--no-safety-point", default=True,
               help="Make a point of that machine first, of the same item [default: do].")  # fmt: skip
-@click.option("--into-guest", metavar="qemu:SOCKET",
+@click.option("--into-guest", metavar="MACHINE",
               help="Put PATH... back to where they were, in the running guest of this machine.")  # fmt: skip
 @click.option("--guest-target", metavar="FOLDER", help="Into the guest, but beneath this folder of it.")
 @click.option("--agent", metavar="SOCKET", help="The guest agent of the machine.")
@@ -114,10 +114,11 @@ def restore(
       restore POINT [DISK...] --machine libvirt:DOMAIN --in-place
     Files out of its disks into its guest, which goes on:
       restore POINT PATH... --into-guest qemu:SOCKET --agent SOCKET
+      restore POINT PATH... --into-guest libvirt:DOMAIN
     """
     from keepstone.errors import RestoreIncomplete, UsageError
 
-    guest = None if into_guest is None else qemu_at(into_guest, agent)
+    guest = None if into_guest is None else machine_at(into_guest, agent, connect)
     there = None if machine is None else machine_at(machine, agent, connect)
     files_only = bool(delete or compare_content or numeric_ids or no_attributes or kind or tar or target)
     if machine is not None and (not in_place or into_guest or guest_target or conflict or files_only):
@@ -126,8 +127,8 @@ def restore(
         raise UsageError("--into-guest takes paths, --guest-target, --overwrite, --skip and --keep-both, and no more")
     if there is None and guest is None and (agent or guest_target):
         raise UsageError("--agent and --guest-target are about a machine; give --machine or --into-guest")
-    if there is None and connect is not None:
-        raise UsageError("--connect is about a machine of libvirt; give --machine libvirt:DOMAIN")
+    if there is None and guest is None and connect is not None:
+        raise UsageError("--connect is about a machine of libvirt; give --machine libvirt:DOMAIN, or --into-guest")
     if tar is not None and (target is not None or in_place or conflict or delete):
         raise UsageError("--tar writes a stream; it takes no target and none of the options for one")
     if tar is None and target is None and not in_place and guest is None:
@@ -191,7 +192,7 @@ def restore(
 def _into_guest(
     env: Env,
     reader: LocalReader,
-    machine: Qemu,
+    machine: Qemu | Libvirt,
     paths: tuple[str, ...],
     target: str | None,
     conflict: str | None,

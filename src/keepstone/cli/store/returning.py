@@ -106,7 +106,7 @@ def files_into_guest(
     env: Env,
     guest: GuestReader,
     kind: str,
-    machine: Qemu,
+    machine: Qemu | Libvirt,
     paths: Sequence[bytes],
     target: str | None,
     conflict: str | None,
@@ -116,9 +116,11 @@ def files_into_guest(
     of the guest."""
     from keepstone.errors import UsageError
     from keepstone.workloads.files import Conflict
-    from keepstone.workloads.kvm.filesback import files_back
+    from keepstone.workloads.hypervisors import QemuAddress
+    from keepstone.workloads.inside import files_back
 
-    if machine.agent is None:
+    address = address_for(machine)
+    if isinstance(address, QemuAddress) and address.agent is None:
         raise UsageError("files go into a guest through its agent; name its socket by --agent")
     if not paths:
         raise UsageError("which files? give paths as `keepstone store ls` shows them")
@@ -128,7 +130,7 @@ def files_into_guest(
     if target is None and depth == 1:
         raise UsageError("the point is of a disk, of no machine; say by --guest-target where its files go")
     choice = None if conflict is None else Conflict(conflict)
-    report = files_back(env, guest, machine.monitor, machine.agent, paths, depth, target, choice, meter)
+    report = files_back(env, guest, address, paths, depth, target, choice, meter)
     result = {"guest": machine.address, **plain(report)}
     result["kept"] = [{"path": path, "beside": place} for path, place in report.kept]
     result["failed"] = [{"path": path, "reason": reason} for path, reason in report.failed]

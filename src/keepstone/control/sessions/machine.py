@@ -137,6 +137,8 @@ def safety_point(plane: Plane, about: Subject, mine: Claim) -> RecoveryPoint | N
 
 _TOLD = (
     "mode",
+    "address",
+    "guest",
     "safety",
     "network",
     "point",

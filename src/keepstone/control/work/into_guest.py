@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of a machine's point, back into its guest, which goes on meanwhile.
 
-Where a worker dies, its restore has left whole files, and folders that are not finished (`workloads/kvm/intoguest.py`).
-The next one goes on there, if the first had got so far as to write.
+Where a worker dies, its restore has left whole files, and folders that are not finished
+(`workloads/inside/restore.py`). The next one goes on there, if the first had got so far as to write.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from keepstone.vault import RecoveryPoint
 from keepstone.workloads.escaping import unescaped
 from keepstone.workloads.files import Conflict
 from keepstone.workloads.guestfiles.tree import guest_reader
-from keepstone.workloads.kvm.filesback import files_back
+from keepstone.workloads.inside import files_back
 
 __all__ = ["into_guest"]
 
@@ -31,10 +31,9 @@ def into_guest(plane: Plane, context: Context, about: Subject, point: RecoveryPo
     from; `conflict`, None where nothing may be there."""
     wanted = context.claim.arguments
     with plane.look() as connection:
-        address = guest(connection, about.container, about.item)
+        address = guest(connection, about.item)
     for path in address.paths:
         plane.reach.check(path)
-    assert address.agent is not None
     where = wanted["guest"] or "to where they came from"
     conflict = None if wanted["conflict"] is None else Conflict(wanted["conflict"])
     reporter = Reporter(context)
@@ -54,8 +53,8 @@ def into_guest(plane: Plane, context: Context, about: Subject, point: RecoveryPo
     with opened(store, point) as reader, guest_reader(plane.env, reader) as files:
         paths = [unescaped(path) for path in wanted["paths"]]
         report = files_back(
-            plane.env, files, address.monitor, address.agent, paths, depth(about.item), wanted["guest"], conflict,
-            reporter, begins=begins, again=again,
+            plane.env, files, address, paths, depth(about.item), wanted["guest"], conflict, reporter,
+            begins=begins, again=again,
         )  # fmt: skip
     for _, place in report.kept[:_NOTED]:
         context.note(f"{place} lies beside what was there")

@@ -18,7 +18,7 @@ from keepstone.control.work.near import nearest, taken
 from keepstone.control.work.reporter import Reporter
 from keepstone.errors import GuardRefused, NotFound, TargetExists
 from keepstone.jobs import Context, Status
-from keepstone.remote.wire import CREATE, REPLACE
+from keepstone.remote.wire import CREATE, INTO_GUEST, REPLACE
 from keepstone.store import Reader
 from keepstone.workloads.files.tree import select
 from keepstone.workloads.restoring import FILES, paths_of, restore_point, restored
@@ -26,8 +26,6 @@ from keepstone.workloads.restoring import FILES, paths_of, restore_point, restor
 __all__ = ["CREATE", "FILES", "INTO_GUEST", "REPLACE", "RESTORE", "named", "restore"]
 
 RESTORE = "Restore"
-INTO_GUEST = "IntoGuest"
-"""The argument `mode` of a restore of files into the guest that runs."""
 _NAMED = 10  # paths that the log has by name
 
 

@@ -37,6 +37,9 @@ class Agent:
     `AgentFailed` where nobody answers within `timeout` seconds, here and from `ask`.
     """
 
+    piece = 384 << 10
+    """Bytes of a file in one command: the agent takes it in small bites, so more of them at once gain nothing."""
+
     def __init__(self, env: Env, path: Path, *, timeout: float) -> None:
         self._env = env
         self._rest = b""

@@ -1,47 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a guest has the volumes of a point mounted.
+"""What a guest of QEMU has mounted of its disks.
 
 The agent tells on which partition of which PCI device a file system is, and QEMU which of its disks that device is.
-That is an answer for virtio-blk and NVMe, whose disks are devices of their own. Where there is none, or more than one,
-somebody has to say it: a guess would put files over others.
+That is an answer for virtio-blk and NVMe, whose disks are devices of their own.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
-from keepstone.errors import NotFound
 from keepstone.workloads.kvm.drives import drives
-from keepstone.workloads.kvm.inside import Inside
 from keepstone.workloads.kvm.qmp import Monitor
+from keepstone.workloads.machines.mounts import Mount, partition
 
-__all__ = ["mounted"]
-
-_PARTITION = re.compile(r"(?:vd[a-z]+|nvme\d+n\d+(?:p(?=\d))?)(\d*)")
+__all__ = ["mounts"]
 
 Place = tuple[int, int, int]
 
 
-def mounted(monitor: Monitor, inside: Inside, disk: str, volume: str) -> str:
-    """The path in the guest at which this volume of a disk, as `ls` shows it, is mounted. `NotFound`."""
+def mounts(monitor: Monitor, systems: list[dict[str, Any]]) -> Iterator[Mount]:
+    """`systems`: what the agent answers to guest-get-fsinfo."""
     devices = {name: place for place, name in _pci(monitor.execute("query-pci"))}
-    place = next((devices.get(_id(drive.device)) for drive in drives(monitor) if drive.disk.name == disk), None)
-    found = set()
-    for system in inside.filesystems() if place is not None else ():
-        match = _PARTITION.fullmatch(str(system.get("name")))
-        if match is None or (match[1] or "0") != volume:
-            continue
-        if place in [_place(one.get("pci-controller")) for one in system.get("disk") or () if isinstance(one, dict)]:
-            found.add(str(system.get("mountpoint")))
-    if len(found) != 1:
-        where = f"at {' and '.join(sorted(found))}" if found else "nowhere that can be seen"
-        raise NotFound(
-            f"volume {volume} of {disk} is mounted {where} in the guest; say by --guest-target (of a request: "
-            "guestPath) which folder of the guest stands for it"
-        )
-    return found.pop()
+    disks = {devices.get(_id(drive.device)): drive.disk.name for drive in drives(monitor)}
+    for system in systems:
+        volume = partition(system.get("name"))
+        for one in system.get("disk") or ():
+            place = _place(one.get("pci-controller")) if isinstance(one, dict) else None
+            if volume is not None and place is not None and place in disks:
+                yield Mount(disks[place], volume, str(system.get("mountpoint")))
 
 
 def _id(device: str) -> str:

@@ -13,12 +13,12 @@ __all__ = ["alone"]
 
 
 @contextlib.contextmanager
-def alone(name: str, taken: str) -> Iterator[None]:
-    """A name in the kernel (unix(7), abstract) that one process has at a time, and nobody after its end. `Conflict`,
-    which says `taken`, where another one has it."""
+def alone(name: str, taken: str) -> Iterator[int]:
+    """A name in the kernel (unix(7), abstract) that one process has at a time, and those who get the descriptor from
+    it, and nobody after their end. `Conflict`, which says `taken`, where another one has it."""
     with socket.socket(socket.AF_UNIX) as mine:
         try:
             mine.bind(f"\0{name}")
         except OSError as error:
             raise Conflict(f"{taken}; wait for the end of that") from error
-        yield
+        yield mine.fileno()

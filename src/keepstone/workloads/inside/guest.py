@@ -13,18 +13,17 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from keepstone.env import Env
 from keepstone.errors import AccessDenied, Unsupported
-from keepstone.workloads.kvm.agent import Agent, AgentFailed, AgentRefused
+from keepstone.workloads.hypervisors import VmAddress
+from keepstone.workloads.inside.reach import reach
+from keepstone.workloads.machines.stillness import AgentFailed, AgentRefused
 
-__all__ = ["PIECE", "Inside"]
+__all__ = ["Inside"]
 
-PIECE = 384 << 10
-"""Bytes that one command carries; the agent takes it in small bites, so more of them at once gain nothing."""
 _ANSWER = 30.0
 _PROGRAM = 120.0
 _SECOND = 10**9
@@ -35,17 +34,18 @@ _NEEDED = (
 
 
 class Inside:
-    """A connection to the agent of a Linux guest.
+    """A connection to the agent of a Linux guest. `holding`: descriptors that go on where we are killed while somebody
+    talks to the agent for us, until that is over.
 
     `AgentFailed` where it does not answer or is gone, here and from every function; `AccessDenied` where it does not
-    allow what is needed, `Unsupported` where the guest is another system.
+    allow what is needed, `Unsupported` where the guest is another system; what `reach` raises.
     """
 
-    def __init__(self, env: Env, agent: Path) -> None:
+    def __init__(self, env: Env, address: VmAddress, *, holding: Collection[int] = ()) -> None:
         self._env = env
-        self.path = agent
+        self._address, self._holding = address, holding
         self._waiting = False  # for an answer that nobody took yet
-        self._agent = Agent(env, agent, timeout=_ANSWER)
+        self._agent = reach(env, address, timeout=_ANSWER, holding=holding)
         try:
             self._check()
         except BaseException:
@@ -68,8 +68,8 @@ class Inside:
         missing = [name for name in _NEEDED if name not in allowed]
         if missing:
             raise AccessDenied(
-                f"the guest agent at {self.path} does not allow {', '.join(missing)}; allow that in the guest (its "
-                "option --block-rpcs, BLACKLIST_RPC in /etc/sysconfig/qemu-ga), or restore into a folder"
+                f"the guest agent does not allow {', '.join(missing)}; allow that in the guest (its option "
+                "--block-rpcs, BLACKLIST_RPC in /etc/sysconfig/qemu-ga), or restore into a folder"
             )
         system: Any = {}
         with contextlib.suppress(AgentRefused):  # one that has no /etc/os-release
@@ -80,7 +80,7 @@ class Inside:
     def _ask(self, command: str, **arguments: Any) -> Any:
         if self._waiting:
             self._agent.close()
-            self._agent = Agent(self._env, self.path, timeout=_ANSWER)
+            self._agent = reach(self._env, self._address, timeout=_ANSWER, holding=self._holding)
         self._waiting = True
         try:
             answer = self._agent.ask(command, timeout=_ANSWER, **arguments)
@@ -89,6 +89,11 @@ class Inside:
             raise
         self._waiting = False
         return answer
+
+    @property
+    def piece(self) -> int:
+        """How many bytes of a file one command carries at most."""
+        return self._agent.piece
 
     def filesystems(self) -> list[dict[str, Any]]:
         """What is mounted, as the agent tells."""
@@ -114,7 +119,7 @@ class Inside:
             pause = min(2 * pause, 0.2)
 
     def write(self, path: str, pieces: Iterable[memoryview]) -> None:
-        """Make a file of these pieces, of at most `PIECE` bytes each. `AgentRefused` where the guest cannot."""
+        """Make a file of these pieces, of at most `piece` bytes each. `AgentRefused` where the guest cannot."""
         handle = self._ask("guest-file-open", path=path, mode="wb")
         try:
             for piece in pieces:

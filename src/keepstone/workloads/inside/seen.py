@@ -7,8 +7,8 @@ import stat
 from typing import NamedTuple
 
 from keepstone.workloads.files import Entry
-from keepstone.workloads.kvm.agent import AgentFailed
-from keepstone.workloads.kvm.inside import Inside
+from keepstone.workloads.inside.guest import Inside
+from keepstone.workloads.machines.stillness import AgentFailed
 
 __all__ = ["SECOND", "UNFINISHED", "Seen", "seen"]
 

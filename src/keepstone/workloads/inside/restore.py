@@ -10,8 +10,8 @@ Invariants
 * A restore that was killed can be made again. Folders are `UNFINISHED` until all is in them, and one that is found so
   is finished; files that are there as the point has them are taken for those of the first attempt (`again`).
 * `FOLDER` goes with its last file, also after a failure or an interrupt, and where we are killed: `tidier`. One that is
-  left all the same, as the agent was gone, goes with the next restore into the same folder: an agent talks to one
-  client at a time, so nobody else can be using it.
+  left all the same, as the agent was gone, goes with the next restore into the same folder: there is one of a guest at
+  a time (`filesback.py`), so nobody else can be using it.
 * Names come from the point, where they were checked (`files/names.py`): none has a slash. The agent is told them in
   UTF-8; what has another name is left out, and said.
 """
@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING
 from keepstone.env import Env
 from keepstone.errors import AccessDenied, KeepstoneError, NotFound, TargetExists, UsageError
 from keepstone.workloads.files.restore.options import Conflict
-from keepstone.workloads.kvm.agent import AgentFailed, AgentRefused
-from keepstone.workloads.kvm.inside import PIECE, Inside
-from keepstone.workloads.kvm.seen import SECOND, UNFINISHED, Seen, seen
-from keepstone.workloads.kvm.tidier import Tidier
+from keepstone.workloads.inside.guest import Inside
+from keepstone.workloads.inside.seen import SECOND, UNFINISHED, Seen, seen
+from keepstone.workloads.inside.tidier import Tidier
+from keepstone.workloads.machines.stillness import AgentFailed, AgentRefused
 from keepstone.workloads.progress import Progress
 from keepstone.workloads.salvage import DAMAGE
 from keepstone.workloads.undisturbed import undisturbed
@@ -90,6 +90,7 @@ def restore_into_guest(
     env: Env,
     tree: Tree,
     inside: Inside,
+    tidier: Tidier,
     wanted: Sequence[Wanted],
     conflict: Conflict | None,
     progress: Progress,
@@ -106,13 +107,9 @@ def restore_into_guest(
     `NotFound` where point or guest has no such path, `UsageError` for what is no path of a file, `AccessDenied` where
     a symbolic link is in the way of a folder, `AgentFailed` where the agent is gone or does not answer.
     """
-    tidier = Tidier(inside.path)
-    try:
-        return undisturbed(
-            env, progress, lambda told: _Restore(tree, inside, tidier, conflict, told, again).run(wanted, begins)
-        )
-    finally:
-        tidier.dismiss()
+    return undisturbed(
+        env, progress, lambda told: _Restore(tree, inside, tidier, conflict, told, again).run(wanted, begins)
+    )
 
 
 class _Restore:
@@ -320,8 +317,9 @@ class _Restore:
 
     def _pieces(self, found: Found) -> Iterator[memoryview]:
         content, size = self._tree.content(found), found.entry.size
-        for offset in range(0, size, PIECE):
-            piece = memoryview(b"".join(content.read(offset, min(PIECE, size - offset))))
+        step = self._inside.piece
+        for offset in range(0, size, step):
+            piece = memoryview(b"".join(content.read(offset, min(step, size - offset))))
             yield piece
             self._report.bytes += len(piece)
             self._progress.advance(len(piece))
