@@ -34,6 +34,7 @@ from keepstone.catalogue.tables import (
     submissions,
     targets,
     vaults,
+    writers,
 )
 
 __all__ = [
@@ -72,4 +73,5 @@ __all__ = [
     "submissions",
     "targets",
     "vaults",
+    "writers",
 ]

@@ -24,7 +24,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from keepstone.catalogue import RECORDS, Database, facts, first, insert, principals, vaults
+from keepstone.catalogue import RECORDS, Database, facts, first, insert, principals, vaults, writers
 from keepstone.catalogue.replay import State, read_state
 from keepstone.catalogue.rows import values
 from keepstone.control import points as made
@@ -32,6 +32,7 @@ from keepstone.control import policies, schedules
 from keepstone.control.installation import Installation
 from keepstone.control.items import PROTECTED
 from keepstone.control.plane import Change, Place
+from keepstone.control.writers import OTHERS
 from keepstone.crypto import Kit
 from keepstone.errors import Conflict, CorruptObject, KeepstoneError, ObjectMissing, StoreMissing, UsageError
 from keepstone.objects import FolderStorage
@@ -198,6 +199,7 @@ def _write(change: Change, vault: Vault, state: State, found: Sequence[tuple[Rec
         _add(connection, home)
     for one in (vault, *records[StoredPolicy], *records[Container]):
         insert(connection, one)
+    connection.execute(writers.insert().values(vault=vault.id, machine=OTHERS))
     stored = {policy.id: policy for policy in records[StoredPolicy]}
     by_item: dict[UUID, list[tuple[RecoveryPoint, Point]]] = {}
     for row, point in found:

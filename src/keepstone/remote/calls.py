@@ -31,9 +31,11 @@ from keepstone.errors import (
     WriterFailed,
     told,
 )
+from keepstone.remote.framed import unframed
 from keepstone.remote.wire import (
     CHUNK_HEAD,
     CORRUPT,
+    FRAMED,
     MISSING,
     PREFIX,
     Commit,
@@ -276,7 +278,12 @@ class HttpPoint:
     def columns(self, path: list[int]) -> bytes:
         return self._post("columns", encode(path))
 
-    def fetch(self, fetch: Fetch, sink: Callable[[int, int, memoryview], None]) -> None:
+    def fetch(
+        self,
+        fetch: Fetch,
+        sink: Callable[[int, int, memoryview], None],
+        check: Callable[[int, int, memoryview], None] | None = None,
+    ) -> None:
         left = {
             (node, index): at for node, (_, wanted) in enumerate(fetch.nodes) for index, at in enumerate(_u32s(wanted))
         }
@@ -291,11 +298,13 @@ class HttpPoint:
                     (fetch.nodes[node][0], struct.pack(f"<{len(asked[-1])}I", *[left[one] for one in asked[-1]]))
                 )
 
-            def take(node: int, index: int, chunk: memoryview) -> None:
-                if node >= len(asked) or index >= len(asked[node]):
+            def take(node: int, index: int, chunk: memoryview, *, checked: bool) -> None:
+                if node >= len(asked) or index >= len(asked[node]) or (check is None and not checked):
                     raise CorruptObject("the service sent a chunk that it was not asked for")
                 one = asked[node][index]
                 if one in left:
+                    if check is not None and not checked:
+                        check(*one, chunk)
                     try:
                         sink(*one, chunk)
                     except OSError as error:  # not of the connection
@@ -303,7 +312,7 @@ class HttpPoint:
                     del left[one]
 
             if left:
-                body = encode(Fetch(nodes))
+                body = encode(Fetch(nodes, check is not None))
                 self._calls.stream(f"points/fetch{self._query}", body, lambda response: _read(response, take))
 
         try:
@@ -327,7 +336,11 @@ def _u32s(data: bytes) -> tuple[int, ...]:
     return struct.unpack(f"<{len(data) // 4}I", data)
 
 
-def _read(response: http.client.HTTPResponse, sink: Callable[[int, int, memoryview], None]) -> None:
+class _Take(Protocol):
+    def __call__(self, node: int, index: int, chunk: memoryview, *, checked: bool) -> None: ...
+
+
+def _read(response: http.client.HTTPResponse, take: _Take) -> None:
     """Hand out chunks as they come."""
     buffer = memoryview(bytearray(_READ))
     head = memoryview(bytearray(CHUNK_HEAD))
@@ -347,7 +360,11 @@ def _read(response: http.client.HTTPResponse, sink: Callable[[int, int, memoryvi
             raise ObjectMissing(bytes(chunk).decode(errors="replace"))
         if node == CORRUPT:
             raise CorruptObject(bytes(chunk).decode(errors="replace"))
-        sink(node, index, chunk)
+        if node == FRAMED:
+            for one, number, part in unframed(index, chunk):
+                take(one, number, part, checked=False)
+        else:
+            take(node, index, chunk, checked=True)
 
 
 def _fill(response: http.client.HTTPResponse, view: memoryview) -> int:

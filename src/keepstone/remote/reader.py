@@ -2,7 +2,8 @@
 """Reading a recovery point of a store behind a service: `store.Reader`, as its far half.
 
 Nodes come as in writing (`nodes`). Chunks are fetched many at a time, several requests beside one another; the service
-opens, decompresses and checks them, and sends them as they are, whatever else lies beside them in its packs.
+opens, decompresses and checks them, and sends them as they are, whatever else lies beside them in its packs. Where all
+in its store is this machine's, it may send whole frames, which are decompressed and checked here (`framed.py`).
 """
 
 from __future__ import annotations
@@ -46,9 +47,15 @@ class Point(Protocol):
         """The ids of a node's chunks, 32 bytes each, and then their lengths, u32 each; `GONE` for what cannot be
         read."""
 
-    def fetch(self, fetch: Fetch, sink: Callable[[int, int, memoryview], None]) -> None:
+    def fetch(
+        self,
+        fetch: Fetch,
+        sink: Callable[[int, int, memoryview], None],
+        check: Callable[[int, int, memoryview], None] | None = None,
+    ) -> None:
         """Every chunk that is asked for, with the numbers of its node and of itself in the request; valid during the
-        call. `CorruptObject`, `ObjectMissing`."""
+        call. `check`: asked, before the sink is, about each chunk that came in a frame, which the service did not
+        compare with its id; without, none does. `CorruptObject`, `ObjectMissing`."""
 
 
 class RemoteReader:
@@ -62,6 +69,7 @@ class RemoteReader:
         self._veil = veil
         self._nodes = Nodes(opened.keys, point.nodes, cache)
         self._sealed = veil if isinstance(veil, Sealed) else None
+        self._frames = opened.frames and self._sealed is None
         self._bodies = None if self._sealed is None else Bodies(self._nodes, self._sealed, roots)
         self._pool = env.pool()
         self._columns: OrderedDict[int, tuple[bytes, array[int]]] = OrderedDict()
@@ -147,7 +155,14 @@ class RemoteReader:
             for cookie in cookies[node][number]:
                 sink(cookie, chunk)
 
-        self._point.fetch(Fetch([(path, _u32s(indexes)) for path, indexes in nodes]), take)
+        ids = [[self.chunk_id(ref) for ref in those] for those in places] if self._frames else []
+
+        def check(node: int, number: int, chunk: memoryview) -> None:
+            if self.identify(chunk) != ids[node][number]:
+                raise CorruptObject("a chunk is not what was stored; run `keepstone store verify` where the store is")
+
+        fetch = Fetch([(path, _u32s(indexes)) for path, indexes in nodes])
+        self._point.fetch(fetch, take, check if self._frames else None)
         if missing:
             raise CorruptObject("the service did not send all chunks that it was asked for")
 

@@ -33,6 +33,7 @@ __all__ = [
     "CORRUPT",
     "CREATE",
     "FRAME",
+    "FRAMED",
     "GONE",
     "HANDLE",
     "INTO_GUEST",
@@ -97,6 +98,8 @@ _MOST_CHUNKS = 1 << 16  # of a frame
 _CHUNK = struct.Struct("<III")
 _ZEROS = struct.Struct("<II")
 CHUNK_HEAD = _CHUNK.size
+FRAMED = 0xFFFFFFFD
+"""Instead of the number of a node in the answer to a `Fetch`: a frame with several chunks follows (`framed.py`)."""
 CORRUPT, MISSING = 0xFFFFFFFE, 0xFFFFFFFF
 """Instead of the number of a node in a `Fetch`: the rest cannot be read, and why."""
 
@@ -286,18 +289,21 @@ class Committed(msgspec.Struct, frozen=True):
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
-    """A point that is to be read."""
+    """A point that is to be read. `frames`: its chunks may be asked for in frames."""
 
     point: PointRecord
     keys: bytes
     id_key: bytes
     hashing: str
+    frames: bool = False
 
 
 class Fetch(msgspec.Struct, frozen=True):
-    """Chunks of a point: for each of some nodes its path and which of its chunks, u32 each."""
+    """Chunks of a point: for each of some nodes its path and which of its chunks, u32 each. `frames`: they may come in
+    frames (`framed.py`), and whoever asks compares them with their ids."""
 
     nodes: list[tuple[list[int], bytes]]
+    frames: bool = False
 
 
 class Register(msgspec.Struct, frozen=True, kw_only=True):

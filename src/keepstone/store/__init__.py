@@ -9,7 +9,7 @@ from keepstone.store.journal import Journal
 from keepstone.store.node import Node
 from keepstone.store.pipeline import SEGMENT, Chunks, Scratch
 from keepstone.store.points import Point
-from keepstone.store.reader import LocalReader, Reader, Roomy
+from keepstone.store.reader import LocalReader, Reader, Roomy, StoredFrame
 from keepstone.store.refs import ZERO_REF
 from keepstone.store.store import Store
 from keepstone.store.writer import LocalWriter, Outcome, Writer
@@ -33,6 +33,7 @@ __all__ = [
     "Roomy",
     "Scratch",
     "Store",
+    "StoredFrame",
     "Writer",
     "cut_file",
     "cut_fixed",

@@ -125,21 +125,29 @@ class Packs:
         Valid until this thread opens the next frame: a frame that is stored uncompressed lies in the thread's own
         buffer, unless there is an `into`.
         """
+        if payload is None and into is not None and footer.codecs[frame] == CODEC_RAW:
+            payload = into if len(into) == len(sealed) - TAG_SIZE else None
+        payload = self.open_payload(footer, frame, sealed, payload)
+        try:
+            return expand(payload, footer.codecs[frame], footer.frame_raw[frame], wanted, into=into)
+        except CorruptObject as error:
+            raise _damaged(footer, frame, error) from error
+
+    def open_payload(
+        self, footer: Footer, frame: int, sealed: bytes | memoryview, payload: memoryview | None = None
+    ) -> memoryview:
+        """A frame as it is stored, out of its sealed bytes: authenticated, not decompressed. It is in `payload`, or
+        valid until this thread opens the next one."""
         context = self._context
         header = pack_header(context.store_id, context.keys.epoch, footer.kind, footer.pack)
         digest = footer.digests[32 * frame : 32 * frame + 32]
         key = frame_key(context.hashing, context.keys, footer.pack, frame, digest)
-        if payload is None and into is not None and footer.codecs[frame] == CODEC_RAW:
-            payload = into if len(into) == len(sealed) - TAG_SIZE else None
-        if payload is None:
-            payload = self._payload(len(sealed) - TAG_SIZE)
+        opened = self._payload(len(sealed) - TAG_SIZE) if payload is None else payload
         try:
-            open_frame(key, sealed, context.frame_aad(header, frame), memoryview(payload))
-            return expand(payload, footer.codecs[frame], footer.frame_raw[frame], wanted, into=into)
+            open_frame(key, sealed, context.frame_aad(header, frame), opened)
         except CorruptObject as error:
-            raise CorruptObject(
-                f"frame {frame} of {pack_name(footer.pack)} is damaged ({error}); restore the pack from a copy"
-            ) from error
+            raise _damaged(footer, frame, error) from error
+        return opened
 
     def _payload(self, size: int) -> memoryview:
         """A buffer of this thread: fresh megabytes would cost their page faults each time."""
@@ -217,3 +225,9 @@ class Packs:
             footer = self._footers.pop(pack, None)
             if footer is not None:
                 self._footer_memory -= footer.memory
+
+
+def _damaged(footer: Footer, frame: int, error: CorruptObject) -> CorruptObject:
+    return CorruptObject(
+        f"frame {frame} of {pack_name(footer.pack)} is damaged ({error}); restore the pack from a copy"
+    )

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
+import msgspec
+
 from keepstone.control.sessions.reading import Readings, _Open
 from keepstone.control.sessions.session import WriteSession, namer
 from keepstone.control.sessions.view import View
@@ -18,12 +20,14 @@ from keepstone.crypto import hashing
 from keepstone.disks import RawSource
 from keepstone.env import Env
 from keepstone.errors import CorruptObject, ObjectMissing
+from keepstone.remote.framed import unframed
 from keepstone.remote.nodes import NodeCache
 from keepstone.remote.reader import RemoteReader
 from keepstone.remote.veil import Plain, Veil
 from keepstone.remote.wire import (
     CHUNK_HEAD,
     CORRUPT,
+    FRAMED,
     MISSING,
     Begun,
     Commit,
@@ -103,10 +107,14 @@ class _Readings(Readings):
     """Those of one point, which is open."""
 
     def __init__(self, store: Store, reader: LocalReader, item: str) -> None:
-        self._one = _Open(store, reader, View(reader, reader.root(), namer(store, item)))
+        self.alone = False
+        self._one = _Open(UUID(int=1), store, reader, View(reader, reader.root(), namer(store, item)))
 
     def _of(self, machine: UUID, job: str, token: int) -> _Open:
         return self._one
+
+    def _framed(self, one: _Open, machine: UUID) -> bool:
+        return self.alone
 
 
 class DirectPoint:
@@ -129,7 +137,13 @@ class DirectPoint:
         """One call."""
         return self.readings.ask(MACHINE, verb, "", 0, memoryview(body))
 
-    def fetch(self, fetch: Fetch, sink: Callable[[int, int, memoryview], None]) -> None:
+    def fetch(
+        self,
+        fetch: Fetch,
+        sink: Callable[[int, int, memoryview], None],
+        check: Callable[[int, int, memoryview], None] | None = None,
+    ) -> None:
+        fetch = msgspec.structs.replace(fetch, frames=check is not None)
         pieces: list[bytes] = []
         self.readings.fetch(MACHINE, "", 0, memoryview(encode(fetch)), lambda piece: pieces.append(bytes(piece)))
         self.pieces += pieces
@@ -144,7 +158,13 @@ class DirectPoint:
                 raise ObjectMissing(bytes(chunk).decode())
             if node == CORRUPT:
                 raise CorruptObject(bytes(chunk).decode())
-            sink(node, index, chunk)
+            if node != FRAMED:
+                sink(node, index, chunk)
+                continue
+            assert check is not None
+            for one, number, part in unframed(index, chunk):
+                check(one, number, part)
+                sink(one, number, part)
 
 
 class Far:

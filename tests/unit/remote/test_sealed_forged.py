@@ -51,7 +51,14 @@ class Forger:
     def columns(self, path: list[int]) -> bytes:
         raise AssertionError("the service is asked for what it cannot know")
 
-    def fetch(self, fetch: Fetch, sink: Callable[[int, int, memoryview], None]) -> None:
+    def fetch(
+        self,
+        fetch: Fetch,
+        sink: Callable[[int, int, memoryview], None],
+        check: Callable[[int, int, memoryview], None] | None = None,
+    ) -> None:
+        assert check is None
+
         def take(node: int, index: int, chunk: memoryview) -> None:
             self.fetched += 1
             sink(node, index, memoryview(self.chunk(self.fetched, bytes(chunk))))

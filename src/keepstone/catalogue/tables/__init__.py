@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from keepstone.catalogue.tables.alerts import alerts, notices, targets
 from keepstone.catalogue.tables.base import metadata
-from keepstone.catalogue.tables.machines import agents, credentials
+from keepstone.catalogue.tables.machines import agents, credentials, writers
 from keepstone.catalogue.tables.people import assignments, attempts, logins, principals, submissions
 from keepstone.catalogue.tables.protection import (
     containers,
@@ -53,4 +53,5 @@ __all__ = [
     "submissions",
     "targets",
     "vaults",
+    "writers",
 ]

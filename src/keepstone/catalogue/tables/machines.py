@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Machines with an agent: what they may register with, and what they are known by then.
 
-Neither is in a vault's journal: see `catalogue/journal.py`.
+And which of them wrote into a vault's store. None of it is in a vault's journal: see `catalogue/journal.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from keepstone.catalogue.columns import Moment
 from keepstone.catalogue.tables.base import metadata
 
-__all__ = ["agents", "credentials"]
+__all__ = ["agents", "credentials", "writers"]
 
 
 def _vault() -> sa.Column[object]:
@@ -36,6 +36,15 @@ credentials = sa.Table(
     sa.Column("used", Moment),
     sa.Column("container", sa.Uuid),
     sa.Index(None, "vault", "key"),
+)
+
+writers = sa.Table(
+    "writers",
+    metadata,
+    # Which machines have brought something into the store of a vault: containers, also after they are gone, or nil for
+    # the service's own workers and for whoever did so before there were notes.
+    sa.Column("vault", sa.Uuid, sa.ForeignKey("vaults.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("machine", sa.Uuid, primary_key=True),
 )
 
 agents = sa.Table(

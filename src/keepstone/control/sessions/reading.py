@@ -4,7 +4,8 @@
 The ticket is the job: who holds it may read its point. Readers are kept for a while, since a restore asks many times.
 
 An answer has the chunks in the order in which they were asked for, and says of damage only that there is some: in which
-pack a chunk lies, and beside what, would tell what others have.
+pack a chunk lies, and beside what, would tell what others have. Where there are no others (`control/writers.py`), it
+has whole frames, if the machine can read them.
 """
 
 from __future__ import annotations
@@ -18,18 +19,20 @@ from dataclasses import dataclass
 from itertools import accumulate
 from uuid import UUID
 
-from keepstone.control import points
+from keepstone.control import points, writers
 from keepstone.control.mounting import MOUNT
 from keepstone.control.plane import Plane
 from keepstone.control.sessions import machine as machines
+from keepstone.control.sessions.framing import read_framed
 from keepstone.control.sessions.session import blank, namer
 from keepstone.control.sessions.view import DAMAGED, View
 from keepstone.control.work.loading import subject
 from keepstone.control.work.restore import RESTORE
 from keepstone.errors import CorruptObject, InvalidRequest, ObjectMissing
 from keepstone.jobs import Context
+from keepstone.remote.framed import Head
 from keepstone.remote.wire import CHUNK_HEAD, CORRUPT, GONE, MISSING, Fetch, Opened, Wanted, chunk_head, decode, encode
-from keepstone.store import ZERO_REF, LocalReader, Store
+from keepstone.store import SEALED, ZERO_REF, LocalReader, Store
 from keepstone.vault import RecoveryPoint
 
 __all__ = ["Readings"]
@@ -40,12 +43,11 @@ _TRUST = 10  # seconds for which a ticket is not looked at again
 _BATCH = 8 << 20  # bytes that are read together
 _PIECE = 1 << 20  # bytes that are handed on together
 _MOST = 1 << 16  # chunks of one request
-_Head = tuple[int, int]
-"""(number of the node in a request, number of the chunk there)"""
 
 
 @dataclass(slots=True)
 class _Open:
+    vault: UUID
     store: Store
     reader: LocalReader
     view: View
@@ -71,6 +73,7 @@ class Readings:
                     keys=one.view.keys,
                     id_key=context.keys.id,
                     hashing=one.store.descriptor.hashing,
+                    frames=self._framed(one, machine),
                 )
             )
         if verb == "nodes":
@@ -84,9 +87,15 @@ class Readings:
     def fetch(self, machine: UUID, job: str, token: int, body: memoryview, put: Callable[[memoryview], None]) -> None:
         """The chunks that are wanted, with their heads, in pieces to `put`; damage is told at the end."""
         one = self._of(machine, job, token)
+        fetch = decode(body, Fetch)
+        frames = fetch.frames and self._framed(one, machine)
         damage: Exception | None = None
-        for refs, heads, lengths in _batches(one.reader, self._wanted(one, body)):
-            data, lost = _read(one.reader, refs, heads, lengths)
+        for refs, heads, lengths in _batches(one.reader, self._wanted(one, fetch), whole=frames):
+            if frames:
+                data, lost = read_framed(one.reader, refs, heads)
+                frames = self._framed(one, machine)  # what others brought meanwhile is in no frame that goes
+            if not frames:
+                data, lost = _read(one.reader, refs, heads, lengths)
             damage = damage or lost
             for at in range(0, len(data), _PIECE):
                 put(data[at : at + _PIECE])
@@ -95,10 +104,15 @@ class Readings:
             text = DAMAGED.encode()
             put(memoryview(chunk_head(CORRUPT if isinstance(damage, CorruptObject) else MISSING, 0, len(text)) + text))
 
+    def _framed(self, one: _Open, machine: UUID) -> bool:
+        """Whether frames may go to this machine: all that there is, is its own, and it is not sealed."""
+        is_sealed = one.reader.point.kind.startswith(SEALED)
+        return not is_sealed and writers.is_alone(self._plane, one.vault, machine)
+
     @staticmethod
-    def _wanted(one: _Open, body: memoryview) -> list[tuple[int, _Head]]:
-        wanted: list[tuple[int, _Head]] = []
-        for number, (path, indexes) in enumerate(decode(body, Fetch).nodes):
+    def _wanted(one: _Open, fetch: Fetch) -> list[tuple[int, Head]]:
+        wanted: list[tuple[int, Head]] = []
+        for number, (path, indexes) in enumerate(fetch.nodes):
             chunks = one.view.at(path).chunks
             if len(indexes) % 4:
                 raise InvalidRequest("numbers of chunks have 4 bytes each")
@@ -117,7 +131,7 @@ class Readings:
                 store = self._plane.stores.open(point.vault)
                 reader = points.opened(store, point, sealed=True)
                 view = View(reader, reader.root(), namer(store, str(point.item)))
-                one = self._open[key] = _Open(store, reader, view)
+                one = self._open[key] = _Open(point.vault, store, reader, view)
                 if len(self._open) > _KEPT:
                     self._open.popitem(last=False)  # whoever is at it keeps it until the end of his request
             else:
@@ -151,28 +165,29 @@ def _length(reader: LocalReader, ref: int) -> int:
 
 
 def _batches(
-    reader: LocalReader, wanted: list[tuple[int, _Head]]
-) -> Iterator[tuple[list[int], list[_Head], list[int]]]:
-    """(places, heads, lengths) in their order, as many at a time as fit into memory."""
+    reader: LocalReader, wanted: list[tuple[int, Head]], *, whole: bool
+) -> Iterator[tuple[list[int], list[Head], list[int]]]:
+    """(places, heads, lengths) in their order, as many at a time as fit into memory. `whole`: no frame is divided where
+    its chunks follow one another."""
     refs: list[int] = []
-    heads: list[_Head] = []
+    heads: list[Head] = []
     lengths: list[int] = []
     size = 0
     for ref, head in wanted:
+        if size >= _BATCH and not (whole and reader.in_one_frame(refs[-1], ref)):
+            yield refs, heads, lengths
+            refs, heads, lengths, size = [], [], [], 0
         length = _length(reader, ref)
         refs.append(ref)
         heads.append(head)
         lengths.append(length if length != GONE else 0)
         size += lengths[-1]
-        if size >= _BATCH:
-            yield refs, heads, lengths
-            refs, heads, lengths, size = [], [], [], 0
     if refs:
         yield refs, heads, lengths
 
 
 def _read(
-    reader: LocalReader, refs: list[int], heads: list[_Head], lengths: list[int]
+    reader: LocalReader, refs: list[int], heads: list[Head], lengths: list[int]
 ) -> tuple[memoryview, CorruptObject | ObjectMissing | None]:
     """Chunks with their heads, each copied once to where it belongs; those that can be read, and why not all."""
     begins = list(accumulate([length + CHUNK_HEAD for length in lengths], initial=0))

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from keepstone.control import clientkeys
+from keepstone.control import clientkeys, writers
 from keepstone.control import points as made
 from keepstone.control.plane import Plane
 from keepstone.control.sessions import machine as machines
@@ -105,7 +105,7 @@ class Registry:
                 raise busy
             self._beginning.add(begin.job)
         try:
-            session = self._make(begin, Context(self._plane.queue, mine))
+            session = self._make(machine, begin, Context(self._plane.queue, mine))
             with self._lock:
                 self._open[session.identity] = _Open(
                     machine, begin.job, begin.token, session, self._plane.env.boot_time()
@@ -115,7 +115,7 @@ class Registry:
                 self._beginning.discard(begin.job)
         return encode(session.begun())
 
-    def _make(self, begin: Begin, context: Context) -> WriteSession:
+    def _make(self, machine: UUID, begin: Begin, context: Context) -> WriteSession:
         about = subject(self._plane, context)
         kind = made.kind(about.item)
         if begin.kind != kind:
@@ -123,6 +123,7 @@ class Registry:
         if context.claim.operation != BACKUP and machines.safety_point(self._plane, about, context.claim) is not None:
             raise InvalidRequest("the safety point of this job is made already; put the disks back")
         clientkeys.keep(self._plane, about.item, begin)
+        writers.note(self._plane, about.vault.id, machine)
         store = self._plane.stores.open(about.vault.id)
         name = made.store_name(about.container.friendly, about.item)
         arguments = context.claim.arguments

@@ -18,7 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from keepstone.catalogue import first, items, points
-from keepstone.control import clientkeys, retention, snapshots, virtual_machines
+from keepstone.control import clientkeys, retention, snapshots, virtual_machines, writers
 from keepstone.control import points as made
 from keepstone.control.plane import Change, Plane
 from keepstone.control.sizes import octets
@@ -85,6 +85,7 @@ def _make(
     arguments = context.claim.arguments
     context.note(f"reads {about.item.friendly}, and stores what the vault has not")
     tags = made.tags(about.item.id, context.claim.id, arguments.get("part", "Full"), own_date(arguments))
+    writers.note(plane, about.vault.id)
     with store.writer(name, kind, tags=tags) as writer:
         if kind == made.FILES:
             report = backup_files(env, writer, os.fsencode(source["path"]), _selection(plane, source), reporter)
