@@ -18,6 +18,7 @@ from keepstone.disks.nbd import NbdSink
 from keepstone.errors import Conflict, CorruptObject, KeepstoneError, NotFound, StorageError, Unsupported, UsageError
 from keepstone.workloads import Silent
 from keepstone.workloads.libvirt import find, replace_domain, unfinished_domain
+from keepstone.workloads.libvirt.chain import unread
 from keepstone.workloads.libvirt.domains import DomainDisk
 from keepstone.workloads.libvirt.images import Image
 from keepstone.workloads.libvirt.writable import Writable
@@ -287,12 +288,12 @@ def test_a_failure_before_anything_is_written(
     before = still.description()
     plain = Writable.__init__
 
-    def begin(self: Writable, env: Any, disk: DomainDisk) -> None:
+    def begin(self: Writable, env: Any, disk: DomainDisk, readable: Any) -> None:
         if disk.target != "vdb":
-            plain(self, env, disk)
+            plain(self, env, disk, readable)
             return
-        with contextlib.closing(Image(env, disk, None)):  # as a backup has it
-            plain(self, env, disk)
+        with contextlib.closing(Image(env, disk, None, readable)):  # as a backup has it
+            plain(self, env, disk, readable)
 
     with monkeypatch.context() as patched:
         patched.setattr(Writable, "__init__", begin)
@@ -313,7 +314,7 @@ def test_locked_while_it_is_written_to(yard: Yard, target: str) -> None:
     still = of(yard)
     (disk,) = [one for one in find(yard.virsh, still.name).disks if one.target == target]
     still.daemon.virsh("destroy", still.name)
-    with Writable(yard.env, disk):
+    with Writable(yard.env, disk, unread):
         assert '"write" lock' in still.daemon._run("start", still.name).stderr
     still.daemon.virsh("start", still.name)
 
