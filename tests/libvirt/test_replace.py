@@ -24,6 +24,7 @@ from keepstone.workloads.libvirt.images import Image
 from keepstone.workloads.libvirt.writable import Writable
 from keepstone.workloads.machines import Replaced, machine_of
 from tests.libvirt.daemon import Daemon
+from tests.libvirt.images import image
 from tests.libvirt.still import Still
 from tests.libvirt.yard import Made, Yard, oracle, same
 from tests.machines.guest import until
@@ -247,20 +248,8 @@ def test_disks_that_do_not_fit(own: tuple[Yard, tuple[Made, Made]], tmp_path: Pa
     assert changed(replace(yard, points[0], "vda")) == {"vda": 4 * MIB + _BLOCK}
 
     still.daemon.define(plain)
-    base = still.disks["vda"].rename(tmp_path / "base")
-    overlay: list[str | Path] = [
-        "qemu-img",
-        "create",
-        "-q",
-        "-f",
-        "qcow2",
-        "-F",
-        "qcow2",
-        "-b",
-        base,
-        still.disks["vda"],
-    ]
-    subprocess.run(overlay, check=True)
+    still.disks["vda"].unlink()
+    image(still.disks["vda"], "24M", "-o", f"data_file={tmp_path}/data")
     assert isinstance(error := nothing_done(yard, points[0]), Unsupported)
     assert "has a part of its disk in another file" in str(error)
 
