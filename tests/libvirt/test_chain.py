@@ -88,6 +88,8 @@ def test_a_chain_of_three(three: DomainDisk, tmp_path: Path) -> None:
     assert content == shown(Path(three.source), tmp_path)
     assert stored == 3 * MIB // 2  # what the two beneath have, less the 64 KiB of zeros above, and 64 KiB at 9 MiB
     assert asked == [tmp_path / "middle.qcow2", tmp_path / "base.img"]
+    small = disk(image(tmp_path / "small.qcow2", "1M", *above(tmp_path / "middle.qcow2")))
+    assert read(small)[0] == b"\1" * (MIB // 2) + b"\2" * (MIB // 2)
 
 
 def test_a_block_device_beneath(tmp_path: Path) -> None:

@@ -125,6 +125,21 @@ def test_back_in_place(clones: Clones, monkeypatch: pytest.MonkeyPatch) -> None:
     assert clones.unharmed()
 
 
+def test_what_it_is_above_at_its_next_start(clones: Clones) -> None:
+    """Its description says that nothing is beneath its image then, whatever the header says, and QEMU shows it so."""
+    yard, still = clones.yard, clones.still
+    first = yard.backup()
+    nothing = "<backingStore/><target dev='vda'"
+    still.daemon.define(still.description().replace("<target dev='vda'", nothing))
+
+    report = clones.replace(first)
+
+    assert (report.disks[0].changed, report.running) == (10 * MIB, True)
+    after = yard.backup(full=True)
+    same(yard.restore(after, clones.folder / "after"), yard.restore(first, clones.folder / "first"))
+    assert clones.unharmed()
+
+
 def test_what_may_not_be_read(clones: Clones) -> None:
     """Nothing is done to the machine where it is asked for, and its points are of when it runs."""
     yard, still = clones.yard, clones.still
