@@ -29,6 +29,7 @@ from keepstone.workloads.libvirt.images import Image
 from keepstone.workloads.libvirt.writable import Writable, check_image
 from tests.libvirt.images import above, image, rebase, shown, states, write, writing
 from tests.machines.guest import tools
+from tests.tampered import Tampered
 
 pytestmark = pytest.mark.vm
 
@@ -220,6 +221,16 @@ def test_names_that_lead_nowhere(tmp_path: Path, name: str, format: str, kind: t
     top = tmp_path / "top.qcow2"
     top.write_bytes(named(image(top, "1M").read_bytes(), name.encode(), format.encode()))
     assert said in refused(kind, disk(top))
+    if kind is UsageError:  # some devices do something when they are opened
+        opened: list[Path] = []
+
+        def watched(path: Path, flags: int) -> int:
+            opened.append(path)
+            return os.open(path, flags)
+
+        with pytest.raises(UsageError):
+            Chain(Env(fs=Tampered(open=watched)), disk(top), everything)
+        assert opened == [top]
 
 
 def test_names_that_are_too_long(tmp_path: Path) -> None:

@@ -131,18 +131,23 @@ class Chain:
         fs = self._env.fs
         mode = os.O_RDWR if write else os.O_RDONLY
         try:
+            _check_kind(fs.stat(path), what)  # of other devices, some do something when they are opened
             fd = fs.open(path, mode | os.O_CLOEXEC | os.O_NONBLOCK)
             self._stack.callback(fs.close, fd)
             status = fs.fstat(fd)
+            _check_kind(status, what)
             if not write:
                 _lock(fd, path)
         except OSError as error:
             raise failure(error, what, missing=SourceMissing, other=SourceFailed) from error
         device = stat.S_ISBLK(status.st_mode)
-        if not device and not stat.S_ISREG(status.st_mode):
-            raise UsageError(f"{what} is neither an image nor a block device")
         identity = (0, status.st_rdev) if device else (status.st_dev, status.st_ino)
         return _Link(path, format, fd, device, identity)
+
+
+def _check_kind(status: os.stat_result, what: str) -> None:
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+        raise UsageError(f"{what} is neither an image nor a block device")
 
 
 def _described(disk: DomainDisk, depth: int) -> tuple[str, str]:
