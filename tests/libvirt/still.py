@@ -13,13 +13,15 @@ __all__ = ["Still"]
 
 
 class Still(Defined):
-    """A domain without a system, which writes nothing by itself. `disks`: by target, the image of each."""
+    """A domain without a system, which writes nothing by itself. `disks`: by target, the image of each. `beneath`: what
+    that of `vda`, a qcow2 image, is above."""
 
-    def __init__(self, daemon: Daemon, folder: Path, name: str, *, more: str = "") -> None:
+    def __init__(self, daemon: Daemon, folder: Path, name: str, *, more: str = "", beneath: Path | None = None) -> None:
         super().__init__(daemon, name)
         self.disks = {"vda": folder / "d0.qcow2", "vdb": folder / "d1.raw"}
         for path, size in zip(self.disks.values(), ("24M", "16M"), strict=True):
-            subprocess.run(["qemu-img", "create", "-q", "-f", path.suffix[1:], path, size], check=True)
+            base = ("-b", beneath, "-F", beneath.suffix[1:]) if beneath and path.suffix == ".qcow2" else ()
+            subprocess.run(["qemu-img", "create", "-q", "-f", path.suffix[1:], *base, path, size], check=True)
         devices = "".join(
             f"<disk type='file' device='disk'><driver name='qemu' type='{path.suffix[1:]}' discard='unmap'/>"
             f"<source file='{path}'/><target dev='{target}' bus='virtio'/></disk>"

@@ -10,9 +10,11 @@ import pytest
 
 from keepstone.env import Env
 from keepstone.errors import Conflict, SourceMissing, Unsupported
+from keepstone.workloads.libvirt.chain import unread
 from keepstone.workloads.libvirt.domains import DomainDisk
 from keepstone.workloads.libvirt.images import Image
-from tests.machines.guest import tools, until
+from tests.libvirt.images import writing
+from tests.machines.guest import tools
 
 pytestmark = pytest.mark.vm
 
@@ -34,14 +36,14 @@ def write(disk: DomainDisk) -> str:
 
 
 def test_nobody_writes_while_it_is_read(disk: DomainDisk) -> None:
-    image = Image(Env(), disk, "token")
+    image = Image(Env(), disk, "token", unread)
     try:
         assert 'Failed to get "write" lock' in write(disk)
         assert (image.size, image.token()) == (_MIB, "token")
     finally:
         image.close()
     assert write(disk) == ""
-    image = Image(Env(), disk, None)
+    image = Image(Env(), disk, None, unread)
     try:
         buffer = memoryview(bytearray(4096))
         assert image.pread_into(buffer, 0) == 4096
@@ -51,21 +53,15 @@ def test_nobody_writes_while_it_is_read(disk: DomainDisk) -> None:
 
 
 def test_it_is_not_read_while_somebody_writes(disk: DomainDisk, tmp_path: Path) -> None:
-    socket = tmp_path / "socket"
-    writing = subprocess.Popen(["qemu-nbd", "-f", disk.format, f"--socket={socket}", "--persistent", disk.source])
-    try:
-        until(socket.exists, "the server")
-        with pytest.raises(Conflict, match="is in use by somebody who writes to it"):
-            Image(Env(), disk, None)
-    finally:
-        writing.kill()
-        writing.wait()
+    socket, said = tmp_path / "socket", "is in use by somebody who writes to it"
+    with writing(disk.source, disk.format, socket), pytest.raises(Conflict, match=said):
+        Image(Env(), disk, None, unread)
 
 
 def test_what_only_the_machine_reads(tmp_path: Path) -> None:
     far = DomainDisk("vda", "pool/image", "network", "raw", None, "virtio", read_only=False)
     with pytest.raises(Unsupported, match="start the machine, or leave the disk out"):
-        Image(Env(), far, None)
+        Image(Env(), far, None, unread)
     gone = DomainDisk("vda", str(tmp_path / "gone"), "file", "raw", None, "virtio", read_only=False)
     with pytest.raises(SourceMissing):
-        Image(Env(), gone, None)
+        Image(Env(), gone, None, unread)

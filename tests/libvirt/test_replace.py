@@ -18,11 +18,13 @@ from keepstone.disks.nbd import NbdSink
 from keepstone.errors import Conflict, CorruptObject, KeepstoneError, NotFound, StorageError, Unsupported, UsageError
 from keepstone.workloads import Silent
 from keepstone.workloads.libvirt import find, replace_domain, unfinished_domain
+from keepstone.workloads.libvirt.chain import unread
 from keepstone.workloads.libvirt.domains import DomainDisk
 from keepstone.workloads.libvirt.images import Image
 from keepstone.workloads.libvirt.writable import Writable
 from keepstone.workloads.machines import Replaced, machine_of
 from tests.libvirt.daemon import Daemon
+from tests.libvirt.images import image
 from tests.libvirt.still import Still
 from tests.libvirt.yard import Made, Yard, oracle, same
 from tests.machines.guest import until
@@ -246,20 +248,8 @@ def test_disks_that_do_not_fit(own: tuple[Yard, tuple[Made, Made]], tmp_path: Pa
     assert changed(replace(yard, points[0], "vda")) == {"vda": 4 * MIB + _BLOCK}
 
     still.daemon.define(plain)
-    base = still.disks["vda"].rename(tmp_path / "base")
-    overlay: list[str | Path] = [
-        "qemu-img",
-        "create",
-        "-q",
-        "-f",
-        "qcow2",
-        "-F",
-        "qcow2",
-        "-b",
-        base,
-        still.disks["vda"],
-    ]
-    subprocess.run(overlay, check=True)
+    still.disks["vda"].unlink()
+    image(still.disks["vda"], "24M", "-o", f"data_file={tmp_path}/data")
     assert isinstance(error := nothing_done(yard, points[0]), Unsupported)
     assert "has a part of its disk in another file" in str(error)
 
@@ -287,12 +277,12 @@ def test_a_failure_before_anything_is_written(
     before = still.description()
     plain = Writable.__init__
 
-    def begin(self: Writable, env: Any, disk: DomainDisk) -> None:
+    def begin(self: Writable, env: Any, disk: DomainDisk, readable: Any) -> None:
         if disk.target != "vdb":
-            plain(self, env, disk)
+            plain(self, env, disk, readable)
             return
-        with contextlib.closing(Image(env, disk, None)):  # as a backup has it
-            plain(self, env, disk)
+        with contextlib.closing(Image(env, disk, None, readable)):  # as a backup has it
+            plain(self, env, disk, readable)
 
     with monkeypatch.context() as patched:
         patched.setattr(Writable, "__init__", begin)
@@ -313,7 +303,7 @@ def test_locked_while_it_is_written_to(yard: Yard, target: str) -> None:
     still = of(yard)
     (disk,) = [one for one in find(yard.virsh, still.name).disks if one.target == target]
     still.daemon.virsh("destroy", still.name)
-    with Writable(yard.env, disk):
+    with Writable(yard.env, disk, unread):
         assert '"write" lock' in still.daemon._run("start", still.name).stderr
     still.daemon.virsh("start", still.name)
 

@@ -14,7 +14,8 @@ import pytest
 
 from keepstone.disks.nbd import NbdSink
 from keepstone.env import Env
-from keepstone.errors import StorageError, Unsupported
+from keepstone.errors import SourceFailed, StorageError, Unsupported
+from keepstone.workloads.libvirt.chain import unread
 from keepstone.workloads.libvirt.domains import DomainDisk
 from keepstone.workloads.libvirt.writable import Writable, check_image
 
@@ -56,9 +57,9 @@ def test_a_block_device(env: Env, device: Path, format: str) -> None:
     if format == "qcow2":
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", device, "4M"], check=True)
     one = disk(device, format, kind="block")
-    check_image(env, one, lambda path: None)
+    check_image(env, one, lambda path: None, unread)
 
-    with Writable(env, one) as image:
+    with Writable(env, one, unread) as image:
         assert image.sink.size == image.existing.size == (8 if format == "raw" else 4) * MIB
         put(image.sink)
 
@@ -73,7 +74,7 @@ def test_holes_where_its_machine_makes_some(env: Env, tmp_path: Path, discard: b
     path = tmp_path / "x.raw"
     path.write_bytes(b"\xff" * (4 * MIB))
 
-    with Writable(env, disk(path, "raw", discard=discard)) as image:
+    with Writable(env, disk(path, "raw", discard=discard), unread) as image:
         put(image.sink)
 
     assert path.read_bytes() == b"\xff" * MIB + b"\5" * 65536 + b"\xff" * (MIB - 65536) + bytes(MIB) + b"\xff" * MIB
@@ -83,7 +84,13 @@ def test_holes_where_its_machine_makes_some(env: Env, tmp_path: Path, discard: b
 def test_what_is_none(env: Env, tmp_path: Path) -> None:
     path = tmp_path / "x.qcow2"
     path.write_bytes(bytes(MIB))
-    with pytest.raises(StorageError, match="QEMU does not open it for writing: Image is not in qcow2 format"):
-        Writable(env, disk(path, "qcow2"))
+    with pytest.raises(SourceFailed, match=r"x\.qcow2 is no qcow2 image"):
+        Writable(env, disk(path, "qcow2"), unread)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "4M"], check=True)
+    with path.open("r+b") as file:
+        file.seek(40)
+        file.write(b"\xff" * 8)  # where its table is
+    with pytest.raises(StorageError, match=r"QEMU does not open it for writing: .*[Ii]nvalid"):
+        Writable(env, disk(path, "qcow2"), unread)
     with pytest.raises(Unsupported, match="vda is on network storage, which only its machine writes to"):
-        check_image(env, disk(path, "raw", kind="network"), lambda path: None)
+        check_image(env, disk(path, "raw", kind="network"), lambda path: None, unread)

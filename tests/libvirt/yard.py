@@ -76,6 +76,7 @@ class Yard:
         """Make a point."""
         progress = Silent()
         options.setdefault("owner", OWNER)
+        options.setdefault("readable", lambda path: None)
         with self.store.writer("vm", "machine") as writer:
             report = backup_domain(
                 self.env,

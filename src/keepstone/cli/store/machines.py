@@ -108,6 +108,7 @@ def _report(
         from keepstone.workloads.machines import Room
 
         room = Room(env, fleecing.absolute())
+        how["readable"] = lambda path: None  # whoever runs this command may read what the system lets him read
         return backup_domain(env, writer, Virsh(machine.uri), machine.domain, meter, fleecing=room, **how)
     from keepstone.workloads.kvm import Fleecing, backup_qemu
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from keepstone.workloads.hypervisors.address import LibvirtAddress, address_of
 from keepstone.workloads.hypervisors.discovery import disks_of
 from keepstone.workloads.images import Report
 from keepstone.workloads.kvm import Fleecing, Keep, Qemu, backup_qemu
-from keepstone.workloads.libvirt import Virsh, backup_domain
+from keepstone.workloads.libvirt import Virsh, backup_domain, unread
 from keepstone.workloads.machines import Room
 from keepstone.workloads.progress import Progress
 
@@ -43,10 +43,12 @@ def backup_vm(
     owner: str,
     snapshots: Path | None = None,
     keep: Keep | None = None,
+    readable: Callable[[Path], object] = unread,
 ) -> Report:
     """Make a recovery point of the machine of an item and commit it. `source`: its address, and `disks`, which are
     chosen (`Chosen`). `snapshots`: the folder of those that stay, `keep` as `backup_qemu` has it; neither is for
-    machines of libvirt. `owner` and what is raised as in `backup_qemu` and `backup_domain`; `UsageError`."""
+    machines of libvirt, and `readable` is for those only. `owner`, `readable` and what is raised as in `backup_qemu`
+    and `backup_domain`; `UsageError`."""
     address = address_of(source)
     exclude: list[str] = []
     if source.get("disks"):
@@ -54,7 +56,9 @@ def backup_vm(
         exclude = chosen.left_out([disk.name for disk in disks_of(env, address)])
     if isinstance(address, LibvirtAddress):
         virsh, room = Virsh(address.connect), Room(env, address.fleece)
-        return backup_domain(env, writer, virsh, address.uuid, progress, owner=owner, fleecing=room, exclude=exclude)
+        return backup_domain(
+            env, writer, virsh, address.uuid, progress, owner=owner, fleecing=room, exclude=exclude, readable=readable
+        )
     machine = Qemu(address.monitor, address.agent)
     folder = address.fleece
     if snapshots is not None and keep is not None and keep.days:

@@ -10,7 +10,7 @@ from keepstone.env import Env
 from keepstone.errors import SourceFailed
 from keepstone.workloads.hypervisors.address import LibvirtAddress, VmAddress
 from keepstone.workloads.kvm import Qemu, check_disks, replace_disks, unfinished
-from keepstone.workloads.libvirt import Virsh, check_domain, replace_domain, unfinished_domain
+from keepstone.workloads.libvirt import Virsh, check_domain, replace_domain, unfinished_domain, unread
 from keepstone.workloads.machines import PointOfMachine, Replaced
 from keepstone.workloads.progress import Progress
 
@@ -32,12 +32,13 @@ def check_vm(
     *,
     names: Collection[str] = (),
     allowed: Callable[[Path], object] = lambda path: None,
+    readable: Callable[[Path], object] = unread,
 ) -> None:
     """What `replace_vm` would refuse, before anybody begins with it, or with a safety point; nothing of this machine is
     half done now."""
     allowed(Path(address.place))
     if isinstance(address, LibvirtAddress):
-        check_domain(env, Virsh(address.connect), address.uuid, point, names=names, allowed=allowed)
+        check_domain(env, Virsh(address.connect), address.uuid, point, names=names, allowed=allowed, readable=readable)
     else:
         check_disks(env, Qemu(address.monitor, address.agent), point, names=names)
 
@@ -50,14 +51,17 @@ def replace_vm(
     *,
     names: Collection[str] = (),
     allowed: Callable[[Path], object] = lambda path: None,
+    readable: Callable[[Path], object] = unread,
 ) -> Replaced:
     """Put these disks of a point back into it, or all. `allowed` is asked for the socket of its hypervisor and for each
-    file that is written to, and raises where that must not be. What else is raised as in `replace_disks` and
-    `replace_domain`."""
+    file that is written to, `readable` for each backing file of a machine of libvirt, of which by default none is read;
+    they raise where that must not be. What else is raised as in `replace_disks` and `replace_domain`."""
     allowed(Path(address.place))
     if isinstance(address, LibvirtAddress):
         virsh = Virsh(address.connect)
-        return replace_domain(env, virsh, address.uuid, point, progress, names=names, allowed=allowed)
+        return replace_domain(
+            env, virsh, address.uuid, point, progress, names=names, allowed=allowed, readable=readable
+        )
     return replace_disks(env, Qemu(address.monitor, address.agent), point, progress, names=names)
 
 

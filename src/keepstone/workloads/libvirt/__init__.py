@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from keepstone.workloads.libvirt.backup import backup_domain
+from keepstone.workloads.libvirt.chain import unread
 from keepstone.workloads.libvirt.domains import Domain, DomainDisk, domains, find
 from keepstone.workloads.libvirt.lifecycle import define, destroy, start, undefine
 from keepstone.workloads.libvirt.remaking import renamed
@@ -26,4 +27,5 @@ __all__ = [
     "start",
     "undefine",
     "unfinished_domain",
+    "unread",
 ]

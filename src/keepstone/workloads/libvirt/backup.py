@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 
 from keepstone.disks.nbd import NbdSource
 from keepstone.env import Env
@@ -27,6 +28,7 @@ from keepstone.store import Writer
 from keepstone.workloads.images import Report
 from keepstone.workloads.libvirt.agent import Agent
 from keepstone.workloads.libvirt.alone import alone
+from keepstone.workloads.libvirt.chain import unread
 from keepstone.workloads.libvirt.checkpoints import checkpoint_of, checkpoints, recorded, token_of, why_none
 from keepstone.workloads.libvirt.definition import definition, state
 from keepstone.workloads.libvirt.domains import OFF, RUNNING, Domain, DomainDisk, chosen, find
@@ -63,30 +65,40 @@ def backup_domain(
     fleecing: Room,
     exclude: Collection[str] = (),
     full: bool = False,
+    readable: Callable[[Path], object] = unread,
 ) -> Report:
     """Make a recovery point of the domain of this name or UUID, and commit it.
 
     `owner` names the item and its store, the same each time: what we have in libvirt goes by it. `fleecing`: where what
     the guest overwrites meanwhile is kept. `exclude`: targets of disks, such as `vdb`. `full`: read everything,
-    whatever the checkpoints say. `NotFound` where there is no such domain or disk, `SourceFailed` where libvirt refuses
-    or ends, `StorageFull`, `Conflict`, and what the store raises; nothing is visible then, and the caller aborts the
-    writer.
+    whatever the checkpoints say. `readable` is asked for each backing file of a domain that is off, and raises where it
+    must not be read; by default none is. `NotFound` where there is no such domain or disk, `SourceFailed` where libvirt
+    refuses or ends, `StorageFull`, `Conflict`, and what the store raises; nothing is visible then, and the caller
+    aborts the writer.
     """
     domain = find(virsh, name)
     prefix = prefix_of(owner)
     with alone(f"{prefix}{domain.uuid}", f"{domain.name} is being backed up to this item already"):
         refuse_half(virsh, domain)
-        return _Backup(env, writer, virsh, domain, progress, prefix, fleecing).run(exclude, full)
+        return _Backup(env, writer, virsh, domain, progress, prefix, fleecing, readable).run(exclude, full)
 
 
 class _Backup:
     """One run."""
 
     def __init__(
-        self, env: Env, writer: Writer, virsh: Virsh, domain: Domain, progress: Progress, prefix: str, room: Room
+        self,
+        env: Env,
+        writer: Writer,
+        virsh: Virsh,
+        domain: Domain,
+        progress: Progress,
+        prefix: str,
+        room: Room,
+        readable: Callable[[Path], object],
     ) -> None:
         self._env, self._writer, self._virsh, self._domain = env, writer, virsh, domain
-        self._progress, self._prefix, self._room = progress, prefix, room
+        self._progress, self._prefix, self._room, self._readable = progress, prefix, room, readable
         self._known = tokens(writer.parent)
         self._before = {checkpoint_of(token) for token in self._known.values()}
         self._name = domain.address.encode("utf-8", "surrogateescape")
@@ -251,7 +263,7 @@ class _Backup:
                 token = self._known.get(disk.target, "")
                 checkpoint = checkpoint_of(token)
                 records = checkpoint in there and token == token_of(env, checkpoint, disk)
-                image = Image(env, disk, token if records else None)
+                image = Image(env, disk, token if records else None, self._readable)
                 stack.callback(image.close)
                 parts.append(Part(Disk(disk.target, image.size, bus=disk.bus), image))
             when = env.wall_time()

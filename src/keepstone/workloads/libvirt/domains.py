@@ -12,7 +12,7 @@ from keepstone.workloads.libvirt.markup import Element, parsed, text_of
 from keepstone.workloads.libvirt.virsh import Virsh
 from keepstone.workloads.machines.root import is_name
 
-__all__ = ["OFF", "RUNNING", "Domain", "DomainDisk", "chosen", "domains", "find", "lasting"]
+__all__ = ["OFF", "RUNNING", "Backing", "Domain", "DomainDisk", "chosen", "domains", "find", "lasting"]
 
 RUNNING, OFF = "running", "shut off"
 _AGENT = "org.qemu.guest_agent.0"
@@ -20,11 +20,22 @@ _LARGEST = 1 << 60
 
 
 @dataclass(frozen=True, slots=True)
+class Backing:
+    """An image beneath that of a disk, which the description of the domain names. All three as of a `DomainDisk`."""
+
+    source: str
+    kind: str
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
 class DomainDisk:
     """A fixed disk. `target`: its name in the machine; `source`: a path, or what else it is made of; `kind`: `file`,
-    `block`, `network`, and others of libvirt, or `lun` where it is passed
-    through as a whole; `format`: of the image; `size`: in bytes, None where libvirt cannot tell; `bus`: how the guest
-    sees it; `discard`: what the guest frees becomes holes of the image."""
+    `block`, `network`, and others of libvirt, `encrypted` or `sliced` where that is not all of it, or `lun` where it is
+    passed through as a whole; `format`: of the image; `size`: in bytes, None where libvirt cannot tell; `bus`: how the
+    guest sees it; `discard`: what the guest frees becomes holes of the image; `backing`: what is beneath its image, one
+    beneath the other, as far as the description says; `whole`: nothing is beneath the last of these, whatever its
+    header says."""
 
     target: str
     source: str
@@ -34,6 +45,8 @@ class DomainDisk:
     bus: str
     read_only: bool
     discard: bool = False
+    backing: tuple[Backing, ...] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +148,44 @@ def _disk(disk: Element, sizes: dict[str, int]) -> DomainDisk:
     name = target.get("dev", "")
     if not is_name(name):
         raise SourceFailed(f"libvirt calls a disk {name[:100]!r}; it cannot be backed up by that name")
-    keys = ("file", "dev", "name", "volume", "dir")
+    backing, whole = _backing(disk)
     return DomainDisk(
         target=name,
-        source=next((value for key in keys if source is not None and (value := source.get(key))), ""),
-        kind="lun" if disk.get("device") == "lun" else disk.get("type", ""),
+        source=_path(source),
+        kind="lun" if disk.get("device") == "lun" else _kind(disk),
         format="raw" if driver is None else driver.get("type", "raw"),
         size=sizes.get(name),
         bus=target.get("bus", ""),
         read_only=disk.find("readonly") is not None,
         discard=driver is not None and driver.get("discard") == "unmap",
+        backing=backing,
+        whole=whole,
     )
+
+
+def _path(source: Element | None) -> str:
+    keys = ("file", "dev", "name", "volume", "dir")
+    return next((value for key in keys if source is not None and (value := source.get(key))), "")
+
+
+def _kind(image: Element) -> str:
+    """Of a disk, or of what is beneath one."""
+    if image.find("encryption") is not None or image.find("source/encryption") is not None:
+        return "encrypted"
+    return "sliced" if image.find("source/slices") is not None else image.get("type", "")
+
+
+def _backing(disk: Element) -> tuple[tuple[Backing, ...], bool]:
+    """What is beneath it (libvirt, formatdomain.html, `backingStore`), and whether it ends there."""
+    found: list[Backing] = []
+    below = disk.find("backingStore")
+    while below is not None:
+        source, format = below.find("source"), below.find("format")
+        if source is None:
+            return tuple(found), True
+        found.append(Backing(_path(source), _kind(below), "" if format is None else format.get("type", "")))
+        below = below.find("backingStore")
+    return tuple(found), False
 
 
 def _sizes(virsh: Virsh, uuid: str) -> dict[str, int]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from keepstone.env import Env
@@ -45,10 +45,11 @@ def paired(
     names: Collection[str],
     description: str,
     allowed: Callable[[Path], object],
+    readable: Callable[[Path], object],
 ) -> Pairing:
     """These disks of the point, or all. `description`: the XML of the domain at its next start; `allowed` raises of a
-    file that must not be written. `NotFound`, `UsageError`, `Unsupported`, `SourceFailed`, `AccessDenied` where it
-    cannot be."""
+    file that must not be written, `readable` of a backing file that must not be read. `NotFound`, `UsageError`,
+    `Unsupported`, `SourceFailed`, `AccessDenied` where it cannot be."""
     if not domain.persistent:
         raise Unsupported(
             f"{domain.name} is not persistent, it is gone when it is off; define it, or restore its disks by --target"
@@ -71,21 +72,24 @@ def paired(
             raise NotFound(
                 f"{domain.name} has no disk {disk.name}, which the point has; name those to put back, of {known}"
             )
-        if _same(later.get(disk.name)) != _same(image):
+        after = later.get(disk.name)
+        if after is None or _same(after) != _same(image):
             raise UsageError(
                 f"{disk.name} of {domain.name} is {image.source} now and is another disk after its next start; make "
                 "them the same (virsh edit), or start the machine anew"
             )
-        check_image(env, image, allowed)
+        image = replace(image, backing=after.backing, whole=after.whole)
+        check_image(env, image, allowed, readable)
         _check_size(disk, image)
         found.disks.append(Pair(disk, reader, image))
     found.left.extend(there)
     return found
 
 
-def _same(disk: DomainDisk | None) -> tuple[str, str, str, bool] | None:
-    """What has to be the same now and at the next start."""
-    return None if disk is None else (disk.kind, disk.source, disk.format, disk.read_only)
+def _same(disk: DomainDisk) -> tuple[str, str, str, bool]:
+    """What has to be the same now and at the next start. What is beneath it is said in full of a domain that runs, and
+    otherwise as far as somebody wrote it down; that of the next start counts."""
+    return disk.kind, disk.source, disk.format, disk.read_only
 
 
 def _check_size(disk: Disk, image: DomainDisk) -> None:

@@ -14,6 +14,7 @@ Invariants
 * While it is written to, each image is locked as QEMU locks images, and QEMU itself writes. So the records of changes
   in it, which checkpoints stand for, stay true: the next backup reads what this changed. Where QEMU is killed meanwhile
   it vouches for no record, and the next backup reads that disk in full, with a warning (`writable`, `checkpoints`).
+* What lies beneath an image is read, and stays as it is: other machines may be above it, too (`chain`, `writable`).
 * Saved memory of a domain is of the disks that are there now; it goes before the first of them is written to.
 * Where nothing was written yet, a failure takes the mark away and starts the domain again.
 * Nothing else is left, whatever happened: what has the images open ends with us.
@@ -29,6 +30,7 @@ from keepstone.env import Env
 from keepstone.errors import Conflict, KeepstoneError, UsageError
 from keepstone.workloads.libvirt.alone import alone
 from keepstone.workloads.libvirt.beside import put_beside
+from keepstone.workloads.libvirt.chain import unread
 from keepstone.workloads.libvirt.definition import state_file
 from keepstone.workloads.libvirt.domains import OFF, RUNNING, Domain, find
 from keepstone.workloads.libvirt.half import Before, Mark, clear, forget, mark, mark_of
@@ -61,10 +63,11 @@ def check_domain(
     *,
     names: Collection[str] = (),
     allowed: Callable[[Path], object] = lambda path: None,
+    readable: Callable[[Path], object] = unread,
 ) -> None:
     """What `replace_domain` would refuse of these disks, before anybody begins; nothing is half done there now."""
     domain = find(virsh, name)
-    paired(env, virsh, domain, point, names, _lasting(virsh, domain), allowed)
+    paired(env, virsh, domain, point, names, _lasting(virsh, domain), allowed, readable)
 
 
 def replace_domain(
@@ -76,9 +79,11 @@ def replace_domain(
     *,
     names: Collection[str] = (),
     allowed: Callable[[Path], object] = lambda path: None,
+    readable: Callable[[Path], object] = unread,
 ) -> Replaced:
     """Put these disks of a point back into the domain of this name or UUID, or all, and start it where it ran.
-    `allowed` is asked for each file that would be written to, and raises where it must not be.
+    `allowed` is asked for each file that would be written to, `readable` for each backing file, of which none is
+    written to and by default none is read; they raise where that must not be.
 
     A disk that has become larger than the point's is zeros behind its end. Where something is lost in the store the
     domain stays off, as after any failure in the middle: then the error says what is half done. `NotFound` where point
@@ -88,7 +93,7 @@ def replace_domain(
     """
     domain = find(virsh, name)
     with alone(f"keepstone-replacing-{domain.uuid}", f"the disks of {domain.name} are being put back already"):
-        return _Replacement(env, virsh, domain, point, progress, allowed).run(names)
+        return _Replacement(env, virsh, domain, point, progress, allowed, readable).run(names)
 
 
 def _lasting(virsh: Virsh, domain: Domain) -> str:
@@ -113,9 +118,10 @@ class _Replacement:
         point: PointOfMachine,
         progress: Progress,
         allowed: Callable[[Path], object],
+        readable: Callable[[Path], object],
     ) -> None:
         self._env, self._virsh, self._domain, self._point = env, virsh, domain, point
-        self._progress, self._allowed = progress, allowed
+        self._progress, self._allowed, self._readable = progress, allowed, readable
         self._done: list[Put] = []
         self._touched = False
 
@@ -124,7 +130,8 @@ class _Replacement:
         description = _lasting(virsh, domain)
         earlier = _earlier(domain, description)
         self._touched = earlier is not None
-        pairing = paired(self._env, virsh, domain, self._point, names, description, self._allowed)
+        asked = self._allowed, self._readable
+        pairing = paired(self._env, virsh, domain, self._point, names, description, *asked)
         files = {disk.name for disk, _ in pairing.beside}
         wanted = {pair.disk.name for pair in pairing.disks} or files
         if earlier is not None and (other := sorted(earlier.disks - wanted - files)):
@@ -180,7 +187,7 @@ class _Replacement:
         self._progress.expect(sum(pair.disk.size for pair in pairs))
         told = Together(self._progress)
         with contextlib.ExitStack() as stack:
-            images = [stack.enter_context(Writable(self._env, pair.image)) for pair in pairs]
+            images = [stack.enter_context(Writable(self._env, pair.image, self._readable)) for pair in pairs]
             for pair, image in zip(pairs, images, strict=True):
                 if image.sink.size < pair.disk.size:
                     raise UsageError(f"{pair.disk.name} has {image.sink.size} bytes, {pair.disk.size} are needed")

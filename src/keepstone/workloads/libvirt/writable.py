@@ -6,25 +6,25 @@ Invariants
   it is killed, QEMU vouches for no record of this image any more, and the next backup reads it in full and says so.
 * The image is locked, as QEMU locks images, until it is closed: its domain cannot be started meanwhile, whoever tries.
 * The server ends with us, whatever happens to us, and closes the image in good order (`running.keeper`).
-* Of files of this host it writes to this one only: an image that has a part of its disk in another file is refused
-  before, and whatever its header says by then, it has no backing file.
+* Of files of this host it writes to this one only. What is beneath it QEMU reads, by descriptors of ours (`chain`): one
+  whose data is in another file is refused before.
+* Zeros are written as zeros, or kept as such in its tables. Nothing becomes a hole through which one sees what is
+  beneath: QEMU discards no cluster of an image that is above another one without a zero in its place.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from keepstone.disks.nbd import NbdSink, NbdSource
-from keepstone.disks.qcow2 import check_header
 from keepstone.env import Env
 from keepstone.errors import Conflict, KeepstoneError, StorageError, Unsupported, UsageError
-from keepstone.objects import failure
+from keepstone.workloads.libvirt.chain import Chain
 from keepstone.workloads.libvirt.domains import DomainDisk
 from keepstone.workloads.running.keeper import Keeper
 
@@ -36,9 +36,11 @@ _PATIENCE = 30 * 10**9
 _STEP = 0.02
 
 
-def check_image(env: Env, disk: DomainDisk, allowed: Callable[[Path], object]) -> None:
-    """`Unsupported`, `UsageError`, `AccessDenied` where this image could not be written, and what `allowed` raises of
-    its path; nothing is locked for it."""
+def check_image(
+    env: Env, disk: DomainDisk, allowed: Callable[[Path], object], readable: Callable[[Path], object]
+) -> None:
+    """`Unsupported`, `UsageError`, `AccessDenied` where this image could not be written, what `allowed` raises of its
+    path, and what `Chain` does; it is not locked for it."""
     elsewhere = "restore it elsewhere by --target"
     if disk.kind not in ("file", "block") or not disk.source:
         raise Unsupported(f"{disk.target} is on {disk.kind} storage, which only its machine writes to; {elsewhere}")
@@ -49,38 +51,26 @@ def check_image(env: Env, disk: DomainDisk, allowed: Callable[[Path], object]) -
     if shutil.which(_PROGRAM) is None:
         raise Unsupported(f"the images of a machine are written by {_PROGRAM}, which is not here; install qemu-utils")
     allowed(Path(disk.source))
-    fd = _opened(env, disk)
     try:
-        if disk.format == "qcow2":
-            check_header(Path(disk.source), env.fs.pread(fd, 512, 0))
+        Chain(env, disk, readable, write=True).close()
     except Unsupported as error:
-        reason = str(error).partition(";")[0]
-        raise Unsupported(f"{disk.target} is on an image that is not written to: {reason}; {elsewhere}") from error
-    finally:
-        env.fs.close(fd)
-
-
-def _opened(env: Env, disk: DomainDisk) -> int:
-    try:
-        return env.fs.open(disk.source, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise failure(error, disk.source) from error
+        raise Unsupported(f"{disk.target} is not written to: {error}. Otherwise, {elsewhere}") from error
 
 
 class Writable:
-    """`sink`, `existing`: to write to it, and what is there. `Conflict` where somebody else has the image,
-    `StorageError` where QEMU does not open it."""
+    """`sink`, `existing`: to write to it, and what is there. `readable` is asked for each backing file. `Conflict`
+    where somebody else has the image, `StorageError` where QEMU does not open it, and what `Chain` raises."""
 
-    def __init__(self, env: Env, disk: DomainDisk) -> None:
+    def __init__(self, env: Env, disk: DomainDisk, readable: Callable[[Path], object]) -> None:
         self._env = env
         with contextlib.ExitStack() as stack:
-            fd = _opened(env, disk)
-            stack.callback(env.fs.close, fd)
+            chain = stack.enter_context(contextlib.closing(Chain(env, disk, readable, write=True)))
             folder = Path(tempfile.gettempdir()) / f"keepstone-replace-{env.random(8).hex()}"
-            keeper = stack.enter_context(contextlib.closing(Keeper(folder=folder, hold=[fd])))
-            keeper.start(_command(disk, fd, folder / "nbd"))
+            keeper = stack.enter_context(contextlib.closing(Keeper(folder=folder, hold=chain.files)))
+            keeper.start(_command(disk, chain, folder / "nbd"))
             existing = self._connected(disk, keeper, folder / "nbd")
             self.existing = stack.enter_context(existing)
+            chain.check()
             self.sink = stack.enter_context(NbdSink(env, folder / "nbd"))
             self._stack = stack.pop_all()
 
@@ -105,11 +95,8 @@ class Writable:
             self._env.sleep(_STEP)
 
 
-def _command(disk: DomainDisk, fd: int, socket: Path) -> list[str]:
-    # The keeper has the file open under the same number, and QEMU after it.
-    protocol = "host_device" if disk.kind == "block" else "file"
-    discard = {"discard": "unmap" if disk.discard else "ignore"}  # the program's own option does not reach the file
-    file = {"driver": protocol, "filename": f"/proc/self/fd/{fd}"} | discard
-    image = {"driver": disk.format, "file": file} | discard | ({"backing": None} if disk.format == "qcow2" else {})
+def _command(disk: DomainDisk, chain: Chain, socket: Path) -> list[str]:
+    # The program's own option does not reach the file.
+    image = chain.blockdev(discard="unmap" if disk.discard else "ignore")
     words = ["--persistent", "--shared=32", "--cache=writeback", f"--socket={socket}"]
     return [_PROGRAM, *words, "json:" + json.dumps(image)]
