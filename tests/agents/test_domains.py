@@ -68,3 +68,40 @@ def test_a_domain_of_another_host(agent: Machine, daemon: Daemon, tmp_path: Path
         living("hypervisor", "unregister", "-n", f"lv{int(dies)}", "--yes")  # who looks for machines would wait for it
     finally:
         still.close()
+
+
+def test_a_clone(agent: Machine, daemon: Daemon, tmp_path: Path) -> None:
+    """What its image is above is read where it may be backed up, and need not be what is written to."""
+    living, item = agent.living, Path("clone")
+    (tmp_path / "images").mkdir()
+    base = tmp_path / "base.raw"
+    base.write_bytes(b"\1" * (1 << 20))
+    still = Still(daemon, tmp_path / "images", item.name, beneath=base)
+    try:
+        living("hypervisor", "register", "-n", "lvc", "--libvirt", daemon.uri, "--on", agent.name)
+        living("protection", "enable-for-vm", "--vm", item.name)
+        daemon.virsh("destroy", still.name)
+        first = still.content(tmp_path / "first")
+        now = ("protection", "backup-now", "-i", item.name)
+        socket = daemon.uri.partition("socket=")[2]
+        back = ("restore", "machine", "-i", item.name, "latest", "--in-place", "--yes", "--no-safety-point")
+        restore = f'[restore]\nallow = ["{socket}", "{tmp_path}/images"]\n'
+        agent.configure(f'[backup]\ndeny = ["{base}"]\n{restore}')
+        assert f"{base} is beneath {base}, and this machine's agent allows no backup of that" in str(
+            living(*now, code=1)
+        )
+
+        agent.configure(restore)
+        assert "Completed" in living(*now)["properties"]["status"]
+        daemon.virsh("start", still.name)
+        still.write("vda", "write -z 0 1M")
+        agent.configure(f'[backup]\ndeny = ["{base}"]\n{restore}')
+        assert "allows no backup of that" in str(living(*back, code=1))
+        assert still.state == "running"
+        agent.configure(restore)
+        living(*back)
+
+        assert still.content(tmp_path / "now") == first
+        living("hypervisor", "unregister", "-n", "lvc", "--yes")
+    finally:
+        still.close()

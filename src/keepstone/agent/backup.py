@@ -118,7 +118,10 @@ def _once(
 
             for path in address_of(work.source).paths:
                 paths.source(str(path))
-            return backup_vm(env, writer, work.source, report, owner=work.item).commit
+            # What its images are above, they name themselves.
+            return backup_vm(
+                env, writer, work.source, report, owner=work.item, readable=lambda path: paths.source(str(path))
+            ).commit
         from keepstone.disks import open_disk
         from keepstone.workloads.images import backup_image
 

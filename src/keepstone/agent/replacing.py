@@ -3,7 +3,8 @@
 
 Invariants
 * `restore.allow` has the socket of the machine's hypervisor, for that is what is told to write, and of a machine of
-  libvirt also each file that is written to. It is looked at before anything is done, the safety point included.
+  libvirt also each file that is written to. What such a file is above is only read, so it is what may be backed up.
+  All of it is looked at before anything is done, the safety point included.
 * The safety point is a backup like any other: what this machine does not let be backed up, is not backed up here.
 * No safety point is made of disks that are half put back.
 """
@@ -38,14 +39,17 @@ def replace(env: Env, order: Order, configuration: Configuration, report: Report
     def allowed(path: Path) -> None:
         paths.target(str(path))
 
+    def readable(path: Path) -> None:
+        paths.source(str(path))
+
     allowed(Path(address.place))
     with reading(env, order, configuration, report) as reader:
         machine = machine_of(reader)
         names = wanted_disks(machine, work.arguments.get("disks"))
         if not has_half(env, address):
-            check_vm(env, address, machine, names=names, allowed=allowed)
+            check_vm(env, address, machine, names=names, allowed=allowed, readable=readable)
             if work.arguments.get("safety"):
                 backup(env, order, configuration, report, limits)
                 report.go_on()
-        check_whole(replace_vm(env, address, machine, report, names=names, allowed=allowed))
+        check_whole(replace_vm(env, address, machine, report, names=names, allowed=allowed, readable=readable))
     return address.place

@@ -97,7 +97,10 @@ def _make(
             owner = snapshots.owner_of(store, about.item)
             keep = None if wanted is None else Keep(wanted.days)
             folder = plane.snapshots
-            commit = backup_vm(env, writer, source, reporter, owner=owner, snapshots=folder, keep=keep).commit
+            reach = plane.reach.check
+            commit = backup_vm(
+                env, writer, source, reporter, owner=owner, snapshots=folder, keep=keep, readable=reach
+            ).commit
             if wanted is not None and keep is not None:
                 wanted.there = keep.there
         else:

@@ -31,7 +31,7 @@ def replace(plane: Plane, context: Context, about: Subject, point: RecoveryPoint
     """Do it. Arguments of the job: `disks`, as in `restore_point`, and `safety`."""
     for path in virtual_machines.paths(about.item.source):
         plane.reach.check(path)
-    address = address_of(about.item.source)
+    address, reach = address_of(about.item.source), plane.reach.check
     reporter = Reporter(context)
     store = plane.stores.open(about.vault.id)
     safety = ""
@@ -39,7 +39,7 @@ def replace(plane: Plane, context: Context, about: Subject, point: RecoveryPoint
         found = machine_of(reader)
         names = wanted_disks(found, context.claim.arguments.get("disks"))
         if not has_half(plane.env, address):
-            check_vm(plane.env, address, found, names=names, allowed=plane.reach.check)
+            check_vm(plane.env, address, found, names=names, allowed=reach, readable=reach)
             if context.claim.arguments.get("safety"):
                 context.note("makes a point of what is there first")
                 before = of_record(about.item, *make(plane, context, about, store, reporter))
@@ -49,7 +49,7 @@ def replace(plane: Plane, context: Context, about: Subject, point: RecoveryPoint
                 context.note(f"point {safety} has what was there")
         context.note(f"writes over the disks what differs from point {point.name}")
         try:
-            report = replace_vm(plane.env, address, found, reporter, names=names, allowed=plane.reach.check)
+            report = replace_vm(plane.env, address, found, reporter, names=names, allowed=reach, readable=reach)
         except JobCancelled as error:
             if not has_half(plane.env, address):
                 raise
