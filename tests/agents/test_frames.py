@@ -23,12 +23,12 @@ class Counting(HttpPoint):
 
     checked = 0
 
-    def fetch(self, fetch, sink, check=None):  # type: ignore[no-untyped-def]
+    def fetch(self, fetch, sink, check=None, room=None):  # type: ignore[no-untyped-def]
         def counted(*chunk: object) -> None:
             self.checked += 1
             check(*chunk)
 
-        super().fetch(fetch, sink, None if check is None else counted)
+        super().fetch(fetch, sink, None if check is None else counted, room)
 
 
 def test_until_another_one_writes(living: Living, machine: Machine, source: Path, tmp_path: Path) -> None:

@@ -283,6 +283,7 @@ class HttpPoint:
         fetch: Fetch,
         sink: Callable[[int, int, memoryview], None],
         check: Callable[[int, int, memoryview], None] | None = None,
+        room: Callable[[int], memoryview | None] = lambda count: None,
     ) -> None:
         left = {
             (node, index): at for node, (_, wanted) in enumerate(fetch.nodes) for index, at in enumerate(_u32s(wanted))
@@ -313,7 +314,7 @@ class HttpPoint:
 
             if left:
                 body = encode(Fetch(nodes, check is not None))
-                self._calls.stream(f"points/fetch{self._query}", body, lambda response: _read(response, take))
+                self._calls.stream(f"points/fetch{self._query}", body, lambda response: _read(response, take, room))
 
         try:
             self._calls.persist(once, lambda: len(left))
@@ -340,7 +341,7 @@ class _Take(Protocol):
     def __call__(self, node: int, index: int, chunk: memoryview, *, checked: bool) -> None: ...
 
 
-def _read(response: http.client.HTTPResponse, take: _Take) -> None:
+def _read(response: http.client.HTTPResponse, take: _Take, room: Callable[[int], memoryview | None]) -> None:
     """Hand out chunks as they come."""
     buffer = memoryview(bytearray(_READ))
     head = memoryview(bytearray(CHUNK_HEAD))
@@ -361,7 +362,7 @@ def _read(response: http.client.HTTPResponse, take: _Take) -> None:
         if node == CORRUPT:
             raise CorruptObject(bytes(chunk).decode(errors="replace"))
         if node == FRAMED:
-            for one, number, part in unframed(index, chunk):
+            for one, number, part in unframed(index, chunk, room):
                 take(one, number, part, checked=False)
         else:
             take(node, index, chunk, checked=True)

@@ -14,7 +14,7 @@ brought anything (`control/sessions/framing.py`), and only frames of which all w
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 
 from keepstone.errors import CorruptObject
@@ -38,9 +38,11 @@ def framed(heads: Sequence[Head], frame: StoredFrame) -> bytes:
     return b"".join((chunk_head(FRAMED, len(heads), len(body) + len(frame.payload)), body, frame.payload))
 
 
-def unframed(count: int, body: memoryview) -> Iterator[tuple[int, int, memoryview]]:
-    """(number of the node, number of the chunk, chunk) of each in a frame. `count`: how many there are. `CorruptObject`
-    where it says of itself what cannot be."""
+def unframed(
+    count: int, body: memoryview, room: Callable[[int], memoryview | None] = lambda count: None
+) -> Iterator[tuple[int, int, memoryview]]:
+    """(number of the node, number of the chunk, chunk) of each in a frame. `count`: how many there are. `room`: memory
+    for so many bytes, where they are put, if there is some. `CorruptObject` where it says of itself what cannot be."""
     begin = _FRAME.size + _CHUNK.size * count
     if begin > len(body):
         raise CorruptObject("the service sent a frame that is shorter than its head")
@@ -48,7 +50,7 @@ def unframed(count: int, body: memoryview) -> Iterator[tuple[int, int, memoryvie
     chunks = list(_CHUNK.iter_unpack(body[_FRAME.size : begin]))
     if not 0 < raw_length <= MAX_FRAME or sum(length for _, _, length in chunks) != raw_length:
         raise CorruptObject("the service sent a frame of another length than its chunks")
-    data = memoryview(expand(body[begin:], codec, raw_length))
+    data = memoryview(expand(body[begin:], codec, raw_length, into=room(raw_length)))
     ends = accumulate(length for _, _, length in chunks)
     for (node, index, length), end in zip(chunks, ends, strict=True):
         yield node, index, data[end - length : end]

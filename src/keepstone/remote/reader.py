@@ -26,11 +26,12 @@ from keepstone.remote.places import EARLIER, split
 from keepstone.remote.sealed import Sealed
 from keepstone.remote.veil import Veil
 from keepstone.remote.wire import GONE, Fetch, Opened, Seen, Wanted
-from keepstone.store import SEALED, Node
+from keepstone.store import SEALED, Node, Roomy
 
 __all__ = ["Point", "RemoteReader"]
 
 _REQUEST = 512  # chunks of one request
+_WAITING = 2  # workers beyond one a processor, as some wait for the service
 _COLUMNS = 8 << 20  # bytes
 _ROW = 36
 
@@ -52,10 +53,12 @@ class Point(Protocol):
         fetch: Fetch,
         sink: Callable[[int, int, memoryview], None],
         check: Callable[[int, int, memoryview], None] | None = None,
+        room: Callable[[int], memoryview | None] = lambda count: None,
     ) -> None:
         """Every chunk that is asked for, with the numbers of its node and of itself in the request; valid during the
         call. `check`: asked, before the sink is, about each chunk that came in a frame, which the service did not
-        compare with its id; without, none does. `CorruptObject`, `ObjectMissing`."""
+        compare with its id; without, none does. `room`: memory for the chunks of a frame, see `store.Roomy`.
+        `CorruptObject`, `ObjectMissing`."""
 
 
 class RemoteReader:
@@ -71,7 +74,8 @@ class RemoteReader:
         self._sealed = veil if isinstance(veil, Sealed) else None
         self._frames = opened.frames and self._sealed is None
         self._bodies = None if self._sealed is None else Bodies(self._nodes, self._sealed, roots)
-        self._pool = env.pool()
+        self._pool = env.pool(_WAITING)
+        self._local = threading.local()
         self._columns: OrderedDict[int, tuple[bytes, array[int]]] = OrderedDict()
         self._columns_bytes = 0
         self._lock = threading.Lock()
@@ -162,9 +166,17 @@ class RemoteReader:
                 raise CorruptObject("a chunk is not what was stored; run `keepstone store verify` where the store is")
 
         fetch = Fetch([(path, _u32s(indexes)) for path, indexes in nodes])
-        self._point.fetch(fetch, take, check if self._frames else None)
+        room = sink.room if isinstance(sink, Roomy) else self._room
+        self._point.fetch(fetch, take, check if self._frames else None, room)
         if missing:
             raise CorruptObject("the service did not send all chunks that it was asked for")
+
+    def _room(self, count: int) -> memoryview:
+        """A buffer of this thread: fresh megabytes would cost their page faults each time."""
+        buffer: memoryview | None = getattr(self._local, "buffer", None)
+        if buffer is None or len(buffer) < count:
+            buffer = self._local.buffer = memoryview(bytearray(count))
+        return buffer[:count]
 
     def _column(self, handle: int) -> tuple[bytes, array[int]]:
         with self._lock:

@@ -142,6 +142,7 @@ class DirectPoint:
         fetch: Fetch,
         sink: Callable[[int, int, memoryview], None],
         check: Callable[[int, int, memoryview], None] | None = None,
+        room: Callable[[int], memoryview | None] = lambda count: None,
     ) -> None:
         fetch = msgspec.structs.replace(fetch, frames=check is not None)
         pieces: list[bytes] = []
@@ -162,7 +163,7 @@ class DirectPoint:
                 sink(node, index, chunk)
                 continue
             assert check is not None
-            for one, number, part in unframed(index, chunk):
+            for one, number, part in unframed(index, chunk, room):
                 check(one, number, part)
                 sink(one, number, part)
 

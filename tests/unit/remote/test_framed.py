@@ -157,6 +157,7 @@ def test_a_service_that_lies(tmp_path: Path) -> None:
             fetch: Fetch,
             sink: Callable[[int, int, memoryview], None],
             check: Callable[[int, int, memoryview], None] | None = None,
+            room: Callable[[int], memoryview | None] = lambda count: None,
         ) -> None:
             assert check is not None
             check(0, 0, memoryview(b"something else"))

@@ -56,6 +56,7 @@ class Forger:
         fetch: Fetch,
         sink: Callable[[int, int, memoryview], None],
         check: Callable[[int, int, memoryview], None] | None = None,
+        room: Callable[[int], memoryview | None] = lambda count: None,
     ) -> None:
         assert check is None
 

@@ -21,8 +21,8 @@ __all__ = ["read_framed"]
 
 def read_framed(
     reader: LocalReader, refs: Sequence[int], heads: Sequence[Head]
-) -> tuple[memoryview, CorruptObject | ObjectMissing | None]:
-    """What can be read of these chunks, with heads, by the first chunk of each piece; and why not all."""
+) -> tuple[list[memoryview], CorruptObject | ObjectMissing | None]:
+    """What can be read of these chunks, with heads, in pieces in the order of their first chunks; and why not all."""
     pieces: dict[int, bytes] = {}
     lock = threading.Lock()
 
@@ -41,4 +41,4 @@ def read_framed(
         reader.fetch([(ref, number) for number, ref in enumerate(refs)], take, frames=take_frame)
     except (CorruptObject, ObjectMissing) as error:
         lost = error
-    return memoryview(b"".join(pieces[number] for number in sorted(pieces))), lost
+    return [memoryview(pieces[number]) for number in sorted(pieces)], lost

@@ -92,13 +92,14 @@ class Readings:
         damage: Exception | None = None
         for refs, heads, lengths in _batches(one.reader, self._wanted(one, fetch), whole=frames):
             if frames:
-                data, lost = read_framed(one.reader, refs, heads)
+                pieces, lost = read_framed(one.reader, refs, heads)
                 frames = self._framed(one, machine)  # what others brought meanwhile is in no frame that goes
             if not frames:
                 data, lost = _read(one.reader, refs, heads, lengths)
+                pieces = [data[at : at + _PIECE] for at in range(0, len(data), _PIECE)]
             damage = damage or lost
-            for at in range(0, len(data), _PIECE):
-                put(data[at : at + _PIECE])
+            for piece in pieces:
+                put(piece)
         if damage is not None:
             _log.warning("a point cannot be read as a whole: %s", damage)
             text = DAMAGED.encode()
