@@ -25,7 +25,8 @@
     [restore]
     allow = ["/srv"]            # default: one folder of the agent's own
     deny = []
-    machines = true             # new machines of QEMU may be started; default: not
+    machines = true             # new machines of QEMU and libvirt may be started; default: not
+    networks = ["bridge=br0"]   # that these may be put into, or "user"; default: none
 
     [sealed]                    # the service is not to read these
     passphrase_file = "/etc/keepstone/passphrase"
@@ -123,9 +124,11 @@ class PathSettings(Struct, frozen=True):
 
 
 class RestoreSettings(PathSettings, frozen=True):
-    """`machines`: whether machines of QEMU may be started here out of points."""
+    """`machines`: whether machines may be started here out of points. `networks`: which ones these may be put into, as
+    `network_of` reads them; none is always possible."""
 
     machines: bool = False
+    networks: tuple[str, ...] = ()
 
 
 class BackupSettings(PathSettings, frozen=True):

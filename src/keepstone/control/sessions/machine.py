@@ -138,6 +138,7 @@ def safety_point(plane: Plane, about: Subject, mine: Claim) -> RecoveryPoint | N
 _TOLD = (
     "mode",
     "safety",
+    "name",
     "network",
     "point",
     "target",

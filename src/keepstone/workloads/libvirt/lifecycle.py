@@ -8,21 +8,28 @@ from keepstone.workloads.libvirt.domains import find
 from keepstone.workloads.libvirt.markup import parsed, text_of
 from keepstone.workloads.libvirt.virsh import Virsh, document, path_of
 
-__all__ = ["define", "destroy", "start", "undefine"]
+__all__ = ["check_free", "define", "destroy", "start", "undefine"]
 
 
 def define(virsh: Virsh, description: str) -> str:
-    """Make a domain of this XML; its UUID. `TargetExists` where one of its name is there, `Refused`, `Gone`."""
-    name = text_of(parsed(description, "the description of the machine"), "name")
-    try:
-        find(virsh, name)
-    except NotFound:
-        pass
-    else:
-        raise TargetExists(f"libvirt at {virsh.uri} has a machine {name} already; choose another name")
+    """Make a domain of this XML; its UUID. One of its name and its UUID becomes what this says. `TargetExists` where
+    another one of its name is there, `Refused`, `Gone`."""
+    root = parsed(description, "the description of the machine")
+    name = text_of(root, "name")
+    check_free(virsh, name, uuid=text_of(root, "uuid"))
     with document(description) as fd:
         virsh.ask("define", path_of(fd), holding=[fd])  # it refuses, too, where somebody was faster
     return find(virsh, name).uuid
+
+
+def check_free(virsh: Virsh, name: str, *, uuid: str = "") -> None:
+    """`TargetExists` where a domain of this name is there, but for that of this UUID."""
+    try:
+        found = find(virsh, name)
+    except NotFound:
+        return
+    if found.uuid != uuid:
+        raise TargetExists(f"libvirt at {virsh.uri} has a machine {name} already; choose another name")
 
 
 def start(virsh: Virsh, uuid: str, *, paused: bool = False) -> None:
