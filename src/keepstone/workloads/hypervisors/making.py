@@ -32,10 +32,11 @@ from keepstone.env import Env
 from keepstone.errors import Conflict, KeepstoneError, NotFound, SourceFailed, Unsupported
 from keepstone.objects import failure
 from keepstone.workloads.hypervisors.address import LibvirtAddress
-from keepstone.workloads.libvirt import Virsh, check_free, define, destroy, find, start, undefine
+from keepstone.workloads.libvirt import Virsh, check_free, define, destroy, start, undefine
 from keepstone.workloads.libvirt.building import Image, NewDomain, built, lacking
 from keepstone.workloads.libvirt.capabilities import offered
 from keepstone.workloads.libvirt.definition import DOCUMENT
+from keepstone.workloads.libvirt.domains import OFF
 from keepstone.workloads.libvirt.virsh import Refused
 from keepstone.workloads.machines import DESCRIPTION, PointOfMachine, Role, placed, restore_machine
 from keepstone.workloads.progress import Progress
@@ -78,7 +79,7 @@ def make_domain(
     """
     virsh = Virsh(connect)
     uuid = _uuid(job, name, folder)
-    if not _is_there(virsh, uuid):
+    if uuid not in virsh.uuids():
         plan = _planned(env, virsh, machine, folder, name, uuid, network, readable)
         check_free(virsh, name)
         with Home(env, folder, f"job {job}") as home:
@@ -106,13 +107,6 @@ def _uuid(job: str, name: str, folder: Path) -> str:
     """Nobody can choose it, so it is never that of another domain."""
     digest = hashlib.sha256(msgspec.json.encode(["new machine", job, name, str(folder)])).digest()
     return str(UUID(bytes=digest[:16], version=4))
-
-
-def _is_there(virsh: Virsh, uuid: str) -> bool:
-    try:
-        return find(virsh, uuid).uuid == uuid
-    except NotFound:
-        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,13 +206,17 @@ def _begin_anew(env: Env, machine: PointOfMachine, folder: Path) -> None:
 
 def _start(virsh: Virsh, uuid: str) -> None:
     """Unless it runs. An earlier try may have asked for that, and have it done only now."""
-    if find(virsh, uuid).runs:
+    if _runs(virsh, uuid):
         return
     try:
         start(virsh, uuid)
     except Refused:
-        if not find(virsh, uuid).runs:
+        if not _runs(virsh, uuid):
             raise
+
+
+def _runs(virsh: Virsh, uuid: str) -> bool:
+    return virsh.ask("domstate", uuid).strip() != OFF
 
 
 @contextlib.contextmanager

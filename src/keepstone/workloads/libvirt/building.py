@@ -46,7 +46,7 @@ _SCSI = {
 }
 _NICS = {"virtio-net-pci": "virtio", **{name: name for name in ("e1000", "e1000e", "rtl8139", "vmxnet3")}}
 _GONE = (
-    "audio", "crypto", "filesystem", "graphics", "hostdev", "iommu", "memory", "panic", "parallel", "pstore",
+    "crypto", "filesystem", "graphics", "hostdev", "iommu", "memory", "panic", "parallel", "pstore",
     "redirdev", "rng", "shmem", "smartcard", "sound", "tpm", "vsock", "watchdog",
 )  # fmt: skip
 

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from keepstone.errors import KeepstoneError, NotFound, TargetExists
-from keepstone.workloads.libvirt.domains import find
+import contextlib
+
+from keepstone.errors import KeepstoneError, SourceMissing, TargetExists
 from keepstone.workloads.libvirt.markup import parsed, text_of
 from keepstone.workloads.libvirt.virsh import Virsh, document, path_of
 
@@ -19,16 +20,12 @@ def define(virsh: Virsh, description: str) -> str:
     check_free(virsh, name, uuid=text_of(root, "uuid"))
     with document(description) as fd:
         virsh.ask("define", path_of(fd), holding=[fd])  # it refuses, too, where somebody was faster
-    return find(virsh, name).uuid
+    return _uuid(virsh, name)
 
 
 def check_free(virsh: Virsh, name: str, *, uuid: str = "") -> None:
     """`TargetExists` where a domain of this name is there, but for that of this UUID."""
-    try:
-        found = find(virsh, name)
-    except NotFound:
-        return
-    if found.uuid != uuid:
+    if _uuid(virsh, name) not in ("", uuid):
         raise TargetExists(f"libvirt at {virsh.uri} has a machine {name} already; choose another name")
 
 
@@ -52,3 +49,12 @@ def undefine(virsh: Virsh, uuid: str, *, state: bool = False) -> None:
         if "tpm" not in str(error):
             raise
         virsh.ask("undefine", uuid, *what)  # one before 8.9 knows no TPMs here
+
+
+def _uuid(virsh: Virsh, name: str) -> str:
+    """Of the domain of this name, also where it lacks its disks; empty where there is none."""
+    for uuid in virsh.uuids():
+        with contextlib.suppress(SourceMissing):
+            if virsh.ask("domname", uuid).strip() == name:
+                return uuid
+    return ""
