@@ -146,6 +146,19 @@ def test_one_that_does_not_start_is_no_machine(yard: Yard, place: Path, monkeypa
     made(yard, place)
 
 
+def test_a_start_that_an_earlier_try_has_asked_for(yard: Yard, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever comes second is refused by libvirt, and has what he wants."""
+    plain = Virsh.ask
+
+    def ask(self: Virsh, verb: str, *arguments: str, **named: object) -> str:
+        if verb == "start":
+            plain(self, verb, *arguments)
+        return plain(self, verb, *arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Virsh, "ask", ask)
+    made(yard, place)
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_firmware(daemon: Daemon, tmp_path: Path, kept: bool) -> None:
     """Its NVRAM is that of the point, in a file of its own; without one it begins anew."""
