@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import mock
+
+import msgspec
 
 from keepstone.disks.writing.file import NewFile
 from keepstone.env import Env
 from keepstone.objects import FolderStorage
 from keepstone.store import Store
 from keepstone.workloads import Silent
-from keepstone.workloads.hypervisors.making import make_domain
-from keepstone.workloads.machines import machine_of
+from keepstone.workloads.hypervisors.making import Wanted, make_domain
+from keepstone.workloads.machines import PointOfMachine, machine_of
 from keepstone.workloads.running import Network
 from tests.libvirt.dying import die, prepare
 from tests.unit.files.points import provider
@@ -26,22 +29,15 @@ from tests.unit.files.points import provider
 __all__ = ["make"]
 
 
-def make(env: Env, store: Store, uri: str, folder: Path, name: str, job: str) -> tuple[str, list[str]]:
-    """Of the newest point; its UUID, and what is warned of."""
+def make(env: Env, store: Store, uri: str, folder: Path, name: str, job: str, **told: Any) -> tuple[str, list[str]]:
+    """Of the newest point; its UUID, and what is warned of. `told`: what that says of its machine instead."""
     progress = Silent()
     newest = max(store.points.list(), key=lambda point: point.record.started)
     with store.reader(newest) as reader:
-        made = make_domain(
-            env,
-            machine_of(reader),
-            uri,
-            folder,
-            progress,
-            name=name,
-            job=job,
-            network=Network(),
-            readable=lambda path: path,
-        )
+        point = machine_of(reader)
+        point = PointOfMachine(msgspec.structs.replace(point.about, **told), point.disks)
+        wanted = Wanted(name=name, job=job, folder=folder, network=Network())
+        made = make_domain(env, point, uri, wanted, progress, lambda path: path)
     assert made.connect == uri
     return made.uuid, [text for _, text in progress.warnings]
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -110,6 +111,42 @@ def test_what_is_said(yard: Yard, place: Path) -> None:
     assert (old.findtext("memory"), new.findtext("memory")) == ("32768", "65536")  # no machine has less
 
 
+def test_more_than_this_host_has(yard: Yard, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keepstone.workloads.hypervisors.making._memory", lambda: 96 << 20)
+    definition = {
+        "domain.xml": b"""<domain><memory unit='TiB'>1</memory><vcpu>1000</vcpu>
+<os><type machine='pc-q35-99.9'>hvm</type></os><devices/></domain>"""
+    }
+
+    _, warnings = make(yard.env, yard.store, yard.virsh.uri, place, "new", "job1", definition=definition,
+                       excluded=["vdc"])  # fmt: skip
+
+    shown = ET.fromstring(yard.machine.daemon.virsh("dumpxml", "new"))
+    cpus = len(os.sched_getaffinity(0))
+    assert (shown.findtext("memory"), shown.findtext("vcpu")) == (str(96 << 10), str(cpus))
+    assert warnings == [
+        "the new machine has 96 MiB of memory, the old one 1,048,576",
+        f"the new machine has {cpus} processors, the old one 1000",
+        "the new machine is of the type q35, the old one of the type pc-q35-99.9",
+        "the new machine lacks disks that the point leaves out (1)",
+    ]
+
+
+def test_one_that_was_found_is_not_taken_away(yard: Yard, place: Path) -> None:
+    """Somebody may use it since, and a service say the job of that time."""
+    made(yard, place)
+    yard.machine.daemon.virsh("destroy", "new")
+    (place / "vdb.qcow2").rename(place / "elsewhere")
+
+    with pytest.raises(Refused, match=r"vdb\.qcow2.*The new machine new is there, and does not run"):
+        made(yard, place)
+
+    assert news(yard) == ["new"]
+    assert (place / "vda.qcow2").exists()
+    (place / "elsewhere").rename(place / "vdb.qcow2")
+    made(yard, place)
+
+
 def test_refused_before_anything_is_written(yard: Yard, place: Path, tmp_path: Path) -> None:
     def refused(folder: Path, name: str, job: str = "job1") -> None:
         make(yard.env, yard.store, yard.virsh.uri, folder, name, job)
@@ -138,7 +175,7 @@ def test_one_that_does_not_start_is_no_machine(yard: Yard, place: Path, monkeypa
 
     with monkeypatch.context() as patched:
         patched.setattr(Virsh, "ask", ask)
-        with pytest.raises(Refused, match=r"vdb\.qcow2.*libvirt has no such machine; its files are in"):
+        with pytest.raises(Refused, match=r"vdb\.qcow2.*No machine was made of it; its files are in"):
             make(yard.env, yard.store, yard.virsh.uri, place, "new", "job1")
 
     assert news(yard) == []

@@ -21,7 +21,7 @@ from keepstone.env import Env
 from keepstone.errors import GuardRefused
 from keepstone.workloads.hypervisors import LibvirtAddress, VmAddress, address_of
 from keepstone.workloads.hypervisors.discovery import document_of, inspect
-from keepstone.workloads.hypervisors.making import make_domain
+from keepstone.workloads.hypervisors.making import Wanted, make_domain
 from keepstone.workloads.hypervisors.recover import network_of, recover_vm
 from keepstone.workloads.machines import machine_of
 from keepstone.workloads.running import Network, startable
@@ -53,17 +53,8 @@ def recover(env: Env, order: Order, configuration: Configuration, report: Report
         order.folders.restored.mkdir(mode=0o700, parents=True, exist_ok=True)
     with reading(env, order, configuration, report) as reader:
         if isinstance(old, LibvirtAddress):
-            address: VmAddress = make_domain(
-                env,
-                machine_of(reader),
-                old.connect,
-                folder,
-                report,
-                name=str(wanted.get("name", "")),
-                job=work.job,
-                network=network,
-                readable=readable,
-            )
+            machine = Wanted(name=str(wanted.get("name", "")), job=work.job, folder=folder, network=network)
+            address: VmAddress = make_domain(env, machine_of(reader), old.connect, machine, report, readable)
         else:
             kernel = hardware_of(startable(reader).about).kernel
             for file in (kernel.kernel, kernel.initrd) if kernel is not None else ():

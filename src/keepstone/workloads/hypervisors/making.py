@@ -12,7 +12,8 @@ Invariants
 * It is defined when all its files are whole and durable, and started after that. So whoever finds it starts it; whoever
   does not begins anew, and all that an earlier try has left in the folder goes.
 * The folder belongs to one job, and to one process of it at a time (`Home`).
-* A domain that cannot be started is taken away again. Its files stay.
+* A domain that cannot be started is taken away again, and its files stay. One that was found is not: somebody may have
+  it in use since, and ask by the job of that time.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ from keepstone.workloads.running.launch import Limits, fitting
 from keepstone.workloads.running.program import runs
 from keepstone.workloads.running.values import Hardware, Kernel
 
-__all__ = ["make_domain"]
+__all__ = ["Wanted", "make_domain"]
 
 _FORMAT = "qcow2"
 _PCS = ("x86_64", "i686", "i386")
@@ -58,55 +59,68 @@ _KERNEL, _INITRD, _NVRAM = "kernel", "initrd", "nvram.fd"
 _MODE = 0o711  # libvirt's QEMU is another user; the files are its alone as long as it runs
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """`folder`: for its files, empty or missing. `job`: names what asks for it, the same each time."""
+
+    name: str
+    job: str
+    folder: Path
+    network: Network
+
+    @property
+    def uuid(self) -> str:
+        """Nobody can choose it, so it is never that of another domain."""
+        told = msgspec.json.encode(["new machine", self.job, self.name, str(self.folder)])
+        return str(UUID(bytes=hashlib.sha256(told).digest()[:16], version=4))
+
+
 def make_domain(
     env: Env,
     machine: PointOfMachine,
     connect: str,
-    folder: Path,
+    wanted: Wanted,
     progress: Progress,
-    *,
-    name: str,
-    job: str,
-    network: Network,
     readable: Callable[[Path], Path],
 ) -> LibvirtAddress:
-    """Where it is reached; it runs. `folder`: for its files, empty or missing. `job`: names what asks for it, the same
-    each time. `readable`: where the path of a kernel leads that the point names; it raises where that must not be read.
+    """Where it is reached; it runs. `readable`: where the path of a kernel leads that the point names; it raises where
+    that must not be read.
 
     `TargetExists` for a name that is taken or a folder that has something, `Conflict` for one that another job has,
     `UsageError` and `Unsupported` where such a machine cannot be made here, `SourceFailed` where the store has lost
     something of it; what `check_kernel`, `restore_machine`, `define` and `start` raise.
     """
-    virsh = Virsh(connect)
-    uuid = _uuid(job, name, folder)
-    if uuid not in virsh.uuids():
-        plan = _planned(env, virsh, machine, folder, name, uuid, network, readable)
-        check_free(virsh, name)
-        with Home(env, folder, f"job {job}") as home:
-            if home.taken:
-                raise Conflict(f"{folder} is being restored to by job {job} already; wait for the end of that")
-            _begin_anew(env, machine, folder)
-            for difference in plan.differences:
-                progress.warn(b"", difference)
-            if plan.kernel is not None and plan.own is not None:
-                copy_kernel(env, plan.kernel, plan.own)
-            done = restore_machine(env, machine, folder, progress, format=_FORMAT)
-            if done.lost:
-                raise SourceFailed(
-                    f"the store has lost parts of {', '.join(disk.name for disk, _ in done.lost)}; what there is of it "
-                    f"is in {folder}, and no machine was made of it"
-                )
-            with _or_none(virsh, uuid, folder):
-                define(virsh, plan.description)
-    with _or_none(virsh, uuid, folder):
-        _start(virsh, uuid)
+    virsh, uuid, folder = Virsh(connect), wanted.uuid, wanted.folder
+    if uuid in virsh.uuids():
+        try:
+            _start(virsh, uuid)
+        except KeepstoneError as error:
+            error.args = (f"{error}. The new machine {wanted.name} is there, and does not run",)
+            raise
+        return LibvirtAddress(uuid, connect)
+    plan = _planned(env, virsh, machine, wanted, readable)
+    check_free(virsh, wanted.name)
+    with Home(env, folder, f"job {wanted.job}") as home:
+        if home.taken:
+            raise Conflict(f"{folder} is being restored to by job {wanted.job} already; wait for the end of that")
+        _begin_anew(env, machine, folder)
+        for difference in plan.differences:
+            progress.warn(b"", difference)
+        if plan.kernel is not None and plan.own is not None:
+            copy_kernel(env, plan.kernel, plan.own)
+        done = restore_machine(env, machine, folder, progress, format=_FORMAT)
+        if done.lost:
+            raise SourceFailed(
+                f"the store has lost parts of {', '.join(disk.name for disk, _ in done.lost)}; what there is of it is "
+                f"in {folder}, and no machine was made of it"
+            )
+        try:
+            define(virsh, plan.description)
+            _start(virsh, uuid)
+        except KeepstoneError as error:
+            error.args = (f"{error}. {_taken_away(virsh, uuid)}; its files are in {folder}",)
+            raise
     return LibvirtAddress(uuid, connect)
-
-
-def _uuid(job: str, name: str, folder: Path) -> str:
-    """Nobody can choose it, so it is never that of another domain."""
-    digest = hashlib.sha256(msgspec.json.encode(["new machine", job, name, str(folder)])).digest()
-    return str(UUID(bytes=digest[:16], version=4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +135,10 @@ class _Plan:
 
 
 def _planned(
-    env: Env,
-    virsh: Virsh,
-    machine: PointOfMachine,
-    folder: Path,
-    name: str,
-    uuid: str,
-    network: Network,
-    readable: Callable[[Path], Path],
+    env: Env, virsh: Virsh, machine: PointOfMachine, wanted: Wanted, readable: Callable[[Path], Path]
 ) -> _Plan:
     """Nothing is written here."""
-    about, told = machine.about, hardware_of(machine.about)
+    about, told, folder = machine.about, hardware_of(machine.about), wanted.folder
     if told.architecture not in _PCS:
         raise Unsupported(
             f"the machine has the architecture {told.architecture!a:.40}, and new ones are PCs ({', '.join(_PCS)}). "
@@ -152,12 +159,12 @@ def _planned(
     hardware = replace(fitting(told, Limits(most=_memory(), cpus=offer.cpus)), kernel=own)
     files = placed(machine, folder, _FORMAT)
     new = NewDomain(
-        name=name,
-        uuid=uuid,
+        name=wanted.name,
+        uuid=wanted.uuid,
         machine=offer.machine,
         kvm=offer.kvm and _has_kvm(),
         disks=[Image(disk.name, disk.bus, files[disk.name]) for disk in about.disks if disk.role is Role.DISK],
-        network=network,
+        network=wanted.network,
         firmware=code,
         nvram=folder / _NVRAM if nvram is None else files[nvram.name],
     )
@@ -165,8 +172,8 @@ def _planned(
     if told.uefi and nvram is None:
         differences.append("the new machine's firmware begins anew, for the point has no NVRAM")
     if about.excluded:
-        differences.append(f"the new machine lacks {len(about.excluded)} disks, which the point leaves out")
-    if lacks := lacking(about.definition.get(DOCUMENT, b""), network):
+        differences.append(f"the new machine lacks disks that the point leaves out ({len(about.excluded)})")
+    if lacks := lacking(about.definition.get(DOCUMENT, b""), wanted.network):
         differences.append(f"the new machine lacks what the old one had: {lacks}; `virsh edit` gives it what it needs")
     return _Plan(built(hardware, new), kernel, own, differences)
 
@@ -177,7 +184,7 @@ def _differences(told: Hardware, made: Hardware, machine: str) -> Iterator[str]:
     if made.cpus < told.cpus:
         yield f"the new machine has {made.cpus} processors, the old one {told.cpus}"
     if machine != told.machine:
-        yield f"the new machine is of the type {machine}, for this host has no {told.machine}"
+        yield f"the new machine is of the type {machine}, the old one of the type {told.machine}"
 
 
 def _memory() -> int:
@@ -196,7 +203,11 @@ def _begin_anew(env: Env, machine: PointOfMachine, folder: Path) -> None:
     """Take away what an earlier try of the same job left half written."""
     names = [path.name for path in placed(machine, folder, _FORMAT).values()]
     try:
-        env.fs.chmod(folder, _MODE)
+        fd = env.fs.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            env.fs.fchmod(fd, _MODE)
+        finally:
+            env.fs.close(fd)
         for name in (*names, DESCRIPTION, _KERNEL, _INITRD, _NVRAM):
             with contextlib.suppress(FileNotFoundError):
                 env.fs.unlink(folder / name)
@@ -219,16 +230,6 @@ def _runs(virsh: Virsh, uuid: str) -> bool:
     return virsh.ask("domstate", uuid).strip() != OFF
 
 
-@contextlib.contextmanager
-def _or_none(virsh: Virsh, uuid: str, folder: Path) -> Iterator[None]:
-    """Where this fails there is no such domain; the error says what there is."""
-    try:
-        yield
-    except KeepstoneError as error:
-        error.args = (f"{error}. {_taken_away(virsh, uuid)}; its files are in {folder}",)
-        raise
-
-
 def _taken_away(virsh: Virsh, uuid: str) -> str:
     """What is left of it."""
     try:
@@ -238,5 +239,5 @@ def _taken_away(virsh: Virsh, uuid: str) -> str:
     except NotFound:
         pass
     except KeepstoneError as error:
-        return f"libvirt may have the new machine still ({error}): take it away by `virsh undefine {uuid}`"
-    return "libvirt has no such machine"
+        return f"Libvirt may have the new machine still ({error}): take it away by `virsh undefine {uuid}`"
+    return "No machine was made of it"
