@@ -1,19 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A libvirt on a machine with an agent: the disks of its machines go back into them by that agent."""
+"""A libvirt on a machine with an agent, which puts disks back into its machines, and makes new ones out of points."""
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import signal
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.agents.living import Machine
+from keepstone.control import resources, virtual_machines
+from tests.agents.living import Living, Machine
 from tests.cli.services import until
 from tests.libvirt.conftest import daemon
-from tests.libvirt.daemon import Daemon
+from tests.libvirt.daemon import Daemon, Little
 from tests.libvirt.still import Still
+from tests.machines.guest import initramfs, make_disk
 
 __all__ = ["daemon"]
 
@@ -21,6 +28,8 @@ pytestmark = [
     pytest.mark.vm,
     pytest.mark.skipif(os.geteuid() != 0, reason="an agent that may read anywhere is root's"),
 ]
+
+_numbers = count(1)
 
 
 @pytest.mark.parametrize("dies", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -105,3 +114,93 @@ def test_a_clone(agent: Machine, daemon: Daemon, tmp_path: Path) -> None:
         living("hypervisor", "unregister", "-n", "lvc", "--yes")
     finally:
         still.close()
+
+
+@pytest.fixture
+def little(daemon: Daemon) -> Iterator[Little]:
+    """The tiny guest, each by a name of its own."""
+    name = f"source{next(_numbers)}"  # sockets have short paths
+    folder = daemon.folder / name
+    folder.mkdir()
+    disks = [("vda", make_disk(folder / "d0.qcow2", 24)), ("vdb", make_disk(folder / "d1.raw", 24, "raw"))]
+    little = Little(daemon, disks, name)
+    yield little
+    little.close()
+
+
+@pytest.mark.parametrize("dies", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_new_domain_on_another_host(agent: Machine, daemon: Daemon, little: Little, tmp_path: Path,
+                                      dies: bool) -> None:  # fmt: skip
+    """It runs on what the point has, and answers; where its agent dies in the middle, the one after it makes it."""
+    living, source, name, hypervisor = agent.living, little.name, f"made{int(dies)}", f"lvnew{int(dies)}"
+    living("hypervisor", "register", "-n", hypervisor, "--libvirt", daemon.uri, "--on", agent.name)
+    living("protection", "enable-for-vm", "--vm", source)
+    little.sh("echo of this moment > /a/words; sync")
+    little.agent()
+    living("protection", "backup-now", "-i", source)
+    folder, socket = tmp_path / "new", daemon.uri.partition("socket=")[2]
+    into = ("--target", folder, "--vnet", network(living), "--new-machine")
+    make = ("restore", "machine", "-i", source, "latest", *into)
+    kernel, _ = initramfs()
+    may = f'[restore]\nmachines = true\nnetworks = ["user"]\nallow = ["{tmp_path}", "{socket}"]\n'
+    daemon.define(
+        f"<domain type='qemu'><name>taken{name}</name><memory>65536</memory><os><type>hvm</type></os></domain>"
+    )
+    for settings, called, wrong in (
+        (may.replace('"user"', '"bridge=br0"'), name, "'user' is not in restore.networks"),
+        (may.replace(f', "{socket}"', ""), name, f"{socket} is not in restore.allow"),
+        (may + f'[backup]\ndeny = ["{kernel}"]\n', name, "allows no backup of that"),
+        (may, f"taken{name}", f"has a machine taken{name} already"),
+    ):
+        agent.configure(settings)
+        assert wrong in str(living(*make, called, code=1)), wrong
+        assert not folder.exists()
+    before = daemon.virsh("list", "--all", "--name").split()
+
+    job = living(*make, name, "--no-wait")["name"]
+    if dies:
+        until((folder / "point.json").exists, "its folder")
+        agent.stop(signal.SIGKILL)
+        until(lambda: not agent.jobs(), "the end of its job")
+        agent.start()
+
+    ended = agent.ended(job)["properties"]
+    try:
+        assert ended["status"] == "CompletedWithWarnings", ended
+        assert sorted(daemon.virsh("list", "--all", "--name").split()) == sorted([*before, name])
+        assert daemon.virsh("domstate", name).strip() == "running"
+        assert answer(daemon, name) == "of this moment\n"
+        assert "<interface type='user'>" in daemon.virsh("dumpxml", name)
+        if not dies:  # else that may have been said to an agent that is gone
+            lacks = "drive for removable disks (1)"
+            assert f"lacks what the old one had: channel (1), {lacks}" in str(living("job", "show", "-n", job))
+        assert "already" in str(living(*make, name, code=2))
+        living("hypervisor", "refresh")
+        assert [one["name"] for one in living("vm", "list", "-g", "g")].count(name) == 1
+        living("protection", "enable-for-vm", "--vm", name)
+        assert "Completed" in living("protection", "backup-now", "-i", name)["properties"]["status"]
+    finally:
+        daemon._run("destroy", name)
+        daemon._run("undefine", name, "--checkpoints-metadata")
+        daemon._run("undefine", f"taken{name}")
+        living("hypervisor", "unregister", "-n", hypervisor, "--yes")
+
+
+def network(living: Living) -> str:
+    """A virtual network that stands for one that QEMU makes."""
+    with living.plane.change() as change:
+        made, _ = resources.put(change, living.vault.split("/")[2], "g", resources.NETWORK, "user", "",
+                                {virtual_machines.BEHIND: {"network": "user"}}, {})  # fmt: skip
+    return made.path
+
+
+def answer(daemon: Daemon, name: str) -> str:
+    """What the agent of a machine says that the guest's file has."""
+
+    def ask(command: str, **arguments: object) -> Any:
+        question = json.dumps({"execute": command, "arguments": arguments})
+        said = daemon._run("qemu-agent-command", name, question)
+        return None if said.returncode else json.loads(said.stdout)["return"]
+
+    handle = until(lambda: ask("guest-file-open", path="/a/words"), "its agent, and the file")
+    return base64.b64decode(ask("guest-file-read", handle=handle)["buf-b64"]).decode()

@@ -25,7 +25,8 @@
     [restore]
     allow = ["/srv"]            # default: one folder of the agent's own
     deny = []
-    machines = true             # new machines of QEMU may be started; default: not
+    machines = true             # new machines of QEMU and libvirt may be started; default: not
+    networks = ["bridge=br0"]   # that these may be put into, or "user"; default: none
 
     [sealed]                    # the service is not to read these
     passphrase_file = "/etc/keepstone/passphrase"
@@ -70,6 +71,7 @@ _UNITS = {"": 1, "B": 1}
 _UNITS |= {f"{letter}B": 1000**power for power, letter in enumerate("kMGT", 1)}
 _UNITS |= {f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *([A-Za-z]*)")
+_NETWORK = re.compile(r"user|bridge=[A-Za-z0-9_.-]{1,15}")
 _TIME = re.compile(r"([01]\d|2[0-3]):([0-5]\d)|24:00")
 
 
@@ -123,9 +125,11 @@ class PathSettings(Struct, frozen=True):
 
 
 class RestoreSettings(PathSettings, frozen=True):
-    """`machines`: whether machines of QEMU may be started here out of points."""
+    """`machines`: whether machines may be started here out of points. `networks`: which ones these may be put into;
+    none is always possible."""
 
     machines: bool = False
+    networks: tuple[str, ...] = ()
 
 
 class BackupSettings(PathSettings, frozen=True):
@@ -184,6 +188,9 @@ class Configuration(Struct, frozen=True):
                 for path in getattr(paths, key) or ():
                     if not Path(path).is_absolute():
                         raise UsageError(f"{name}: {part}.{key} has {path!r}; paths there are absolute")
+        for network in found.restore.networks:
+            if not _NETWORK.fullmatch(network):
+                raise UsageError(f"{name}: restore.networks has {network!r}; write `user` or `bridge=NAME`")
         if (found.sealed.items or found.sealed.previous_file) and found.sealed.passphrase_file is None:
             raise UsageError(f"{name}: [sealed] needs a passphrase_file; say where the passphrase is")
         for path in (found.sealed.passphrase_file or "/", found.sealed.previous_file or "/", *found.sealed.items):

@@ -3,7 +3,8 @@
 
     RestoreDisks       new images of its disks, in a folder of the host
     OriginalLocation   over the disks of the machine itself, which is paused meanwhile and starts anew
-    AlternateLocation  a new machine: one of QEMU runs at once from the vault, and is moved while it does
+    AlternateLocation  a new machine: one of QEMU runs at once from the vault, and is moved while it does; one of
+                       libvirt has its images first
 
 A new machine has no network, unless it is put into a virtual network that stands for one, by its own property
 `keepstone.network`: `user`, or `bridge=NAME`. It would meet the old one there.
@@ -29,7 +30,7 @@ from keepstone.control import agents, groups, items, resources, restores, virtua
 from keepstone.control.plane import Change
 from keepstone.control.work.restore import CREATE, REPLACE, RESTORE
 from keepstone.disks.writing import FORMATS, RAW
-from keepstone.errors import InvalidRequest, NotFound, Unsupported
+from keepstone.errors import InvalidRequest, NotFound
 from keepstone.vault import Container, Item, RecoveryPoint, Resource, Vault, folded
 
 __all__ = ["Mode", "Wanted", "restore", "storage"]
@@ -69,7 +70,7 @@ class Wanted:
 def restore(
     change: Change, vault: Vault, held: Container, item: Item, point: RecoveryPoint, wanted: Wanted, activity: str
 ) -> UUID:
-    """Ask for it; the job. `InvalidRequest`, `Unsupported`; `NotFound`, `Conflict` as in `restores.restore`."""
+    """Ask for it; the job. `InvalidRequest`; `NotFound`, `Conflict` as in `restores.restore`."""
     about: dict[str, Any] = {"point": point.name, "user": True, "mode": str(wanted.mode)}
     about["disks"] = _disks(change.connection, item, wanted)
     if wanted.mode is Mode.REPLACE:
@@ -87,12 +88,6 @@ def restore(
         folder = restores.place(held, folder, elsewhere=agent is not None)
         if agent is None:
             change.plane.reach.check(folder)
-        elif str(item.source.get("machine", "")).startswith("libvirt:"):
-            raise Unsupported(
-                f"'{item.friendly}' is a machine of libvirt on another host than the service, whose agent restores "
-                "disks into a folder there (RestoreDisks) and in place (OriginalLocation); a new machine of libvirt is "
-                "made on the service's own host only in this version"
-            )
         about |= _new_machine(change.connection, vault, wanted) | {"target": folder, "properties": told}
         return items.work(change, vault, held, item, RESTORE, activity, about, agent)
     there = restores.machine(change, vault, held, wanted.container, folder)

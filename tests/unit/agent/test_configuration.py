@@ -35,6 +35,7 @@ def test_the_example_of_the_docstring_means_what_it_says() -> None:
     assert (span.bandwidth, span.cpu) == (2_000_000, None)
     assert (found.backup.allow, found.backup.deny) == (("/", "/dev/vdb"), ("/root/.ssh",))
     assert (found.backup.exclude, found.restore.allow) == (("*.tmp",), ("/srv",))
+    assert (found.restore.machines, found.restore.networks) == (True, ("bridge=br0",))
     assert found.before == (
         Command(run=("/usr/local/bin/freeze", "--all"), items=("/srv/*",), timeout=300, ignore=True),
     )
@@ -56,6 +57,7 @@ def test_sizes(text: str, size: int) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("[restore]\nnetworks = ['bridge=']", r"restore\.networks has 'bridge='; write `user` or `bridge=NAME`"),
         ("limitz = 1", "`limitz` is no setting; did you mean `limits`"),
         ("[limits]\nbandwith = 3", r"`limits\.bandwith` is no setting; did you mean `bandwidth`"),
         (

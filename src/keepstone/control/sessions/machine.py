@@ -140,6 +140,7 @@ _TOLD = (
     "address",
     "guest",
     "safety",
+    "name",
     "network",
     "point",
     "target",

@@ -3,26 +3,30 @@
 
 from __future__ import annotations
 
-from keepstone.errors import KeepstoneError, NotFound, TargetExists
-from keepstone.workloads.libvirt.domains import find
+import contextlib
+
+from keepstone.errors import KeepstoneError, SourceMissing, TargetExists
 from keepstone.workloads.libvirt.markup import parsed, text_of
 from keepstone.workloads.libvirt.virsh import Virsh, document, path_of
 
-__all__ = ["define", "destroy", "start", "undefine"]
+__all__ = ["check_free", "define", "destroy", "start", "undefine"]
 
 
 def define(virsh: Virsh, description: str) -> str:
-    """Make a domain of this XML; its UUID. `TargetExists` where one of its name is there, `Refused`, `Gone`."""
-    name = text_of(parsed(description, "the description of the machine"), "name")
-    try:
-        find(virsh, name)
-    except NotFound:
-        pass
-    else:
-        raise TargetExists(f"libvirt at {virsh.uri} has a machine {name} already; choose another name")
+    """Make a domain of this XML; its UUID. One of its name and its UUID becomes what this says. `TargetExists` where
+    another one of its name is there, `Refused`, `Gone`."""
+    root = parsed(description, "the description of the machine")
+    name = text_of(root, "name")
+    check_free(virsh, name, uuid=text_of(root, "uuid"))
     with document(description) as fd:
         virsh.ask("define", path_of(fd), holding=[fd])  # it refuses, too, where somebody was faster
-    return find(virsh, name).uuid
+    return _uuid(virsh, name)
+
+
+def check_free(virsh: Virsh, name: str, *, uuid: str = "") -> None:
+    """`TargetExists` where a domain of this name is there, but for that of this UUID."""
+    if _uuid(virsh, name) not in ("", uuid):
+        raise TargetExists(f"libvirt at {virsh.uri} has a machine {name} already; choose another name")
 
 
 def start(virsh: Virsh, uuid: str, *, paused: bool = False) -> None:
@@ -45,3 +49,12 @@ def undefine(virsh: Virsh, uuid: str, *, state: bool = False) -> None:
         if "tpm" not in str(error):
             raise
         virsh.ask("undefine", uuid, *what)  # one before 8.9 knows no TPMs here
+
+
+def _uuid(virsh: Virsh, name: str) -> str:
+    """Of the domain of this name, also where it lacks its disks; empty where there is none."""
+    for uuid in virsh.uuids():
+        with contextlib.suppress(SourceMissing):
+            if virsh.ask("domname", uuid).strip() == name:
+                return uuid
+    return ""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from keepstone.workloads.machines.backup import Part, backup_machine
-from keepstone.workloads.machines.folder import DESCRIPTION, Restored, described, restore_machine
+from keepstone.workloads.machines.folder import DESCRIPTION, Restored, described, placed, restore_machine
 from keepstone.workloads.machines.guard import Room
 from keepstone.workloads.machines.putting import Put, Replaced
 from keepstone.workloads.machines.restore import restore_disks, wanted_disks
@@ -31,6 +31,7 @@ __all__ = [
     "disk_of",
     "level_of",
     "machine_of",
+    "placed",
     "restore_disks",
     "restore_machine",
     "wanted_disks",

@@ -21,7 +21,7 @@ from keepstone.workloads.machines.root import Disk, Role
 from keepstone.workloads.machines.view import PointOfMachine
 from keepstone.workloads.progress import Progress
 
-__all__ = ["DESCRIPTION", "Restored", "described", "restore_machine"]
+__all__ = ["DESCRIPTION", "Restored", "described", "placed", "restore_machine"]
 
 DESCRIPTION = "machine.json"
 
@@ -63,6 +63,11 @@ def described(machine: PointOfMachine, files: dict[str, Path] | None = None) -> 
     }
 
 
+def placed(machine: PointOfMachine, folder: Path, format: str | None = None) -> dict[str, Path]:
+    """The file that each disk becomes there, by its name."""
+    return {disk.name: folder / (disk.name + _format(disk, format).suffixes[0]) for disk in machine.about.disks}
+
+
 def restore_machine(
     env: Env,
     machine: PointOfMachine,
@@ -76,16 +81,14 @@ def restore_machine(
     firmware keeps stays raw. Nothing that exists is overwritten. `NotFound` for a name that is none, and what
     `restore_into` raises: the error says what is there and whole then."""
 
-    def image(disk: Disk) -> tuple[Path, Format]:
-        chosen = FORMATS[format if format and disk.role is Role.DISK else RAW]
-        return folder / (disk.name + chosen.suffixes[0]), chosen
-
-    files = {disk.name: image(disk)[0] for disk in machine.about.disks}
+    files = placed(machine, folder, format)
     before = [path for path in files.values() if path.exists()]
     told = described(machine, files)
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        done = restore_disks(env, machine, image, progress, names=names)
+        done = restore_disks(
+            env, machine, lambda disk: (files[disk.name], _format(disk, format)), progress, names=names
+        )
         write_private(env, folder / DESCRIPTION, json.dumps(told, indent=2).encode())
     except (KeepstoneError, OSError) as error:
         known = error if isinstance(error, KeepstoneError) else failure(error, str(folder))
@@ -95,6 +98,10 @@ def restore_machine(
         raise known from error
     lost = [(disk, piece) for disk, pieces in done for piece in pieces]
     return Restored(folder, {disk.name: files[disk.name] for disk, _ in done}, lost)
+
+
+def _format(disk: Disk, format: str | None) -> Format:
+    return FORMATS[format if format and disk.role is Role.DISK else RAW]
 
 
 def _readable(document: bytes) -> Any:

@@ -12,13 +12,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from keepstone.env import Env
-from keepstone.errors import KeepstoneError, SourceFailed, SourceMissing, Unsupported, UsageError
+from keepstone.errors import KeepstoneError, SourceFailed, SourceMissing, UsageError
 from keepstone.objects import failure
 from keepstone.workloads.images import PointDisk
 from keepstone.workloads.kvm.qmp import Gone, Monitor
@@ -28,23 +26,13 @@ from keepstone.workloads.running.definition import hardware_of
 from keepstone.workloads.running.disks import Drive, Served, needs_point, nvram, overlay
 from keepstone.workloads.running.firmware import Firmware, firmware
 from keepstone.workloads.running.keeper import Ended, Keeper
+from keepstone.workloads.running.kernels import check_kernel
 from keepstone.workloads.running.program import Accel, qemu_for
-from keepstone.workloads.running.values import Hardware, Kernel
+from keepstone.workloads.running.values import Hardware
 
 __all__ = ["Launch", "Limits", "fitting", "reachable"]
 
 _LONGEST = 107  # bytes of the path of a socket, unix(7)
-_KERNEL = (0x202, b"HdrS")  # Linux, Documentation/arch/x86/boot.rst
-_INITRD = (
-    b"\x1f\x8b",
-    b"070701",
-    b"070702",
-    b"\xfd7zXZ",
-    b"\x28\xb5\x2f\xfd",
-    b"\x02\x21\x4c\x18",
-    b"BZh",
-    b"\x5d\0\0",
-)
 _LEAST = 64 << 20  # bytes of memory
 _STARTS = 30.0  # seconds until QEMU has its monitor
 _SECOND = 10**9
@@ -85,7 +73,7 @@ class Launch:
         self.served: Served | None = None
         self.hardware = fitting(hardware_of(machine.about), limits)
         if self.hardware.kernel is not None:
-            _check(env, self.hardware.kernel)
+            check_kernel(env, self.hardware.kernel)
         qemu = qemu_for(env, self.hardware, limits.accel)
         self.accel = qemu.accel
         found = self._firmware(machine)
@@ -192,32 +180,6 @@ def reachable(path: Path) -> Path:
     if len(os.fsencode(path)) > _LONGEST:
         raise UsageError(f"{path}: a socket's path has at most {_LONGEST} bytes; take a folder with a shorter one")
     return path
-
-
-def _check(env: Env, kernel: Kernel) -> None:
-    """They are what they are said to be: a point could name any file. `SourceMissing`, `Unsupported`."""
-    offset, sign = _KERNEL
-    _head(env, kernel.kernel, "kernel", lambda head: head[offset : offset + len(sign)] == sign)
-    if kernel.initrd is not None:
-        _head(env, kernel.initrd, "initramfs", lambda head: head.startswith(_INITRD))
-
-
-def _head(env: Env, path: Path, what: str, is_one: Callable[[bytes], bool]) -> None:
-    try:
-        fd = env.fs.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            regular = stat.S_ISREG(env.fs.fstat(fd).st_mode)
-            head = env.fs.read(fd, 4096) if regular else b""
-        finally:
-            env.fs.close(fd)
-    except FileNotFoundError as error:
-        raise SourceMissing(
-            f"the machine was started by a {what} of its host, {path}, which is not here; put it there"
-        ) from error
-    except OSError as error:
-        raise failure(error, str(path), missing=SourceMissing) from error
-    if not is_one(head):
-        raise Unsupported(f"the machine was started by {path}, which is no {what} of Linux; put the right one there")
 
 
 def _there(env: Env, path: Path) -> bool:
