@@ -19,7 +19,15 @@ import msgspec
 import pytest
 
 from keepstone.env import Env
-from keepstone.errors import KeepstoneError, SourceFailed, SourceMissing, StorageError, Unsupported, UsageError
+from keepstone.errors import (
+    KeepstoneError,
+    SourceFailed,
+    SourceMissing,
+    StorageError,
+    TargetExists,
+    Unsupported,
+    UsageError,
+)
 from keepstone.workloads.kvm.definition import DOCUMENT, definition
 from keepstone.workloads.kvm.drives import drives
 from keepstone.workloads.kvm.qmp import Monitor
@@ -30,7 +38,7 @@ from keepstone.workloads.running.definition import hardware_of
 from keepstone.workloads.running.disks import Drive, needs_point
 from keepstone.workloads.running.firmware import firmware
 from keepstone.workloads.running.keeper import Keeper
-from keepstone.workloads.running.launch import Launch, Limits, reachable
+from keepstone.workloads.running.launch import Launch, Limits, _there, reachable
 from keepstone.workloads.running.program import qemu_for, runs
 from keepstone.workloads.running.values import Hardware, Nic
 from tests.machines.guest import Guest, initramfs, tools, until
@@ -302,6 +310,14 @@ def test_images_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"QF")
     with pytest.raises(StorageError, match="no qcow2"):
         needs_point(Env(), tmp_path / "x")
+    (tmp_path / "secret").write_bytes(b"of the host" * 1000)
+    made = ["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={tmp_path}/secret,data_file_raw=on"]
+    subprocess.run([*made, tmp_path / "y.qcow2", "1M"], check=True)
+    with pytest.raises(StorageError, match="has a part of its disk in another file"):
+        needs_point(Env(), tmp_path / "y.qcow2")
+    (tmp_path / "z.fd").symlink_to(tmp_path / "secret")
+    with pytest.raises(TargetExists, match="is no file that a machine wrote"):
+        _there(Env(), tmp_path / "z.fd")
     with pytest.raises(UsageError, match="at most 107 bytes"):
         reachable(tmp_path / ("x" * 100))
 

@@ -3,14 +3,14 @@
 
 Invariants
 * Nothing is written to the point: QEMU reads it over NBD, and writes into a qcow2 image of its own.
-* An overlay is there whole or not at all. It needs the point until it has no backing file any more, see `needs_point`.
+* An overlay is there whole or not at all. One that is there already is looked at before QEMU opens it: it leads to no
+  other file. It needs the point until it has no backing file any more, see `needs_point`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import struct
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from keepstone.disks import BlockSource, Extent
 from keepstone.disks.nbd import Address, NbdServer
+from keepstone.disks.qcow2 import backing_of
 from keepstone.env import Env
 from keepstone.errors import KeepstoneError, SourceFailed, StorageError, Unsupported
 from keepstone.objects import failure
@@ -27,8 +28,6 @@ from keepstone.workloads.machines import Disk, PointOfMachine, Role
 
 __all__ = ["Drive", "Served", "needs_point", "nvram", "overlay"]
 
-_HEADER = struct.Struct(">4sIQ")  # QEMU, docs/interop/qcow2.txt: magic, version, offset of the backing file's name
-_MAGIC = b"QFI\xfb"
 _SECTOR = 512
 _NVRAM = 64 << 20  # bytes
 _TOGETHER = 1 << 20
@@ -132,16 +131,19 @@ def overlay(env: Env, image: Path, size: int, base: Address) -> None:
 
 
 def needs_point(env: Env, image: Path) -> bool:
-    """Whether this overlay does not have all of its disk itself. `StorageError` where it is no overlay."""
+    """Whether this overlay does not have all of its disk itself. `StorageError` where it is no overlay of ours, such as
+    one that has its data in another file: QEMU would hand that to the guest, whatever file it is."""
     with _failures(image):
-        fd = env.fs.open(image, os.O_RDONLY | os.O_CLOEXEC)
+        fd = env.fs.open(image, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            header = env.fs.pread(fd, _HEADER.size, 0)
+            return backing_of(env, image, fd) is not None
+        except (SourceFailed, Unsupported) as error:
+            raise StorageError(
+                f"{image} is no qcow2 image that was made here ({error}); take it away, then what its machine wrote "
+                "is lost"
+            ) from error
         finally:
             env.fs.close(fd)
-    if len(header) < _HEADER.size or header[:4] != _MAGIC:
-        raise StorageError(f"{image} is no qcow2 image; take it away, then what its machine wrote is lost")
-    return bool(_HEADER.unpack(header)[2])
 
 
 def nvram(env: Env, source: BlockSource, image: Path) -> None:

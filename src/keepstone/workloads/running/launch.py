@@ -12,11 +12,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from keepstone.env import Env
-from keepstone.errors import KeepstoneError, SourceFailed, SourceMissing, UsageError
+from keepstone.errors import KeepstoneError, SourceFailed, SourceMissing, TargetExists, UsageError
 from keepstone.objects import failure
 from keepstone.workloads.images import PointDisk
 from keepstone.workloads.kvm.qmp import Gone, Monitor
@@ -183,8 +184,10 @@ def reachable(path: Path) -> Path:
 
 
 def _there(env: Env, path: Path) -> bool:
+    """Whether there is such a file. `TargetExists` for what is none: behind a link may be any file."""
     try:
-        env.fs.lstat(path)
+        if not stat.S_ISREG(env.fs.lstat(path).st_mode):
+            raise TargetExists(f"{path} is no file that a machine wrote; take it away, or choose another folder")
     except FileNotFoundError:
         return False
     except OSError as error:
