@@ -7,8 +7,8 @@ itself names: its runs are gathered once, when somebody first asks.
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from array import array
+from bisect import bisect_right
 
 from keepstone.errors import KeepstoneError
 from keepstone.store import ZERO_REF, LocalWriter, Store
@@ -22,7 +22,7 @@ class Known:
     def __init__(self, store: Store, writer: LocalWriter) -> None:
         self._store = store
         self._writer = writer
-        self._runs: tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]] | None = None
+        self._runs: tuple[array[int], array[int]] | None = None
 
     def find(self, ids: list[bytes]) -> dict[int, int]:
         """The places of those that it has, by their number in `ids`."""
@@ -34,12 +34,12 @@ class Known:
         found: dict[int, int] = {}
         for number, ref in enumerate(self._writer.known(ids, [])):
             if ref is not None:
-                at = int(np.searchsorted(starts, np.uint64(ref), side="right")) - 1
-                if at >= 0 and ref < int(ends[at]):
+                at = bisect_right(starts, ref) - 1
+                if at >= 0 and ref < ends[at]:
                     found[number] = ref
         return found
 
-    def _gather(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    def _gather(self) -> tuple[array[int], array[int]]:
         """Where the runs of the point's chunks begin and end, sorted and joined."""
         writer = self._writer
         runs: set[tuple[int, int]] = set()
@@ -57,15 +57,14 @@ class Known:
                 if ref not in seen:
                     seen.add(ref)
                     pending.append(ref)
-        starts: list[int] = []
-        ends: list[int] = []
+        starts, ends = array("Q"), array("Q")
         for first, count in sorted(self._moved(runs)):
             if starts and first <= ends[-1]:
                 ends[-1] = max(ends[-1], first + count)
             else:
                 starts.append(first)
                 ends.append(first + count)
-        return np.array(starts, np.uint64), np.array(ends, np.uint64)
+        return starts, ends
 
     def _moved(self, runs: set[tuple[int, int]]) -> list[tuple[int, int]]:
         """Runs as they are now: chunks of a pack that was compacted lie elsewhere, one by one."""

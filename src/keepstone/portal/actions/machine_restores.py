@@ -120,7 +120,7 @@ def restore_machine(visit: Visit) -> Plan:
         options += "--format", kind
     if way == _NEW:
         if visit.text("container"):
-            raise InvalidRequest(_("a new machine is made on the service's own host"), target="container")
+            raise InvalidRequest(_("a new machine is made where the old one is"), target="container")
         new = _new_machine(visit, about)
         wanted |= new
         options += "--new-machine", new["targetVirtualMachineId"].rpartition("/")[2]
