@@ -21,6 +21,7 @@ import pytest
 from keepstone.env import Env
 from keepstone.errors import (
     KeepstoneError,
+    NotFound,
     SourceFailed,
     SourceMissing,
     StorageError,
@@ -37,6 +38,7 @@ from keepstone.workloads.running.command import Network, Surroundings, command
 from keepstone.workloads.running.definition import hardware_of
 from keepstone.workloads.running.disks import Drive, needs_point
 from keepstone.workloads.running.firmware import firmware
+from keepstone.workloads.running.home import Home
 from keepstone.workloads.running.keeper import Keeper
 from keepstone.workloads.running.launch import Launch, Limits, _there, reachable
 from keepstone.workloads.running.program import qemu_for, runs
@@ -318,6 +320,8 @@ def test_images_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "z.fd").symlink_to(tmp_path / "secret")
     with pytest.raises(TargetExists, match="is no file that a machine wrote"):
         _there(Env(), tmp_path / "z.fd")
+    with pytest.raises(NotFound, match=r"the folder of .*/x does not exist; make it"):
+        Home(Env(), tmp_path / "none" / "x", "a point")
     with pytest.raises(UsageError, match="at most 107 bytes"):
         reachable(tmp_path / ("x" * 100))
 

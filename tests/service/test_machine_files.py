@@ -301,14 +301,13 @@ def test_folders_have_no_guest(vault: Vault, tmp_path: Path) -> None:
     assert "no machine whose guest" in vault.client.refused("POST", f"{point['id']}/restore", about, status=400).message
 
 
-def test_other_hosts_and_hypervisors(vault: Vault, machine: Register) -> None:
-    """What is not part of this version is said, with what to do; files of an agent's machine go where that restores."""
+def test_other_hosts(vault: Vault, machine: Register) -> None:
+    """A machine there needs a guest agent as well; files of an agent's machine go where that restores."""
     by_hand = ByHand(vault, machine())
     try:
         little = Protected(vault, by_hand.item, by_hand.point)
         told = little.refused(**BACK, paths=["vda/1/etc"])
-        assert (told.code, "agents put no files into guests" in told.message) == ("UserErrorNotSupported", True)
-        assert "targetInfo.containerId" in told.message
+        assert (told.code, "no guest agent of" in told.message) == ("InvalidRequestContent", True)
         wanted: dict[str, Any] = ELSEWHERE | {"targetPath": "/srv/out", "paths": ["vda/1/etc/fstab"]}
         work = by_hand.asked(f"{by_hand.point['id']}/restore", **wanted, conflict="skip")
         told = {key: work.arguments[key] for key in ("mode", "target", "paths", "conflict", "delete")}

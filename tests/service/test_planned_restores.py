@@ -136,7 +136,7 @@ def test_what_is_wrong_is_said(planned: Planned) -> None:
         ({"way": "original", "format": "vhd"}, "choose no format"),
         ({"way": "new", "target": "/x"}, "to be called"),
         ({"way": "new", "target": "/x", "machine": "a/b"}, "to be called"),
-        ({"way": "new", "target": "/x", "machine": "a", "container": "Windows;x"}, "the service's own host"),
+        ({"way": "new", "target": "/x", "machine": "a", "container": "Windows;x"}, "where the old one is"),
     ):
         with pytest.raises(InvalidRequest, match=message):
             planned(**given)

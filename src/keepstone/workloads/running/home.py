@@ -21,7 +21,7 @@ import msgspec
 
 from keepstone.decoders import from_json
 from keepstone.env import Env, sync_folder
-from keepstone.errors import Conflict, TargetExists
+from keepstone.errors import Conflict, NotFound, TargetExists
 from keepstone.objects import failure
 
 __all__ = ["Home"]
@@ -38,8 +38,8 @@ class Home:
     """Takes the folder for a machine of this point; it is made where it is not there. `taken`: a machine runs here
     already, and it stays that one's.
 
-    `TargetExists` where the folder has something else, `Conflict` where it belongs to another point; what `failure`
-    makes of an `OSError`.
+    `NotFound` where there is no place for it, `TargetExists` where it has something else, `Conflict` where it belongs
+    to another point; what `failure` makes of an `OSError`.
     """
 
     def __init__(self, env: Env, folder: Path, point: str) -> None:
@@ -48,8 +48,12 @@ class Home:
         self.console, self.disks = folder / "console", folder / "nbd"
         self._fs = env.fs
         with self._failures(), contextlib.ExitStack() as stack:
-            with contextlib.suppress(FileExistsError):
+            try:
                 self._fs.mkdir(folder, 0o700)
+            except FileExistsError:
+                pass
+            except FileNotFoundError as error:
+                raise NotFound(f"the folder of {folder} does not exist; make it, or choose another one") from error
             record = folder / _RECORD
             if self._fs.listdir(folder) and not os.path.lexists(record):
                 raise TargetExists(f"{folder} has something else in it; choose an empty folder")
