@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,11 +150,17 @@ def _restored(yard: Yard, made: Made) -> bool:
 def test_the_tidier_waits_for_what_was_asked(yard: Yard) -> None:
     """What talks to libvirt for us has its pipe: so it does not tidy up before that has ended."""
     with Tidier(address(yard)) as tidier, Inside(yard.env, address(yard), holding=[tidier.pipe]):
-        asking = subprocess.run(
-            ["pgrep", "-f", "channel.py"], capture_output=True, check=True, text=True
-        ).stdout.split()
         pipe = os.readlink(f"/proc/self/fd/{tidier.pipe}")
-        assert any(pipe in map(os.readlink, Path(f"/proc/{one}/fd").iterdir()) for one in asking)
+        assert any(_speaks_with(process, pipe) for process in Path("/proc").glob("[0-9]*"))
+
+
+def _speaks_with(process: Path, pipe: str) -> bool:
+    """Whether this is who talks to libvirt for somebody, and has this pipe."""
+    try:
+        speaks = b"channel.py" in (process / "cmdline").read_bytes()
+        return speaks and pipe in [os.readlink(fd) for fd in (process / "fd").iterdir()]
+    except OSError:  # it has ended
+        return False
 
 
 def test_what_the_agent_and_libvirt_refuse(yard: Yard) -> None:
