@@ -31,7 +31,7 @@ from keepstone.errors import (
     WriterFailed,
     told,
 )
-from keepstone.remote.framed import unframed
+from keepstone.remote.framed import Room, Sink, unframed
 from keepstone.remote.wire import (
     CHUNK_HEAD,
     CORRUPT,
@@ -281,9 +281,9 @@ class HttpPoint:
     def fetch(
         self,
         fetch: Fetch,
-        sink: Callable[[int, int, memoryview], None],
-        check: Callable[[int, int, memoryview], None] | None = None,
-        room: Callable[[int], memoryview | None] = lambda count: None,
+        sink: Sink,
+        check: Sink | None = None,
+        room: Room = lambda count: None,
     ) -> None:
         left = {
             (node, index): at for node, (_, wanted) in enumerate(fetch.nodes) for index, at in enumerate(_u32s(wanted))
@@ -341,7 +341,7 @@ class _Take(Protocol):
     def __call__(self, node: int, index: int, chunk: memoryview, *, checked: bool) -> None: ...
 
 
-def _read(response: http.client.HTTPResponse, take: _Take, room: Callable[[int], memoryview | None]) -> None:
+def _read(response: http.client.HTTPResponse, take: _Take, room: Room) -> None:
     """Hand out chunks as they come."""
     buffer = memoryview(bytearray(_READ))
     head = memoryview(bytearray(CHUNK_HEAD))

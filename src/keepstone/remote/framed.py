@@ -22,13 +22,17 @@ from keepstone.remote.wire import FRAMED, chunk_head
 from keepstone.store import StoredFrame
 from keepstone.store.frame import MAX_FRAME, expand
 
-__all__ = ["framed", "unframed"]
+__all__ = ["Head", "Room", "Sink", "framed", "unframed"]
 
 _FRAME = struct.Struct("<B3xI")
 _CHUNK = struct.Struct("<III")
 
 Head = tuple[int, int]
 """(number of the node in a request, number of the chunk there)"""
+Sink = Callable[[int, int, memoryview], None]
+"""Takes a chunk with its head; it is valid during the call."""
+Room = Callable[[int], memoryview | None]
+"""Gives memory for so many bytes, if there is some."""
 
 
 def framed(heads: Sequence[Head], frame: StoredFrame) -> bytes:
@@ -38,9 +42,7 @@ def framed(heads: Sequence[Head], frame: StoredFrame) -> bytes:
     return b"".join((chunk_head(FRAMED, len(heads), len(body) + len(frame.payload)), body, frame.payload))
 
 
-def unframed(
-    count: int, body: memoryview, room: Callable[[int], memoryview | None] = lambda count: None
-) -> Iterator[tuple[int, int, memoryview]]:
+def unframed(count: int, body: memoryview, room: Room = lambda count: None) -> Iterator[tuple[int, int, memoryview]]:
     """(number of the node, number of the chunk, chunk) of each in a frame. `count`: how many there are. `room`: memory
     for so many bytes, where they are put, if there is some. `CorruptObject` where it says of itself what cannot be."""
     begin = _FRAME.size + _CHUNK.size * count

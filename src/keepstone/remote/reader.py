@@ -21,6 +21,7 @@ import msgspec
 from keepstone.env import Env
 from keepstone.errors import CorruptObject
 from keepstone.remote.bodies import Bodies
+from keepstone.remote.framed import Room, Sink
 from keepstone.remote.nodes import NodeCache, Nodes, child_refs, chunk_refs
 from keepstone.remote.places import EARLIER, split
 from keepstone.remote.sealed import Sealed
@@ -51,9 +52,9 @@ class Point(Protocol):
     def fetch(
         self,
         fetch: Fetch,
-        sink: Callable[[int, int, memoryview], None],
-        check: Callable[[int, int, memoryview], None] | None = None,
-        room: Callable[[int], memoryview | None] = lambda count: None,
+        sink: Sink,
+        check: Sink | None = None,
+        room: Room = lambda count: None,
     ) -> None:
         """Every chunk that is asked for, with the numbers of its node and of itself in the request; valid during the
         call. `check`: asked, before the sink is, about each chunk that came in a frame, which the service did not

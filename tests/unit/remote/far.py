@@ -20,7 +20,7 @@ from keepstone.crypto import hashing
 from keepstone.disks import RawSource
 from keepstone.env import Env
 from keepstone.errors import CorruptObject, ObjectMissing
-from keepstone.remote.framed import unframed
+from keepstone.remote.framed import Room, Sink, unframed
 from keepstone.remote.nodes import NodeCache
 from keepstone.remote.reader import RemoteReader
 from keepstone.remote.veil import Plain, Veil
@@ -140,9 +140,9 @@ class DirectPoint:
     def fetch(
         self,
         fetch: Fetch,
-        sink: Callable[[int, int, memoryview], None],
-        check: Callable[[int, int, memoryview], None] | None = None,
-        room: Callable[[int], memoryview | None] = lambda count: None,
+        sink: Sink,
+        check: Sink | None = None,
+        room: Room = lambda count: None,
     ) -> None:
         fetch = msgspec.structs.replace(fetch, frames=check is not None)
         pieces: list[bytes] = []

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from keepstone.errors import CorruptObject
+from keepstone.remote.framed import Room, Sink
 from keepstone.remote.nodes import chunk_refs
 from keepstone.remote.reader import RemoteReader
 from keepstone.remote.wire import Fetch, Opened, Seen, Wanted
@@ -54,9 +55,9 @@ class Forger:
     def fetch(
         self,
         fetch: Fetch,
-        sink: Callable[[int, int, memoryview], None],
-        check: Callable[[int, int, memoryview], None] | None = None,
-        room: Callable[[int], memoryview | None] = lambda count: None,
+        sink: Sink,
+        check: Sink | None = None,
+        room: Room = lambda count: None,
     ) -> None:
         assert check is None
 
