@@ -10,14 +10,12 @@ import msgspec
 
 from keepstone.decoders import from_json
 from keepstone.errors import KeepstoneError
+from keepstone.workloads.libvirt.channel import ITS_OWN, SAYS_NO
 from keepstone.workloads.libvirt.virsh import Refused, Virsh, command
 from keepstone.workloads.machines.stillness import AgentFailed, AgentRefused
 from keepstone.workloads.machines.watchdog import Watchdog
 
 __all__ = ["Agent"]
-
-_ITS_OWN = 15.0  # seconds that libvirt may take besides
-_SAYS_NO = "unable to execute QEMU agent command"
 
 
 class _Answer(msgspec.Struct):
@@ -39,11 +37,11 @@ class Agent:
                 "qemu-agent-command",
                 *_words(self._uuid, command, timeout),
                 holding=holding,
-                timeout=timeout + _ITS_OWN,
+                timeout=timeout + ITS_OWN,
             )
             return from_json(_Answer).decode(told).answer
         except Refused as error:
-            kind = AgentRefused if _SAYS_NO in str(error) else AgentFailed
+            kind = AgentRefused if SAYS_NO in str(error) else AgentFailed
             raise kind(f"the guest agent does not do {command}: {str(error).partition(': ')[2]}") from error
         except KeepstoneError as error:
             raise AgentFailed(str(error)) from error

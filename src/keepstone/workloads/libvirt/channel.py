@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from keepstone.env import Env
     from keepstone.workloads.machines.stillness import AgentFailed
 
-__all__ = ["Channel"]
+__all__ = ["ITS_OWN", "SAYS_NO", "Channel"]
 
 _READY = b"{}"
-_ITS_OWN = 15.0  # seconds that libvirt may take besides
+ITS_OWN = 15.0  # seconds that libvirt may take besides
 _LONGEST = 16 << 20  # bytes of an answer
-_SAYS_NO = "unable to execute QEMU agent command"
+SAYS_NO = "unable to execute QEMU agent command"
 _SECOND = 10**9
 
 
@@ -82,7 +82,7 @@ class Channel:
             self._process.stdin.flush()
         except OSError as error:
             raise _failed(f"libvirt is gone ({error})") from error
-        return self._answer(f"the guest agent does not answer {command}", timeout + _ITS_OWN)
+        return self._answer(f"the guest agent does not answer {command}", timeout + ITS_OWN)
 
     def _answer(self, silence: str, timeout: float) -> Any:
         try:
@@ -111,7 +111,7 @@ class Channel:
 def _failed(said: str) -> AgentFailed:
     from keepstone.workloads.machines.stillness import AgentFailed, AgentRefused  # as a program it has them not
 
-    return (AgentRefused if _SAYS_NO in said else AgentFailed)(said)
+    return (AgentRefused if SAYS_NO in said else AgentFailed)(said)
 
 
 class _Failed(Exception):
