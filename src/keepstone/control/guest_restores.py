@@ -46,9 +46,12 @@ def restore(
         restores.machine(change, vault, held, wanted.container, None)
         agent = agents.serving(change.connection, held)
         address = guest(change.connection, item)
-        about |= {"mode": INTO_GUEST, "target": None, "guest": _into(item, wanted), "address": address.document}
-        for socket in address.paths if agent is None else ():
-            change.plane.reach.check(socket)
+        about |= {"mode": INTO_GUEST, "target": None, "guest": _into(item, wanted)}
+        if agent is not None:  # which has no catalogue to find it in
+            about["address"] = address.document
+        else:
+            for socket in address.paths:
+                change.plane.reach.check(socket)
         return items.work(change, vault, held, item, RESTORE, activity, about, agent)
     if wanted.guest is not None:
         raise InvalidRequest(
