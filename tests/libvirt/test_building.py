@@ -156,7 +156,8 @@ def test_libvirt_takes_firmware_networks_and_kernels(daemon: Daemon, scsi: str, 
         shown = ET.fromstring(daemon.virsh("dumpxml", uuid, "--inactive"))
         assert (shown.findtext("os/nvram"), shown.findtext("os/loader")) == ("/new/vars", str(code.code))
         assert shown.findtext("os/cmdline") == kernel.append
-        cards = [(card.get("type"), card.find("model").get("type")) for card in shown.iterfind("devices/interface")]  # type: ignore[union-attr]
+        interfaces = shown.iterfind("devices/interface")
+        cards = [(card.get("type"), model.get("type")) for card in interfaces for model in card.iterfind("model")]
         assert cards == [(network.kind, "e1000e"), (network.kind, "virtio")]
         assert code.smm is secure
     finally:

@@ -11,6 +11,7 @@ import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -168,10 +169,10 @@ def test_refused_before_anything_is_written(yard: Yard, place: Path, tmp_path: P
 def test_one_that_does_not_start_is_no_machine(yard: Yard, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Virsh.ask
 
-    def ask(self: Virsh, verb: str, *arguments: str, **named: object) -> str:
+    def ask(self: Virsh, verb: str, *arguments: str, **named: Any) -> str:
         if verb == "start":
             (place / "vdb.qcow2").unlink()
-        return plain(self, verb, *arguments, **named)  # type: ignore[arg-type]
+        return plain(self, verb, *arguments, **named)
 
     with monkeypatch.context() as patched:
         patched.setattr(Virsh, "ask", ask)
@@ -187,10 +188,10 @@ def test_a_start_that_an_earlier_try_has_asked_for(yard: Yard, place: Path, monk
     """Whoever comes second is refused by libvirt, and has what he wants."""
     plain = Virsh.ask
 
-    def ask(self: Virsh, verb: str, *arguments: str, **named: object) -> str:
+    def ask(self: Virsh, verb: str, *arguments: str, **named: Any) -> str:
         if verb == "start":
             plain(self, verb, *arguments)
-        return plain(self, verb, *arguments, **named)  # type: ignore[arg-type]
+        return plain(self, verb, *arguments, **named)
 
     monkeypatch.setattr(Virsh, "ask", ask)
     made(yard, place)

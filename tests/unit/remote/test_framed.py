@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import random
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from keepstone.control.sessions import reading
 from keepstone.disks import RawSink
 from keepstone.env import Env
 from keepstone.errors import CorruptObject
-from keepstone.remote.framed import framed, unframed
+from keepstone.remote.framed import Room, Sink, framed, unframed
 from keepstone.remote.reader import RemoteReader
 from keepstone.remote.wire import CHUNK_HEAD, FRAMED, Fetch, parse_chunk_head
 from keepstone.store import StoredFrame
@@ -109,13 +108,13 @@ def test_batches_end_between_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert all(kinds(point))
 
 
-def test_somebody_begins_to_write_meanwhile(tmp_path: Path) -> None:
+def test_somebody_begins_to_write_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was read before is not sent, and read again, one by one."""
     far, disk = image(tmp_path)
     report = far.back_up_image(disk)
     point, reader = alone(far, report.commit)
     asked = iter((True, False))
-    point.readings._framed = lambda one, machine: next(asked, False)  # type: ignore[method-assign]
+    monkeypatch.setattr(point.readings, "_framed", lambda one, machine: next(asked, False))
 
     with reader:
         sink = RawSink(far.env, tmp_path / "target", image_size(reader))
@@ -155,9 +154,9 @@ def test_a_service_that_lies(tmp_path: Path) -> None:
         def fetch(
             self,
             fetch: Fetch,
-            sink: Callable[[int, int, memoryview], None],
-            check: Callable[[int, int, memoryview], None] | None = None,
-            room: Callable[[int], memoryview | None] = lambda count: None,
+            sink: Sink,
+            check: Sink | None = None,
+            room: Room = lambda count: None,
         ) -> None:
             assert check is not None
             check(0, 0, memoryview(b"something else"))
