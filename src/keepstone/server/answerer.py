@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with socket.socket(fileno=given.listener) as listener:
             answer(given.data, listener, given.process)
 
-    return parent.run("answerer", work)
+    return parent.run("answerer", work, connections=True)
 
 
 if __name__ == "__main__":

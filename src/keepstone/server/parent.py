@@ -30,12 +30,13 @@ def options(kind: str, about: str) -> argparse.ArgumentParser:
     return parser
 
 
-def run(kind: str, work: Callable[[], None]) -> int:
-    """Do the work of such a process; its exit code. What it falls over is in the log."""
+def run(kind: str, work: Callable[[], None], *, connections: bool = False) -> int:
+    """Do the work of such a process, which holds thousands of `connections` or moves data; its exit code. What it falls
+    over is in the log."""
     from keepstone.cli.process import tune
 
     log = logging.getLogger(f"keepstone.server.{kind}")
-    tune()
+    tune(connections=connections)
     try:
         work()
     except KeepstoneError as error:
