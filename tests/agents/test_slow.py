@@ -44,6 +44,16 @@ class Taken(Registry):
         return encode(Progress(first))
 
 
+class Plain:
+    """In place of TLS."""
+
+    def __init__(self, own: socket.socket) -> None:
+        self.settimeout, self.recv_into, self.write = own.settimeout, own.recv_into, own.sendall
+
+    def flush(self) -> None:
+        """All is sent."""
+
+
 class Line:
     """A machine's end of a connection without TLS; the service's end is served by a thread."""
 
@@ -55,7 +65,7 @@ class Line:
         def serve() -> None:
             with other:
                 try:
-                    served.serve(Exchange(other), certificate)
+                    served.serve(Exchange(Plain(other)), certificate)
                 except Hangup as error:
                     self.error = error
 

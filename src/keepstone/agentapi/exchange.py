@@ -3,7 +3,7 @@
 far as an agent that transfers data speaks it.
 
 A request is a POST with a Content-Length. Its body is read straight to where it is wanted, and an answer is sent from
-where it lies: nothing is copied, and neither is any larger in memory than whoever reads or sends makes it.
+where it lies: neither is any larger in memory than whoever reads or sends makes it.
 """
 
 from __future__ import annotations
@@ -11,23 +11,21 @@ from __future__ import annotations
 import contextlib
 import http.client
 import io
-import socket
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
 from keepstone.errors import InvalidRequest
 
-__all__ = ["MOMENT", "Exchange", "Hangup", "Head"]
+__all__ = ["MOMENT", "Connection", "Exchange", "Hangup", "Head"]
 
 MOMENT = 0.25
 """Seconds without a byte after which `some` comes back without one."""
 _IDLE = 75.0  # seconds that a connection stays open without a request
 _HEAD = 16 << 10  # bytes
 _HEAD_SECONDS = 10.0
-_PATIENCE = 120.0  # seconds that a client may take for a small body, or to take a piece of an answer
-_PIECE = 256 << 10  # bytes that a client has to take within that
+_PATIENCE = 120.0  # seconds that a client may take for a small body, or to take what is sent at once
 _DRAIN = 10.0  # seconds for what a client sends on after it was refused: it would not read why otherwise
 
 
@@ -42,10 +40,22 @@ class Head(NamedTuple):
     query: dict[str, str]
 
 
+class Connection(Protocol):
+    """What a client is at the other end of: `remote.tls.TlsConnection`, which says what each does."""
+
+    def settimeout(self, seconds: float | None, /) -> None: ...
+
+    def recv_into(self, view: memoryview, /) -> int: ...
+
+    def write(self, data: bytes | memoryview, /) -> None: ...
+
+    def flush(self) -> None: ...
+
+
 class Exchange:
     """Of one connection, which its user closes. Everything raises `Hangup` where that is broken."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._ahead = b""
         self._left = 0  # bytes of the body that were not read
@@ -55,19 +65,20 @@ class Exchange:
         """The next request; None at the end. `InvalidRequest` for what is none: nothing can follow that."""
         head, end = bytearray(self._ahead), -1
         self._ahead, self._begun = b"", False
+        part = memoryview(bytearray(_HEAD))
         until = None
         while (end := head.find(b"\r\n\r\n")) < 0:
             if len(head) > _HEAD:
                 raise InvalidRequest("the head of the request is too long")
             self._connection.settimeout(_IDLE if until is None else max(0.001, until - time.monotonic()))
             try:
-                part = self._connection.recv(_HEAD)
+                count = self._connection.recv_into(part)
             except OSError as error:
                 raise Hangup("no request comes") from error
-            if not part:
+            if not count:
                 return None
             until = until or time.monotonic() + _HEAD_SECONDS
-            head += part
+            head += part[:count]
         self._ahead = bytes(head[end + 4 :])
         return self._parsed(bytes(head[: end + 2]))
 
@@ -151,10 +162,7 @@ class Exchange:
         """A piece of a `stream`."""
         head = b"" if self._begun else _head(200, "transfer-encoding: chunked")
         self._begun = True
-        self._send(head + b"%x\r\n" % len(data))
-        for at in range(0, len(data), _PIECE):
-            self._send(data[at : at + _PIECE])
-        self._send(b"\r\n")
+        self._send(head + b"%x\r\n" % len(data), data, b"\r\n")
 
     def drain(self) -> bool:
         """Read what is left of the body to nowhere; whether the next request can be read."""
@@ -164,10 +172,12 @@ class Exchange:
             self.some(nowhere)
         return not self._left
 
-    def _send(self, data: bytes | memoryview) -> None:
+    def _send(self, *parts: bytes | memoryview) -> None:
         try:
             self._connection.settimeout(_PATIENCE)
-            self._connection.sendall(data)
+            for part in parts:
+                self._connection.write(part)
+            self._connection.flush()
         except OSError as error:
             raise Hangup("the client takes no answer") from error
 

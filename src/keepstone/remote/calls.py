@@ -32,6 +32,7 @@ from keepstone.errors import (
     told,
 )
 from keepstone.remote.framed import Room, Sink, unframed
+from keepstone.remote.tls import TlsConnection
 from keepstone.remote.wire import (
     CHUNK_HEAD,
     CORRUPT,
@@ -100,7 +101,7 @@ class Calls:
         self._check = check
         self._throttle = throttle
         self._local = threading.local()
-        self._all: list[http.client.HTTPSConnection] = []
+        self._all: list[_Connection] = []
         self._closed = False
 
     def post(self, path: str, body: bytes) -> bytes:
@@ -143,10 +144,10 @@ class Calls:
         """Let go of all connections; who uses one finds it broken. A signal's handler may call it: there is no lock."""
         self._closed = True
         for connection in list(self._all):
-            own = connection.sock
+            own = connection.tls
             if own is not None:  # whoever waits for an answer would wait on: its response keeps the socket open
                 with contextlib.suppress(OSError):
-                    socket.socket.shutdown(own, socket.SHUT_RDWR)
+                    own.shutdown()
             connection.close()
         self._all.clear()
 
@@ -183,33 +184,63 @@ class Calls:
         raise _refused(response.status, body)
 
     def _send(
-        self, connection: http.client.HTTPSConnection, path: str, pieces: Sequence[bytes]
+        self, connection: _Connection, path: str, pieces: Sequence[bytes]
     ) -> http.client.HTTPResponse:
         connection.putrequest("POST", PREFIX + path, skip_accept_encoding=True)
         connection.putheader("Content-Length", str(sum(map(len, pieces))))
         connection.endheaders()
         for piece in pieces:
             if self._throttle is None:
-                connection.send(piece)
+                connection.put(piece)
             else:
                 for portion in self._throttle.paced(piece):
                     connection.send(portion)
+        connection.put(b"", now=True)
         response = connection.getresponse()
         if response.length is None and not response.chunked:  # it was cut off before that line, which is no error there
             raise http.client.IncompleteRead(b"")
         return response
 
-    def _connection(self) -> http.client.HTTPSConnection:
-        connection: http.client.HTTPSConnection | None = getattr(self._local, "connection", None)
+    def _connection(self) -> _Connection:
+        connection: _Connection | None = getattr(self._local, "connection", None)
         if connection is None or connection not in self._all:
-            connection = http.client.HTTPSConnection(
-                self._host, self._port, timeout=self._silence, context=self._context(), blocksize=_READ
-            )
+            connection = _Connection(self._host, self._port, self._silence, self._context())
             self._local.connection = connection
             self._all.append(connection)
         if self._closed:
             raise Broken("it was closed here")
         return connection
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a `TlsConnection`, which is `tls` once there is one."""
+
+    default_port = http.client.HTTPS_PORT
+
+    def __init__(self, host: str, port: int, silence: float, context: ssl.SSLContext) -> None:
+        super().__init__(host, port, silence)
+        self._silence = silence
+        self._context = context
+        self.tls: TlsConnection | None = None
+
+    def connect(self) -> None:
+        plain = socket.create_connection((self.host, self.port), self._silence)
+        try:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            tls = TlsConnection(plain, self._context, server_hostname=self.host)
+            tls.greet(self._silence)
+            tls.settimeout(self._silence)
+        except BaseException:
+            plain.close()
+            raise
+        self.tls = self.sock = tls
+
+    def put(self, data: bytes, *, now: bool = False) -> None:
+        """A part of a body, which need not go before the next."""
+        assert self.tls is not None
+        self.tls.write(data)
+        if now:
+            self.tls.flush()
 
 
 class HttpSession:

@@ -23,6 +23,7 @@ from keepstone.agentapi.exchange import Exchange, Hangup
 from keepstone.agentapi.transfers import Transfers
 from keepstone.control.sessions.registry import Registry
 from keepstone.env import Env
+from keepstone.remote.tls import TlsConnection
 from keepstone.remote.wire import TRANSFER
 from keepstone.server import logs, parent
 from keepstone.server.answerers import RENEW
@@ -40,6 +41,7 @@ _STRANGERS = 256  # connections that have not proved who they are, at a time
 _MOST = 4096  # connections
 _GREETING = 10.0  # seconds for TLS to begin
 _NAP = 0.5  # seconds
+_WIRE = 64 << 10  # bytes of a connection that are read at once: hundreds may have as many
 _STACK = 512 << 10  # bytes of a connection's thread; nothing in it goes deep
 
 
@@ -97,18 +99,18 @@ class Receiver:
             with connection, contextlib.suppress(Hangup):
                 secured = self._greeted(connection)
                 if secured is not None:
-                    with secured:
-                        self._transfers.serve(Exchange(secured), secured.getpeercert(binary_form=True))
+                    self._transfers.serve(Exchange(secured), secured.certificate)
         finally:
             self._room.release()
 
-    def _greeted(self, connection: socket.socket) -> ssl.SSLSocket | None:
+    def _greeted(self, connection: socket.socket) -> TlsConnection | None:
         """TLS has begun; None where it cannot, or too many others are about to."""
         if not self._strangers.acquire(blocking=False):
             return None
         try:
-            connection.settimeout(_GREETING)
-            return self._context.wrap_socket(connection, server_side=True)
+            secured = TlsConnection(connection, self._context, wire=_WIRE)
+            secured.greet(_GREETING)
+            return secured
         except OSError:  # whatever a stranger did
             return None
         finally:
