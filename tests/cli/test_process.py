@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of a process that moves much data."""
+"""The settings of a process that moves much data, or holds many connections."""
 
 from __future__ import annotations
 
@@ -28,3 +28,26 @@ def test_as_many_files_as_are_needed_and_allowed(soft: int, hard: int, then: int
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout.split() == [str(then), "True", "True"]
+
+
+MEMORY = """
+import re
+from pathlib import Path
+from keepstone.cli.process import tune
+tune(connections={connections})
+freed = [bytes(64 << 10) for _ in range(3000)]
+keep = bytes(64 << 10)  # at the heap's end, so that nothing below it can go back
+mapped = [bytearray(256 << 10) for _ in range(100)]
+del freed[1:], mapped
+print(re.search("VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+"""
+
+
+def test_buffers_of_connections_go_back_when_they_are_free() -> None:
+    """Each is a mapping of its own; a process that moves data keeps them all in its heap."""
+
+    def resident(*, connections: bool) -> int:
+        program = MEMORY.format(connections=connections)
+        return int(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
+
+    assert resident(connections=True) < resident(connections=False) - 15_000

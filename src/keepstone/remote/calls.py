@@ -183,9 +183,7 @@ class Calls:
             raise
         raise _refused(response.status, body)
 
-    def _send(
-        self, connection: _Connection, path: str, pieces: Sequence[bytes]
-    ) -> http.client.HTTPResponse:
+    def _send(self, connection: _Connection, path: str, pieces: Sequence[bytes]) -> http.client.HTTPResponse:
         connection.putrequest("POST", PREFIX + path, skip_accept_encoding=True)
         connection.putheader("Content-Length", str(sum(map(len, pieces))))
         connection.endheaders()

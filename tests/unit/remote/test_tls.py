@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import pytest
@@ -71,16 +70,16 @@ def ends() -> Iterator[Ends]:
         yield made
 
 
-def greeted(ends: Ends, contexts: Contexts, **options: int) -> tuple[TlsConnection, TlsConnection]:
+def greeted(ends: Ends, contexts: Contexts, wire: int = 256 << 10) -> tuple[TlsConnection, TlsConnection]:
     """(client, server)"""
 
     def serve() -> TlsConnection:
-        served = TlsConnection(ends.far, contexts.server, **options)
+        served = TlsConnection(ends.far, contexts.server, wire=wire)
         served.greet(20)
         return served
 
     server = ends.there(serve)
-    client = TlsConnection(ends.near, contexts.client, server_hostname="localhost", **options)
+    client = TlsConnection(ends.near, contexts.client, server_hostname="localhost", wire=wire)
     client.greet(20)
     for one in (client, server.result(20)):
         one.settimeout(20)
@@ -101,7 +100,7 @@ def whole(connection: TlsConnection, count: int) -> bytes:
 @pytest.mark.parametrize("wire", [1, 1000, 64 << 10, 256 << 10])
 def test_what_is_written_arrives_however_it_comes_off_the_wire(ends: Ends, contexts: Contexts, wire: int) -> None:
     client, server = greeted(ends, contexts, wire=wire)
-    data = os.urandom(300_000 if wire < 1000 else 3_000_000)
+    data = os.urandom(20_000 if wire < 1000 else 3_000_000)
 
     def echo() -> None:
         server.sendall(whole(server, len(data)))
@@ -177,7 +176,7 @@ def test_who_is_not_trusted_hears_so(ends: Ends, contexts: Contexts) -> None:
     client = TlsConnection(ends.near, contexts.stranger, server_hostname="localhost")
     with pytest.raises(ssl.SSLCertVerificationError):
         client.greet(20)
-    with pytest.raises(ssl.SSLError, match="alert unknown ca|UNKNOWN_CA"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)unknown.ca"):
         server.result(20)
 
 
@@ -186,12 +185,14 @@ def test_a_handshake_by_drops_has_an_end(ends: Ends, contexts: Contexts) -> None
     over = threading.Event()
 
     def drip() -> None:
-        while not over.wait(0.05):
-            ends.far.send(b"\x16")
+        for byte in b"\x16\x03\x01\x02\x00" + bytes(512):  # the head of a record that would be whole after 517 bytes
+            if over.wait(0.05):
+                break
+            ends.far.send(bytes([byte]))
 
     dripping = ends.there(drip)
     began = time.monotonic()
-    with pytest.raises(OSError, match="timed out|record|version|length"):
+    with pytest.raises(TimeoutError):
         TlsConnection(ends.near, contexts.server).greet(0.5)
     assert time.monotonic() - began < 5
     over.set()
