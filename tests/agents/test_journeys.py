@@ -34,6 +34,18 @@ def test_everything_comes_back(agent: Machine, tmp_path: Path) -> None:
     assert snapshot(agent.restored / "back") == snapshot(tmp_path / "tree")
 
 
+def test_the_log_of_a_job_has_what_the_machine_did(agent: Machine, source: Path) -> None:
+    agent.protect(source)
+    agent.back_up(source)
+    target = agent.restored / "back"
+    agent.restore(source, "--target", target)
+
+    newest = max(agent.living("job", "list"), key=lambda job: str(job["properties"]["startTime"]))
+    texts = [line["text"] for line in agent.living("job", "log", "-n", newest["name"])]
+    assert f"reads the point, and writes to {target}" in texts
+    assert texts[-1] == "ended as Completed"
+
+
 def test_backup_after_backup(agent: Machine, source: Path) -> None:
     agent.protect(source)
     agent.back_up(source)

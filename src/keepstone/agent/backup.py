@@ -52,8 +52,9 @@ def backup(env: Env, order: Order, configuration: Configuration, report: Report,
     calls = Calls(env, identity.url, identity.transfers, check=report.check, throttle=throttle)
     cache = DiskCache(folders.cache / f"{work.item}.nodes", configuration.cache)
     facts = Facts(work.job, path)
+    say = _told(report)
     try:
-        with around(env, configuration.before, configuration.after, facts, say=_told(), check=report.check) as outcome:
+        with around(env, configuration.before, configuration.after, facts, say=say, check=report.check) as outcome:
             for tries in range(_TRIES):
                 report.begin()
                 for warning in outcome.warnings:
@@ -64,6 +65,7 @@ def backup(env: Env, order: Order, configuration: Configuration, report: Report,
                     if error.code not in ("SessionLost", "LeaseLost", "WriterFailed") or tries == _TRIES - 1:
                         raise
                     _log.warning("the upload of %s begins anew: %s", path, error)
+                    report.step(f"the upload begins anew: {error.code}")
             raise AssertionError
     finally:
         cache.close()
@@ -95,6 +97,7 @@ def _once(
         keys=keys.text if keys is not None else "",
     )
     begun = _begin(env, calls, begin, report)
+    report.step(f"reads {work.name}, and sends what the vault has not")
     plain = Plain(hashing(begun.hashing), begun.id_key)
     veil = plain if keys is None else Sealed(keys.keyring, work.item, kind, plain)
     with RemoteWriter(env, HttpSession(calls, begun.session), begun, veil, cache=cache) as writer:
@@ -148,8 +151,9 @@ def _begin(env: Env, calls: Calls, begin: Begin, report: Report) -> Begun:
         env.sleep(_BUSY)
 
 
-def _told() -> Callable[[Ran], None]:
+def _told(report: Report) -> Callable[[Ran], None]:
     def say(ran: Ran) -> None:
+        report.step(f"a command of the machine ran for {ran.seconds:.1f} s" + (", and failed" if ran.failed else ""))
         _log.info("%s: %s", " ".join(ran.argv), ran.failed or f"done in {ran.seconds:.1f} s")
         if ran.output:
             _log.info("%s", ran.output)

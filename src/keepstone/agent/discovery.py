@@ -22,7 +22,9 @@ __all__ = ["discover"]
 def discover(env: Env, order: Order, configuration: Configuration, report: Report) -> list[dict[str, Any]]:
     """Look at the place that the service names: `qemu`, a folder of monitors, or `libvirt`, a URI. `GuardRefused`, and
     what looking raises."""
-    return [document_of(found) for found in _found(env, order, configuration, report)]
+    documents = [document_of(found) for found in _found(env, order, configuration, report)]
+    report.step(f"{len(documents)} machines were found")
+    return documents
 
 
 def _found(env: Env, order: Order, configuration: Configuration, report: Report) -> Iterator[Found]:

@@ -41,6 +41,7 @@ def into_guest(env: Env, order: Order, configuration: Configuration, report: Rep
     if isinstance(address, QemuAddress):
         paths.target(str(address.agent or Path()))
     conflict = None if wanted["conflict"] is None else Conflict(wanted["conflict"])
+    report.step(f"writes into the guest, to {wanted['guest'] or 'where it came from'}")
     with reading(env, order, configuration, report) as reader, guest_reader(env, reader) as files:
         files_back(
             env, files, address, [unescaped(path) for path in wanted["paths"]], _DEPTH, wanted["guest"], conflict,

@@ -26,7 +26,7 @@ from keepstone.agent.limits import Limits
 from keepstone.decoders import from_json
 from keepstone.env import Env
 from keepstone.errors import JobCancelled, KeepstoneError, UsageError
-from keepstone.remote.wire import CREATE, INTO_GUEST, REPLACE, Work
+from keepstone.remote.wire import CREATE, INTO_GUEST, REPLACE, STEPS, Work
 
 __all__ = ["Order", "Said", "main"]
 
@@ -63,7 +63,8 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Said(msgspec.Struct, frozen=True):
-    """How far it is. `status`: empty until the end; a committed backup has none either, for the service knows."""
+    """How far it is. `status`: empty until the end; a committed backup has none either, for the service knows. `steps`:
+    all so far, each with its moment (`Env.boot_time`)."""
 
     done: int = 0
     expected: int = 0
@@ -76,6 +77,7 @@ class Said(msgspec.Struct, frozen=True):
     target: str = ""
     warnings: list[str] = []
     found: list[dict[str, Any]] = []
+    steps: list[tuple[int, str]] = []
 
 
 class Report:
@@ -92,6 +94,7 @@ class Report:
         self.begin()
         self.discreet = False
         self.target = ""
+        self._steps: list[tuple[int, str]] = []
         self._let_go: Callable[[], None] = lambda: None
 
     def begin(self) -> None:
@@ -123,6 +126,7 @@ class Report:
     def mounted(self, where: Path) -> None:
         """A point can be looked at there."""
         self.target = os.fsdecode(os.fspath(where))
+        self.step("the point is mounted")
         self.say(Said(line="mounted", target=self.target))
 
     def runs(self, monitor: Path) -> None:
@@ -157,9 +161,17 @@ class Report:
             elif len(self.warnings) < _KEPT:
                 self.warnings.append(f"{name} {message}".strip())
 
+    def step(self, text: str) -> None:
+        """A line of the job's log, which the service keeps: so nothing that only this machine is to know."""
+        with self._lock:
+            if len(self._steps) < STEPS:
+                self._steps.append((self._env.boot_time(), text))
+        self.say(Said(self.done, self.expected, self.files))
+
     def say(self, said: Said) -> None:
         """A line for the agent."""
         with self._lock:
+            said = msgspec.structs.replace(said, steps=self._steps)
             sys.stdout.write(msgspec.json.encode(said).decode() + "\n")
             sys.stdout.flush()
 

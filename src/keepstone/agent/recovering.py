@@ -51,6 +51,7 @@ def recover(env: Env, order: Order, configuration: Configuration, report: Report
 
     if folder.is_relative_to(order.folders.restored):  # what is there is this agent's alone
         order.folders.restored.mkdir(mode=0o700, parents=True, exist_ok=True)
+    report.step(f"makes a machine in {folder}")
     with reading(env, order, configuration, report) as reader:
         if isinstance(old, LibvirtAddress):
             machine = Wanted(name=str(wanted.get("name", "")), job=work.job, folder=folder, network=network)

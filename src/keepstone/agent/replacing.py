@@ -49,7 +49,9 @@ def replace(env: Env, order: Order, configuration: Configuration, report: Report
         if not has_half(env, address):
             check_vm(env, address, machine, names=names, allowed=allowed, readable=readable)
             if work.arguments.get("safety"):
+                report.step("makes a point of what is there first")
                 backup(env, order, configuration, report, limits)
                 report.go_on()
+        report.step("writes over the disks what differs from the point")
         check_whole(replace_vm(env, address, machine, report, names=names, allowed=allowed, readable=readable))
     return address.place

@@ -30,5 +30,6 @@ def restore(env: Env, order: Order, configuration: Configuration, report: Report
         return found
 
     wanted = order.work.arguments
+    report.step(f"reads the point, and writes to {wanted.get('target') or 'where it came from'}")
     with reading(env, order, configuration, report) as whole, restored(env, whole, wanted) as reader:
         return restore_point(env, reader, wanted, allowed, report)

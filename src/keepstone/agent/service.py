@@ -28,7 +28,7 @@ from keepstone.env import Env
 from keepstone.errors import AccessDenied, KeepstoneError, ServiceUnavailable, Unauthenticated
 from keepstone.notifier import Notifier
 from keepstone.remote.calls import Broken, Calls
-from keepstone.remote.wire import Beat, End, Pulse, Pulsed, Work, decode, encode
+from keepstone.remote.wire import Beat, End, Pulse, Pulsed, Step, Work, decode, encode
 
 __all__ = ["PROGRAM", "Agent"]
 
@@ -130,7 +130,7 @@ class Agent:
     def _pulse(self) -> None:
         with self._lock:
             running = list(self._running.values())
-        beats = [_beat(one.work, one.said) for one in running]
+        beats = [self._beat(one) for one in running]
         room = 0 if self._stopping.is_set() else _JOBS - sum(one.work.operation != _MOUNT for one in running)
         wait = min(_BUSY_WAIT if running else _IDLE_WAIT, (self._notifier.watchdog or 1000.0) / 3)
         asks = self._plans.is_old()
@@ -178,7 +178,7 @@ class Agent:
         if not said.over:
             status, code = "Failed", "AgentJobDied"
             message = f"the process of this job ended with {one.process.returncode}; the agent's log says more"
-        end = _end(one, status, code, message)
+        end = self._end(one, status, code, message)
         pause = _FIRST
         while status and not one.lost and not self._stopping.is_set():
             try:
@@ -215,20 +215,25 @@ class Agent:
             for one in every:
                 if one.work.operation == _MOUNT:
                     last.once(
-                        "end", [_end(one, "Cancelled", "AgentStopped", "the mount ended with this machine's agent")]
+                        "end",
+                        [self._end(one, "Cancelled", "AgentStopped", "the mount ended with this machine's agent")],
                     )
         last.close()
 
+    def _beat(self, one: _Running) -> Beat:
+        work, said = one.work, one.said
+        return Beat(work.job, work.token, said.done, said.expected, said.line, said.target, self._steps(said))
 
-def _end(one: _Running, status: str, code: str, message: str) -> bytes:
-    said = one.said
-    return encode(
-        End(
-            job=one.work.job, token=one.work.token, status=status, code=code, message=message, done=said.done,
-            expected=said.expected, files=said.files, target=said.target, warnings=said.warnings, found=said.found,
-        )
-    )  # fmt: skip
+    def _end(self, one: _Running, status: str, code: str, message: str) -> bytes:
+        said = one.said
+        return encode(
+            End(
+                job=one.work.job, token=one.work.token, status=status, code=code, message=message, done=said.done,
+                expected=said.expected, files=said.files, target=said.target, warnings=said.warnings, found=said.found,
+                steps=self._steps(said),
+            )
+        )  # fmt: skip
 
-
-def _beat(work: Work, said: Said) -> Beat:
-    return Beat(work.job, work.token, said.done, said.expected, said.line, said.target)
+    def _steps(self, said: Said) -> list[Step]:
+        now = self._env.boot_time()
+        return [Step(text, max(0, now - at) // 1_000_000) for at, text in said.steps]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,9 +30,10 @@ Handler = Callable[["Context"], None]
 
 
 class Context:
-    """What a handler knows of its job and may say of it. Safe for several threads."""
+    """What a handler knows of its job and may say of it. Safe for several threads. `lines`: of its log, which are not
+    written yet."""
 
-    def __init__(self, queue: JobQueue, claim: Claim) -> None:
+    def __init__(self, queue: JobQueue, claim: Claim, lines: Sequence[list[str]] = ()) -> None:
         self.claim = claim
         self.ended = False
         self._queue = queue
@@ -40,7 +41,7 @@ class Context:
         self._lost: JobLost | None = None
         self._progress: dict[str, Any] | None = None
         self._facts: dict[str, Any] = {}
-        self._lines: list[list[str]] = []
+        self._lines = [*lines]
         self._writing = threading.Lock()
 
     @property

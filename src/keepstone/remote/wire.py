@@ -43,6 +43,7 @@ __all__ = [
     "NODE",
     "PREFIX",
     "REPLACE",
+    "STEPS",
     "TRANSFER",
     "Beat",
     "Begin",
@@ -63,6 +64,7 @@ __all__ = [
     "Registered",
     "Renew",
     "Seen",
+    "Step",
     "Told",
     "Wanted",
     "Work",
@@ -131,8 +133,20 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     keys: str = ""
 
 
+STEPS = 100
+"""Steps of a job that its log has of a machine."""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """What a job did, for its log. `ago`: milliseconds since."""
+
+    text: str
+    ago: Count = 0
+
+
 class Beat(msgspec.Struct, frozen=True):
-    """A sign of life of a job, and how far it is. `target`: where a point is mounted."""
+    """A sign of life of a job, and how far it is. `target`: where a point is mounted. `steps`: all that it did since
+    the machine has it, each time: who hears them knows how many he has."""
 
     job: str
     token: Count
@@ -140,6 +154,7 @@ class Beat(msgspec.Struct, frozen=True):
     expected: Count = 0
     line: str = ""
     target: str = ""
+    steps: list[Step] = []
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -152,7 +167,7 @@ class Told(msgspec.Struct, frozen=True):
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a job. `status`: one of Azure's; `code`, `message`: of the failure. `found`: the machines of a
-    hypervisor, or the one that was made, see `workloads.hypervisors.document_of`."""
+    hypervisor, or the one that was made, see `workloads.hypervisors.document_of`. `steps`: as in a `Beat`."""
 
     job: str
     token: Count
@@ -165,6 +180,7 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     target: str = ""
     warnings: list[str] = []
     found: list[dict[str, Any]] = []
+    steps: list[Step] = []
 
 
 class Pulse(msgspec.Struct, frozen=True, kw_only=True):

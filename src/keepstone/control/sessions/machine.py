@@ -8,6 +8,7 @@ the store is the service's to know: everything here asks for the job's row, its 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -24,8 +25,8 @@ from keepstone.control.work.backup import enlist, failed, remember
 from keepstone.control.work.loading import Subject, ending, subject
 from keepstone.control.work.restore import CREATE, REPLACE, RESTORE
 from keepstone.errors import InvalidRequest, JobLost, KeepstoneError
-from keepstone.jobs import BACKUP, Claim, Context, Status
-from keepstone.remote.wire import Beat, End, Plan, Told, Work
+from keepstone.jobs import BACKUP, Claim, Context, Status, log
+from keepstone.remote.wire import STEPS, Beat, End, Plan, Step, Told, Work
 from keepstone.vault import Container, RecoveryPoint, folded
 
 __all__ = ["OPERATIONS", "beat", "claim", "end", "held", "kept", "makes_safety_point", "plan", "safety_point"]
@@ -37,6 +38,7 @@ _KEPT = 20  # warnings that are kept with a job
 _BEATS = 64  # jobs of which a machine tells at a time
 _PLANNED = 1000  # items whose next times are told
 _LONGEST = 2000  # characters of what an agent says of its job
+_AGO = 7 * 86_400_000  # milliseconds that a step may be back
 _UNMOUNTED = {"code": "AgentStopped", "message": "the mount ended with the agent that had it; mount the point again"}
 _ENDS = (Status.COMPLETED, Status.WARNED, Status.FAILED, Status.CANCELLED)
 
@@ -157,6 +159,11 @@ _TOLD = (
 
 def held(plane: Plane, machine: UUID, job: str, token: int) -> Claim:
     """A job that this machine holds. `JobLost` where it does not, or not any more."""
+    return _held(plane, machine, job, token)[0]
+
+
+def _held(plane: Plane, machine: UUID, job: str, token: int) -> tuple[Claim, int]:
+    """And how many of its steps are in its log."""
     try:
         identity = UUID(job)
     except ValueError as error:
@@ -166,7 +173,15 @@ def held(plane: Plane, machine: UUID, job: str, token: int) -> Claim:
         row = connection.execute(sa.select(jobs).where(*mine)).mappings().first()
     if row is None:
         raise JobLost(f"job {job} is over, or somebody else's; this agent stops it")
-    return Claim(*(row[name] for name in Claim.__slots__))
+    of, count = (row["progress"] or {}).get("steps") or (0, 0)
+    return Claim(*(row[name] for name in Claim.__slots__)), count if of == token else 0
+
+
+def _lines(plane: Plane, steps: Sequence[Step], known: int) -> list[list[str]]:
+    """Of the log, for those steps that are not there yet. Moments are told by how long ago: a machine's clock may be
+    wrong."""
+    now = plane.env.utc()
+    return [log.line(now - timedelta(milliseconds=min(one.ago, _AGO)), one.text) for one in steps[known:STEPS]]
 
 
 def beat(plane: Plane, machine: UUID, beats: Sequence[Beat]) -> list[Told]:
@@ -174,11 +189,12 @@ def beat(plane: Plane, machine: UUID, beats: Sequence[Beat]) -> list[Told]:
     told = []
     for one in beats[:_BEATS]:
         try:
-            mine = held(plane, machine, one.job, one.token)
+            mine, known = _held(plane, machine, one.job, one.token)
             progress: dict[str, Any] = {"done": one.done, "expected": one.expected, "line": one.line[:_LONGEST]}
+            progress["steps"] = one.token, max(known, len(one.steps))
             if one.target:
                 progress["result"] = {"target": one.target[:_LONGEST], "point": mine.arguments.get("point")}
-            cancelled = plane.queue.renew(mine, progress=progress)
+            cancelled = plane.queue.renew(mine, progress=progress, lines=_lines(plane, one.steps, known))
         except JobLost:
             told.append(Told(one.job, lost=True))
         else:
@@ -206,12 +222,12 @@ def end(plane: Plane, machine: UUID, said: End) -> None:
     Asked again, nothing changes."""
     status = Status(said.status) if said.status in set(_ENDS) else Status.FAILED
     try:
-        mine = held(plane, machine, said.job, said.token)
+        mine, known = _held(plane, machine, said.job, said.token)
     except JobLost:
         return
     if mine.operation == BACKUP and status in (Status.COMPLETED, Status.WARNED):
         raise InvalidRequest("a backup is completed by committing its point; commit it, or say that it failed")
-    context = Context(plane.queue, mine)
+    context = Context(plane.queue, mine, _lines(plane, said.steps, known))
     context.progress(said.done, said.expected)
     for warning in kept(said.warnings):
         context.note(warning)
