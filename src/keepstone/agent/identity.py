@@ -74,6 +74,7 @@ class Identity:
         self._env = env
         self._folder = folder
         self._about = about
+        self._transfers: tuple[int, ssl.SSLContext] | None = None  # and when its certificate was written
 
     @classmethod
     def load(cls, env: Env, folder: Path) -> Identity:
@@ -115,10 +116,13 @@ class Identity:
         return context
 
     def transfers(self) -> ssl.SSLContext:
-        """For one over which it writes or reads points."""
-        context = self.context()
-        context.set_alpn_protocols([TRANSFER])
-        return context
+        """For one over which it writes or reads points: the same as long as the certificate is."""
+        written = (self._folder / "machine.pem").stat().st_mtime_ns
+        if self._transfers is None or self._transfers[0] != written:
+            context = self.context()
+            context.set_alpn_protocols([TRANSFER])
+            self._transfers = written, context
+        return self._transfers[1]
 
     def is_due(self) -> bool:
         """Whether it is time for a new certificate."""

@@ -79,6 +79,7 @@ class RemoteReader:
         self._local = threading.local()
         self._columns: OrderedDict[int, tuple[bytes, array[int]]] = OrderedDict()
         self._columns_bytes = 0
+        self._loading: dict[int, threading.Lock] = {}  # columns that somebody asks for
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -180,19 +181,28 @@ class RemoteReader:
         return buffer[:count]
 
     def _column(self, handle: int) -> tuple[bytes, array[int]]:
+        """Of the chunks of a node. Workers begin with the same one, and only the first of them asks for it."""
         with self._lock:
             column = self._columns.get(handle)
             if column is not None:
                 self._columns.move_to_end(handle)
                 return column
-        column = self._load(handle)
+            loading = self._loading.setdefault(handle, threading.Lock())
+        with loading:
+            column = self._columns.get(handle)
+            if column is None:
+                column = self._load(handle)
+                self._keep(handle, column)
+        return column
+
+    def _keep(self, handle: int, column: tuple[bytes, array[int]]) -> None:
         with self._lock:
+            self._loading.pop(handle, None)
             if handle not in self._columns:
                 self._columns[handle] = column
                 self._columns_bytes += _ROW * len(column[1])
                 while self._columns_bytes > _COLUMNS and len(self._columns) > 1:
                     self._columns_bytes -= _ROW * len(self._columns.popitem(last=False)[1][1])
-        return column
 
     def _load(self, handle: int) -> tuple[bytes, array[int]]:
         if self._bodies is not None:

@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from keepstone.disks import RawSink
 from keepstone.env import Env
+from keepstone.store import ZERO_REF
 from keepstone.workloads import Silent
 from keepstone.workloads.images import image_size, restore_image
 from tests.unit.files.points import new_store
 from tests.unit.images.disk import CHUNK, noise, patch, sparse
 
-from .far import Far
+from .far import DirectPoint, Far
 
 pytestmark = pytest.mark.agents
 
@@ -47,3 +50,25 @@ def test_an_unchanged_disk_with_holes_sends_nothing(tmp_path: Path) -> None:
     patch(disk, {5 * CHUNK: noise(1, 2)})
     report = far.back_up_image(disk)
     assert restored(far, report.commit, tmp_path / "again") == disk.read_bytes()
+
+
+def test_workers_that_begin_together_ask_for_a_column_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    far = Far(Env(threads=4), new_store(Env()), "disk")
+    report = far.back_up_image(sparse(tmp_path / "disk", 40 * CHUNK, {0: noise(20)}))
+    asked: list[list[int]] = []
+    answer = DirectPoint.columns
+
+    def slowly(point: DirectPoint, path: list[int]) -> bytes:
+        asked.append(path)
+        time.sleep(0.1)
+        return answer(point, path)
+
+    monkeypatch.setattr(DirectPoint, "columns", slowly)
+    with far.reader(report.commit) as reader, ThreadPoolExecutor(8) as pool:
+        (root,) = reader.root()
+        (leaf,) = reader.child_refs(reader.node(root))
+        refs = [ref for ref in reader.chunk_refs(reader.node(leaf)) if ref != ZERO_REF]
+        lengths = [*pool.map(reader.chunk_length, refs)]
+
+    assert lengths == [CHUNK] * 20
+    assert len(asked) == 1
