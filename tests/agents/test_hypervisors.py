@@ -9,12 +9,16 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from keepstone.control import looks
+from keepstone.workloads.kvm.kept import named
 from tests.agents.living import Machine
 from tests.cli.services import until
 from tests.machines.guest import Guest, make_disk, monitor
+from tests.machines.test_replace import write
 
 pytestmark = [
     pytest.mark.vm,
@@ -73,6 +77,73 @@ def test_a_machine_of_another_host(agent: Machine, guest: Guest, tmp_path: Path)
 
     new_machine(agent, tmp_path, safety["name"])
     living("hypervisor", "unregister", "-n", agent.name, "--yes")  # who looks for machines would wait for it
+
+
+def test_snapshots_that_it_keeps(agent: Machine, guest: Guest, tmp_path: Path) -> None:
+    living = agent.living
+    (tmp_path / "kept").mkdir()
+    agent.configure(f'[backup]\nsnapshots = "{tmp_path}/kept"\n')
+    living("hypervisor", "register", "-n", agent.name, "--qemu", tmp_path / "host", "--on", agent.name)
+    living("protection", "enable-for-vm", "--vm", "little")
+    write(guest, "disk0", "write -P 9 0 4M", "flush")  # else qemu-img would not see it
+
+    def tiers() -> list[str]:
+        told = living.points(Path("little"))[0]["properties"]["recoveryPointTierDetails"]
+        return [tier["type"] for tier in told]
+
+    def backed_up() -> list[bytes]:
+        """Make a point with a snapshot; the disks as they are then."""
+        assert living("protection", "backup-now", "-i", "little")["properties"]["status"] == "Completed"
+        until(lambda: "InstantRP" in tiers(), "what the agent says of its snapshot")
+        return [converted(guest.disks[number][1], tmp_path / "now.raw") for number in range(2)]
+
+    def restored(name: str) -> tuple[int, list[bytes]]:
+        """What came from a snapshot, and the disks."""
+        target = agent.restored / name
+        job = living("restore", "machine", "-i", "little", "latest", "--target", target)["properties"]
+        assert job["status"] == "Completed", job
+        near = int(job["extendedInfo"]["propertyBag"].get("Bytes From Snapshot", 0))
+        return near, [(target / f"disk{number}.raw").read_bytes() for number in range(2)]
+
+    disks = backed_up()
+    assert disks[0][: 4 << 20] == bytes([9]) * (4 << 20)
+    write(guest, "disk0", "write -P 8 0 1M")
+    near, there = restored("near")
+    assert there == disks
+    assert near >= 4 << 20
+
+    image = guest.disks[0][1]
+    with image.open("r+b") as file:  # what no filter sees
+        file.seek(image.read_bytes().index(bytes([9]) * (2 << 20)))
+        file.write(bytes([7]) * (1 << 20))
+    wrong, there = restored("wrong")
+    assert there == disks
+    assert 0 < wrong <= near - (1 << 20)
+
+    living("item", "release-snapshots", "-i", "little")
+    assert (tiers(), names(guest)) == (["HardenedRP"], [])
+    assert restored("far") == (0, disks)
+
+    backed_up()
+    assert names(guest)
+    agent.configure("")
+    looks.ask_all(living.plane)
+    until(lambda: "InstantRP" not in tiers(), "the end of what has no folder any more")
+    assert names(guest) == []
+    living("hypervisor", "unregister", "-n", agent.name, "--yes")
+
+
+def converted(image: Path, raw: Path) -> bytes:
+    """What is in an image that a machine has open."""
+    subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", image, raw], check=True)
+    return raw.read_bytes()
+
+
+def names(guest: Guest) -> list[Any]:
+    """What there is of snapshots in QEMU."""
+    with monitor(guest.qmp) as ask:
+        nodes = [node["node-name"] for node in ask("query-named-block-nodes", flat=True)]
+    return [node for node in nodes if named(node)]
 
 
 def new_machine(agent: Machine, place: Path, point: str) -> None:

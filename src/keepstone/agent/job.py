@@ -26,7 +26,7 @@ from keepstone.agent.limits import Limits
 from keepstone.decoders import from_json
 from keepstone.env import Env
 from keepstone.errors import JobCancelled, KeepstoneError, UsageError
-from keepstone.remote.wire import CREATE, INTO_GUEST, REPLACE, Work
+from keepstone.remote.wire import CREATE, INTO_GUEST, LOOK, REPLACE, Work
 
 __all__ = ["Order", "Said", "main"]
 
@@ -63,7 +63,8 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Said(msgspec.Struct, frozen=True):
-    """How far it is. `status`: empty until the end; a committed backup has none either, for the service knows."""
+    """How far it is. `status`: empty until the end; a committed backup has none either, for the service knows. `kept`,
+    `near`: as in `End`."""
 
     done: int = 0
     expected: int = 0
@@ -76,12 +77,15 @@ class Said(msgspec.Struct, frozen=True):
     target: str = ""
     warnings: list[str] = []
     found: list[dict[str, Any]] = []
+    kept: list[int] | None = None
+    near: int | None = None
 
 
 class Report:
     """The workload's `Progress`: writes lines, keeps warnings, and stops the job where it was cancelled.
 
-    `discreet`: the service is not to learn names out of warnings and errors; they go into this machine's log."""
+    `discreet`: the service is not to learn names out of warnings and errors; they go into this machine's log.
+    `kept`, `near`: as in `End`."""
 
     def __init__(self, env: Env, pause: Callable[[], None]) -> None:
         self._env = env
@@ -92,6 +96,8 @@ class Report:
         self.begin()
         self.discreet = False
         self.target = ""
+        self.kept: list[int] | None = None
+        self.near: int | None = None
         self._let_go: Callable[[], None] = lambda: None
 
     def begin(self) -> None:
@@ -170,7 +176,7 @@ def carry_out(env: Env, order: Order, configuration: Configuration, report: Repo
     from keepstone.agent.restore import restore
 
     def said(status: str, **more: Any) -> Said:
-        more = {"target": report.target} | more
+        more = {"target": report.target, "kept": report.kept, "near": report.near} | more
         return Said(report.done, report.expected, report.files, "", True, status, warnings=report.warnings, **more)
 
     try:
@@ -205,6 +211,11 @@ def carry_out(env: Env, order: Order, configuration: Configuration, report: Repo
 
             machines = discover(env, order, configuration, report)
             return said("CompletedWithWarnings" if report.count else "Completed", found=machines)
+        if order.work.operation == LOOK:
+            from keepstone.agent.snapshots import look
+
+            gone = look(env, order, configuration, report)
+            return said("CompletedWithWarnings" if report.count else "Completed", found=gone)
         raise UsageError(f"this agent does no {order.work.operation}; upgrade it")
     except JobCancelled as error:
         told = {} if str(error) == _CANCELLED else {"code": error.code, "message": str(error)}

@@ -51,5 +51,7 @@ def replace(env: Env, order: Order, configuration: Configuration, report: Report
             if work.arguments.get("safety"):
                 backup(env, order, configuration, report, limits)
                 report.go_on()
-        check_whole(replace_vm(env, address, machine, report, names=names, allowed=allowed, readable=readable))
+        done = replace_vm(env, address, machine, report, names=names, allowed=allowed, readable=readable)
+    report.kept = []  # snapshots went first
+    check_whole(done)
     return address.place
