@@ -124,8 +124,11 @@ def test_snapshots_that_it_keeps(agent: Machine, guest: Guest, tmp_path: Path) -
     assert (tiers(), names(guest)) == (["HardenedRP"], [])
     assert restored("far") == (0, disks)
 
+    # The service knows long before the agent's end of it that there is a point, and says that the job is not its own.
+    agent.configure(f'[backup]\nsnapshots = "{tmp_path}/kept"\n[[after]]\nrun = ["/bin/sleep", "4"]\n')
     backed_up()
     assert names(guest)
+    assert "is not ours any more" in agent.said()
     agent.configure("")
     looks.ask_all(living.plane)
     until(lambda: "InstantRP" not in tiers(), "the end of what has no folder any more")
