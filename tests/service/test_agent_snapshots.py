@@ -24,6 +24,7 @@ from keepstone.workloads.machines import Level
 from keepstone.workloads.machines.root import detail_of
 
 from .conftest import Clock
+from .exercised import exercises
 from .machines import Register
 from .protecting import Vault
 from .test_virtual_machines import ByHand, by_hand, tiers
@@ -109,6 +110,7 @@ def test_an_agent_tells_of_snapshots(by_hand: ByHand, clock: Clock) -> None:
     assert tiers(vault, item) == [ONE] * 3
 
 
+@exercises("keepstone.release_snapshots")
 def test_snapshots_that_an_agent_is_to_let_go(by_hand: ByHand, clock: Clock) -> None:
     vault, item = by_hand.vault, by_hand.item
     kept(by_hand, 1000)
