@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from keepstone.control import looks
 from keepstone.workloads.kvm.kept import named
 from tests.agents.living import Machine
 from tests.cli.services import until
@@ -27,10 +26,11 @@ pytestmark = [
 
 
 @pytest.fixture
-def guest(tmp_path: Path) -> Iterator[Guest]:
-    """A machine that has been put up and does not go on, and a folder with its monitor."""
+def guest(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Guest]:
+    """A machine that has been put up and does not go on, and a folder with its monitor. Its name is a parameter."""
+    name = ["-name", request.param] if hasattr(request, "param") else []
     disks = [(f"d{number}", make_disk(tmp_path / f"d{number}.qcow2", 8)) for number in range(2)]
-    with Guest(tmp_path, disks, boots=False) as guest:
+    with Guest(tmp_path, disks, boots=False, extra=name) as guest:
         (tmp_path / "host").mkdir()
         (tmp_path / "host" / "little.qmp").symlink_to(guest.qmp)
         yield guest
@@ -79,66 +79,61 @@ def test_a_machine_of_another_host(agent: Machine, guest: Guest, tmp_path: Path)
     living("hypervisor", "unregister", "-n", agent.name, "--yes")  # who looks for machines would wait for it
 
 
+@pytest.mark.parametrize("guest", ["keeper"], indirect=True)
 def test_snapshots_that_it_keeps(agent: Machine, guest: Guest, tmp_path: Path) -> None:
     living = agent.living
     (tmp_path / "kept").mkdir()
-    agent.configure(f'[backup]\nsnapshots = "{tmp_path}/kept"\n')
+    keeps = f'[backup]\nsnapshots = "{tmp_path}/kept"\n'
+    # The service knows long before the agent's end of it that there is a point, and says that the job is over.
+    agent.configure(f'{keeps}[[after]]\nrun = ["/bin/sleep", "4"]\n')
     living("hypervisor", "register", "-n", agent.name, "--qemu", tmp_path / "host", "--on", agent.name)
-    living("protection", "enable-for-vm", "--vm", "little")
+    living("protection", "enable-for-vm", "--vm", "keeper")
     write(guest, "disk0", "write -P 9 0 4M", "flush")  # else qemu-img would not see it
 
     def tiers() -> list[str]:
-        told = living.points(Path("little"))[0]["properties"]["recoveryPointTierDetails"]
+        told = living.points(Path("keeper"))[0]["properties"]["recoveryPointTierDetails"]
         return [tier["type"] for tier in told]
 
-    def backed_up() -> list[bytes]:
-        """Make a point with a snapshot; the disks as they are then."""
-        assert living("protection", "backup-now", "-i", "little")["properties"]["status"] == "Completed"
-        until(lambda: "InstantRP" in tiers(), "what the agent says of its snapshot")
-        return [converted(guest.disks[number][1], tmp_path / "now.raw") for number in range(2)]
-
-    def restored(name: str) -> tuple[int, list[bytes]]:
-        """What came from a snapshot, and the disks."""
-        target = agent.restored / name
-        job = living("restore", "machine", "-i", "little", "latest", "--target", target)["properties"]
+    def restored(*more: object) -> int:
+        """What came from a snapshot."""
+        job = living("restore", "machine", "-i", "keeper", "latest", *more)["properties"]
         assert job["status"] == "Completed", job
-        near = int(job["extendedInfo"]["propertyBag"].get("Bytes From Snapshot", 0))
-        return near, [(target / f"disk{number}.raw").read_bytes() for number in range(2)]
+        return int(job["extendedInfo"]["propertyBag"].get("Bytes From Snapshot", 0))
 
-    disks = backed_up()
+    assert living("protection", "backup-now", "-i", "keeper")["properties"]["status"] == "Completed"
+    until(lambda: "InstantRP" in tiers(), "what the agent says of its snapshot")
+    assert "is not ours any more" in agent.said()
+    disks = [content(image) for _, image in guest.disks]
     assert disks[0][: 4 << 20] == bytes([9]) * (4 << 20)
     write(guest, "disk0", "write -P 8 0 1M")
-    near, there = restored("near")
-    assert there == disks
+    target = agent.restored / "near"
+    near = restored("--target", target)
     assert near >= 4 << 20
+    assert [content(target / f"disk{number}.raw", "raw") for number in range(2)] == disks
 
     image = guest.disks[0][1]
     with image.open("r+b") as file:  # what no filter sees
         file.seek(image.read_bytes().index(bytes([9]) * (2 << 20)))
         file.write(bytes([7]) * (1 << 20))
-    wrong, there = restored("wrong")
-    assert there == disks
-    assert 0 < wrong <= near - (1 << 20)
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # sockets have short paths
+        folder = Path(short) / "new"
+        agent.configure(f'{keeps}[restore]\nmachines = true\nallow = ["{short}"]\n')
+        assert 1 << 20 <= restored("--new-machine", "wrong", "--target", folder) < near - (3 << 18)
+        with monitor(folder / "qmp") as ask:
+            ask("quit")
+        until(lambda: not (folder / "qmp").exists(), "the end of its keeper")
+        assert [content(folder / f"disk{number}.qcow2") for number in range(2)] == disks
 
-    living("item", "release-snapshots", "-i", "little")
-    assert (tiers(), names(guest)) == (["HardenedRP"], [])
-    assert restored("far") == (0, disks)
-
-    # The service knows long before the agent's end of it that there is a point, and says that the job is not its own.
-    agent.configure(f'[backup]\nsnapshots = "{tmp_path}/kept"\n[[after]]\nrun = ["/bin/sleep", "4"]\n')
-    backed_up()
     assert names(guest)
-    assert "is not ours any more" in agent.said()
-    agent.configure("")
-    looks.ask_all(living.plane)
-    until(lambda: "InstantRP" not in tiers(), "the end of what has no folder any more")
-    assert names(guest) == []
+    living("item", "release-snapshots", "-i", "keeper")
+    assert (tiers(), names(guest)) == (["HardenedRP"], [])
     living("hypervisor", "unregister", "-n", agent.name, "--yes")
 
 
-def converted(image: Path, raw: Path) -> bytes:
-    """What is in an image that a machine has open."""
-    subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", image, raw], check=True)
+def content(image: Path, format: str = "qcow2") -> bytes:
+    """What is in an image, which a machine may have open."""
+    raw = image.with_suffix(".content")
+    subprocess.run(["qemu-img", "convert", "-U", "-f", format, "-O", "raw", image, raw], check=True)
     return raw.read_bytes()
 
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from keepstone.catalogue import containers, first, items, jobs, schedules
 from keepstone.control import clientkeys, hypervisors, looks, snapshots, virtual_machines
-from keepstone.control import items as items_of
+from keepstone.control import items as protected
 from keepstone.control import points as made
 from keepstone.control.hypervisors import DISCOVER
 from keepstone.control.looks import LOOK
@@ -287,7 +287,7 @@ def _keep(plane: Plane, machine: UUID, said: End, stamps: Sequence[int]) -> None
         if row is None:
             return
         try:
-            item = items_of.get(connection, row.item)
+            item = protected.get(connection, row.item)
             point = made.find(connection, item, str(row.progress["result"]["point"]))
         except NotFound:
             return
