@@ -230,7 +230,7 @@ def end(plane: Plane, machine: UUID, said: End) -> None:
         mine = held(plane, machine, said.job, said.token)
     except JobLost:
         if said.kept is not None:
-            _keep(plane, machine, said, said.kept)
+            _note_kept(plane, machine, said, said.kept)
         return
     if mine.operation == BACKUP and status in (Status.COMPLETED, Status.WARNED):
         raise InvalidRequest("a backup is completed by committing its point; commit it, or say that it failed")
@@ -277,7 +277,7 @@ def end(plane: Plane, machine: UUID, said: End) -> None:
         pass
 
 
-def _keep(plane: Plane, machine: UUID, said: End, stamps: Sequence[int]) -> None:
+def _note_kept(plane: Plane, machine: UUID, said: End, stamps: Sequence[int]) -> None:
     """What an agent says of the snapshots of an item whose backup it has brought to its end. Of another one, or of one
     whose point is gone by now, nothing is kept."""
     mine = jobs.c.id == UUID(said.job), jobs.c.machine == machine, jobs.c.token == said.token
