@@ -11,8 +11,13 @@ from typing import Any
 
 import pytest
 
+from keepstone.agent.configuration import Configuration
+from keepstone.agent.job import Order, Report
+from keepstone.agent.snapshots import look as agent_look
+from keepstone.agent.system import folders
 from keepstone.env import Env
-from keepstone.errors import SourceFailed
+from keepstone.errors import SourceFailed, UsageError
+from keepstone.remote.wire import Work
 from keepstone.store import Reader
 from keepstone.workloads import Silent
 from keepstone.workloads.images import PointDisk
@@ -369,6 +374,46 @@ class TestOnItsOwn:
         ]
         assert content(alone, made) == {}
         assert alone.backup(keep=Keep(1)).warnings == []
+
+    def test_those_that_an_agent_looks_at(self, alone: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        kept_in = f'[backup]\nsnapshots = "{tmp_path}"\n'
+
+        def look(text: str, *stamps: int, monitor: Path = alone.guest.qmp, none: bool = False) -> tuple[Any, list[str]]:
+            """Which are told to be gone, and the warnings."""
+            asked = {"item": OWNER, "name": "little", "stamps": [*stamps], "none": none}
+            asked["source"] = {"machine": f"qemu:{monitor}"}
+            work = Work(job="j", token=1, operation="LookAtSnapshots", attempt=1, item="", name="", source={},
+                        workload="", arguments={"items": [asked]})  # fmt: skip
+            report = Report(alone.env, lambda: None)
+            order = Order.of(work, folders({"KEEPSTONE_HOME": str(tmp_path / "home")}))
+            told = agent_look(Later(threads=2), order, Configuration.parse(text), report)
+            return [one["gone"] for one in told if one["item"] == OWNER], report.warnings
+
+        (there,) = keep(alone, 1)
+        assert look(kept_in, there, 5) == ([[5]], [])
+        told, warnings = look(f'{kept_in}deny = ["{alone.guest.qmp}"]', there)
+        assert (told, len(warnings)) == ([], 1)
+        assert "the snapshots of little were not looked at" in warnings[0]
+        assert kinds(alone)
+        Later.ahead = _DAY + 60 * 10**9
+        try:
+            assert look(kept_in, there) == ([[there]], [])
+        finally:
+            Later.ahead = 0
+        assert kinds(alone) == ""
+
+        assert look("", *keep(alone, 1))[0] != [[]]
+        assert kinds(alone) == ""
+        assert look(kept_in, *keep(alone, 1), none=True)[0] != [[]]
+        assert kinds(alone) == ""
+        keep(alone, 1)
+        with monkeypatch.context() as patched:
+            patched.setattr("keepstone.workloads.machines.guard.Room.ends", lambda self: True)
+            look(kept_in)
+        assert kinds(alone) == ""
+        assert look(kept_in, 7, monitor=tmp_path / "gone.qmp") == ([[7]], [])
+        with pytest.raises(UsageError, match="in a way that this agent does not know"):
+            look(kept_in, "x")  # type: ignore[arg-type]
 
     def test_those_that_are_looked_at(self, alone: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
         def look(**more: bool) -> list[int]:

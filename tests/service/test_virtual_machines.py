@@ -419,6 +419,14 @@ def test_snapshots_that_stay_on_the_host(
     assert tiers(vault, item)[0] == one
 
     assert vault.back_up(item)["status"] == "Completed"
+    assert tiers(vault, item)[0] == both
+    vault.client.arm("POST", f"{item}/releaseSnapshots", status=202)
+    vault.work()
+    assert tiers(vault, item)[0] == one
+    with monitor(guest.qmp) as ask:
+        assert not [node for node in ask("query-named-block-nodes", flat=True) if named(node["node-name"])]
+
+    assert vault.back_up(item)["status"] == "Completed"
     vault.client.arm("DELETE", item, status=202)
     snapshots.look_all(vault.plane)
     with monitor(guest.qmp) as ask:
@@ -531,8 +539,8 @@ class ByHand:
         asked = encode(Begin(job=work.job, token=work.token, kind="machine"))
         return decode(self.registry.ask(self.host.id, "begin", "", 0, memoryview(asked)), Begun).session
 
-    def commit(self, session: str) -> None:
-        said = Commit(records=0, root=b"", detail=b"", source=b"/", logical=0, read=0, files=0, warnings=0)
+    def commit(self, session: str, detail: bytes = b"") -> None:
+        said = Commit(records=0, root=b"", detail=detail, source=b"/", logical=0, read=0, files=0, warnings=0)
         self.registry.ask(self.host.id, "commit", session, 0, memoryview(encode(said)))
 
     def end(self, work: Work, *found: dict[str, Any]) -> dict[str, Any]:

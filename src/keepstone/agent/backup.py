@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keepstone.agent.cache import DiskCache
@@ -21,16 +22,18 @@ from keepstone.errors import KeepstoneError, SourceMissing, Unsupported
 from keepstone.remote.calls import Calls, HttpSession
 from keepstone.remote.sealed import Sealed
 from keepstone.remote.veil import Plain
-from keepstone.remote.wire import Begin, Begun, Work, decode, encode
+from keepstone.remote.wire import KEPT_DAYS, Begin, Begun, Work, decode, encode
 from keepstone.remote.writer import RemoteWriter
 
 if TYPE_CHECKING:
     from keepstone.agent.job import Order, Report
+    from keepstone.workloads.kvm import Keep
 
 __all__ = ["backup"]
 
 _log = logging.getLogger(__name__)
 _TRIES = 5  # uploads that may be lost by the service
+_MOST_DAYS = 30
 _BUSY = 5.0  # seconds until a service that is busy is asked again
 FILES, DISKS = "FileFolder", "DiskImage"
 MACHINE = "machine"
@@ -53,6 +56,7 @@ def backup(env: Env, order: Order, configuration: Configuration, report: Report,
     cache = DiskCache(folders.cache / f"{work.item}.nodes", configuration.cache)
     facts = Facts(work.job, path)
     say = _told(report)
+    folder = None if configuration.backup.snapshots is None else Path(configuration.backup.snapshots)
     try:
         with around(env, configuration.before, configuration.after, facts, say=say, check=report.check) as outcome:
             for tries in range(_TRIES):
@@ -60,7 +64,7 @@ def backup(env: Env, order: Order, configuration: Configuration, report: Report,
                 for warning in outcome.warnings:
                     report.warn(b"", warning)
                 try:
-                    return _once(env, work, source, paths, calls, cache, report, keys)
+                    return _once(env, work, source, paths, calls, cache, report, keys, folder)
                 except KeepstoneError as error:
                     if error.code not in ("SessionLost", "LeaseLost", "WriterFailed") or tries == _TRIES - 1:
                         raise
@@ -81,6 +85,7 @@ def _once(
     cache: DiskCache,
     report: Report,
     keys: ItemKeys | None,
+    snapshots: Path | None,
 ) -> str:
     kind = _kind(work)
     if kind == MACHINE and keys is not None:
@@ -121,10 +126,14 @@ def _once(
 
             for path in address_of(work.source).paths:
                 paths.source(str(path))
+            keep = _keep(work, snapshots)
             # What its images are above, they name themselves.
-            return backup_vm(
-                env, writer, work.source, report, owner=work.item, readable=lambda path: paths.source(str(path))
-            ).commit
+            commit = backup_vm(
+                env, writer, work.source, report, owner=work.item, snapshots=snapshots, keep=keep,
+                readable=lambda path: paths.source(str(path)),
+            ).commit  # fmt: skip
+            report.kept = None if keep is None else keep.there
+            return commit
         from keepstone.disks import open_disk
         from keepstone.workloads.images import backup_image
 
@@ -138,6 +147,17 @@ def _kind(work: Work) -> str:
     if work.workload == FILES:
         return "files"
     return MACHINE if "machine" in work.source else "images"
+
+
+def _keep(work: Work, folder: Path | None) -> Keep | None:
+    """The snapshot that stays of this point, where the service asks for one and this machine has a folder for it; None
+    where nobody asked, as for a safety point: those that are there stay as they are then."""
+    from keepstone.workloads.kvm import Keep
+
+    days = work.arguments.get(KEPT_DAYS)
+    if type(days) is not int:
+        return None
+    return Keep(0 if folder is None else max(0, min(days, _MOST_DAYS)))
 
 
 def _begin(env: Env, calls: Calls, begin: Begin, report: Report) -> Begun:

@@ -21,6 +21,7 @@
     allow = ["/", "/dev/vdb"]   # a device only where its own path is beneath /dev here
     deny = ["/root/.ssh"]
     exclude = ["*.tmp"]         # patterns of gitignore, in addition to the item's
+    snapshots = "/var/snap"     # machines of QEMU may keep snapshots, with their files there; default: none
 
     [restore]
     allow = ["/srv"]            # default: one folder of the agent's own
@@ -133,9 +134,11 @@ class RestoreSettings(PathSettings, frozen=True):
 
 
 class BackupSettings(PathSettings, frozen=True):
-    """`exclude`: patterns of every backup."""
+    """`exclude`: patterns of every backup. `snapshots`: the folder of what guests overwrite while their machines keep
+    snapshots; None: they keep none."""
 
     exclude: tuple[str, ...] = ()
+    snapshots: _Path | None = None
 
 
 class SealedSettings(Struct, frozen=True):
@@ -188,6 +191,8 @@ class Configuration(Struct, frozen=True):
                 for path in getattr(paths, key) or ():
                     if not Path(path).is_absolute():
                         raise UsageError(f"{name}: {part}.{key} has {path!r}; paths there are absolute")
+        if not Path(found.backup.snapshots or "/").is_absolute():
+            raise UsageError(f"{name}: backup.snapshots is {found.backup.snapshots!r}; name an absolute folder")
         for network in found.restore.networks:
             if not _NETWORK.fullmatch(network):
                 raise UsageError(f"{name}: restore.networks has {network!r}; write `user` or `bridge=NAME`")

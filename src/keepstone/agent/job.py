@@ -26,7 +26,7 @@ from keepstone.agent.limits import Limits
 from keepstone.decoders import from_json
 from keepstone.env import Env
 from keepstone.errors import JobCancelled, KeepstoneError, UsageError
-from keepstone.remote.wire import CREATE, INTO_GUEST, REPLACE, STEPS, Work
+from keepstone.remote.wire import CREATE, INTO_GUEST, LOOK, REPLACE, STEPS, Work
 
 __all__ = ["Order", "Said", "main"]
 
@@ -64,7 +64,7 @@ class Order(msgspec.Struct, frozen=True):
 
 class Said(msgspec.Struct, frozen=True):
     """How far it is. `status`: empty until the end; a committed backup has none either, for the service knows. `steps`:
-    all so far, each with its moment (`Env.boot_time`)."""
+    all so far, each with its moment (`Env.boot_time`). `kept`, `near`: as in `End`."""
 
     done: int = 0
     expected: int = 0
@@ -78,12 +78,15 @@ class Said(msgspec.Struct, frozen=True):
     warnings: list[str] = []
     found: list[dict[str, Any]] = []
     steps: list[tuple[int, str]] = []
+    kept: list[int] | None = None
+    near: int | None = None
 
 
 class Report:
     """The workload's `Progress`: writes lines, keeps warnings, and stops the job where it was cancelled.
 
-    `discreet`: the service is not to learn names out of warnings and errors; they go into this machine's log."""
+    `discreet`: the service is not to learn names out of warnings and errors; they go into this machine's log.
+    `kept`, `near`: as in `End`."""
 
     def __init__(self, env: Env, pause: Callable[[], None]) -> None:
         self._env = env
@@ -95,6 +98,8 @@ class Report:
         self.discreet = False
         self.target = ""
         self._steps: list[tuple[int, str]] = []
+        self.kept: list[int] | None = None
+        self.near: int | None = None
         self._let_go: Callable[[], None] = lambda: None
 
     def begin(self) -> None:
@@ -182,7 +187,7 @@ def carry_out(env: Env, order: Order, configuration: Configuration, report: Repo
     from keepstone.agent.restore import restore
 
     def said(status: str, **more: Any) -> Said:
-        more = {"target": report.target} | more
+        more = {"target": report.target, "kept": report.kept, "near": report.near} | more
         return Said(report.done, report.expected, report.files, "", True, status, warnings=report.warnings, **more)
 
     try:
@@ -217,6 +222,11 @@ def carry_out(env: Env, order: Order, configuration: Configuration, report: Repo
 
             machines = discover(env, order, configuration, report)
             return said("CompletedWithWarnings" if report.count else "Completed", found=machines)
+        if order.work.operation == LOOK:
+            from keepstone.agent.snapshots import look
+
+            gone = look(env, order, configuration, report)
+            return said("CompletedWithWarnings" if report.count else "Completed", found=gone)
         raise UsageError(f"this agent does no {order.work.operation}; upgrade it")
     except JobCancelled as error:
         told = {} if str(error) == _CANCELLED else {"code": error.code, "message": str(error)}

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A point of the service as this machine reads it, for a job that it holds: sealed ones where the passphrase is."""
+"""A point of the service as this machine reads it, for a job that it holds: sealed ones where the passphrase is, and
+those of which a machine here has a snapshot from there, as far as that has it."""
 
 from __future__ import annotations
 
@@ -9,20 +10,51 @@ from typing import TYPE_CHECKING
 
 from keepstone.agent.configuration import Configuration
 from keepstone.agent.identity import Identity
+from keepstone.agent.paths import Paths
 from keepstone.agent.sealing import keys_for_restore
 from keepstone.crypto import hashing
 from keepstone.env import Env
+from keepstone.errors import GuardRefused, UsageError
 from keepstone.remote.calls import PATIENCE, Calls, HttpPoint
 from keepstone.remote.reader import RemoteReader
 from keepstone.remote.sealed import Sealed
 from keepstone.remote.veil import Plain, Veil
-from keepstone.remote.wire import Opened
-from keepstone.store import SEALED
+from keepstone.remote.wire import NEAR, Opened
+from keepstone.store import SEALED, Reader
 
 if TYPE_CHECKING:
     from keepstone.agent.job import Order, Report
 
-__all__ = ["reading"]
+__all__ = ["nearest", "reading"]
+
+
+@contextmanager
+def nearest(env: Env, order: Order, configuration: Configuration, report: Report) -> Iterator[Reader]:
+    """The same, from the snapshot of this point where the service says that there is one, and `agent.toml` lets its
+    machine be backed up. What came from there is told at the end."""
+    work = order.work
+    with reading(env, order, configuration, report) as reader:
+        if work.arguments.get(NEAR) is not True or not _may_ask(order, configuration):
+            yield reader
+            return
+        from keepstone.workloads.hypervisors.near import near_vm
+
+        with near_vm(env, work.source, work.item, reader) as near:
+            yield near or reader
+            report.near = None if near is None else near.taken
+
+
+def _may_ask(order: Order, configuration: Configuration) -> bool:
+    """Whether the machine of this item is one that its hypervisor may be asked about."""
+    from keepstone.workloads.hypervisors import address_of
+
+    paths = Paths(configuration, order.folders.configuration, order.folders)
+    try:
+        for path in address_of(order.work.source).paths:
+            paths.source(str(path))
+    except (GuardRefused, UsageError):
+        return False
+    return True
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from keepstone.agent.configuration import Configuration
 from keepstone.agent.paths import Paths
-from keepstone.agent.reading import reading
+from keepstone.agent.reading import nearest
 from keepstone.env import Env
 from keepstone.errors import GuardRefused
 from keepstone.workloads.hypervisors import LibvirtAddress, VmAddress, address_of
@@ -52,7 +52,7 @@ def recover(env: Env, order: Order, configuration: Configuration, report: Report
     if folder.is_relative_to(order.folders.restored):  # what is there is this agent's alone
         order.folders.restored.mkdir(mode=0o700, parents=True, exist_ok=True)
     report.step(f"makes a machine in {folder}")
-    with reading(env, order, configuration, report) as reader:
+    with nearest(env, order, configuration, report) as reader:
         if isinstance(old, LibvirtAddress):
             machine = Wanted(name=str(wanted.get("name", "")), job=work.job, folder=folder, network=network)
             address: VmAddress = make_domain(env, machine_of(reader), old.connect, machine, report, readable)

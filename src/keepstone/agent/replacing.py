@@ -53,5 +53,7 @@ def replace(env: Env, order: Order, configuration: Configuration, report: Report
                 backup(env, order, configuration, report, limits)
                 report.go_on()
         report.step("writes over the disks what differs from the point")
-        check_whole(replace_vm(env, address, machine, report, names=names, allowed=allowed, readable=readable))
+        done = replace_vm(env, address, machine, report, names=names, allowed=allowed, readable=readable)
+    report.kept = []  # snapshots went first
+    check_whole(done)
     return address.place

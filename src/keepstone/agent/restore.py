@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from keepstone.agent.configuration import Configuration
 from keepstone.agent.paths import Paths
-from keepstone.agent.reading import reading
+from keepstone.agent.reading import nearest
 from keepstone.env import Env
 from keepstone.workloads.restoring import restore_point, restored
 
@@ -31,5 +31,5 @@ def restore(env: Env, order: Order, configuration: Configuration, report: Report
 
     wanted = order.work.arguments
     report.step(f"reads the point, and writes to {wanted.get('target') or 'where it came from'}")
-    with reading(env, order, configuration, report) as whole, restored(env, whole, wanted) as reader:
+    with nearest(env, order, configuration, report) as whole, restored(env, whole, wanted) as reader:
         return restore_point(env, reader, wanted, allowed, report)

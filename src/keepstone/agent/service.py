@@ -178,9 +178,11 @@ class Agent:
         if not said.over:
             status, code = "Failed", "AgentJobDied"
             message = f"the process of this job ended with {one.process.returncode}; the agent's log says more"
+        elif not status and said.kept is not None:
+            status = "Completed"  # which its service knows, but not what stays of it
         end = self._end(one, status, code, message)
         pause = _FIRST
-        while status and not one.lost and not self._stopping.is_set():
+        while status and (not one.lost or said.kept is not None) and not self._stopping.is_set():
             try:
                 self._calls.once("end", [end])
                 break
@@ -230,7 +232,7 @@ class Agent:
             End(
                 job=one.work.job, token=one.work.token, status=status, code=code, message=message, done=said.done,
                 expected=said.expected, files=said.files, target=said.target, warnings=said.warnings, found=said.found,
-                steps=self._steps(said),
+                kept=said.kept, near=said.near, steps=self._steps(said),
             )
         )  # fmt: skip
 

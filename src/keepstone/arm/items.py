@@ -19,7 +19,7 @@ from keepstone.arm.vaults import find
 from keepstone.catalogue import containers, items, one, policies
 from keepstone.catalogue.columns import alike
 from keepstone.control import items as control
-from keepstone.control import operations, points, resources
+from keepstone.control import looks, operations, points, resources
 from keepstone.control import policies as stored
 from keepstone.control.health import is_of
 from keepstone.errors import InvalidRequest
@@ -128,6 +128,16 @@ def backup(call: Call) -> Answer:
         vault = find(call, change.connection)
         held, item = control.find(change.connection, vault, call.names["container"], call.names["item"])
         job = control.back_up(change, vault, held, item, _expiry(call), call.correlation)
+        return _taken_on(call, change, vault, path(vault, held, item), job)
+
+
+@table("POST", f"{ITEM}/releaseSnapshots", "keepstone.release_snapshots", action=f"{_ITEMS}/write")
+def release_snapshots(call: Call) -> Answer:
+    """All snapshots that its machine keeps go. Keepstone's own: Azure's go by themselves."""
+    with call.plane.change() as change:
+        vault = find(call, change.connection)
+        held, item = control.find(change.connection, vault, call.names["container"], call.names["item"])
+        job = looks.ask(change, vault, held, item, call.correlation)
         return _taken_on(call, change, vault, path(vault, held, item), job)
 
 

@@ -72,7 +72,7 @@ def listing(call: Call) -> Answer:
         served = file_recovery.sessions(connection, item)
         guest = guest_restores.has_guest(connection, item)
         tried = drills.newest(connection, [item.id]).get(item.id, {})
-        near = snapshots.there(connection, item)
+        near = snapshots.there(connection, item, call.plane.env.utc())
     if (
         kind not in ("all", "full", "fullanddifferential", "fulllog", "")
         or folded(wanted.get("moveReadyRPOnly", "False")) == "true"
@@ -103,7 +103,7 @@ def get(call: Call) -> Answer:
         vault, held, item, point = found_point(call, connection)
         served = point.name in file_recovery.sessions(connection, item)
         drill = drills.newest(connection, [item.id]).get(item.id, {}).get(point.name)
-        near = point.name in snapshots.there(connection, item)
+        near = point.name in snapshots.there(connection, item, call.plane.env.utc())
         guest = guest_restores.has_guest(connection, item)
     base = item_path(vault, held, item)
     return Answer(body=document(base, item, point, served=served, near=near, guest=guest, drill=drill))

@@ -17,6 +17,7 @@ from keepstone.control import (
     hypervisors,
     items,
     logins,
+    looks,
     operations,
     retention,
     snapshots,
@@ -51,6 +52,7 @@ def chores(plane: Plane) -> list[tuple[str, float, Callable[[], object]]]:
         ("asking for restore drills", _HOUR, lambda: drills.ask_due(plane)),
         ("asking what hypervisors have", _HOUR, lambda: hypervisors.ask_all(plane)),
         ("looking at the snapshots that hypervisors keep", _HOUR, lambda: snapshots.look_all(plane)),
+        ("asking agents for the snapshots that their machines keep", _HOUR, lambda: looks.ask_all(plane)),
         ("asking for verifications", _HOUR, lambda: ask_for(plane, VERIFY)),
         ("comparing the catalogue with the stores", _DAY, lambda: _reconcile(plane)),
     ]

@@ -37,9 +37,12 @@ __all__ = [
     "GONE",
     "HANDLE",
     "INTO_GUEST",
+    "KEPT_DAYS",
     "KEY",
     "LARGEST_RECORD",
+    "LOOK",
     "MISSING",
+    "NEAR",
     "NODE",
     "PREFIX",
     "REPLACE",
@@ -112,6 +115,13 @@ REPLACE, CREATE, INTO_GUEST = "OriginalLocation", "AlternateLocation", "IntoGues
 """The argument `mode` of a restore that puts the disks of a machine back into it, of one that makes a new one, and of
 one that puts files of its disks into its guest."""
 
+KEPT_DAYS, NEAR = "snapshots", "near"
+"""The argument of a backup that says for how many days a snapshot of its point stays where the machine is, 0 for none;
+and that of a restore which says that there is one of its point."""
+LOOK = "LookAtSnapshots"
+"""The operation of a job whose argument `items` has items (`item`, `name`, `source`) that may have snapshots here;
+`stamps` are those that the service knows of, and with `none` all of them go."""
+
 T = TypeVar("T")
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 """What a machine says of itself and a database keeps."""
@@ -167,7 +177,10 @@ class Told(msgspec.Struct, frozen=True):
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a job. `status`: one of Azure's; `code`, `message`: of the failure. `found`: the machines of a
-    hypervisor, or the one that was made, see `workloads.hypervisors.document_of`. `steps`: as in a `Beat`."""
+    hypervisor, or the one that was made, see `workloads.hypervisors.document_of`; or which snapshots of which items are
+    gone, see `control/looks.py`. `kept`: when those snapshots of its item began that are there now; None where nobody
+    looked. A backup tells that when it is over already: its point ended it. `near`: how many bytes a restore took from
+    one; None where there was none. `steps`: as in a `Beat`."""
 
     job: str
     token: Count
@@ -180,6 +193,8 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     target: str = ""
     warnings: list[str] = []
     found: list[dict[str, Any]] = []
+    kept: list[Count] | None = None
+    near: Count | None = None
     steps: list[Step] = []
 
 

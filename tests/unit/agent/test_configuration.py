@@ -35,6 +35,7 @@ def test_the_example_of_the_docstring_means_what_it_says() -> None:
     assert (span.bandwidth, span.cpu) == (2_000_000, None)
     assert (found.backup.allow, found.backup.deny) == (("/", "/dev/vdb"), ("/root/.ssh",))
     assert (found.backup.exclude, found.restore.allow) == (("*.tmp",), ("/srv",))
+    assert found.backup.snapshots == "/var/snap"
     assert (found.restore.machines, found.restore.networks) == (True, ("bridge=br0",))
     assert found.before == (
         Command(run=("/usr/local/bin/freeze", "--all"), items=("/srv/*",), timeout=300, ignore=True),
@@ -44,6 +45,7 @@ def test_the_example_of_the_docstring_means_what_it_says() -> None:
 def test_nothing_said_is_a_configuration() -> None:
     assert Configuration.parse("") == Configuration()
     assert Configuration().restore.allow is None
+    assert Configuration().backup.snapshots is None
 
 
 @pytest.mark.parametrize(
@@ -79,6 +81,8 @@ def test_sizes(text: str, size: int) -> None:
         ("[[after]]\ntimeout = 3", r"after\[0\]"),
         ("[backup]\nallow = ['srv']", r"backup\.allow has 'srv'"),
         ("[restore]\ndeny = ['']", r"restore\.deny"),
+        ("[backup]\nsnapshots = 'snap'", r"backup\.snapshots is 'snap'; name an absolute folder"),
+        ("[backup]\nsnapshots = ''", r"backup\.snapshots"),
         ("threads = 0", "threads: "),
         ("log_level = 'chatty'", "log_level: "),
         ("log_level", "is not TOML"),

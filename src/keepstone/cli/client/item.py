@@ -96,5 +96,15 @@ def set_policy(session: Session, vault: str, item: Document, policy: str) -> int
     return ended(session, vault, session.arm.ask("PUT", item["id"], {"properties": properties}), wait=True)
 
 
-for _command in (list_items, show, set_policy):
+@item_command(name="release-snapshots")
+@click.option("--no-wait", is_flag=True, help="Do not wait for the end of the job.")
+def release_snapshots(session: Session, vault: str, item: Document, no_wait: bool) -> int | None:
+    """Let the snapshots go that a machine of QEMU keeps of its points; the points stay in the vault. The next backup
+    keeps one again, if the policy says so."""
+    from keepstone.cli.client.waiting import ended
+
+    return ended(session, vault, session.arm.ask("POST", f"{item['id']}/releaseSnapshots"), wait=not no_wait)
+
+
+for _command in (list_items, show, set_policy, release_snapshots):
     item.add_command(_command)

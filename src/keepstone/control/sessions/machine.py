@@ -16,25 +16,28 @@ import msgspec
 import sqlalchemy as sa
 
 from keepstone.catalogue import containers, first, items, jobs, schedules
-from keepstone.control import clientkeys, hypervisors, virtual_machines
+from keepstone.control import clientkeys, hypervisors, looks, snapshots, virtual_machines
+from keepstone.control import items as protected
 from keepstone.control import points as made
 from keepstone.control.hypervisors import DISCOVER
+from keepstone.control.looks import LOOK
 from keepstone.control.mounting import MOUNT
 from keepstone.control.plane import Plane
 from keepstone.control.work.backup import enlist, failed, remember
 from keepstone.control.work.loading import Subject, ending, subject
 from keepstone.control.work.restore import CREATE, REPLACE, RESTORE
-from keepstone.errors import InvalidRequest, JobLost, KeepstoneError
+from keepstone.errors import InvalidRequest, JobLost, KeepstoneError, NotFound
 from keepstone.jobs import BACKUP, Claim, Context, Status, log
-from keepstone.remote.wire import STEPS, Beat, End, Plan, Step, Told, Work
+from keepstone.remote.wire import KEPT_DAYS, NEAR, STEPS, Beat, End, Plan, Step, Told, Work
+from keepstone.store import PointRecord
 from keepstone.vault import Container, RecoveryPoint, folded
 
 __all__ = ["OPERATIONS", "beat", "claim", "end", "held", "kept", "makes_safety_point", "plan", "safety_point"]
 
-OPERATIONS = (BACKUP, RESTORE, MOUNT, DISCOVER)
+OPERATIONS = (BACKUP, RESTORE, MOUNT, DISCOVER, LOOK)
 """What an agent does."""
 _HELD = (Status.RUNNING, Status.CANCELLING)
-_KEPT = 20  # warnings that are kept with a job
+_KEPT = 20  # warnings that are kept with a job, and snapshots of which an agent tells
 _BEATS = 64  # jobs of which a machine tells at a time
 _PLANNED = 1000  # items whose next times are told
 _LONGEST = 2000  # characters of what an agent says of its job
@@ -61,6 +64,13 @@ def claim(plane: Plane, machine: UUID) -> Work | None:
             if work is not None:
                 return work
             continue
+        if taken.operation == LOOK:
+            asked = looks.wanted(plane, taken)
+            if asked:
+                return _plain(taken, str(taken.arguments.get("machine")), {}, {"items": asked})
+            with plane.queue.ending(taken, Status.COMPLETED):
+                pass
+            continue
         try:
             about = subject(plane, context)
         except KeepstoneError as error:  # such as an item that is gone: no agent can do anything about it
@@ -76,14 +86,20 @@ def claim(plane: Plane, machine: UUID) -> Work | None:
             if found is not None:
                 remember(plane, context, about, *found, [])
                 continue
-        work = _work(about, taken)
+        work = _work(plane, machine, about, taken)
         if makes_safety_point(taken) and taken.attempt > 1 and safety_point(plane, about, taken) is not None:
             work = msgspec.structs.replace(work, arguments=work.arguments | {"safety": False})
         return work
 
 
-def _work(about: Subject, taken: Claim) -> Work:
+def _work(plane: Plane, machine: UUID, about: Subject, taken: Claim) -> Work:
     source = about.item.source
+    told = {key: taken.arguments[key] for key in _TOLD if key in taken.arguments}
+    if virtual_machines.is_running(about.item):
+        if taken.operation == BACKUP:
+            told[KEPT_DAYS] = snapshots.days_of(plane, about.item)
+        elif taken.operation == RESTORE:
+            told[NEAR] = snapshots.has(plane, about.container, about.item, str(taken.arguments["point"]), machine)
     return Work(
         job=str(taken.id),
         token=taken.token,
@@ -93,7 +109,7 @@ def _work(about: Subject, taken: Claim) -> Work:
         name=about.item.friendly,
         source=source,
         workload=about.item.workload,
-        arguments={key: taken.arguments[key] for key in _TOLD if key in taken.arguments},
+        arguments=told,
         keys=clientkeys.of(about.item),
     )
 
@@ -108,16 +124,21 @@ def _look(plane: Plane, taken: Claim) -> Work | None:
         with plane.queue.ending(taken, Status.CANCELLED):
             pass
         return None
+    return _plain(taken, hypervisor.friendly, dict(hypervisors.endpoints(hypervisor)), {})
+
+
+def _plain(taken: Claim, name: str, source: dict[str, Any], arguments: dict[str, Any]) -> Work:
+    """A job of no item."""
     return Work(
         job=str(taken.id),
         token=taken.token,
         operation=taken.operation,
         attempt=taken.attempt,
         item="",
-        name=hypervisor.friendly,
-        source=dict(hypervisors.endpoints(hypervisor)),
+        name=name,
+        source=source,
         workload="",
-        arguments={},
+        arguments=arguments,
     )
 
 
@@ -219,11 +240,13 @@ def kept(warnings: Sequence[str]) -> list[str]:
 
 def end(plane: Plane, machine: UUID, said: End) -> None:
     """What became of a job. A backup is completed by its point alone (`registry`): a machine only tells of its failure.
-    Asked again, nothing changes."""
+    What it says of a backup that is over are the snapshots that there are. Asked again, nothing changes."""
     status = Status(said.status) if said.status in set(_ENDS) else Status.FAILED
     try:
         mine, known = _held(plane, machine, said.job, said.token)
     except JobLost:
+        if said.kept is not None:
+            _note_kept(plane, machine, said, said.kept)
         return
     if mine.operation == BACKUP and status in (Status.COMPLETED, Status.WARNED):
         raise InvalidRequest("a backup is completed by committing its point; commit it, or say that it failed")
@@ -235,6 +258,11 @@ def end(plane: Plane, machine: UUID, said: End) -> None:
     if makes_safety_point(mine):
         point = safety_point(plane, subject(plane, context), mine)
         result |= {"point": point and point.name}
+    if mine.operation == RESTORE:
+        result |= {"near": said.near}
+        if mine.arguments.get("mode") == REPLACE and said.kept is not None and mine.item is not None:
+            with plane.change() as change:
+                snapshots.only(change.connection, mine.item, said.kept[:_KEPT])
     if mine.operation == MOUNT:
         result |= {"files": None, "point": mine.arguments.get("point")}
     context.result(result)
@@ -244,6 +272,9 @@ def end(plane: Plane, machine: UUID, said: End) -> None:
                 wrong = hypervisors.told(change, mine.vault, str(mine.arguments.get("hypervisor")), said.found)
             context.result(result | {"files": len(said.found), "warnings": kept([*said.warnings, *wrong])})
             status = Status.WARNED if wrong else status
+        if mine.operation == LOOK:
+            with plane.change() as change:
+                looks.told(change, mine, said.found)
         if mine.operation == RESTORE and mine.arguments.get("mode") == CREATE:
             about = subject(plane, context)
             with plane.change() as change:
@@ -260,3 +291,23 @@ def end(plane: Plane, machine: UUID, said: End) -> None:
         error = {"code": said.code[:64] or "AgentFailed", "message": said.message[:_LONGEST]}
     with plane.queue.ending(mine, status, error, progress=context.final, lines=context.lines()):
         pass
+
+
+def _note_kept(plane: Plane, machine: UUID, said: End, stamps: Sequence[int]) -> None:
+    """What an agent says of the snapshots of an item whose backup it has brought to its end. Of another one, or of one
+    whose point is gone by now, nothing is kept."""
+    mine = jobs.c.id == UUID(said.job), jobs.c.machine == machine, jobs.c.token == said.token
+    over = jobs.c.operation == BACKUP, jobs.c.status.in_((Status.COMPLETED, Status.WARNED))
+    with plane.look() as connection:
+        row = connection.execute(sa.select(jobs.c.item, jobs.c.progress).where(*mine, *over)).first()
+        if row is None:
+            return
+        try:
+            item = protected.get(connection, row.item)
+            point = made.find(connection, item, str(row.progress["result"]["point"]))
+        except NotFound:
+            return
+    record = plane.stores.open(point.vault).commits.get(point.commit_id)
+    if isinstance(record, PointRecord):
+        with plane.change() as change:
+            snapshots.note(change, point, record, snapshots.days_of(plane, item), stamps[:_KEPT])

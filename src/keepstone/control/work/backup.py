@@ -51,7 +51,7 @@ def backup(plane: Plane, context: Context) -> None:
         clientkeys.check_open(about.item)
         store = plane.stores.open(about.vault.id)
         reporter = Reporter(context)
-        wanted = Snapshots(snapshots.days_of(plane, about.item))
+        wanted = Snapshots(snapshots.days_of(plane, about.item) if plane.snapshots is not None else 0)
         commit, record = make(plane, context, about, store, reporter, wanted)
     except KeepstoneError:
         failed(plane, about)

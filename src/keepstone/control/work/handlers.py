@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from keepstone.control.drills import DRILL
 from keepstone.control.file_recovery import SERVE
 from keepstone.control.hypervisors import DISCOVER
+from keepstone.control.looks import LOOK
 from keepstone.control.plane import Plane
 from keepstone.control.work.backup import backup
 from keepstone.control.work.footprint import COUNT, count
+from keepstone.control.work.let_go import let_go
 from keepstone.control.work.purge import PURGE, purge
 from keepstone.control.work.reclaim import RECLAIM, reclaim
 from keepstone.control.work.restore import RESTORE, restore
@@ -32,6 +34,7 @@ def handlers(plane: Plane) -> Mapping[str, Handler]:
         VERIFY: lambda context: verify(plane, context),
         DRILL: lambda context: _drill(plane, context),
         DISCOVER: lambda context: _look(plane, context),
+        LOOK: lambda context: let_go(plane, context),
     }
 
 

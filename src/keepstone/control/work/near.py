@@ -34,7 +34,7 @@ def nearest(plane: Plane, about: Subject, point: RecoveryPoint) -> Iterator[Read
 
 
 def _may_be_near(plane: Plane, about: Subject, point: RecoveryPoint) -> bool:
-    if not virtual_machines.is_running(about.item) or not snapshots.has(plane, about.item, point):
+    if not virtual_machines.is_running(about.item) or not snapshots.has(plane, about.container, about.item, point.name):
         return False
     try:
         for path in virtual_machines.paths(about.item.source):

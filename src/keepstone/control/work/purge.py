@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from keepstone.catalogue import every, points, schedules
-from keepstone.control import retention, snapshots, virtual_machines
+from keepstone.control import looks, retention, virtual_machines
 from keepstone.control.items import PURGE
 from keepstone.control.plane import Plane
 from keepstone.control.work.loading import ending, subject
@@ -22,7 +22,7 @@ def purge(plane: Plane, context: Context) -> None:
     if item.deleted is None or item.purge is None or item.purge > plane.env.utc():
         raise Conflict(f"'{item.friendly}' was taken back; nothing of it was removed")
     if virtual_machines.is_running(item):
-        snapshots.look(plane, item, none=True)
+        looks.purged(plane, about.container, item)
     with plane.look() as connection:
         found = every(connection, RecoveryPoint, points.c.item == item.id)
     for number, point in enumerate(found):
