@@ -21,12 +21,14 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keepstone.agent import system
 from keepstone.agent.configuration import Configuration
 from keepstone.errors import GuardRefused, UsageError
-from keepstone.workloads.files import Selection
+
+if TYPE_CHECKING:
+    from keepstone.workloads.files import Selection
 
 __all__ = ["Paths", "Source"]
 
@@ -46,6 +48,8 @@ class Source:
         """What of it is taken: what `Selection(**item)` takes, without what this machine leaves out."""
         if item.get("exclude_from"):
             raise UsageError("a service names patterns, and no file of this machine that has some")
+        from keepstone.workloads.files import Selection
+
         return Selection(**item, never=self.never, always=self.always)
 
 

@@ -159,10 +159,10 @@ class Exchange:
         return self._begun
 
     def piece(self, data: memoryview) -> None:
-        """A piece of a `stream`."""
+        """A piece of a `stream`; it goes once there is enough to send, or at the end."""
         head = b"" if self._begun else _head(200, "transfer-encoding: chunked")
         self._begun = True
-        self._send(head + b"%x\r\n" % len(data), data, b"\r\n")
+        self._write(head + b"%x\r\n" % len(data), data, b"\r\n")
 
     def drain(self) -> bool:
         """Read what is left of the body to nowhere; whether the next request can be read."""
@@ -172,12 +172,16 @@ class Exchange:
             self.some(nowhere)
         return not self._left
 
-    def _send(self, *parts: bytes | memoryview) -> None:
+    def _send(self, data: bytes) -> None:
+        self._write(data, now=True)
+
+    def _write(self, *parts: bytes | memoryview, now: bool = False) -> None:
         try:
             self._connection.settimeout(_PATIENCE)
             for part in parts:
                 self._connection.write(part)
-            self._connection.flush()
+            if now:
+                self._connection.flush()
         except OSError as error:
             raise Hangup("the client takes no answer") from error
 

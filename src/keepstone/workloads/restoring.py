@@ -13,7 +13,6 @@ from keepstone.env import Env
 from keepstone.errors import NotFound, TargetExists
 from keepstone.store import Reader
 from keepstone.workloads.escaping import unescaped
-from keepstone.workloads.files import Conflict, RestoreOptions, folder_of, restore_files
 from keepstone.workloads.progress import Progress
 
 __all__ = ["FILES", "paths_of", "restore_point", "restored"]
@@ -68,6 +67,8 @@ def restore_point(
         done = restore_machine(env, machine, folder, progress, names=names, format=wanted.get("format"))
         return folder, bool(done.lost)
     if reader.point.kind == "files":
+        from keepstone.workloads.files import folder_of
+
         target = allowed(Path(given) if given else folder_of(reader))
         return target, _files(env, reader, target, wanted, progress)
     target = allowed(Path(given) if given else origin or Path(os.fsdecode(reader.point.source)))
@@ -77,6 +78,8 @@ def restore_point(
 
 
 def _files(env: Env, reader: Reader, target: Path, wanted: Mapping[str, Any], progress: Progress) -> bool:
+    from keepstone.workloads.files import Conflict, RestoreOptions, restore_files
+
     in_place = not wanted.get("target") or bool(wanted.get("conflict"))
     is_ours = wanted.get("mode") != FILES  # what would lend a guest's identity to somebody here is left out
     options = RestoreOptions(
