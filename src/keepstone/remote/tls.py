@@ -5,11 +5,13 @@ Python's own `SSLSocket` has OpenSSL read the wire record by record, of 16 KiB a
 and a way through several functions of Python for each. Here OpenSSL works in memory (`ssl.MemoryBIO`): the wire is read
 by up to a quarter of a megabyte, and everything that is complete in it is handed out at once.
 
-For one thread at a time, but for `shutdown`.
+For one thread at a time, but for `shutdown`. No call waits for longer than was said, however the other side divides
+what it sends: a byte now and then holds nobody.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
 import ssl
@@ -40,22 +42,24 @@ class TlsConnection:
             self._incoming, self._outgoing, server_side=server_hostname is None, server_hostname=server_hostname
         )
         self._wire = memoryview(bytearray(wire))
+        self._seconds: float | None = None
         self._files = 0
         self._closed = False
 
     def greet(self, seconds: float) -> None:
         """The handshake, within so many seconds. `ssl.SSLCertVerificationError` where the other is not to be
         trusted."""
+        self.settimeout(seconds)
         until = time.monotonic() + seconds
         while True:
-            self._plain.settimeout(max(0.001, until - time.monotonic()))
             try:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
                 self.flush()
-                self._more()
+                self._more(until)
             except OSError:
-                self.flush()  # says why
+                with contextlib.suppress(OSError):
+                    self.flush()  # says why
                 raise
             else:
                 self.flush()
@@ -68,11 +72,13 @@ class TlsConnection:
 
     def settimeout(self, seconds: float | None) -> None:
         """How long each of the others waits; None: for ever."""
+        self._seconds = seconds
         self._plain.settimeout(seconds)
 
     def recv_into(self, view: memoryview) -> int:
         """Read what is there, at least a byte; how many bytes, 0 at the end."""
         count = 0
+        until: float | None = None
         while count < len(view):
             try:
                 part = self._read(view[count:])
@@ -80,7 +86,9 @@ class TlsConnection:
                 if count:
                     break
                 self.flush()  # TLS may have to answer something itself
-                self._more()
+                if self._seconds is not None:
+                    until = until or time.monotonic() + self._seconds
+                self._more(until)
                 continue
             except ssl.SSLEOFError:  # without a farewell, which HTTP does without: it knows where a message ends
                 break
@@ -100,6 +108,7 @@ class TlsConnection:
     def flush(self) -> None:
         """Send what waits."""
         while self._outgoing.pending:
+            self._plain.settimeout(self._seconds)
             self._plain.sendall(self._outgoing.read())
 
     def sendall(self, data: bytes | memoryview) -> None:
@@ -127,7 +136,12 @@ class TlsConnection:
     def _read(self, view: memoryview) -> int:
         return self._tls.read(len(view), view)  # type: ignore[return-value]  # the stubs know it without a buffer
 
-    def _more(self) -> None:
+    def _more(self, until: float | None) -> None:
+        """Read the wire, until that moment (`time.monotonic`) at the latest."""
+        left = None if until is None else until - time.monotonic()
+        if left is not None and left <= 0:
+            raise TimeoutError("timed out")
+        self._plain.settimeout(left)
         count = self._plain.recv_into(self._wire)
         if count:
             self._incoming.write(self._wire[:count])

@@ -199,6 +199,30 @@ def test_a_handshake_by_drops_has_an_end(ends: Ends, contexts: Contexts) -> None
     dripping.result(20)
 
 
+def test_a_record_by_drops_keeps_nobody_waiting(ends: Ends, contexts: Contexts) -> None:
+    """Also once the handshake is over: a byte now and then is no sign of life for as long as no record is whole."""
+    client, server = greeted(ends, contexts)
+    over = threading.Event()
+
+    def drip() -> None:
+        for byte in b"\x17\x03\x03\x10\x00" + bytes(4096):
+            if over.wait(0.05):
+                break
+            ends.near.send(bytes([byte]))
+
+    dripping = ends.there(drip)
+    server.settimeout(0.5)
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        server.recv_into(memoryview(bytearray(10)))
+    assert time.monotonic() - began < 5
+    over.set()
+    dripping.result(20)
+    server.settimeout(20)
+    server.sendall(b"x" * 1000)  # which waits as long as was said last, not for what was left
+    assert whole(client, 1000) == b"x" * 1000
+
+
 def test_a_file_keeps_it_open(ends: Ends, contexts: Contexts) -> None:
     """As `http.client` wants it of an answer that is the last."""
     client, server = greeted(ends, contexts)
