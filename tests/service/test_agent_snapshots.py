@@ -4,6 +4,7 @@ tests/agents/test_hypervisors.py."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -13,16 +14,23 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
+from keepstone.arm.service import Service
 from keepstone.catalogue import containers, every, items, jobs
 from keepstone.control import looks, snapshots
 from keepstone.control.items import purge_due
 from keepstone.control.sessions import machine as sessions
+from keepstone.identity import Principal
 from keepstone.jobs import Claim, Status
+from keepstone.portal.actions.known import ACTIONS
+from keepstone.portal.api import Client
+from keepstone.portal.views.item import item as shown
+from keepstone.portal.visit import Page, Visit
 from keepstone.remote.wire import End, Work
 from keepstone.vault import Container, Item
 from keepstone.workloads.machines import Level
 from keepstone.workloads.machines.root import detail_of
 
+from .client import ADDRESS
 from .conftest import Clock
 from .exercised import exercises
 from .machines import Register
@@ -133,6 +141,27 @@ def test_snapshots_that_an_agent_is_to_let_go(by_hand: ByHand, clock: Clock) -> 
     finally:
         clock.ahead = timedelta()
     assert (about["none"], about["stamps"], about["source"]["machine"]) == (True, [2000], "qemu:/run/vms/db.qmp")
+
+
+def test_the_portal_lets_them_go_where_there_are_some(
+    by_hand: ByHand, service: Service, principal: Callable[..., Principal]
+) -> None:
+    client = Client(service, principal("Owner"), ADDRESS)
+    given = {"id": [by_hand.item]}
+
+    def offered() -> list[str]:
+        page = shown(Visit(plane=by_hand.vault.plane, client=client, path="/item", query=given, form={}))
+        assert isinstance(page, Page)
+        return [one.address.partition("?")[0] for one in page.shown["actions"]]
+
+    assert "/portal/do/release-snapshots" not in offered()
+    kept(by_hand, 1000)
+    assert "/portal/do/release-snapshots" in offered()
+    visit = Visit(plane=by_hand.vault.plane, client=client, path="/do/release-snapshots", query={}, form=given)
+    request = ACTIONS["release-snapshots"].plan(visit).request
+    assert by_hand.vault.client.ask(request.verb, request.path).status == 202
+    assert [one["none"] for one in asked(by_hand)] == [True]
+    assert "/portal/do/release-snapshots" not in offered()
 
 
 def test_who_has_none(vault: Vault, machine: Register) -> None:

@@ -83,6 +83,7 @@ def samples(things: Things, user: str, folder: Path, client: Client) -> dict[str
         "delete-data": {"id": things.item},
         "undelete": {"id": things.item},
         "resume": {"id": things.item, "policy": "FilesPolicy"},
+        "release-snapshots": {"id": things.item},
         "cancel-job": {"id": things.job},
         "retry-job": {"id": things.job},
         "own-password": {"current": "x" * 12, "password": "y" * 12, "again": "y" * 12},

@@ -149,8 +149,23 @@ def resume(visit: Visit) -> Plan:
     )
 
 
-def offered(visit: Visit, item: Document) -> list[Offer]:
-    """What he may do with an item as it is now."""
+@actions(
+    "release-snapshots", "Let its snapshots go",
+    "Frees what its hypervisor keeps of it; the points stay in the vault.",
+)  # fmt: skip
+def release_snapshots(visit: Visit) -> Plan:
+    """The snapshots of a machine go."""
+    name = named(visit, "item")
+    return Plan(
+        request=Request("POST", f"{name.item_id}/releaseSnapshots"),
+        keepstone=[("item", "release-snapshots", *name.held)],
+        then=_page(name),
+        notice=_("Its snapshots go."),
+    )
+
+
+def offered(visit: Visit, item: Document, *, snapshots: bool = False) -> list[Offer]:
+    """What he may do with an item as it is now. `snapshots`: its hypervisor has some."""
     identity = item["id"]
     put, post = Request("PUT", identity), Request("POST", f"{identity}/backup")
     known = {one.name: one for one in actions}
@@ -162,6 +177,8 @@ def offered(visit: Visit, item: Document) -> list[Offer]:
         found += offer(visit, known["backup-now"], post, identity)
         found += offer(visit, known["stop"], put, identity)
     found += offer(visit, known["resume"], put, identity)
+    if snapshots:
+        found += offer(visit, known["release-snapshots"], Request("POST", f"{identity}/releaseSnapshots"), identity)
     return found + offer(visit, known["delete-data"], Request("DELETE", identity), identity)
 
 

@@ -12,6 +12,7 @@ from keepstone.portal.actions.items import offered
 from keepstone.portal.api import Document
 from keepstone.portal.calendar import calendar
 from keepstone.portal.places import Name, named
+from keepstone.portal.rendering import at
 from keepstone.portal.visit import Answer, Page, Views, Visit
 
 __all__ = ["views"]
@@ -26,14 +27,20 @@ def item(visit: Visit) -> Answer:
     """`NotFound`."""
     name = named(visit, "item")
     found = visit.client.get(name.item_id)
-    shown: dict[str, Any] = {"item": found, "name": name, "actions": offered(visit, found)}
+    shown: dict[str, Any] = {"item": found, "name": name}
     try:
         points, following = visit.client.page(f"{name.item_id}/recoveryPoints", visit.text("from"))
         seen = {"points": points, "following": following, "unseen": "", **_history(visit, name, found)}
     except KeepstoneError as error:  # who may see an item may not see its points
         seen = {"points": [], "following": "", "unseen": str(error), "history": None, "calendar": None, "growth": ()}
         seen["drills"], seen["proved"] = (), None
+    shown["actions"] = offered(visit, found, snapshots=any(map(_is_near, seen["points"])))
     return Page("item.html", shown | seen)
+
+
+def _is_near(point: Document) -> bool:
+    tiers = at(point, "properties.recoveryPointTierDetails") or ()
+    return any(one["type"] == "InstantRP" for one in tiers)
 
 
 def _history(visit: Visit, name: Name, found: Document) -> dict[str, Any]:
