@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A world in which every interleaving can be had, and had again: threads that hand a baton to a seeded scheduler.
+"""A world in which every interleaving can be had, and had again: actors that hand over to a seeded scheduler.
 
-Each actor is a thread. Exactly one runs; at every object storage operation (`Env.step`) the scheduler decides from
+Each actor is a greenlet. Exactly one runs; at every object storage operation (`Env.step`) the scheduler decides from
 its seed who goes on, and whether the actor is killed there. A killed actor performs no further operation, not even
 in its `finally` clauses: the process is gone.
 """
@@ -9,8 +9,10 @@ in its `finally` clauses: the process is gone.
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable
+from functools import partial
+
+from greenlet import getcurrent, greenlet
 
 from keepstone.env import Env, Process
 
@@ -32,37 +34,27 @@ class Scheduler:
         self.switch = self.rng.choice((0.03, 0.1, 0.3, 0.6, 1.0))
         self.kill = self.rng.choice((0.0, 0.0, 0.002, 0.01))
         self.trace: list[int] = []
-        self.steps: list[str] = []
         self.errors: list[BaseException] = []
-        self._batons: list[threading.Lock] = []  # held while their actor waits
+        self._actors: list[greenlet] = []
         self._mortal: list[bool] = []
         self.alive: list[bool] = []
         self.dead: set[int] = set()
-        self._current = -1
-        self._done = threading.Lock()
-        self._done.acquire()
-        self._local = threading.local()
+        self.actor = -1  # who runs; -1 outside of `run`
 
     def run(self, actors: list[tuple[Callable[[], None], bool]]) -> None:
         """(what an actor does, whether it may be killed) for each."""
-        threads = []
+        self._hub = getcurrent()
         for index, (work, mortal) in enumerate(actors):
-            baton = threading.Lock()  # and no Semaphore: a schedule hands it over more than a hundred times
-            baton.acquire()
-            self._batons.append(baton)
             self._mortal.append(mortal)
             self.alive.append(True)
-            threads.append(threading.Thread(target=self._live, args=(index, work), daemon=True))
-        for thread in threads:
-            thread.start()
-        self._hand_over(self.rng.randrange(len(actors)))
-        self._done.acquire()
-        for thread in threads:
-            thread.join()
+            self._actors.append(greenlet(partial(self._live, index, work)))
+        following = self.rng.randrange(len(actors))
+        while following >= 0:
+            following = self._hand_over(following)
+        self.actor = -1
 
-    def _live(self, index: int, work: Callable[[], None]) -> None:
-        self._local.index = index
-        self._batons[index].acquire()
+    def _live(self, index: int, work: Callable[[], None]) -> int:
+        """An actor from its beginning to its end; who goes on then, -1 for nobody."""
         try:
             work()
         except Killed:
@@ -72,20 +64,14 @@ class Scheduler:
         self.alive[index] = False
         self.dead.add(index)
         others = [other for other, alive in enumerate(self.alive) if alive]
-        if others:
-            self._hand_over(self.rng.choice(others))
-        else:
-            self._done.release()
+        return self.rng.choice(others) if others else -1
 
-    def _hand_over(self, index: int) -> None:
-        self._current = index
+    def _hand_over(self, index: int) -> int:
+        """Let this actor go on, until it hands over; to whom."""
+        self.actor = index
         self.trace.append(index)
-        self._batons[index].release()
-
-    @property
-    def actor(self) -> int:
-        """Who runs; -1 outside of `run`."""
-        return getattr(self._local, "index", -1)
+        following: int = self._actors[index].switch()
+        return following
 
     def step(self, what: str) -> None:
         """Called by the actor that runs."""
@@ -100,8 +86,7 @@ class Scheduler:
         if self.rng.random() < self.switch:
             others = [other for other, alive in enumerate(self.alive) if alive and other != me]
             if others:
-                self._hand_over(self.rng.choice(others))
-                self._batons[me].acquire()
+                self._hub.switch(self.rng.choice(others))
                 if me in self.dead:
                     raise Killed
 
