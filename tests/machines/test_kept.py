@@ -413,7 +413,7 @@ class TestOnItsOwn:
         assert kinds(alone) == ""
         assert look(kept_in, 7, monitor=tmp_path / "gone.qmp") == ([[7]], [])
         with pytest.raises(UsageError, match="in a way that this agent does not know"):
-            look(kept_in, "x")  # type: ignore[arg-type]
+            look(kept_in, "x")  # type: ignore[arg-type]  # which a service may well say
 
     def test_those_that_are_looked_at(self, alone: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
         def look(**more: bool) -> list[int]:

@@ -33,7 +33,7 @@ __all__ = ["backup"]
 
 _log = logging.getLogger(__name__)
 _TRIES = 5  # uploads that may be lost by the service
-_MOST_DAYS = 30
+_MOST_DAYS = 30  # that a policy has, so nothing a service says keeps a snapshot for longer
 _BUSY = 5.0  # seconds until a service that is busy is asked again
 FILES, DISKS = "FileFolder", "DiskImage"
 MACHINE = "machine"

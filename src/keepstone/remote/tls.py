@@ -16,6 +16,10 @@ import io
 import socket
 import ssl
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 __all__ = ["TlsConnection"]
 
@@ -161,7 +165,7 @@ class _File(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # what a reader gives
+    def readinto(self, buffer: WriteableBuffer) -> int:
         return self._connection.recv_into(memoryview(buffer).cast("B"))
 
     def close(self) -> None:
