@@ -243,6 +243,20 @@ def machine() -> dict[str, Any]:
     }
 
 
+def code() -> str:
+    """The commit that is measured, with a + where files of the product are not as it has them; else the version."""
+    try:
+        commit = _git("rev-parse", "--short=7", "HEAD").strip()
+        return commit + ("+" if _git("status", "--porcelain", "--", "src").strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return keepstone.__version__
+
+
+def _git(*arguments: str) -> str:
+    root = Path(__file__).parent.parent
+    return subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, text=True).stdout
+
+
 def _lines(path: str) -> Iterator[str]:
     yield from Path(path).read_text().splitlines()
 
@@ -250,9 +264,10 @@ def _lines(path: str) -> Iterator[str]:
 def _document(bench: Bench, earlier: dict[str, Any]) -> dict[str, Any]:
     """The results of this run, and of earlier ones for jobs that this one did not run."""
     made = bench_dir() / bench.scale.name / "data"
+    here = {"machine": machine(), "code": code()}
     jobs = earlier.get("jobs", {}) | bench.jobs()
     return {
-        "machine": machine(),
+        "measured": earlier.get("measured", {}) | dict.fromkeys(bench.jobs(), here),
         "scale": bench.scale.name,
         "versions": earlier.get("versions", {}) | {tool.name: tool.version() for tool in bench.team},
         "load": [round(load, 2) for load in os.getloadavg()],
@@ -291,8 +306,8 @@ def _run(given: argparse.Namespace) -> int:
     compileall.compile_dir(Path(keepstone.__file__).parent, quiet=2)  # as pip leaves what it installs
     _make_data(bench)
     earlier: dict[str, Any] = json.loads(out.read_text()) if given.jobs and out.exists() else {}
-    if earlier and (earlier["machine"] != machine() or earlier["scale"] != scale.name):
-        raise LookupError(f"{out.name} is of another machine or scale; run all jobs, or choose another --out")
+    if earlier and earlier["scale"] != scale.name:
+        raise LookupError(f"{out.name} is of another scale; run all jobs, or choose another --out")
     for turn in range(1 if given.quick else given.rounds):
         print(f"round {turn + 1}", flush=True)
         bench.round(turn)

@@ -3,7 +3,8 @@
 
 Between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->` in README.md and docs/PERFORMANCE.md stands the table of that
 name. `python -m bench.table` writes them, `--check` ends with 1 where a document says something else than the results,
-`--show NAME` prints one. Names: machine, data, summary, jobs, bars, parts, answers, scale, scattered, formats, guests.
+`--show NAME` prints one. Names: tools, measured, data, summary, jobs, bars, parts, answers, scale, scattered, formats,
+guests.
 """
 
 from __future__ import annotations
@@ -158,15 +159,30 @@ def main() -> int:
     return 1 if stale and given.check else 0
 
 
-def _machine(results: Results) -> str:
-    machine, versions = results["machine"], results["versions"]
+def _tools(results: Results) -> str:
+    versions = results["versions"]
     tools = ", ".join(f"{tool} {version}" for tool, version in versions.items())
     jobs = [tools for job, tools in results["jobs"].items() if job not in PROGRAMS]
     rounds = sorted({figures["cpu_s"]["n"] for tools in jobs for figures in tools.values()})
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 1e9:.0f} GB memory, Linux "
-        f"{machine['kernel']}, {machine['file_system']}, Python {machine['python']}. {tools}. "
+        f"{tools}. "
         f"Medians of n = {' or '.join(map(str, rounds))} rounds, interleaved; CPU = user + system, MB = 10⁶ bytes."
+    )
+
+
+def _measured(results: Results) -> str:
+    """Each group of jobs that were measured on the same machine with the same code."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for job, _ in _jobs(results):
+        said = results["measured"][job]
+        groups.setdefault((said["code"], _of_machine(said["machine"])), []).append(WORDS[job])
+    return _markdown(["jobs", "commit", "machine"], [["; ".join(jobs), *group] for group, jobs in groups.items()])
+
+
+def _of_machine(machine: dict[str, Any]) -> str:
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 1e9:.0f} GB memory, Linux "
+        f"{machine['kernel']}, {machine['file_system']}, Python {machine['python']}"
     )
 
 
@@ -305,7 +321,8 @@ def _bars(results: Results) -> str:
 
 
 TABLES: dict[str, Callable[[Results], str]] = {
-    "machine": _machine,
+    "tools": _tools,
+    "measured": _measured,
     "data": _data,
     "summary": _summary,
     "jobs": _all_jobs,

@@ -121,11 +121,9 @@ def _once(
             )
             return backup_files(env, writer, os.fsencode(source.path), selection, report).commit
         if kind == MACHINE:
-            from keepstone.workloads.hypervisors import address_of
             from keepstone.workloads.hypervisors.backup import backup_vm
 
-            for path in address_of(work.source).paths:
-                paths.source(str(path))
+            paths.hypervisor(work.source)
             keep = _keep(work, snapshots)
             # What its images are above, they name themselves.
             commit = backup_vm(

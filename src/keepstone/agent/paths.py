@@ -18,7 +18,7 @@ A second name of the same file (hard link, bind mount) is a second path: it is d
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +76,14 @@ class Paths:
         self._check(real, path, allowed, denied, "backup")
         never = [one.relative_to(real).as_posix() for one in denied if one.is_relative_to(real)]
         return Source(real, tuple(never), self._exclude)
+
+    def hypervisor(self, machine: Mapping[str, Any]) -> None:
+        """For a question to what runs a virtual machine, which its item names. `GuardRefused` where this machine does
+        not allow what it is reached by."""
+        from keepstone.workloads.hypervisors import address_of
+
+        for path in address_of(machine).paths:
+            self.source(str(path))
 
     def target(self, path: str) -> Path:
         """For a restore to this, and all beneath it: of chosen paths, each is asked for. `GuardRefused`."""

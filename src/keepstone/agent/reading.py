@@ -46,12 +46,8 @@ def nearest(env: Env, order: Order, configuration: Configuration, report: Report
 
 def _may_ask(order: Order, configuration: Configuration) -> bool:
     """Whether the machine of this item is one that its hypervisor may be asked about."""
-    from keepstone.workloads.hypervisors import address_of
-
-    paths = Paths(configuration, order.folders.configuration, order.folders)
     try:
-        for path in address_of(order.work.source).paths:
-            paths.source(str(path))
+        Paths(configuration, order.folders.configuration, order.folders).hypervisor(order.work.source)
     except (GuardRefused, UsageError):
         return False
     return True

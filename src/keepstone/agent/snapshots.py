@@ -16,7 +16,6 @@ from keepstone.agent.configuration import Configuration
 from keepstone.agent.paths import Paths
 from keepstone.env import Env
 from keepstone.errors import KeepstoneError, SourceMissing, UsageError
-from keepstone.workloads.hypervisors import address_of
 from keepstone.workloads.hypervisors.near import still_kept
 from keepstone.workloads.machines import Room
 
@@ -49,8 +48,7 @@ def look(env: Env, order: Order, configuration: Configuration, report: Report) -
     for one in items:
         report.check()
         try:
-            for path in address_of(one.source).paths:
-                paths.source(str(path))
+            paths.hypervisor(one.source)
             there = still_kept(env, one.source, one.item, none=none or one.none)
         except SourceMissing:
             there = []  # QEMU has ended, and nothing of them is left

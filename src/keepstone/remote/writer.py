@@ -25,6 +25,7 @@ import msgspec
 from keepstone.env import Env
 from keepstone.errors import CorruptObject
 from keepstone.remote.bodies import Bodies
+from keepstone.remote.identities import Identities
 from keepstone.remote.manifest import SealedManifest
 from keepstone.remote.nodes import NodeCache, Nodes, child_refs, chunk_refs, handle_of
 from keepstone.remote.places import EARLIER, FOUND, NODES, earlier, encode_places, split
@@ -89,7 +90,7 @@ class RemoteWriter:
         self._ids: OrderedDict[int, bytes] = OrderedDict()
         self._ids_bytes = 0
         self._lock = threading.Lock()
-        self._rows = bytearray()  # the ids of what was sent
+        self._sent = Identities()
         self._chunks = self._made = self._records = 0
         self._batch: list[list[bytes]] = []
         self._batch_bytes = 0
@@ -243,7 +244,7 @@ class RemoteWriter:
         self._put(frame_record(frame.codec, sum(lengths), lengths, ids, frame.payload))
         first = self._chunks
         self._chunks += len(frame.ids)
-        self._rows += b"".join(frame.ids)
+        self._sent.extend(frame.ids)
         if self._manifest is not None:
             self._manifest.sent(frame.lengths)
         return first
@@ -267,7 +268,7 @@ class RemoteWriter:
         return found
 
     def appended(self, place: int) -> bytes:
-        return bytes(self._rows[_ID * place : _ID * place + _ID])
+        return self._sent.find(place)
 
     # ------------------------------------------------------------------ sending
 

@@ -33,16 +33,16 @@ def jobs_of(**seconds: list[float]) -> Jobs:
 
 
 def results_of(jobs: Jobs) -> dict[str, Any]:
+    machine = {
+        "cpu": "Some CPU", "cores": 2, "memory_bytes": 24e9, "kernel": "6.1", "file_system": "ext4", "python": "3.11.7",
+    }  # fmt: skip
     return {
-        "machine": {
-            "cpu": "Some CPU", "cores": 2, "memory_bytes": 24e9, "kernel": "6.1", "file_system": "ext4",
-            "python": "3.11.7",
-        },
+        "measured": {job: {"machine": machine, "code": "abc1234"} for job in jobs},
         "versions": {"keepstone": "0.1", "restic": "0.18.0"},
         "data": {"tree": {"files": 157574, "bytes": 2_500_000_000, "allocated": 2_900_000_000}},
         "jobs": jobs,
         "bars": verdicts(jobs),
-    }  # fmt: skip
+    }
 
 
 @given(st.lists(FINITE, min_size=1, max_size=9))
@@ -126,8 +126,21 @@ def test_every_table_can_be_made_of_partial_results() -> None:
         {"tree-first": full, "index": {OURS: {"cpu_s": spread([1.0]), "private_bytes": spread([1e8])}}}
     )
     for name, make in table.TABLES.items():
-        assert len(make(results).splitlines()) >= (1 if name == "machine" else 3), name
+        assert len(make(results).splitlines()) >= (1 if name == "tools" else 3), name
     assert "| 2.00 / 1.00 | 90.0 | 1.0 / 1.0 |" in table.TABLES["summary"](results)
+
+
+def test_jobs_of_the_same_code_and_machine_stand_together() -> None:
+    jobs = {name: jobs_of(keepstone=[1.0])["tree-first"] for name in ("tree-first", "tree-restore", "index")}
+    results = results_of(jobs)
+    results["measured"]["index"] = results["measured"]["index"] | {"code": "def5678"}
+
+    rows = table.TABLES["measured"](results).splitlines()[2:]
+
+    assert [row.split(" | ")[:2] for row in rows] == [
+        ["| tree, first backup; tree, restore", "abc1234"],
+        ["| index of 100 million chunks", "def5678"],
+    ]
 
 
 def test_a_stale_document_is_found_and_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
