@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +41,7 @@ from tests.machines.yard import OWNER, Made, Yard, oracle
 
 pytestmark = pytest.mark.vm
 
+_ROOT = Path(__file__).parents[2]
 _MIB = 1 << 20
 _DAY = 86_400 * 10**9
 _BUSY = "while [ ! -f /run/quiet ]; do dd if=/dev/urandom of=/a/busy bs=64k count=32 2>/dev/null; sync; done"
@@ -178,6 +182,22 @@ def test_restored_from_there_and_from_the_vault(clean: Yard, tmp_path: Path) -> 
     assert restored("gone", broken) == 0
     yard.backup(keep=Keep(0))
     assert restored("none", lambda disks: None) == 0
+
+
+def test_who_reads_is_killed(clean: Yard) -> None:
+    """Nothing of that stays, in QEMU or outside, and the next one reads from the snapshot."""
+    yard = clean
+    made = yard.backup(keep=Keep(1))
+    there = kinds(yard)
+    folders = f"{prefix_of(OWNER)}*"
+    for disk, token in tokens(made.point.record).items():
+        command = [sys.executable, "-m", "tests.machines.reading", yard.guest.qmp, OWNER, disk, token]
+        killed = subprocess.run([*map(str, command)], cwd=_ROOT, check=False, capture_output=True, text=True)
+        assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, f"{disk}\n"), killed.stderr
+        until(lambda: kinds(yard) == there, "the end of what it read by", 10)
+        until(lambda: not [*Path(tempfile.gettempdir()).glob(folders)], "the end of its folder", 10)
+
+    assert set(content(yard, made)) == {"disk0", "disk1"}
 
 
 def test_a_backup_does_not_wait_for_who_reads(clean: Yard, tmp_path: Path) -> None:

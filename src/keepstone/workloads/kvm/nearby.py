@@ -3,7 +3,8 @@
 
 Nobody waits for this and nothing depends on it: what cannot be had is not there. A backup takes away what somebody
 reads by, and so does whoever gives up snapshots; he goes on from the vault (`machines/near.py`), which also says
-whether what was read is right.
+whether what was read is right. Where we are killed, a process of its own takes away what we read by (`janitor`):
+nobody else could read meanwhile.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from keepstone.objects import PAGE
 from keepstone.workloads.kvm.kept import Name, end_reading, forget, mark_of, standing
 from keepstone.workloads.kvm.qmp import Monitor
 from keepstone.workloads.kvm.serving import Serving
+from keepstone.workloads.kvm.sweep import TURN
+from keepstone.workloads.machines.janitor import Janitor
 from keepstone.workloads.machines.naming import prefix_of, stamp_of
 
-__all__ = ["kept_by", "near_disks"]
+__all__ = ["kept_by", "near_disks", "take_away"]
 
 _ANSWER = 3.0  # seconds until a monitor is somebody else's
 _PATIENCE = 10.0  # the same for a read
@@ -37,6 +40,26 @@ def near_disks(env: Env, path: Path, owner: str, tokens: Mapping[str, str]) -> I
         yield reading.begin(tokens)
     finally:
         reading.end()
+
+
+def take_away(kept: bool, monitor: str, prefix: str) -> None:
+    """What the janitor does, once whoever has the monitor now is done with it. Another one who began to read meanwhile
+    goes on from the vault."""
+    with contextlib.suppress(KeepstoneError), Monitor(Env(), Path(monitor), timeout=TURN) as opened:
+        end_reading(opened)
+        Serving(Env(), opened, prefix).clear()
+
+
+@contextlib.contextmanager
+def _watched(path: Path, prefix: str) -> Iterator[None]:
+    """Whatever ends this but its own end, the janitor takes away."""
+    janitor = Janitor(__name__, str(path), prefix)
+    try:
+        yield
+    except BaseException:
+        janitor.let_go()
+        raise
+    janitor.dismiss()
 
 
 def kept_by(env: Env, path: Path, owner: str, *, none: bool = False) -> list[int]:
@@ -58,23 +81,24 @@ def _whole(env: Env, monitor: Monitor, prefix: str) -> bool:
     """Whether the filters still hold what they should: a broken one gives nothing to read. What the disks of one
     machine keep has one folder, so one of them stands for the others."""
     serving = Serving(env, monitor, prefix)
-    try:
-        serving.start()
-        for name in standing(monitor, prefix[:-1]):
-            if name.kind != "k":
-                continue
-            node = name.of("s")
-            monitor.execute("blockdev-add", driver="snapshot-access", node_name=node, file=str(name))
-            monitor.execute("block-export-add", type="nbd", id=node, node_name=node, name=node, writable=False)
-            try:
-                with NbdSource(env, serving.address, node, patience=_PATIENCE) as source:
-                    source.pread_into(memoryview(bytearray(PAGE)), 0)
-            except SourceFailed:
-                return False
-        return True
-    finally:
-        end_reading(monitor)
-        serving.close()
+    with _watched(monitor.path, prefix):
+        try:
+            serving.start()
+            for name in standing(monitor, prefix[:-1]):
+                if name.kind != "k":
+                    continue
+                node = name.of("s")
+                monitor.execute("blockdev-add", driver="snapshot-access", node_name=node, file=str(name))
+                monitor.execute("block-export-add", type="nbd", id=node, node_name=node, name=node, writable=False)
+                try:
+                    with NbdSource(env, serving.address, node, patience=_PATIENCE) as source:
+                        source.pread_into(memoryview(bytearray(PAGE)), 0)
+                except SourceFailed:
+                    return False
+            return True
+        finally:
+            end_reading(monitor)
+            serving.close()
 
 
 class _Reading:
@@ -83,6 +107,7 @@ class _Reading:
     def __init__(self, env: Env, path: Path, prefix: str) -> None:
         self._env, self._path, self._prefix = env, path, prefix
         self._serving: Serving | None = None
+        self._janitor: Janitor | None = None
         self._sources: dict[str, NbdSource] = {}
 
     def begin(self, tokens: Mapping[str, str]) -> dict[str, BlockSource]:
@@ -108,6 +133,7 @@ class _Reading:
             if wanted is None:
                 continue
             if self._serving is None:
+                self._janitor = Janitor(__name__, str(self._path), self._prefix)
                 self._serving = Serving(self._env, monitor, self._prefix)
                 self._serving.start()
             exports[disk] = self._raise(monitor, wanted, mine)
@@ -127,13 +153,19 @@ class _Reading:
         return below
 
     def end(self) -> None:
-        """What cannot be taken away now, the next backup takes away."""
+        """What cannot be taken away now, the janitor takes away, or else the next backup."""
         for source in self._sources.values():
             source.close()
         self._sources.clear()
-        if self._serving is None:
+        serving, self._serving = self._serving, None
+        janitor, self._janitor = self._janitor, None
+        if serving is None or janitor is None:
             return
-        with contextlib.suppress(KeepstoneError), Monitor(self._env, self._path, timeout=_ANSWER) as monitor:
-            end_reading(monitor)
-        self._serving.close()
-        self._serving = None
+        try:
+            with Monitor(self._env, self._path, timeout=_ANSWER) as monitor:
+                end_reading(monitor)
+        except KeepstoneError:
+            janitor.let_go()
+        else:
+            janitor.dismiss()
+        serving.close()

@@ -41,8 +41,7 @@ class Serving:
 
     def start(self) -> None:
         """`Conflict` where QEMU serves somebody else."""
-        for left in Path(tempfile.gettempdir()).glob(f"{self._name}*"):  # by a predecessor that was killed
-            self._forget(left)
+        self.clear()
         self._place = Path(tempfile.mkdtemp(prefix=self._name))
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(self.address))
@@ -60,6 +59,11 @@ class Serving:
         name = f"{self._prefix}s"
         self._monitor.execute("getfd", fd=listener.fileno(), fdname=name)
         self._monitor.execute("nbd-server-start", addr={"type": "fd", "data": {"str": name}})
+
+    def clear(self) -> None:
+        """Let go of what a predecessor that was killed left outside of QEMU."""
+        for left in Path(tempfile.gettempdir()).glob(f"{self._name}*"):
+            self._forget(left)
 
     def close(self) -> None:
         """Let go of what is outside of QEMU."""
