@@ -263,7 +263,9 @@ def _lines(path: str) -> Iterator[str]:
 
 def _document(bench: Bench, earlier: dict[str, Any]) -> dict[str, Any]:
     """The results of this run, and of earlier ones for jobs that this one did not run."""
-    made = bench_dir() / bench.scale.name / "data"
+    folder = bench_dir() / bench.scale.name / "data"
+    made = {facts.stem: json.loads(facts.read_text()) for facts in sorted(folder.glob("*.json"))}
+    used = {job.data for scene in SCENES for job in scene.chosen(bench.names)}  # another machine's are others
     here = {"machine": machine(), "code": code()}
     jobs = earlier.get("jobs", {}) | bench.jobs()
     return {
@@ -272,7 +274,7 @@ def _document(bench: Bench, earlier: dict[str, Any]) -> dict[str, Any]:
         "versions": earlier.get("versions", {}) | {tool.name: tool.version() for tool in bench.team},
         "load": [round(load, 2) for load in os.getloadavg()],
         "runner_bytes": floor(),
-        "data": {facts.stem: json.loads(facts.read_text()) for facts in sorted(made.glob("*.json"))},
+        "data": made | earlier.get("data", {}) | {name: made[name] for name in used & made.keys()},
         "jobs": jobs,
         "ratios": compared(jobs),
         "bars": verdicts(jobs),
