@@ -6,7 +6,9 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -47,6 +49,7 @@ def _keepstone(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 def test_it_runs_again_and_leaves_a_vault_to_go_on_with(tmp_path: Path) -> None:
     place = tmp_path / "here"
     vaults = set()
+    agents: list[int] = []
     try:
         for _ in range(2):
             done = _run(place)
@@ -58,6 +61,7 @@ def test_it_runs_again_and_leaves_a_vault_to_go_on_with(tmp_path: Path) -> None:
             (key,) = (place / "service" / "keys").iterdir()
             assert stat.S_IMODE(key.stat().st_mode) == 0o600
             vaults.add(key.stem)
+            agents += map(int, re.findall(r"`kill (\d+)` stops it", done.stdout))
         assert len(vaults) == 2
         assert (place / "folder").is_dir()
         assert (place / "disk.img").is_file()
@@ -69,7 +73,10 @@ def test_it_runs_again_and_leaves_a_vault_to_go_on_with(tmp_path: Path) -> None:
         assert items["quickstart-machine"]["policyName"] == "HourlyMachines"
     finally:
         stopped = _keepstone(place, "down")
+        for agent in agents[-1:]:  # the first has been ended by the second run
+            os.kill(agent, signal.SIGTERM)
     assert stopped.returncode == 0, stopped.stderr
+    assert len(agents) == 2
 
 
 def test_it_spares_a_folder_that_it_did_not_make(tmp_path: Path) -> None:
