@@ -1,28 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Somebody who reads a disk from a snapshot that QEMU keeps, says so, and is killed.
+"""Somebody who reads a disk from a snapshot that QEMU keeps, or looks whether snapshots are whole, and is killed.
 
-python -m tests.machines.reading QMP OWNER DISK TOKEN
+python -m tests.machines.reading QMP OWNER [DISK TOKEN]
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
+from keepstone.disks.nbd import NbdSource
 from keepstone.env import Env
-from keepstone.objects import PAGE
-from keepstone.workloads.kvm import near_disks
+from keepstone.workloads.kvm import kept_by, near_disks
 from tests.machines.dying import die
 
 __all__: list[str] = []
 
 
-def main(qmp: str, owner: str, disk: str, token: str) -> None:
-    with near_disks(Env(threads=1), Path(qmp), owner, {disk: token}) as disks:
-        for source in disks.values():
-            source.pread_into(memoryview(bytearray(PAGE)), 0)
-        print(*disks, flush=True)
+def main(qmp: str, owner: str, disk: str = "", token: str = "") -> None:
+    plain = NbdSource.pread_into
+
+    def pread_into(self: NbdSource, buffer: memoryview, offset: int) -> Any:
+        plain(self, buffer, offset)
+        print("reads", flush=True)
         die()
+
+    mock.patch.object(NbdSource, "pread_into", pread_into).start()
+    if not disk:
+        kept_by(Env(threads=1), Path(qmp), owner)
+    with near_disks(Env(threads=1), Path(qmp), owner, {disk: token}) as disks:
+        disks[disk].pread_into(memoryview(bytearray(1)), 0)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ class _Reading:
     def __init__(self, env: Env, path: Path, prefix: str) -> None:
         self._env, self._path, self._prefix = env, path, prefix
         self._serving: Serving | None = None
-        self._janitor: Janitor | None = None
+        self._watch = contextlib.ExitStack()
         self._sources: dict[str, NbdSource] = {}
 
     def begin(self, tokens: Mapping[str, str]) -> dict[str, BlockSource]:
@@ -133,7 +133,7 @@ class _Reading:
             if wanted is None:
                 continue
             if self._serving is None:
-                self._janitor = Janitor(__name__, str(self._path), self._prefix)
+                self._watch.enter_context(_watched(self._path, self._prefix))
                 self._serving = Serving(self._env, monitor, self._prefix)
                 self._serving.start()
             exports[disk] = self._raise(monitor, wanted, mine)
@@ -157,15 +157,13 @@ class _Reading:
         for source in self._sources.values():
             source.close()
         self._sources.clear()
-        serving, self._serving = self._serving, None
-        janitor, self._janitor = self._janitor, None
-        if serving is None or janitor is None:
+        if self._serving is None:
             return
-        try:
-            with Monitor(self._env, self._path, timeout=_ANSWER) as monitor:
-                end_reading(monitor)
-        except KeepstoneError:
-            janitor.let_go()
-        else:
-            janitor.dismiss()
-        serving.close()
+        with (
+            contextlib.suppress(KeepstoneError),
+            self._watch,
+            Monitor(self._env, self._path, timeout=_ANSWER) as monitor,
+        ):
+            end_reading(monitor)
+        self._serving.close()
+        self._serving = None
