@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import statistics
 from collections.abc import Sequence
@@ -74,10 +73,8 @@ def _restores(site: Site, ours: Tool, store: Path, image: Path) -> dict[str, flo
     """Of both, in turn: a restore is short, and a machine's speed changes between two of them."""
     rounds: list[dict[str, float]] = []
     for _ in range(_RESTORES):
-        os.sync()  # nobody is to wait for what others have written and deleted
         restored = site.restore(image, disk=True)
         site.restored.unlink()
-        os.sync()
         local = _restore(ours, store, image, True)
         ours.restored(Room(store), image).unlink()
         rounds.append(_against("restore", restored.wall_s, restored.cpu_s, local))

@@ -89,6 +89,7 @@ class Site:
 
     def _cost(self, *arguments: str) -> Cost:
         self._settled()
+        os.sync()  # as `measure` does: nobody is to wait for what others have written and deleted
         before = self._cpu()
         process = subprocess.Popen(
             [_PROGRAM, *arguments, "--json"], env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
