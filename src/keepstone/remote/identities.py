@@ -20,6 +20,9 @@ class Identities:
     def __init__(self) -> None:
         self._blocks: list[bytearray] = []
 
+    def __len__(self) -> int:
+        return ((len(self._blocks) - 1) * _BLOCK + len(self._blocks[-1])) // _ID if self._blocks else 0
+
     def extend(self, ids: Sequence[bytes]) -> None:
         """The next ones, 32 bytes each."""
         rows = memoryview(b"".join(ids))

@@ -91,7 +91,7 @@ class RemoteWriter:
         self._ids_bytes = 0
         self._lock = threading.Lock()
         self._sent = Identities()
-        self._chunks = self._made = self._records = 0
+        self._made = self._records = 0
         self._batch: list[list[bytes]] = []
         self._batch_bytes = 0
         self._sending: Future[None] | None = None
@@ -242,8 +242,7 @@ class RemoteWriter:
         assert isinstance(frame, Parcel)
         lengths, ids = frame.wire_lengths, frame.wire_ids
         self._put(frame_record(frame.codec, sum(lengths), lengths, ids, frame.payload))
-        first = self._chunks
-        self._chunks += len(frame.ids)
+        first = len(self._sent)
         self._sent.extend(frame.ids)
         if self._manifest is not None:
             self._manifest.sent(frame.lengths)

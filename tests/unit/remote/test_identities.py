@@ -17,7 +17,9 @@ def _id(number: int) -> bytes:
 @pytest.mark.parametrize("together", [1, 7, 1 << 15, 1 << 17])
 def test_every_one_is_found_by_its_number(together: int) -> None:
     ids = Identities()
+    assert len(ids) == 0
     for first in range(0, _COUNT, together):
+        assert len(ids) == first
         ids.extend([_id(number) for number in range(first, min(first + together, _COUNT))])
 
     assert [ids.find(number) for number in range(_COUNT)] == [_id(number) for number in range(_COUNT)]
