@@ -44,6 +44,7 @@ from keepstone.remote.wire import (
 )
 from keepstone.store import ZERO_REF, Chunks, Cut, Node, Outcome, Scratch
 from keepstone.store.frame import Frame
+from keepstone.store.lane import Lane
 from keepstone.store.pipeline import Pipeline
 
 __all__ = ["RemoteWriter", "Session"]
@@ -129,8 +130,14 @@ class RemoteWriter:
         """Where a file is cut into chunks."""
         return self._veil.cut
 
-    def submit(self, read: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None]) -> None:
-        self._pipeline.submit(read, done)
+    @property
+    def lane(self) -> Lane:
+        return self._pipeline.lane
+
+    def submit(
+        self, read: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None], *, short_calls: bool = False
+    ) -> None:
+        self._pipeline.submit(read, done, short_calls=short_calls)
 
     def drain(self) -> None:
         self._pipeline.drain()

@@ -6,6 +6,7 @@ from __future__ import annotations
 from keepstone.store.chunking import DISK_CHUNK, SMALL_FILE, Cut, cut_file, cut_fixed
 from keepstone.store.commits import SEALED, PointRecord
 from keepstone.store.journal import Journal
+from keepstone.store.lane import Lane
 from keepstone.store.node import Node
 from keepstone.store.pipeline import SEGMENT, Chunks, Scratch
 from keepstone.store.points import Point
@@ -23,6 +24,7 @@ __all__ = [
     "Chunks",
     "Cut",
     "Journal",
+    "Lane",
     "LocalReader",
     "LocalWriter",
     "Node",

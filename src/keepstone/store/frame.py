@@ -35,8 +35,8 @@ MAX_FRAME = 16 << 20
 CODEC_RAW = 0
 CODEC_ZSTD = 1
 DEFAULT_LEVEL = 0
-"""Not one of zstd's levels: its level 3 (double fast) with tables of 32 Ki entries, which stay in a core's own
-cache: a tenth less time for one per cent more bytes."""
+"""Not one of zstd's levels: its level 3 (double fast) with tables of 32 Ki and 8 Ki entries, which stay in a core's own
+cache, the short one in its nearest: a fifth less time for two per cent more bytes."""
 _RAW = b"raw/v1"  # no payload that zstd made begins like this
 _PART = 0.9
 """Only less than this part of a frame is decompressed by itself: in pieces zstd is a tenth slower than at once."""
@@ -90,7 +90,7 @@ def _compressor(level: int) -> zstandard.ZstdCompressor:
     parameters = zstandard.ZstdCompressionParameters(
         window_log=21,
         hash_log=15,
-        chain_log=15,
+        chain_log=13,  # of the short matches
         search_log=1,
         min_match=5,
         target_length=0,

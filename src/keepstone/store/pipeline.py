@@ -12,6 +12,8 @@ Invariants
   backup fails.
 * At most `2 * threads + 1` pieces are in flight: memory is bounded by their buffers. Beyond `spill` claims those that
   are settled become sorted columns.
+* What a piece does with many short calls, and what the caller's thread does between its waits, is done in one lane
+  (`lane.py`).
 * After any failure the pipeline is dead: every later call raises `WriterFailed` or the first error.
 """
 
@@ -21,12 +23,14 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import nullcontext
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from keepstone.env import Env
 from keepstone.objects import aligned
 from keepstone.store.frame import FRAME_LIMIT, Frame
+from keepstone.store.lane import Lane
 
 if TYPE_CHECKING:
     from keepstone.store.spilled import SpilledIds
@@ -99,9 +103,10 @@ class _Piece:
 
 
 class Pipeline:
-    """See the module. One thread calls `submit` and `drain`."""
+    """See the module. One thread calls `submit` and `drain`, and takes the `lane` if it makes many short calls."""
 
     def __init__(self, env: Env, store: ChunkStore, *, spill: int | None = None) -> None:
+        self.lane = Lane()
         self._store = store
         self._spill = _SPILL if spill is None else spill
         self._spilled: SpilledIds | None = None
@@ -112,15 +117,18 @@ class Pipeline:
         self._local = threading.local()
         self._failed: BaseException | None = None
 
-    def submit(self, read: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None]) -> None:
+    def submit(
+        self, read: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None], *, short_calls: bool = False
+    ) -> None:
         """Queue a piece of work; `done(places, info)` is called later on this thread.
 
-        An exception of `read` comes out of this or a later call.
+        `short_calls`: reading it takes many of them, and its chunks are small. An exception of `read` comes out of this
+        or a later call.
         """
         if self._failed is not None:
             raise self._failed
         piece = _Piece(done)
-        piece.future = self._pool.submit(self._work, piece, read)
+        piece.future = self._pool.submit(self._work, piece, read, short_calls)
         self._queue.append(piece)
         while len(self._queue) > self._limit:
             self._settle_first()
@@ -152,16 +160,17 @@ class Pipeline:
         for identity in settled:
             del self._claims[identity]
 
-    def _work(self, piece: _Piece, read: Callable[[Scratch], Chunks]) -> None:
+    def _work(self, piece: _Piece, read: Callable[[Scratch], Chunks], short_calls: bool) -> None:
         scratch = getattr(self._local, "scratch", None)
         if scratch is None:
             scratch = self._local.scratch = Scratch()
-        data, lengths, hints, piece.info, frame_limit = read(scratch)
+        identify = self._store.identify
+        with self.lane.taken() if short_calls else nullcontext():
+            data, lengths, hints, piece.info, frame_limit = read(scratch)
+            ends = list(accumulate(lengths))
+            ids = piece.ids = [identify(data[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
         if not lengths:
             return
-        identify = self._store.identify
-        ends = list(accumulate(lengths))
-        ids = piece.ids = [identify(data[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
         piece.refs = refs = self._look_up(ids, hints)
         new: dict[bytes, int] = {}
         for index, ref in enumerate(refs):
@@ -223,7 +232,8 @@ class Pipeline:
 
     def _append(self, piece: _Piece) -> dict[bytes, int]:
         if piece.placed is None:
-            piece.future.result()
+            with self.lane.left():
+                piece.future.result()
             placed: dict[bytes, int] = {}
             for frame in piece.frames:
                 first = self._store.append(frame)

@@ -27,6 +27,7 @@ from keepstone.store.commits import PointRecord
 from keepstone.store.context import Context
 from keepstone.store.footer import DATA, METADATA
 from keepstone.store.frame import FRAME_LIMIT, Frame, make_frame
+from keepstone.store.lane import Lane
 from keepstone.store.layout import pack_id
 from keepstone.store.node import Node, decode_node, encode_node
 from keepstone.store.pipeline import Chunks, Pipeline, Scratch
@@ -63,7 +64,13 @@ class Writer(Protocol):
     def cut(self) -> Cut:
         """Where a file is cut into chunks."""
 
-    def submit(self, read: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None]) -> None:
+    @property
+    def lane(self) -> Lane:
+        """For whoever submits, where he makes many short calls."""
+
+    def submit(
+        self, read: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None], *, short_calls: bool = False
+    ) -> None:
         """Queue a piece of data: see `Pipeline.submit`."""
 
     def drain(self) -> None:
@@ -199,8 +206,14 @@ class LocalWriter:
         """The same after compression."""
         return self._stored_bytes
 
-    def submit(self, read: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None]) -> None:
-        self._pipeline.submit(read, done)
+    @property
+    def lane(self) -> Lane:
+        return self._pipeline.lane
+
+    def submit(
+        self, read: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None], *, short_calls: bool = False
+    ) -> None:
+        self._pipeline.submit(read, done, short_calls=short_calls)
 
     def drain(self) -> None:
         self._pipeline.drain()

@@ -437,3 +437,18 @@ def test_more_files_with_other_names_than_are_remembered(source: Path, monkeypat
 
     assert_like(backups.seen(), source)
     assert report.read == 400 * 100 * KIB  # the second names came in time, the third ones too late
+
+
+def test_small_files_do_not_make_threads_change_places(source: Path) -> None:
+    """Each change costs more than the call at which it happens; without the lane there is more than one a file."""
+    count = 4000
+    for number in range(40):
+        folder = source / str(number)
+        folder.mkdir()
+        for other in range(count // 40):
+            (folder / str(other)).write_bytes(noise(3000, number * 1000 + other))
+    backups = Backups(World(threads=2))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+    backups.run(source)
+
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before < count / 4

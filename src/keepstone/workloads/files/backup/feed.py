@@ -96,7 +96,7 @@ class Feed:
         batch = self._batch
         if batch.items:
             self._batch = Batch(self._intake, self._batch_folders)
-            self._writer.submit(batch.read, partial(self._batch_read, batch))
+            self._writer.submit(batch.read, partial(self._batch_read, batch), short_calls=True)
 
     def _batch_read(self, batch: Batch, refs: list[int], read: BatchRead) -> None:
         batch.release()

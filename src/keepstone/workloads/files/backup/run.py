@@ -21,7 +21,7 @@ import msgspec
 from keepstone.env import Env, FileSystem
 from keepstone.errors import SourceFailed, SourceMissing, UsageError
 from keepstone.objects import failure
-from keepstone.store import Chunks, Node, Outcome, PointRecord, Scratch, Writer, cut_file
+from keepstone.store import Chunks, Lane, Node, Outcome, PointRecord, Scratch, Writer, cut_file
 from keepstone.workloads.files.backup.folders import Folder
 from keepstone.workloads.files.backup.metadata import Attributes
 from keepstone.workloads.files.backup.scan import Listing
@@ -72,7 +72,8 @@ def backup_files(env: Env, writer: Writer, source: Source, selection: Selection,
             described = b"" if only else _root_page(env.fs, root, tally)
             if writer.parent is not None:
                 progress.expect(writer.parent.logical)
-            traversal.run(only)
+            with writer.lane.taken():
+                traversal.run(only)
         if only and not traversal.root_refs:
             raise SourceMissing(f"{os.fsdecode(path)}: it vanished while it was backed up; nothing was committed")
         detail = Detail(
@@ -196,7 +197,13 @@ class _Nowhere:
     parent: PointRecord | None = None
     cut = staticmethod(cut_file)
 
-    def submit(self, read: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None]) -> None:
+    @property
+    def lane(self) -> Lane:
+        raise NotImplementedError("a dry run has nobody beside it")
+
+    def submit(
+        self, read: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None], *, short_calls: bool = False
+    ) -> None:
         raise NotImplementedError("a dry run reads no file")
 
     def drain(self) -> None:
