@@ -248,7 +248,8 @@ class RemoteWriter:
     def append(self, frame: Frame) -> int:
         assert isinstance(frame, Parcel)
         lengths, ids = frame.wire_lengths, frame.wire_ids
-        self._put(frame_record(frame.codec, sum(lengths), lengths, ids, frame.payload))
+        payload = bytes(frame.payload)  # a copy of what is stored as it is: it is sent later
+        self._put(frame_record(frame.codec, sum(lengths), lengths, ids, payload))
         first = len(self._sent)
         self._sent.extend(frame.ids)
         if self._manifest is not None:

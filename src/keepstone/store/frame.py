@@ -50,7 +50,7 @@ class Frame:
     """`payload` is what will be sealed; `ids` and `lengths` belong to the chunks in it, `digest` to the payload: two
     payloads never have the same."""
 
-    payload: bytes
+    payload: bytes | memoryview
     codec: int
     raw_length: int
     digest: bytes
@@ -58,8 +58,8 @@ class Frame:
     lengths: list[int]
 
 
-def compressed(level: int, data: bytes | memoryview) -> tuple[bytes, int]:
-    """(payload, codec) of the chunks that make up `data`."""
+def compressed(level: int, data: bytes | memoryview) -> tuple[bytes | memoryview, int]:
+    """(payload, codec) of the chunks that make up `data`; what is stored as it is is `data` itself."""
     compressors: dict[int, zstandard.ZstdCompressor] = _local.__dict__.setdefault("compressors", {})
     compressor = compressors.get(level)
     if compressor is None:
@@ -67,16 +67,16 @@ def compressed(level: int, data: bytes | memoryview) -> tuple[bytes, int]:
     if len(data) > MAX_FRAME:
         raise UsageError(f"{len(data)} bytes are too many for one frame; cut them into chunks of at most {MAX_FRAME}")
     payload = compressor.compress(data)
-    return (payload, CODEC_ZSTD) if len(payload) < len(data) * _SAVING else (bytes(data), CODEC_RAW)
+    return (payload, CODEC_ZSTD) if len(payload) < len(data) * _SAVING else (data, CODEC_RAW)
 
 
 def make_frame(hashing: Hashing, level: int, data: bytes | memoryview, ids: list[bytes], lengths: list[int]) -> Frame:
-    """Compress the chunks that make up `data`."""
+    """Compress the chunks that make up `data`, which must stay as it is as long as the frame is used."""
     return made_frame(hashing, *compressed(level, data), len(data), ids, lengths)
 
 
 def made_frame(
-    hashing: Hashing, payload: bytes, codec: int, raw_length: int, ids: list[bytes], lengths: list[int]
+    hashing: Hashing, payload: bytes | memoryview, codec: int, raw_length: int, ids: list[bytes], lengths: list[int]
 ) -> Frame:
     """A frame out of what was compressed already. Its ids must be those of its chunks."""
     # what is stored as it is has been hashed: its ids stand for it

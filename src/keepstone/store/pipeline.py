@@ -2,14 +2,16 @@
 """The backup pipeline: read, cut, hash, look up, compress beside one another; append in order.
 
 A piece of work (`submit`) is read and cut by the workload and then hashed, looked up and compressed by the store,
-all on one worker thread and in that thread's own page-aligned buffer; the big calls run outside the interpreter
-lock. The caller's thread alone appends frames to packs and calls `done`, in the order of submission.
+all on one worker thread and in one page-aligned buffer; the big calls run outside the interpreter lock. The caller's
+thread alone appends frames to packs and calls `done`, in the order of submission.
 
 Invariants
 * A chunk id is claimed by at most one piece of work (`dict.setdefault`); a piece that finds a claim of another one
   refers to its chunk, and
   is settled after it. Claims are made only after reading succeeded, so a claim is always kept unless the whole
   backup fails.
+* Where more than half of a piece is stored as it is, its buffer is nobody else's before its frames are appended: they
+  lie there still. Less than that is copied.
 * At most `2 * threads + 1` pieces are in flight: memory is bounded by their buffers. Beyond `spill` claims those that
   are settled become sorted columns.
 * What a piece does with many short calls, and what the caller's thread does between its waits, is done in one lane
@@ -19,11 +21,11 @@ Invariants
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -44,7 +46,7 @@ _SPILL = 1 << 16  # chunk ids that are held as Python objects before they become
 
 
 class Scratch:
-    """The buffer of a worker thread: `SEGMENT` bytes and some slack, page aligned, reused by every piece of work."""
+    """The buffer of a piece of work: `SEGMENT` bytes and some slack, page aligned; one after the other has it."""
 
     __slots__ = ("view",)
 
@@ -53,7 +55,7 @@ class Scratch:
 
 
 class Chunks(NamedTuple):
-    """What a piece of work read: `data` cut into chunks of these `lengths`.
+    """What a piece of work read: `data`, in its scratch, cut into chunks of these `lengths`.
 
     `hints`: places where the chunks may already be (the parent's), or empty. `info` is handed to `done` untouched.
     `frame_limit`: bytes of new chunks after which a frame is closed.
@@ -76,7 +78,7 @@ class ChunkStore(Protocol):
         """Where these chunks are already, None where they are not. Called by workers."""
 
     def compress(self, data: bytes | memoryview, ids: list[bytes], lengths: list[int]) -> Frame:
-        """Make a frame. Called by workers."""
+        """Make a frame, which may refer to `data` until it is appended. Called by workers."""
 
     def append(self, frame: Frame) -> int:
         """Store a frame; the place of its first chunk. Called by one thread."""
@@ -87,9 +89,9 @@ class ChunkStore(Protocol):
 
 class _Piece:
     """Work in flight. `placed`: where its own new chunks went; `depends`: by index, the piece that brings a chunk
-    which this one needs."""
+    which this one needs. `scratch`: its buffer, as long as frames refer to it."""
 
-    __slots__ = ("depends", "done", "frames", "future", "ids", "info", "placed", "refs")
+    __slots__ = ("depends", "done", "frames", "future", "ids", "info", "placed", "refs", "scratch")
 
     def __init__(self, done: Callable[[list[int], Any], None]) -> None:
         self.done = done
@@ -99,6 +101,7 @@ class _Piece:
         self.refs: list[int | None] = []
         self.depends: dict[int, _Piece] = {}
         self.placed: dict[bytes, int] | None = None
+        self.scratch: Scratch | None = None
         self.info: Any = None
 
 
@@ -114,7 +117,7 @@ class Pipeline:
         self._limit = 2 * env.threads
         self._queue: deque[_Piece] = deque()
         self._claims: dict[bytes, int | _Piece] = {}
-        self._local = threading.local()
+        self._free: list[Scratch] = []
         self._failed: BaseException | None = None
 
     def submit(
@@ -161,17 +164,27 @@ class Pipeline:
             del self._claims[identity]
 
     def _work(self, piece: _Piece, read: Callable[[Scratch], Chunks], short_calls: bool) -> None:
-        scratch = getattr(self._local, "scratch", None)
-        if scratch is None:
-            scratch = self._local.scratch = Scratch()
+        try:
+            scratch = self._free.pop()
+        except IndexError:
+            scratch = Scratch()
         identify = self._store.identify
         with self.lane.taken() if short_calls else nullcontext():
             data, lengths, hints, piece.info, frame_limit = read(scratch)
             ends = list(accumulate(lengths))
             ids = piece.ids = [identify(data[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
-        if not lengths:
-            return
-        piece.refs = refs = self._look_up(ids, hints)
+        if lengths:
+            piece.refs = refs = self._look_up(ids, hints)
+            self._compress(piece, data, lengths, ends, self._claim(piece, ids, refs), frame_limit)
+        lent = sum(len(frame.payload) for frame in piece.frames if isinstance(frame.payload, memoryview))
+        if 2 * lent > SEGMENT:
+            piece.scratch = scratch
+        else:
+            piece.frames = [replace(frame, payload=bytes(frame.payload)) for frame in piece.frames]
+            self._free.append(scratch)
+
+    def _claim(self, piece: _Piece, ids: list[bytes], refs: list[int | None]) -> list[int]:
+        """Which chunks are this piece's to bring, by index, the first of each; what else it needs is noted."""
         new: dict[bytes, int] = {}
         for index, ref in enumerate(refs):
             if ref is None:
@@ -183,7 +196,7 @@ class Pipeline:
                     refs[index] = claim
                 else:
                     piece.depends[index] = claim
-        self._compress(piece, data, lengths, ends, list(new.values()), frame_limit)
+        return list(new.values())
 
     def _look_up(self, ids: list[bytes], hints: list[int]) -> list[int | None]:
         claims = self._claims
@@ -239,6 +252,9 @@ class Pipeline:
                 first = self._store.append(frame)
                 placed.update(zip(frame.ids, range(first, first + len(frame.ids)), strict=True))
             piece.frames = []
+            if piece.scratch is not None:
+                self._free.append(piece.scratch)
+                piece.scratch = None
             self._claims.update(placed)
             piece.placed = placed
         return piece.placed

@@ -104,19 +104,18 @@ def test_what_saves_little_is_stored_as_it_is() -> None:
     assert make_frame(BLAKE3, 1, noise + bytes(20_000), [], []).codec == CODEC_ZSTD
 
 
-def test_a_raw_frame_does_not_point_into_the_buffer_that_it_was_made_of() -> None:
-    """The buffer belongs to a worker and is filled again at once."""
-    noise = os.urandom(1000)
-    buffer = bytearray(noise)
-    frame = make_frame(BLAKE3, 1, memoryview(buffer), [], [])
-    buffer[:] = bytes(1000)
+def test_what_is_stored_as_it_is_is_not_copied() -> None:
+    """So whoever made the frame keeps what it was made of; `test_pipeline.py` shows that pieces do."""
+    noise = memoryview(os.urandom(1000))
+    frame = make_frame(BLAKE3, 1, noise, [], [])
 
-    assert (frame.codec, frame.payload) == (CODEC_RAW, noise)
+    assert frame.codec == CODEC_RAW
+    assert frame.payload is noise
 
 
 def test_the_same_data_gives_the_same_frame_on_every_thread() -> None:
     data = b"some text " * 5000
-    made: list[bytes] = []
+    made: list[bytes | memoryview] = []
     threads = [
         threading.Thread(target=lambda: made.append(make_frame(BLAKE3, DEFAULT_LEVEL, data, [], []).payload))
         for _ in range(4)

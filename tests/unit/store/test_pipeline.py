@@ -405,3 +405,32 @@ def test_claims_beyond_a_number_become_columns(threads: int, shelf: Shelf) -> No
     assert [shelf.chunks[ref] for ref in refs] == [b"3", b"new", b"0", b"3"]
     assert len(shelf.chunks) == 11
     assert shelf.asked == [[shelf.identify(b"new")]]
+
+
+@pytest.mark.parametrize("size", [1 << 20, 6 << 20], ids=["copied", "lent"])
+def test_a_buffer_is_not_filled_again_before_its_frames_are_appended(
+    pipeline: Pipeline, shelf: Shelf, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is stored as it is may lie in it until then."""
+    count, part = 24, 1 << 20
+    appending = shelf.append
+
+    def append(frame: Frame) -> int:
+        time.sleep(0.002)  # the workers are ahead
+        return appending(frame)
+
+    monkeypatch.setattr(shelf, "append", append)
+
+    def noise(number: int) -> bytes:
+        return random.Random(number).randbytes(size)
+
+    def read(scratch: Scratch, number: int) -> Chunks:
+        scratch.view[:size] = noise(number)
+        return Chunks(scratch.view[:size], [part] * (size // part), [], None)
+
+    told: list[list[int]] = []
+    for number in range(count):
+        pipeline.submit(partial(read, number=number), lambda refs, _: told.append(refs))
+    pipeline.drain()
+
+    assert [b"".join(shelf.chunks[ref] for ref in refs) for refs in told] == [noise(number) for number in range(count)]
