@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Somebody who reads a disk from a snapshot that QEMU keeps, or looks whether snapshots are whole, and is killed.
 
-python -m tests.machines.reading QMP OWNER [DISK TOKEN]
+python -m tests.machines.reading QMP OWNER [DISK STAMP]
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from unittest import mock
 
 from keepstone.disks.nbd import NbdSource
 from keepstone.env import Env
-from keepstone.workloads.kvm import kept_by, near_disks
+from keepstone.workloads.kvm import Qemu, kept_by, near_disks
 from tests.machines.dying import die
 
 __all__: list[str] = []
 
 
-def main(qmp: str, owner: str, disk: str = "", token: str = "") -> None:
+def main(qmp: str, owner: str, disk: str = "", stamp: str = "") -> None:
     plain = NbdSource.pread_into
 
     def pread_into(self: NbdSource, buffer: memoryview, offset: int) -> Any:
@@ -29,8 +29,8 @@ def main(qmp: str, owner: str, disk: str = "", token: str = "") -> None:
 
     mock.patch.object(NbdSource, "pread_into", pread_into).start()
     if not disk:
-        kept_by(Env(threads=1), Path(qmp), owner)
-    with near_disks(Env(threads=1), Path(qmp), owner, {disk: token}) as disks:
+        kept_by(Env(threads=1), Qemu(Path(qmp)), owner)
+    with near_disks(Env(threads=1), Qemu(Path(qmp)), owner, int(stamp), [disk]) as disks:
         disks[disk].pread_into(memoryview(bytearray(1)), 0)
 
 

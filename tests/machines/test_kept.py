@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from keepstone.agent.configuration import Configuration
 from keepstone.agent.job import Order, Report
 from keepstone.agent.snapshots import look as agent_look
 from keepstone.agent.system import folders
+from keepstone.disks import BlockSource
 from keepstone.env import Env
 from keepstone.errors import SourceFailed, UsageError
 from keepstone.remote.wire import Work
@@ -26,14 +28,15 @@ from keepstone.workloads import Silent
 from keepstone.workloads.images import PointDisk
 from keepstone.workloads.kvm import Keep, Qemu, kept_by, near_disks
 from keepstone.workloads.kvm.guard import Guard
-from keepstone.workloads.kvm.keeping import MOST, Keeping
+from keepstone.workloads.kvm.keeping import MOST
 from keepstone.workloads.kvm.kept import forget, named
+from keepstone.workloads.kvm.late import Late
 from keepstone.workloads.kvm.qmp import Monitor
 from keepstone.workloads.kvm.sweep import sweep
 from keepstone.workloads.machines import machine_of
 from keepstone.workloads.machines.naming import prefix_of
 from keepstone.workloads.machines.near import NearReader
-from keepstone.workloads.machines.root import tokens
+from keepstone.workloads.machines.root import stamp_of
 from tests.machines.guest import Guest, make_disk, monitor, until
 from tests.machines.test_dying import dying
 from tests.machines.test_replace import replace, write
@@ -56,10 +59,16 @@ class Later(Env):
         return super().wall_time() + self.ahead
 
 
+def near_of(yard: Yard, made: Made) -> AbstractContextManager[dict[str, BlockSource]]:
+    """The disks of a point as far as there is a snapshot of it."""
+    names = [disk.name for disk in made.machine.about.disks]
+    return near_disks(yard.env, yard.qemu, OWNER, stamp_of(made.point.record), names)
+
+
 def content(yard: Yard, made: Made) -> dict[str, bytes]:
     """What the snapshot of a point reads as, by disk; nothing where it is gone."""
     found = {}
-    with near_disks(yard.env, yard.guest.qmp, OWNER, tokens(made.point.record)) as disks:
+    with near_of(yard, made) as disks:
         for name, source in disks.items():
             data = bytearray(source.size)
             source.pread_into(memoryview(data), 0)
@@ -100,21 +109,19 @@ def clean(yard: Yard) -> Iterator[Yard]:
 def test_each_holds_its_own_moment(clean: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The guest writes all the time, also between the filter and the moment, and nothing freezes it."""
     yard, guest = clean, clean.guest
-    plain = Keeping.enter
+    plain, reading = Late.enter, Late.read
     late: list[Any] = []
 
-    def enter(self: Keeping) -> Any:
-        actions = plain(self)
+    def enter(self: Late) -> None:
+        plain(self)
         time.sleep(0.5)
-        return actions
 
-    def read(self: Keeping, *arguments: Any) -> None:
+    def read(self: Late, *arguments: Any) -> None:
         reading(self, *arguments)
-        late.extend(one.late for one in self._disks.values())
+        late.extend(self._late.values())
 
-    reading = Keeping.read
-    monkeypatch.setattr(Keeping, "enter", enter)
-    monkeypatch.setattr(Keeping, "read", read)
+    monkeypatch.setattr(Late, "enter", enter)
+    monkeypatch.setattr(Late, "read", read)
     guest.sh(f"rm -f /run/quiet /run/ended; {_BUSY}; touch /run/ended", wait=False)
     held: list[tuple[Made, dict[str, bytes]]] = []
     for number in range(3):
@@ -146,7 +153,7 @@ def test_restored_from_there_and_from_the_vault(clean: Yard, tmp_path: Path) -> 
     readers: list[NearReader] = []
 
     def restored(name: str, spoil: Callable[[dict[str, Any]], None]) -> int:
-        with near_disks(yard.env, yard.guest.qmp, OWNER, tokens(made.point.record)) as disks:
+        with near_of(yard, made) as disks:
             spoil(disks)
 
             def near(reader: Reader) -> Reader:
@@ -168,7 +175,7 @@ def test_restored_from_there_and_from_the_vault(clean: Yard, tmp_path: Path) -> 
                 ask("block-export-del", id=export["id"], mode="hard")
 
     with (
-        near_disks(yard.env, yard.guest.qmp, OWNER, tokens(made.point.record)) as near,
+        near_of(yard, made) as near,
         yard.store.reader(made.point) as plain,
         NearReader(yard.env, plain, near) as reader,
     ):
@@ -190,7 +197,7 @@ def test_who_reads_is_killed(clean: Yard) -> None:
     made = yard.backup(keep=Keep(1))
     there = kinds(yard)
     folders = f"{prefix_of(OWNER)}*"
-    for arguments in (*tokens(made.point.record).items(), ()):  # who reads each disk, and who looks at all of them
+    for arguments in (*((disk.name, stamp_of(made.point.record)) for disk in made.machine.about.disks), ()):  # who reads each disk, and who looks at all of them
         command = [sys.executable, "-m", "tests.machines.reading", yard.guest.qmp, OWNER, *arguments]
         killed = subprocess.run([*map(str, command)], cwd=_ROOT, check=False, capture_output=True, text=True)
         assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, "reads\n"), killed.stderr
@@ -205,9 +212,9 @@ def test_a_backup_does_not_wait_for_who_reads(clean: Yard, tmp_path: Path) -> No
     yard = clean
     made = yard.backup(keep=Keep(1))
     right = in_vault(yard, made, tmp_path / "vault")
-    with near_disks(yard.env, yard.guest.qmp, OWNER, tokens(made.point.record)) as disks:
+    with near_of(yard, made) as disks:
         assert set(disks) == {"disk0", "disk1"}
-        with near_disks(yard.env, yard.guest.qmp, OWNER, tokens(made.point.record)) as second:
+        with near_of(yard, made) as second:
             assert second == {}  # one at a time
         after = yard.backup(keep=Keep(1))
         assert after.warnings == []
@@ -437,12 +444,12 @@ class TestOnItsOwn:
 
     def test_those_that_are_looked_at(self, alone: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
         def look(**more: bool) -> list[int]:
-            return kept_by(alone.env, alone.guest.qmp, OWNER, **more)
+            return kept_by(alone.env, alone.qemu, OWNER, **more)
 
         assert look() == []
         there = keep(alone, 1)
         assert look() == there
-        with near_disks(alone.env, alone.guest.qmp, OWNER, tokens(alone.backup().point.record)) as disks:
+        with near_of(alone, alone.backup()) as disks:
             assert disks == {}
         assert look(none=True) == []
         assert kinds(alone) == ""

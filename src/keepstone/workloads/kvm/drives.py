@@ -17,7 +17,7 @@ import msgspec
 
 from keepstone.decoders import known
 from keepstone.errors import Conflict, NotFound, SourceFailed
-from keepstone.workloads.kvm.qmp import Monitor, Refused
+from keepstone.workloads.kvm.monitor import Monitor, Refused
 from keepstone.workloads.machines import Disk, Role
 from keepstone.workloads.machines.root import is_name
 
@@ -87,7 +87,7 @@ def drives(monitor: Monitor) -> list[Drive]:
     try:
         found = msgspec.convert(monitor.execute("query-block"), known(list[_Block]))
     except msgspec.MsgspecError as error:
-        raise SourceFailed(f"QEMU at {monitor.path} describes its disks in a way that is not known: {error}") from error
+        raise SourceFailed(f"QEMU at {monitor.place} describes its disks in an unknown way: {error}") from error
     disks: list[Drive] = []
     kept = any(block.inserted is not None and KEEPER.fullmatch(block.inserted.node) for block in found)
     under = _under(monitor) if kept else {}
@@ -99,7 +99,7 @@ def drives(monitor: Monitor) -> list[Drive]:
             continue
         if inserted.node.startswith(ASIDE):
             raise Conflict(
-                f"QEMU at {monitor.path} has disks that are being put back from a point; wait for that, or run that "
+                f"QEMU at {monitor.place} has disks that are being put back from a point; wait for that, or run that "
                 "restore again where it ended early"
             )
         if not 0 <= inserted.image.size <= _LARGEST:

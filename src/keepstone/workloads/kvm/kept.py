@@ -38,9 +38,9 @@ from pathlib import Path
 
 from keepstone.env import Env
 from keepstone.errors import KeepstoneError
-from keepstone.workloads.kvm import sweep
+from keepstone.workloads.kvm import qmp, sweep
 from keepstone.workloads.kvm.drives import beneath
-from keepstone.workloads.kvm.qmp import Monitor
+from keepstone.workloads.kvm.monitor import Monitor
 
 __all__ = ["DAY", "Name", "collect", "end_reading", "forget", "mark_of", "named", "standing", "take_away"]
 
@@ -159,5 +159,5 @@ def _needed(name: Name, live: Name | None, kept: Iterable[int]) -> bool:
 def take_away(kept: bool, monitor: str, prefix: str) -> None:
     """What the janitor of a backup does, see `sweep.take_away`."""
     sweep.take_away(kept, monitor, prefix)
-    with contextlib.suppress(KeepstoneError), Monitor(Env(), Path(monitor), timeout=sweep.TURN) as opened:
+    with contextlib.suppress(KeepstoneError), qmp.Monitor(Env(), Path(monitor), timeout=sweep.TURN) as opened:
         collect(opened, prefix[:-1])
