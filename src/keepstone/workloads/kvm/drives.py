@@ -28,8 +28,8 @@ _DEVICE = re.compile(r"/machine/peripheral(?:-anon)?/([^/]+)")
 _LARGEST = 1 << 60
 ASIDE = "keepstone-replace-"
 """How nodes begin that stand in for a disk while it is put back, see `aside.py`."""
-KEEPER = re.compile(r"keepstone-[0-9a-f]{8}\.k[0-9a-z]{11}")
-"""What the filters of kept snapshots are called, see `kept.py`."""
+KEEPER = re.compile(r"keepstone-[0-9a-f]{8}\.[kb][0-9a-z]{11}")
+"""What the filters of kept snapshots are called, and the nodes that these are put over, see `kept.py`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +122,15 @@ def _under(monitor: Monitor) -> dict[str, _Inserted]:
 
 
 def beneath(monitor: Monitor) -> dict[str, str]:
-    """By the names of our filters, the nodes beneath them. `Refused` by a QEMU that does not tell."""
+    """By the names of our filters, the disks beneath them. `Refused` by a QEMU that does not tell."""
     told = monitor.execute("x-debug-query-block-graph")
     names = {node["id"]: str(node["name"]) for node in told["nodes"]}
-    return {
+    below = {
         names[edge["parent"]]: names[edge["child"]]
         for edge in told["edges"]
         if edge["name"] == "file" and KEEPER.fullmatch(names[edge["parent"]])
     }
+    return {name: below.get(node, node) for name, node in below.items()}
 
 
 def _name(block: _Block, inserted: _Inserted, taken: Collection[str]) -> str:

@@ -112,17 +112,21 @@ class Keeping:
                 continue
             with self.tried(one):
                 self._filter(one, most)
+        if self._monitor.execute("query-block-jobs"):  # from now on QEMU begins none that would take a disk away
+            for one in list(self.disks.values()):
+                self.leave_out(one, "a job of somebody else is at work on the disks of this machine")
 
     def _filter(self, one: Kept, most: int) -> None:
         size, node = one.drive.disk.size, one.drive.node
         whole = size + size // 16 + _SMALLEST  # an image that has all of the disk
         self._files.add(one.name.of("v"), one.number, size, most=min(most, whole) // 512 * 512)
         self._monitor.execute("blockdev-add", driver="qcow2", node_name=one.name.of("t"), file=one.name.of("v"))
+        self._monitor.execute("blockdev-add", driver="raw", node_name=one.name.of("b"), file=node)
         self._monitor.execute(
             "blockdev-add",
             driver="copy-before-write",
             node_name=one.name.of("k"),
-            file=node,
+            file=one.name.of("b"),
             target=one.name.of("t"),
             on_cbw_error="break-snapshot",
             cbw_timeout=_PATIENCE,
