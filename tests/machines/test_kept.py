@@ -4,12 +4,8 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +15,12 @@ from keepstone.agent.configuration import Configuration
 from keepstone.agent.job import Order, Report
 from keepstone.agent.snapshots import look as agent_look
 from keepstone.agent.system import folders
-from keepstone.disks import BlockSource
-from keepstone.env import Env
 from keepstone.errors import SourceFailed, UsageError
 from keepstone.remote.wire import Work
 from keepstone.store import Reader
 from keepstone.workloads import Silent
 from keepstone.workloads.images import PointDisk
-from keepstone.workloads.kvm import Keep, Qemu, kept_by, near_disks
+from keepstone.workloads.kvm import Keep, Qemu, kept_by
 from keepstone.workloads.kvm.guard import Guard
 from keepstone.workloads.kvm.keeping import MOST
 from keepstone.workloads.kvm.kept import forget, named
@@ -36,8 +30,8 @@ from keepstone.workloads.kvm.sweep import sweep
 from keepstone.workloads.machines import machine_of
 from keepstone.workloads.machines.naming import prefix_of
 from keepstone.workloads.machines.near import NearReader
-from keepstone.workloads.machines.root import stamp_of
 from tests.machines.guest import Guest, make_disk, monitor, until
+from tests.machines.keeping import DAY, Later, content, near_of, who_reads_is_killed
 from tests.machines.test_dying import dying
 from tests.machines.test_replace import replace, write
 from tests.machines.yard import OWNER, Made, Yard, oracle
@@ -46,34 +40,7 @@ pytestmark = pytest.mark.vm
 
 _ROOT = Path(__file__).parents[2]
 _MIB = 1 << 20
-_DAY = 86_400 * 10**9
 _BUSY = "while [ ! -f /run/quiet ]; do dd if=/dev/urandom of=/a/busy bs=64k count=32 2>/dev/null; sync; done"
-
-
-class Later(Env):
-    """Its clock goes `ahead`, by nanoseconds."""
-
-    ahead = 0
-
-    def wall_time(self) -> int:
-        return super().wall_time() + self.ahead
-
-
-def near_of(yard: Yard, made: Made) -> AbstractContextManager[dict[str, BlockSource]]:
-    """The disks of a point as far as there is a snapshot of it."""
-    names = [disk.name for disk in made.machine.about.disks]
-    return near_disks(yard.env, yard.qemu, OWNER, stamp_of(made.point.record), names)
-
-
-def content(yard: Yard, made: Made) -> dict[str, bytes]:
-    """What the snapshot of a point reads as, by disk; nothing where it is gone."""
-    found = {}
-    with near_of(yard, made) as disks:
-        for name, source in disks.items():
-            data = bytearray(source.size)
-            source.pread_into(memoryview(data), 0)
-            found[name] = bytes(data)
-    return found
 
 
 def keep(yard: Yard, days: int) -> list[int]:
@@ -193,18 +160,11 @@ def test_restored_from_there_and_from_the_vault(clean: Yard, tmp_path: Path) -> 
 
 def test_who_reads_is_killed(clean: Yard) -> None:
     """Nothing of that stays, in QEMU or outside, and the next one reads from the snapshot."""
-    yard = clean
-    made = yard.backup(keep=Keep(1))
-    there = kinds(yard)
-    folders = f"{prefix_of(OWNER)}*"
-    for arguments in (*((disk.name, stamp_of(made.point.record)) for disk in made.machine.about.disks), ()):  # who reads each disk, and who looks at all of them
-        command = [sys.executable, "-m", "tests.machines.reading", yard.guest.qmp, OWNER, *arguments]
-        killed = subprocess.run([*map(str, command)], cwd=_ROOT, check=False, capture_output=True, text=True)
-        assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, "reads\n"), killed.stderr
-        until(lambda: kinds(yard) == there, "the end of what it read by", 10)
-        until(lambda: not [*Path(tempfile.gettempdir()).glob(folders)], "the end of its folder", 10)
-
-    assert set(content(yard, made)) == {"disk0", "disk1"}
+    made = clean.backup(keep=Keep(1))
+    there = kinds(clean)
+    document = {"machine": f"qemu:{clean.guest.qmp}"}
+    who_reads_is_killed(document, made, OWNER, lambda: kinds(clean) == there)
+    assert set(content(clean, made)) == {"disk0", "disk1"}
 
 
 def test_a_backup_does_not_wait_for_who_reads(clean: Yard, tmp_path: Path) -> None:
@@ -230,7 +190,7 @@ def test_a_backup_does_not_wait_for_who_reads(clean: Yard, tmp_path: Path) -> No
     assert readers[-1].taken == 0
     assert {name: path.read_bytes() for name, path in paths.items()} == right
     assert content(yard, made) == right
-    assert set(kinds(yard)) == set("ktuvw")
+    assert set(kinds(yard)) == set("kbtuvw")
 
 
 def test_no_room_is_the_end_of_the_snapshot_alone(clean: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,8 +235,8 @@ def test_a_backup_that_fails_leaves_those_before(clean: Yard, tmp_path: Path, mo
     guest.sh("dd if=/dev/urandom of=/a/old bs=1M count=8 conv=notrunc,fsync 2>/dev/null")
 
     assert content(yard, made) == right
-    assert before == "kkttuuvvww"
-    assert kinds(yard) == "kkttuuvvvvww"
+    assert before == "bbkkttuuvvww"
+    assert kinds(yard) == "bbkkttuuvvvvww"
     assert yard.left() == yard.tokens(made)
 
     with monkeypatch.context() as patched:
@@ -295,15 +255,15 @@ def test_their_time_and_their_number_are_bounded(clean: Yard) -> None:
     env, yard.env = yard.env, Later(threads=2)
     try:
         first = keep(yard, 2)
-        Later.ahead = _DAY
+        Later.ahead = DAY
         second = keep(yard, 2)
         assert second[:1] == first
-        Later.ahead = 2 * _DAY + 60 * 10**9
+        Later.ahead = 2 * DAY + 60 * 10**9
         yard.backup()  # as before a replacement
         assert kinds(yard).count("w") == 2
         third = keep(yard, 2)
         assert third[:-1] == second[1:]
-        Later.ahead = 3 * _DAY
+        Later.ahead = 3 * DAY
         assert keep(yard, 1)[:-1] == third[1:]
         for _ in range(MOST):
             last = keep(yard, 1)
@@ -383,7 +343,7 @@ class TestOnItsOwn:
             ask("qom-set", path="/machine/peripheral/plugged", property="drive", value="n1")
         made = alone.backup(keep=Keep(1), exclude=["plugged"])
         assert made.warnings == []
-        assert kinds(alone) == "ktuuvvww"
+        assert kinds(alone) == "bktuuvvww"
         with monitor(alone.guest.qmp) as ask:
             ask("blockdev-add", driver="raw", node_name="free", file="n1")
 
@@ -422,7 +382,7 @@ class TestOnItsOwn:
         assert (told, len(warnings)) == ([], 1)
         assert "the snapshots of little were not looked at" in warnings[0]
         assert kinds(alone)
-        Later.ahead = _DAY + 60 * 10**9
+        Later.ahead = DAY + 60 * 10**9
         try:
             assert look(kept_in, there) == ([[there]], [])
         finally:

@@ -167,7 +167,7 @@ def test_the_portal_lets_them_go_where_there_are_some(
 def test_who_has_none(vault: Vault, machine: Register) -> None:
     files = machine().protect("/srv")
     refused = vault.client.refused("POST", f"{files}/releaseSnapshots", status=400)
-    assert "is no machine of QEMU" in refused.message
+    assert "is no machine of a hypervisor" in refused.message
 
 
 def test_an_agent_that_lies_about_snapshots(by_hand: ByHand, machine: Register) -> None:

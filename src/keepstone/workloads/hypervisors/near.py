@@ -17,7 +17,7 @@ from keepstone.workloads.libvirt import monitor as domain
 from keepstone.workloads.machines.near import NearReader
 from keepstone.workloads.machines.root import read_machine, stamp_of
 
-__all__ = ["near_vm", "still_kept"]
+__all__ = ["near_vm", "still_kept", "way_of"]
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def near_vm(env: Env, source: Mapping[str, Any], owner: str, reader: Reader) -> 
     rest; None where it has nothing of it. `owner`: as its backups had it. What `read_machine` raises."""
     about, _ = read_machine(reader, reader.root())
     names = [disk.name for disk in about.disks]
-    with near_disks(env, _way(source), owner, stamp_of(reader.point), names) as disks:
+    with near_disks(env, way_of(source), owner, stamp_of(reader.point), names) as disks:
         if not disks:
             yield None
             return
@@ -38,11 +38,11 @@ def still_kept(env: Env, source: Mapping[str, Any], owner: str, *, none: bool = 
     """When those snapshots of an item began that are still there and whole; those whose time is over, and all of them
     for `none`, go. `SourceMissing` where the machine's QEMU is gone, and they with it; `Gone`, `Refused` where it has
     no time."""
-    return kept_by(env, _way(source), owner, none=none)
+    return kept_by(env, way_of(source), owner, none=none)
 
 
-def _way(source: Mapping[str, Any]) -> Way:
-    """To the monitor of the machine's QEMU. `UsageError`."""
+def way_of(source: Mapping[str, Any]) -> Way:
+    """How the monitor of a machine's QEMU is reached. `UsageError`."""
     address = address_of(source)
     if isinstance(address, LibvirtAddress):
         return domain.Way(Virsh(address.connect), address.uuid)
