@@ -47,8 +47,7 @@ def kept(by_hand: ByHand, *stamps: int) -> Work:
     """Make a point, and say that these are the snapshots that there are then."""
     work = by_hand.asked(f"{by_hand.item}/backup")
     assert work.arguments["snapshots"] == 2
-    token = f"keepstone-00000000-{stamps[-1]:08x}00000000"
-    by_hand.commit(by_hand.begin(work), detail_of({"vda": token}, Level.CRASH))
+    by_hand.commit(by_hand.begin(work), detail_of({}, Level.CRASH, stamps[-1]))
     tell(by_hand, work, *stamps)
     return work
 
