@@ -20,7 +20,7 @@ from keepstone.workloads.kvm.kept import named, standing
 from keepstone.workloads.kvm.monitor import Gone
 from keepstone.workloads.libvirt.agent import Agent
 from keepstone.workloads.libvirt.guard import Guard
-from keepstone.workloads.libvirt.monitor import Monitor, is_marked
+from keepstone.workloads.libvirt.monitor import Monitor
 from keepstone.workloads.machines.near import NearReader
 from keepstone.workloads.machines.stillness import AgentFailed
 from tests.libvirt.daemon import Daemon, Little
@@ -92,7 +92,7 @@ def test_who_wants_none_has_its_monitor_left_alone(yard: Yard) -> None:
     assert wanted.there == []
     with pytest.raises(SourceMissing):
         kept_by(yard.env, yard.way, OWNER)
-    assert not is_marked(yard.virsh, yard.way.uuid)
+    assert "custom monitor" not in yard.virsh.ask("dominfo", yard.machine.name)
 
 
 def test_each_holds_its_own_moment(clean: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -337,6 +337,25 @@ class TestOnItsOwn:
         assert content(alone, after) == in_vault(alone, after, tmp_path / "after")
         assert in_vault(alone, made, tmp_path / "again") == right
 
+    def test_a_job_of_somebody_else(self, alone: Yard, tmp_path: Path) -> None:
+        """It writes by a filter of its own, which must stay between the device and its disk."""
+        copy = make_disk(tmp_path / "copy.qcow2", 16)
+        with monitor(alone.guest.qmp) as ask:
+            file = {"driver": "file", "filename": str(copy)}
+            ask("blockdev-add", driver="qcow2", node_name="copy", file=file)
+            ask("blockdev-mirror", job_id="mine", device="d0", target="copy", sync="full", copy_mode="write-blocking")
+            until(lambda: ask("query-block-jobs")[0]["ready"], "the copy")
+        with pytest.raises(SourceFailed, match="in use by block job"):
+            alone.backup(keep=Keep(1))
+        assert kinds(alone) == ""
+        write(alone.guest, "disk0", "write -P 8 1M 64k")
+
+        with monitor(alone.guest.qmp) as ask:
+            ask("block-job-complete", device="mine")
+            until(lambda: not ask("query-block-jobs"), "the end of the job")
+        now = alone.backup(keep=Keep(1))  # of the copy, which the device has now
+        assert in_vault(alone, now, tmp_path / "now")["disk0"][_MIB : _MIB + (64 << 10)] == bytes([8]) * (64 << 10)
+
     def test_a_disk_that_is_taken_away(self, alone: Yard) -> None:
         alone.backup(keep=Keep(1))
         with monitor(alone.guest.qmp) as ask:

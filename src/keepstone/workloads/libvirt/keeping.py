@@ -79,11 +79,13 @@ def snapshots(
     """Those of a domain that runs, whose monitor is ours until the end of this; None where there are none, and none is
     wanted. Whoever reads one goes on from the vault: libvirt needs QEMU's one NBD server for the backup."""
     wanted = keep.days if keep is not None and room is not None else 0
-    if not wanted and not through.is_marked(virsh, domain.uuid):
-        if keep is not None:
-            keep.there = []
-        yield None
-        return
+    if not through.is_marked(domain.description):
+        if not wanted:
+            if keep is not None:
+                keep.there = []
+            yield None
+            return
+        through.mark(virsh, domain.uuid)
     with through.Monitor(env, virsh, domain.uuid) as monitor:
         end_reading(monitor)
         _clear(monitor, prefix)
@@ -117,7 +119,5 @@ def _clear(monitor: Monitor, prefix: str) -> None:
 
 def clear(env: Env, virsh: Virsh, uuid: str, prefix: str) -> None:
     """The same for a backup that was killed."""
-    with contextlib.suppress(KeepstoneError):
-        if through.is_marked(virsh, uuid):
-            with through.Monitor(env, virsh, uuid, timeout=TURN) as monitor:
-                _clear(monitor, prefix)
+    with contextlib.suppress(KeepstoneError), through.Way(virsh, uuid).open(env, TURN) as monitor:
+        _clear(monitor, prefix)

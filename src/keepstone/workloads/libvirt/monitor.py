@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The monitor of a domain's QEMU, which libvirt has: it hands commands on, one process of `virsh` for each.
 
-libvirt marks such a domain as `tainted: custom-monitor` for as long as its QEMU runs. So a domain of which nobody keeps
-snapshots is asked nothing this way, and one without that mark has none.
+libvirt calls such a domain `tainted: custom-monitor` for as long as its QEMU runs. So one that keeps no snapshots is
+asked nothing this way. One that does has a note in its description, of the machine that runs and as long as it does.
 
 Invariants
 * Who asks holds a name in the kernel, and so does each command until it ends: whoever comes after somebody who was
@@ -27,12 +27,13 @@ from keepstone.workloads.kvm.monitor import Gone, Refused
 from keepstone.workloads.kvm.sweep import TURN
 from keepstone.workloads.libvirt import virsh as program
 from keepstone.workloads.libvirt.alone import alone
+from keepstone.workloads.libvirt.markup import parsed
 from keepstone.workloads.libvirt.virsh import Unreachable, Virsh
 from keepstone.workloads.machines.janitor import Janitor
 
-__all__ = ["Monitor", "Way", "is_marked", "take_away"]
+__all__ = ["Monitor", "Way", "is_marked", "mark", "take_away"]
 
-_OFF = "domain is not running"
+_URI, _NOTE = "urn:keepstone:kept:1", "keepstone:kept"
 _PACE = 0.05
 _SECOND = 10**9
 
@@ -64,7 +65,6 @@ class Monitor(monitor.Monitor):
         self._mine.close()
 
     def execute(self, command: str, *, fd: int | None = None, **arguments: Any) -> Any:
-        """`SourceMissing` where the domain does not run."""
         named = {name.replace("_", "-"): value for name, value in arguments.items() if value is not None}
         question = msgspec.json.encode({"execute": command, "arguments": named}).decode()
         passed = [] if fd is None else ["--pass-fds", str(fd)]
@@ -79,18 +79,22 @@ class Monitor(monitor.Monitor):
         return answer.answer
 
 
-def is_marked(virsh: Virsh, uuid: str) -> bool:
-    """Whether somebody asked its QEMU something this way since it runs. `SourceMissing`, `Gone`."""
-    return "custom monitor" in _asked(virsh, "dominfo", uuid)
+def mark(virsh: Virsh, uuid: str) -> None:
+    """From now on its QEMU is asked, until it ends: the note is one of the machine that runs. `Refused`, `Gone`."""
+    _asked(virsh, "metadata", uuid, "--live", "--uri", _URI, "--key", "keepstone", "--set", "<kept/>")
+
+
+def is_marked(description: str) -> bool:
+    """Whether this XML of a domain has that note."""
+    notes = parsed(description, "the description of the machine").find("metadata")
+    return notes is not None and any(note.tag == _NOTE for note in notes)
 
 
 def _asked(virsh: Virsh, verb: str, *words: str, holding: Collection[int] = ()) -> str:
     try:
         return virsh.ask(verb, *words, holding=holding)
     except program.Refused as error:
-        if _OFF in str(error):
-            raise SourceMissing(f"the machine does not run: {error}") from error
-        raise Gone(str(error)) from error
+        raise Refused(str(error)) from error
     except (program.Gone, Unreachable) as error:
         raise Gone(str(error)) from error
 
@@ -103,8 +107,8 @@ class Way:
     uuid: str
 
     def open(self, env: Env, timeout: float) -> Monitor:
-        if not is_marked(self.virsh, self.uuid):
-            raise SourceMissing(f"libvirt:{self.uuid} keeps no snapshots: nobody made any since it runs")
+        if not is_marked(_asked(self.virsh, "dumpxml", self.uuid)):
+            raise SourceMissing(f"libvirt:{self.uuid} has no snapshots: none was made since it was started")
         return Monitor(env, self.virsh, self.uuid, timeout=timeout)
 
     def janitor(self, prefix: str) -> Janitor:
