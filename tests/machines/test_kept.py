@@ -356,6 +356,21 @@ class TestOnItsOwn:
         now = alone.backup(keep=Keep(1))  # of the copy, which the device has now
         assert in_vault(alone, now, tmp_path / "now")["disk0"][_MIB : _MIB + (64 << 10)] == bytes([8]) * (64 << 10)
 
+    def test_a_server_of_somebody_who_backs_up(self, alone: Yard, tmp_path: Path) -> None:
+        """Libvirt begins its server, then its jobs, and has exports only then."""
+        made = alone.backup(keep=Keep(1))
+        copy = make_disk(tmp_path / "copy.qcow2", 16)
+        with monitor(alone.guest.qmp) as ask:
+            ask("blockdev-add", driver="qcow2", node_name="copy", file={"driver": "file", "filename": str(copy)})
+            ask("nbd-server-start", addr={"type": "unix", "data": {"path": str(tmp_path / "nbd")}})
+            ask("blockdev-backup", job_id="theirs", device="d0", target="copy", sync="none")
+
+        assert content(alone, made) == {}
+
+        with monitor(alone.guest.qmp) as ask:
+            ask("nbd-server-stop")  # which is refused where there is none
+            ask("job-cancel", id="theirs")
+
     def test_a_disk_that_is_taken_away(self, alone: Yard) -> None:
         alone.backup(keep=Keep(1))
         with monitor(alone.guest.qmp) as ask:
