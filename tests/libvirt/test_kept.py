@@ -185,6 +185,20 @@ def _nodes(yard: Yard) -> str:
         return "".join(sorted(name.kind for name in standing(monitor)))
 
 
+def killed(yard: Yard, step: str) -> None:
+    """A backup that is killed then; nothing that it began runs any more."""
+    command = [sys.executable, "-m", "tests.libvirt.dying", yard.folder / "store", yard.virsh.uri, yard.machine.name]
+    died = subprocess.run([*map(str, command), str(yard.fleece), step, "1"], check=False, cwd=_ROOT)
+    assert died.returncode == -signal.SIGKILL
+    yard.quiet()
+
+
+def test_what_was_begun_when_it_was_killed(clean: Yard) -> None:
+    """It comes about later, and goes all the same."""
+    killed(clean, "during add-fd")
+    assert kinds(clean) == ""
+
+
 @pytest.mark.parametrize(
     "step",
     [
@@ -199,12 +213,9 @@ def test_killed(clean: Yard, tmp_path: Path, step: str) -> None:
     right = yard.restore(made, tmp_path / "vault")
     before = kinds(yard).count("w")
 
-    command = [sys.executable, "-m", "tests.libvirt.dying", yard.folder / "store", yard.virsh.uri, yard.machine.name]
-    died = subprocess.run([*map(str, command), str(yard.fleece), step, "1"], check=False, cwd=_ROOT)
-    assert died.returncode == -signal.SIGKILL
+    killed(yard, step)
 
     yard.little.sh(_OTHER.format(4))
-    yard.quiet()
     assert not yard.machine.job()
     assert kinds(yard).count("w") == before
     paths, taken = restored(yard, made, tmp_path / "out")
@@ -213,6 +224,7 @@ def test_killed(clean: Yard, tmp_path: Path, step: str) -> None:
     assert warned(yard.backup(keep=Keep(1))) == []
 
 
+@pytest.mark.slow
 def test_a_backup_that_fails_leaves_those_before(clean: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     yard = clean
 
