@@ -9,7 +9,7 @@ was before that, unless somebody records it (`late.py`); whoever reads it finds 
 Invariants
 * A snapshot is complete, or there is none: `w` comes last. A disk that cannot be kept is left out, and a warning says
   why; the backup is none the worse for it.
-* While the guest is frozen nothing is done but one command for each disk. That takes about a millisecond, and some 30
+* While the guest is frozen nothing is done but one command for each disk. That takes about a millisecond, and 30 to 70
   through libvirt.
 * What a filter may write is bounded: half of what is free, for all disks together, and never into the reserve.
 """
