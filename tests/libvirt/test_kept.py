@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +27,7 @@ from keepstone.workloads.libvirt.monitor import Monitor
 from keepstone.workloads.machines.near import NearReader
 from keepstone.workloads.machines.stillness import AgentFailed
 from tests.libvirt.daemon import Daemon, Little
+from tests.libvirt.still import Still
 from tests.libvirt.yard import OWNER, Made, Yard, oracle, same
 from tests.machines.guest import make_disk, until
 from tests.machines.keeping import DAY, Later, content, near_of, who_reads_is_killed
@@ -52,7 +56,8 @@ def little(daemon: Daemon) -> Iterator[Little]:
 def clean(yard: Yard) -> Iterator[Yard]:
     """The yard, which has no snapshots, and none afterwards."""
     yield yard
-    kept_by(yard.env, yard.way, OWNER, none=True)
+    with contextlib.suppress(SourceMissing):  # it never had any
+        kept_by(yard.env, yard.way, OWNER, none=True)
     assert kinds(yard) == ""
 
 
@@ -86,13 +91,45 @@ def restored(yard: Yard, made: Made, place: Path) -> tuple[dict[str, Path], int]
     return paths, readers[-1].taken
 
 
-def test_who_wants_none_has_its_monitor_left_alone(yard: Yard) -> None:
-    wanted = Keep(0)
-    assert warned(yard.backup(keep=wanted)) == []
+def test_who_wants_none_has_its_monitor_left_alone(daemon: Daemon, tmp_path: Path) -> None:
+    still = Still(daemon, tmp_path, "unkept")
+    try:
+        yard, wanted = Yard(still, tmp_path), Keep(0)
+        for keep in (None, wanted):
+            yard.backup(keep=keep)
+        assert wanted.there == []
+        with pytest.raises(SourceMissing):
+            kept_by(yard.env, yard.way, OWNER)
+        assert "custom monitor" not in yard.virsh.ask("dominfo", still.name)
+        yard.backup(keep=Keep(1))
+        assert "custom monitor" in yard.virsh.ask("dominfo", still.name)
+    finally:
+        still.close()
+
+
+@pytest.mark.parametrize(
+    ("lacks", "said"),
+    [
+        ("metadata", ["no snapshot is kept"]),
+        ("--pass-fds", ["no snapshot of vda is kept", "no snapshot of vdb is kept"]),
+    ],
+)
+def test_a_libvirt_that_is_too_old(
+    clean: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str, said: list[str]
+) -> None:
+    """Its program lacks something. The backup is none the worse for it."""
+    old = tmp_path / "virsh"
+    old.write_text(f'case " $* " in *" {lacks} "*) echo "error: no {lacks} here" >&2; exit 1;; esac\n'
+                   f'exec {shutil.which("virsh")} "$@"\n')  # fmt: skip
+    old.write_text("#!/bin/sh\n" + old.read_text())
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    wanted = Keep(1)
+    made = clean.backup(keep=wanted)
+
+    assert [text.partition(":")[0] for text in warned(made)] == said
     assert wanted.there == []
-    with pytest.raises(SourceMissing):
-        kept_by(yard.env, yard.way, OWNER)
-    assert "custom monitor" not in yard.virsh.ask("dominfo", yard.machine.name)
 
 
 def test_each_holds_its_own_moment(clean: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

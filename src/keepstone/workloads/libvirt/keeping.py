@@ -22,7 +22,7 @@ from keepstone.errors import KeepstoneError
 from keepstone.workloads.kvm.drives import Drive, drives
 from keepstone.workloads.kvm.keeping import Keep, Keeping, settle
 from keepstone.workloads.kvm.kept import collect, end_reading
-from keepstone.workloads.kvm.monitor import Monitor
+from keepstone.workloads.kvm.monitor import Monitor, Refused
 from keepstone.workloads.kvm.sweep import TURN, sweep
 from keepstone.workloads.libvirt import monitor as through
 from keepstone.workloads.libvirt.domains import Domain, DomainDisk
@@ -79,13 +79,18 @@ def snapshots(
     """Those of a domain that runs, whose monitor is ours until the end of this; None where there are none, and none is
     wanted. Whoever reads one goes on from the vault: libvirt needs QEMU's one NBD server for the backup."""
     wanted = keep.days if keep is not None and room is not None else 0
-    if not through.is_marked(domain.description):
-        if not wanted:
-            if keep is not None:
-                keep.there = []
-            yield None
-            return
-        through.mark(virsh, domain.uuid)
+    marked = through.is_marked(domain.description)
+    if wanted and not marked:
+        try:
+            through.mark(virsh, domain.uuid)
+            marked = True
+        except Refused as error:
+            warn(f"no snapshot is kept: {error}")
+    if not marked:
+        if keep is not None:
+            keep.there = []
+        yield None
+        return
     with through.Monitor(env, virsh, domain.uuid) as monitor:
         end_reading(monitor)
         _clear(monitor, prefix)
