@@ -79,6 +79,41 @@ def test_a_domain_of_another_host(agent: Machine, daemon: Daemon, tmp_path: Path
         still.close()
 
 
+def test_snapshots_that_it_keeps(agent: Machine, daemon: Daemon, tmp_path: Path) -> None:
+    living, item = agent.living, Path("keeping")
+    still = Still(daemon, tmp_path, item.name)
+    try:
+        (tmp_path / "kept").mkdir()
+        agent.configure(f'[backup]\nsnapshots = "{tmp_path}/kept"\n')
+        living("hypervisor", "register", "-n", "lvk", "--libvirt", daemon.uri, "--on", agent.name)
+        living("protection", "enable-for-vm", "--vm", item.name)
+        still.write("vda", "write -P 9 0 4M", "flush")
+        still.write("vdb", "write -P 7 1M 2M", "flush")
+
+        def tiers() -> list[str]:
+            return [one["type"] for one in living.points(item)[0]["properties"]["recoveryPointTierDetails"]]
+
+        def restored(name: str) -> int:
+            """What came from a snapshot."""
+            job = living("restore", "machine", "-i", item.name, "latest", "--target", agent.restored / name)
+            assert job["properties"]["status"] == "Completed", job
+            assert {disk: (agent.restored / name / f"{disk}.raw").read_bytes() for disk in still.disks} == disks
+            return int(job["properties"]["extendedInfo"]["propertyBag"].get("Bytes From Snapshot", 0))
+
+        assert "Completed" in living("protection", "backup-now", "-i", item.name)["properties"]["status"]
+        until(lambda: "InstantRP" in tiers(), "what the agent says of its snapshot")
+        disks = still.content(tmp_path / "right")
+        still.write("vda", "write -P 8 0 1M", "flush")
+
+        assert restored("kept-near") >= 6 << 20
+        living("item", "release-snapshots", "-i", item.name)
+        assert tiers() == ["HardenedRP"]
+        assert restored("kept-far") == 0
+        living("hypervisor", "unregister", "-n", "lvk", "--yes")
+    finally:
+        still.close()
+
+
 def test_a_clone(agent: Machine, daemon: Daemon, tmp_path: Path) -> None:
     """What its image is above is read where it may be backed up, and need not be what is written to."""
     living, item = agent.living, Path("clone")

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A backup of a domain that is killed at a step of it, and says nothing any more.
 
-    python -m tests.libvirt.dying STORE URI DOMAIN FLEECING STEP
+    python -m tests.libvirt.dying STORE URI DOMAIN FLEECING STEP [DAYS]
 
-STEP: `before` or `after` a verb of virsh (`freeze` and `thaw` are those of the agent), `reading`, `before commit`,
-`after commit`; `during` one: killed while virsh runs, which goes on by itself.
+STEP: `before` or `after` a verb of virsh (`freeze` and `thaw` are those of the agent) or a command of QEMU's monitor,
+`reading`, `before commit`, `after commit`; `during` one: killed while virsh runs, which goes on by itself.
+DAYS: for how many a snapshot is to stay.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from keepstone.objects import FolderStorage
 from keepstone.store import Store
 from keepstone.store.commits import Commits
 from keepstone.workloads import Silent
+from keepstone.workloads.kvm import Keep
 from keepstone.workloads.libvirt import Virsh, backup_domain
 from keepstone.workloads.machines.guard import Room
 from tests.libvirt.yard import OWNER, RESERVE
@@ -45,7 +47,8 @@ def prepare(when: str, what: str) -> None:
     started = subprocess.Popen
 
     def replaced(self: Any, verb: str, *arguments: Any, **named: Any) -> Any:
-        is_it = what in ("commit", verb) or any(f"guest-fsfreeze-{what}" in str(word) for word in arguments)
+        names = f'"guest-fsfreeze-{what}"', f'"{what}"'
+        is_it = what in ("commit", verb) or any(name in str(word) for name in names for word in arguments)
         if is_it and when == "before":
             die()
         if is_it and when == "during":
@@ -62,14 +65,15 @@ def prepare(when: str, what: str) -> None:
     setattr(place, name, replaced)
 
 
-def main(store: str, uri: str, domain: str, fleecing: str, step: str) -> None:
+def main(store: str, uri: str, domain: str, fleecing: str, step: str, days: str = "") -> None:
     env = Env(threads=2)
     opened = Store.open(env, FolderStorage(env, Path(store)), [provider()])
     when, _, what = step.partition(" ")
     prepare(when, what)
     with opened.writer("vm", "machine") as writer:
         room = Room(env, Path(fleecing), RESERVE)
-        backup_domain(env, writer, Virsh(uri), domain, Silent(), owner=OWNER, fleecing=room)
+        keep = Keep(int(days)) if days else None
+        backup_domain(env, writer, Virsh(uri), domain, Silent(), owner=OWNER, fleecing=room, keep=keep, snapshots=room)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import filecmp
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ import pytest
 
 from keepstone.disks.writing import FORMATS
 from keepstone.env import Env
-from keepstone.store import Point, Store
+from keepstone.store import Point, Reader, Store
 from keepstone.workloads import Silent
 from keepstone.workloads.images import Report
-from keepstone.workloads.libvirt import Virsh, backup_domain
+from keepstone.workloads.libvirt import Virsh, backup_domain, find
 from keepstone.workloads.libvirt.checkpoints import checkpoint_of
 from keepstone.workloads.libvirt.moment import Moment
+from keepstone.workloads.libvirt.monitor import Way
 from keepstone.workloads.machines import PointOfMachine, machine_of, restore_disks
 from keepstone.workloads.machines.guard import Room
 from keepstone.workloads.machines.naming import prefix_of
@@ -63,8 +64,14 @@ class Yard:
         self.store = store or new_store(self.env, folder / "store")
         self.machine, self.folder = machine, folder
         self.virsh = Virsh(machine.daemon.uri)
+        self.owner = OWNER
         self.fleece = machine.daemon.folder / "fleece"
         self.fleece.mkdir(exist_ok=True)
+
+    @property
+    def way(self) -> Way:
+        """To its monitor."""
+        return Way(self.virsh, find(self.virsh, self.machine.name).uuid)
 
     @property
     def little(self) -> Little:
@@ -77,6 +84,7 @@ class Yard:
         progress = Silent()
         options.setdefault("owner", OWNER)
         options.setdefault("readable", lambda path: None)
+        options.setdefault("snapshots", Room(self.env, self.fleece, RESERVE))
         with self.store.writer("vm", "machine") as writer:
             report = backup_domain(
                 self.env,
@@ -92,12 +100,14 @@ class Yard:
         with self.store.reader(point) as reader:
             return Made(report, [text for _, text in progress.warnings], point, machine_of(reader))
 
-    def restore(self, made: Made, place: Path) -> dict[str, Path]:
-        """The disks of a point, by name."""
+    def restore(
+        self, made: Made, place: Path, wrap: Callable[[Reader], Reader] = lambda reader: reader
+    ) -> dict[str, Path]:
+        """The disks of a point, by name; read by what `wrap` makes of its reader."""
         place.mkdir()
         with self.store.reader(made.point) as reader:
             done = restore_disks(
-                self.env, machine_of(reader), lambda disk: (place / disk.name, FORMATS["raw"]), Silent()
+                self.env, machine_of(wrap(reader)), lambda disk: (place / disk.name, FORMATS["raw"]), Silent()
             )
         assert [lost for _, lost in done if lost] == []
         return {disk.name: place / disk.name for disk, _ in done}

@@ -4,9 +4,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,23 +15,23 @@ from keepstone.agent.configuration import Configuration
 from keepstone.agent.job import Order, Report
 from keepstone.agent.snapshots import look as agent_look
 from keepstone.agent.system import folders
-from keepstone.env import Env
 from keepstone.errors import SourceFailed, UsageError
 from keepstone.remote.wire import Work
 from keepstone.store import Reader
 from keepstone.workloads import Silent
 from keepstone.workloads.images import PointDisk
-from keepstone.workloads.kvm import Keep, Qemu, kept_by, near_disks
+from keepstone.workloads.kvm import Keep, Qemu, kept_by
 from keepstone.workloads.kvm.guard import Guard
-from keepstone.workloads.kvm.keeping import MOST, Keeping
+from keepstone.workloads.kvm.keeping import MOST
 from keepstone.workloads.kvm.kept import forget, named
+from keepstone.workloads.kvm.late import Late
 from keepstone.workloads.kvm.qmp import Monitor
 from keepstone.workloads.kvm.sweep import sweep
 from keepstone.workloads.machines import machine_of
 from keepstone.workloads.machines.naming import prefix_of
 from keepstone.workloads.machines.near import NearReader
-from keepstone.workloads.machines.root import tokens
 from tests.machines.guest import Guest, make_disk, monitor, until
+from tests.machines.keeping import DAY, Later, content, near_of, who_reads_is_killed
 from tests.machines.test_dying import dying
 from tests.machines.test_replace import replace, write
 from tests.machines.yard import OWNER, Made, Yard, oracle
@@ -43,28 +40,7 @@ pytestmark = pytest.mark.vm
 
 _ROOT = Path(__file__).parents[2]
 _MIB = 1 << 20
-_DAY = 86_400 * 10**9
 _BUSY = "while [ ! -f /run/quiet ]; do dd if=/dev/urandom of=/a/busy bs=64k count=32 2>/dev/null; sync; done"
-
-
-class Later(Env):
-    """Its clock goes `ahead`, by nanoseconds."""
-
-    ahead = 0
-
-    def wall_time(self) -> int:
-        return super().wall_time() + self.ahead
-
-
-def content(yard: Yard, made: Made) -> dict[str, bytes]:
-    """What the snapshot of a point reads as, by disk; nothing where it is gone."""
-    found = {}
-    with near_disks(yard.env, yard.guest.qmp, OWNER, tokens(made.point.record)) as disks:
-        for name, source in disks.items():
-            data = bytearray(source.size)
-            source.pread_into(memoryview(data), 0)
-            found[name] = bytes(data)
-    return found
 
 
 def keep(yard: Yard, days: int) -> list[int]:
@@ -100,21 +76,19 @@ def clean(yard: Yard) -> Iterator[Yard]:
 def test_each_holds_its_own_moment(clean: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The guest writes all the time, also between the filter and the moment, and nothing freezes it."""
     yard, guest = clean, clean.guest
-    plain = Keeping.enter
+    plain, reading = Late.enter, Late.read
     late: list[Any] = []
 
-    def enter(self: Keeping) -> Any:
-        actions = plain(self)
+    def enter(self: Late) -> None:
+        plain(self)
         time.sleep(0.5)
-        return actions
 
-    def read(self: Keeping, *arguments: Any) -> None:
+    def read(self: Late, *arguments: Any) -> None:
         reading(self, *arguments)
-        late.extend(one.late for one in self._disks.values())
+        late.extend(self._late.values())
 
-    reading = Keeping.read
-    monkeypatch.setattr(Keeping, "enter", enter)
-    monkeypatch.setattr(Keeping, "read", read)
+    monkeypatch.setattr(Late, "enter", enter)
+    monkeypatch.setattr(Late, "read", read)
     guest.sh(f"rm -f /run/quiet /run/ended; {_BUSY}; touch /run/ended", wait=False)
     held: list[tuple[Made, dict[str, bytes]]] = []
     for number in range(3):
@@ -146,7 +120,7 @@ def test_restored_from_there_and_from_the_vault(clean: Yard, tmp_path: Path) -> 
     readers: list[NearReader] = []
 
     def restored(name: str, spoil: Callable[[dict[str, Any]], None]) -> int:
-        with near_disks(yard.env, yard.guest.qmp, OWNER, tokens(made.point.record)) as disks:
+        with near_of(yard, made) as disks:
             spoil(disks)
 
             def near(reader: Reader) -> Reader:
@@ -168,7 +142,7 @@ def test_restored_from_there_and_from_the_vault(clean: Yard, tmp_path: Path) -> 
                 ask("block-export-del", id=export["id"], mode="hard")
 
     with (
-        near_disks(yard.env, yard.guest.qmp, OWNER, tokens(made.point.record)) as near,
+        near_of(yard, made) as near,
         yard.store.reader(made.point) as plain,
         NearReader(yard.env, plain, near) as reader,
     ):
@@ -186,18 +160,11 @@ def test_restored_from_there_and_from_the_vault(clean: Yard, tmp_path: Path) -> 
 
 def test_who_reads_is_killed(clean: Yard) -> None:
     """Nothing of that stays, in QEMU or outside, and the next one reads from the snapshot."""
-    yard = clean
-    made = yard.backup(keep=Keep(1))
-    there = kinds(yard)
-    folders = f"{prefix_of(OWNER)}*"
-    for arguments in (*tokens(made.point.record).items(), ()):  # who reads each disk, and who looks at all of them
-        command = [sys.executable, "-m", "tests.machines.reading", yard.guest.qmp, OWNER, *arguments]
-        killed = subprocess.run([*map(str, command)], cwd=_ROOT, check=False, capture_output=True, text=True)
-        assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, "reads\n"), killed.stderr
-        until(lambda: kinds(yard) == there, "the end of what it read by", 10)
-        until(lambda: not [*Path(tempfile.gettempdir()).glob(folders)], "the end of its folder", 10)
-
-    assert set(content(yard, made)) == {"disk0", "disk1"}
+    made = clean.backup(keep=Keep(1))
+    there = kinds(clean)
+    document = {"machine": f"qemu:{clean.guest.qmp}"}
+    who_reads_is_killed(document, made, OWNER, lambda: kinds(clean) == there)
+    assert set(content(clean, made)) == {"disk0", "disk1"}
 
 
 def test_a_backup_does_not_wait_for_who_reads(clean: Yard, tmp_path: Path) -> None:
@@ -205,9 +172,9 @@ def test_a_backup_does_not_wait_for_who_reads(clean: Yard, tmp_path: Path) -> No
     yard = clean
     made = yard.backup(keep=Keep(1))
     right = in_vault(yard, made, tmp_path / "vault")
-    with near_disks(yard.env, yard.guest.qmp, OWNER, tokens(made.point.record)) as disks:
+    with near_of(yard, made) as disks:
         assert set(disks) == {"disk0", "disk1"}
-        with near_disks(yard.env, yard.guest.qmp, OWNER, tokens(made.point.record)) as second:
+        with near_of(yard, made) as second:
             assert second == {}  # one at a time
         after = yard.backup(keep=Keep(1))
         assert after.warnings == []
@@ -223,7 +190,7 @@ def test_a_backup_does_not_wait_for_who_reads(clean: Yard, tmp_path: Path) -> No
     assert readers[-1].taken == 0
     assert {name: path.read_bytes() for name, path in paths.items()} == right
     assert content(yard, made) == right
-    assert set(kinds(yard)) == set("ktuvw")
+    assert set(kinds(yard)) == set("kbtuvw")
 
 
 def test_no_room_is_the_end_of_the_snapshot_alone(clean: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,8 +235,8 @@ def test_a_backup_that_fails_leaves_those_before(clean: Yard, tmp_path: Path, mo
     guest.sh("dd if=/dev/urandom of=/a/old bs=1M count=8 conv=notrunc,fsync 2>/dev/null")
 
     assert content(yard, made) == right
-    assert before == "kkttuuvvww"
-    assert kinds(yard) == "kkttuuvvvvww"
+    assert before == "bbkkttuuvvww"
+    assert kinds(yard) == "bbkkttuuvvvvww"
     assert yard.left() == yard.tokens(made)
 
     with monkeypatch.context() as patched:
@@ -288,15 +255,15 @@ def test_their_time_and_their_number_are_bounded(clean: Yard) -> None:
     env, yard.env = yard.env, Later(threads=2)
     try:
         first = keep(yard, 2)
-        Later.ahead = _DAY
+        Later.ahead = DAY
         second = keep(yard, 2)
         assert second[:1] == first
-        Later.ahead = 2 * _DAY + 60 * 10**9
+        Later.ahead = 2 * DAY + 60 * 10**9
         yard.backup()  # as before a replacement
         assert kinds(yard).count("w") == 2
         third = keep(yard, 2)
         assert third[:-1] == second[1:]
-        Later.ahead = 3 * _DAY
+        Later.ahead = 3 * DAY
         assert keep(yard, 1)[:-1] == third[1:]
         for _ in range(MOST):
             last = keep(yard, 1)
@@ -370,13 +337,47 @@ class TestOnItsOwn:
         assert content(alone, after) == in_vault(alone, after, tmp_path / "after")
         assert in_vault(alone, made, tmp_path / "again") == right
 
+    def test_a_job_of_somebody_else(self, alone: Yard, tmp_path: Path) -> None:
+        """It writes by a filter of its own, which must stay between the device and its disk."""
+        copy = make_disk(tmp_path / "copy.qcow2", 16)
+        with monitor(alone.guest.qmp) as ask:
+            file = {"driver": "file", "filename": str(copy)}
+            ask("blockdev-add", driver="qcow2", node_name="copy", file=file)
+            ask("blockdev-mirror", job_id="mine", device="d0", target="copy", sync="full", copy_mode="write-blocking")
+            until(lambda: ask("query-block-jobs")[0]["ready"], "the copy")
+        with pytest.raises(SourceFailed, match="in use by block job"):
+            alone.backup(keep=Keep(1))
+        assert kinds(alone) == ""
+        write(alone.guest, "disk0", "write -P 8 1M 64k")
+
+        with monitor(alone.guest.qmp) as ask:
+            ask("block-job-complete", device="mine")
+            until(lambda: not ask("query-block-jobs"), "the end of the job")
+        now = alone.backup(keep=Keep(1))  # of the copy, which the device has now
+        assert in_vault(alone, now, tmp_path / "now")["disk0"][_MIB : _MIB + (64 << 10)] == bytes([8]) * (64 << 10)
+
+    def test_a_server_of_somebody_who_backs_up(self, alone: Yard, tmp_path: Path) -> None:
+        """Libvirt begins its server, then its jobs, and has exports only then."""
+        made = alone.backup(keep=Keep(1))
+        copy = make_disk(tmp_path / "copy.qcow2", 16)
+        with monitor(alone.guest.qmp) as ask:
+            ask("blockdev-add", driver="qcow2", node_name="copy", file={"driver": "file", "filename": str(copy)})
+            ask("nbd-server-start", addr={"type": "unix", "data": {"path": str(tmp_path / "nbd")}})
+            ask("blockdev-backup", job_id="theirs", device="d0", target="copy", sync="none")
+
+        assert content(alone, made) == {}
+
+        with monitor(alone.guest.qmp) as ask:
+            ask("nbd-server-stop")  # which is refused where there is none
+            ask("job-cancel", id="theirs")
+
     def test_a_disk_that_is_taken_away(self, alone: Yard) -> None:
         alone.backup(keep=Keep(1))
         with monitor(alone.guest.qmp) as ask:
             ask("qom-set", path="/machine/peripheral/plugged", property="drive", value="n1")
         made = alone.backup(keep=Keep(1), exclude=["plugged"])
         assert made.warnings == []
-        assert kinds(alone) == "ktuuvvww"
+        assert kinds(alone) == "bktuuvvww"
         with monitor(alone.guest.qmp) as ask:
             ask("blockdev-add", driver="raw", node_name="free", file="n1")
 
@@ -415,7 +416,7 @@ class TestOnItsOwn:
         assert (told, len(warnings)) == ([], 1)
         assert "the snapshots of little were not looked at" in warnings[0]
         assert kinds(alone)
-        Later.ahead = _DAY + 60 * 10**9
+        Later.ahead = DAY + 60 * 10**9
         try:
             assert look(kept_in, there) == ([[there]], [])
         finally:
@@ -437,12 +438,12 @@ class TestOnItsOwn:
 
     def test_those_that_are_looked_at(self, alone: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
         def look(**more: bool) -> list[int]:
-            return kept_by(alone.env, alone.guest.qmp, OWNER, **more)
+            return kept_by(alone.env, alone.qemu, OWNER, **more)
 
         assert look() == []
         there = keep(alone, 1)
         assert look() == there
-        with near_disks(alone.env, alone.guest.qmp, OWNER, tokens(alone.backup().point.record)) as disks:
+        with near_of(alone, alone.backup()) as disks:
             assert disks == {}
         assert look(none=True) == []
         assert kinds(alone) == ""

@@ -50,7 +50,8 @@ class Yard:
         self.store = store or new_store(self.env, folder / "store")
         self.guest = guest
         self.folder = folder
-        self.qemu = Qemu(guest.qmp, guest.qga)
+        self.qemu = self.way = Qemu(guest.qmp, guest.qga)
+        self.owner = OWNER
 
     def backup(self, *, qemu: Qemu | None = None, fleecing: Fleecing | None = None, **options: Any) -> Made:
         """Make a point."""

@@ -47,8 +47,7 @@ def kept(by_hand: ByHand, *stamps: int) -> Work:
     """Make a point, and say that these are the snapshots that there are then."""
     work = by_hand.asked(f"{by_hand.item}/backup")
     assert work.arguments["snapshots"] == 2
-    token = f"keepstone-00000000-{stamps[-1]:08x}00000000"
-    by_hand.commit(by_hand.begin(work), detail_of({"vda": token}, Level.CRASH))
+    by_hand.commit(by_hand.begin(work), detail_of({}, Level.CRASH, stamps[-1]))
     tell(by_hand, work, *stamps)
     return work
 
@@ -167,7 +166,7 @@ def test_the_portal_lets_them_go_where_there_are_some(
 def test_who_has_none(vault: Vault, machine: Register) -> None:
     files = machine().protect("/srv")
     refused = vault.client.refused("POST", f"{files}/releaseSnapshots", status=400)
-    assert "is no machine of QEMU" in refused.message
+    assert "is no machine of a hypervisor" in refused.message
 
 
 def test_an_agent_that_lies_about_snapshots(by_hand: ByHand, machine: Register) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from keepstone.control import snapshots
 from keepstone.disks.nbd import NbdSink
 from keepstone.errors import JobCancelled
 from keepstone.workloads.libvirt import Virsh, destroy, find, undefine
@@ -18,7 +19,7 @@ from tests.libvirt.still import Still
 from tests.machines.guest import make_disk
 
 from .protecting import Vault
-from .test_virtual_machines import MACHINES, machines, protect
+from .test_virtual_machines import MACHINES, machines, protect, tiers
 
 __all__ = ["daemon"]
 
@@ -97,6 +98,48 @@ def test_from_a_domain_to_another_one(vault: Vault, daemon: Daemon, little: Litt
     finally:
         destroy(virsh, again.uuid)
         undefine(virsh, again.uuid)
+
+
+def test_snapshots_that_stay_on_the_host(
+    vault: Vault, daemon: Daemon, little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(vault, daemon)
+    item = protect(vault, "little")
+    monkeypatch.setattr(vault.plane, "snapshots", tmp_path)
+    little.sh("dd if=/dev/urandom of=/a/noise bs=1M count=8 2>/dev/null; sync")
+    assert vault.back_up(item)["status"] == "Completed"
+    both, one = ["InstantRP", "HardenedRP"], ["HardenedRP"]
+    assert tiers(vault, item) == [both]
+    little.sh("dd if=/dev/urandom of=/a/noise bs=1M count=4 conv=notrunc 2>/dev/null; sync")
+
+    def restored(name: str) -> tuple[int, list[bytes]]:
+        """What came from a snapshot, and the disks."""
+        target = tmp_path / name
+        wanted = {"objectType": "IaasVMRestoreRequest", "keepstone": {"targetPath": str(target)}}
+        job = vault.restore(vault.points(item)[0], **wanted, recoveryType="RestoreDisks")
+        assert job["status"] == "Completed", job
+        taken = int(job["extendedInfo"]["propertyBag"].get("Bytes From Snapshot", 0))
+        return taken, [(target / f"{disk}.raw").read_bytes() for disk in ("vda", "vdb")]
+
+    near, disks = restored("near")
+    assert near > 8 << 20
+    daemon.stop()
+    snapshots.look_all(vault.plane)  # which says nothing about QEMU
+    daemon.start()
+    assert tiers(vault, item) == [both]
+
+    vault.client.arm("POST", f"{item}/releaseSnapshots", status=202)
+    vault.work()
+    assert tiers(vault, item) == [one]
+    assert restored("far") == (0, disks)
+
+    assert vault.back_up(item)["status"] == "Completed"
+    assert tiers(vault, item) == [both, one]
+    little.destroy()
+    snapshots.look_all(vault.plane)
+    assert tiers(vault, item) == [one, one]
+    little.start()
+    little.agent()
 
 
 def test_cancelled_in_the_middle(vault: Vault, daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

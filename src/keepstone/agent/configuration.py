@@ -21,7 +21,7 @@
     allow = ["/", "/dev/vdb"]   # a device only where its own path is beneath /dev here
     deny = ["/root/.ssh"]
     exclude = ["*.tmp"]         # patterns of gitignore, in addition to the item's
-    snapshots = "/var/snap"     # machines of QEMU may keep snapshots, with their files there; default: none
+    snapshots = "/var/snap"     # machines may keep snapshots, with their files there; default: none
 
     [restore]
     allow = ["/srv"]            # default: one folder of the agent's own

@@ -23,7 +23,6 @@ from keepstone.errors import InvalidRequest
 from keepstone.jobs import Claim, Status
 from keepstone.remote.wire import LOOK
 from keepstone.vault import Container, Item, Vault
-from keepstone.workloads.hypervisors import QemuAddress, address_of
 
 __all__ = ["LOOK", "ask", "ask_all", "purged", "told", "wanted"]
 
@@ -34,8 +33,8 @@ _MOST = 64  # snapshots of an item of which an agent tells
 def ask(change: Change, vault: Vault, held: Container, item: Item, activity: str) -> UUID:
     """Ask that all snapshots of an item go; the job. `InvalidRequest` for one that can have none, `Conflict` where its
     machine has no agent any more."""
-    if not virtual_machines.is_running(item) or not isinstance(address_of(item.source), QemuAddress):
-        raise InvalidRequest(f"'{item.friendly}' is no machine of QEMU, and has no snapshots that stay")
+    if not virtual_machines.is_running(item):
+        raise InvalidRequest(f"'{item.friendly}' is no machine of a hypervisor, and has no snapshots that stay")
     machine = agents.serving(change.connection, held)
     return work(change, vault, held, item, LOOK, activity, {"user": True}, machine)
 

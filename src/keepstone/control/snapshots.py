@@ -60,10 +60,9 @@ def days_of(plane: Plane, item: Item) -> int:
 
 def note(change: Change, point: RecoveryPoint, record: PointRecord, days: int, stamps: Collection[int]) -> None:
     """A point was made, and these are the snapshots of its item that are there now."""
-    from keepstone.workloads.machines.naming import stamp_of
-    from keepstone.workloads.machines.root import tokens
+    from keepstone.workloads.machines.root import stamp_of
 
-    stamp = next(map(stamp_of, tokens(record).values()), 0)
+    stamp = stamp_of(record)
     only(change.connection, point.item, stamps)
     mine = snapshots.c.item == point.item, snapshots.c.point == point.name
     change.connection.execute(snapshots.delete().where(*mine))

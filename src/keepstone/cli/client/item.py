@@ -99,7 +99,7 @@ def set_policy(session: Session, vault: str, item: Document, policy: str) -> int
 @item_command(name="release-snapshots")
 @click.option("--no-wait", is_flag=True, help="Do not wait for the end of the job.")
 def release_snapshots(session: Session, vault: str, item: Document, no_wait: bool) -> int | None:
-    """Let the snapshots go that a machine of QEMU keeps of its points; the points stay in the vault. The next backup
+    """Let the snapshots go that a virtual machine keeps of its points; the points stay in the vault. The next backup
     keeps one again, if the policy says so."""
     from keepstone.cli.client.waiting import ended
 

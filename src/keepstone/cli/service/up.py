@@ -68,7 +68,7 @@ _LEVELS = ("debug", "info", "warning", "error")
 @click.option(
     "--snapshots",
     metavar="PATH",
-    help="Let machines of QEMU on this host keep snapshots, with their files in PATH, for as many days as their "
+    help="Let machines of this host's hypervisors keep snapshots, with their files in PATH, for as many days as their "
     "policies say. Later starts remember it; an empty PATH takes it back.",
 )
 @click.option(

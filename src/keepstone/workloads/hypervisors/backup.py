@@ -46,28 +46,36 @@ def backup_vm(
     readable: Callable[[Path], object] = unread,
 ) -> Report:
     """Make a recovery point of the machine of an item and commit it. `source`: its address, and `disks`, which are
-    chosen (`Chosen`). `snapshots`: the folder of those that stay, `keep` as `backup_qemu` has it; neither is for
-    machines of libvirt, and `readable` is for those only. `owner`, `readable` and what is raised as in `backup_qemu`
-    and `backup_domain`; `UsageError`."""
+    chosen (`Chosen`). `snapshots`: the folder of those that stay, `keep` as `backup_qemu` has it; `readable` is for
+    machines of libvirt only. `owner`, `readable` and what is raised as in `backup_qemu` and `backup_domain`;
+    `UsageError`."""
     address = address_of(source)
     exclude: list[str] = []
     if source.get("disks"):
         chosen = msgspec.convert(source["disks"], Chosen)
         exclude = chosen.left_out([disk.name for disk in disks_of(env, address)])
-    if isinstance(address, LibvirtAddress):
-        virsh, room = Virsh(address.connect), Room(env, address.fleece)
-        return backup_domain(
-            env, writer, virsh, address.uuid, progress, owner=owner, fleecing=room, exclude=exclude, readable=readable
-        )
-    machine = Qemu(address.monitor, address.agent)
-    folder = address.fleece
+    folder = None
     if snapshots is not None and keep is not None and keep.days:
         if _has_room(env, snapshots):
             folder = snapshots
         else:
             progress.warn(b"", f"no snapshot is kept: there is no folder {snapshots}, or no room in it")
             keep = None
-    fleecing = Fleecing(folder)
+    if isinstance(address, LibvirtAddress):
+        return backup_domain(
+            env,
+            writer,
+            Virsh(address.connect),
+            address.uuid,
+            progress,
+            owner=owner,
+            fleecing=Room(env, address.fleece),
+            exclude=exclude,
+            readable=readable,
+            keep=keep,
+            snapshots=None if folder is None else Room(env, folder),
+        )
+    machine, fleecing = Qemu(address.monitor, address.agent), Fleecing(folder or address.fleece)
     return backup_qemu(env, writer, machine, progress, owner=owner, fleecing=fleecing, exclude=exclude, keep=keep)
 
 

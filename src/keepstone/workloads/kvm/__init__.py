@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from keepstone.workloads.kvm.backup import Fleecing, Keep, Qemu, backup_qemu
+from keepstone.workloads.kvm.backup import Fleecing, Qemu, backup_qemu
+from keepstone.workloads.kvm.keeping import Keep
 from keepstone.workloads.kvm.nearby import kept_by, near_disks
 from keepstone.workloads.kvm.replace import check_disks, replace_disks, unfinished
 

@@ -19,7 +19,7 @@ import hashlib
 from typing import Any
 
 from keepstone.workloads.kvm.drives import ASIDE, Drive
-from keepstone.workloads.kvm.qmp import Monitor, Refused
+from keepstone.workloads.kvm.monitor import Monitor, Refused
 
 __all__ = ["give_back", "set_aside"]
 
@@ -43,7 +43,7 @@ def give_back(monitor: Monitor, prefix: str) -> None:
         if stand_in.startswith(ASIDE):
             if stand_in not in disks:
                 raise Refused(
-                    f"the disk of {block.get('qdev')} is gone from QEMU at {monitor.path}; start the machine anew"
+                    f"the disk of {block.get('qdev')} is gone from QEMU at {monitor.place}; start the machine anew"
                 )
             monitor.execute("qom-set", path=block["qdev"], property="drive", value=disks[stand_in])
 

@@ -26,12 +26,14 @@ from keepstone.env import Env
 from keepstone.errors import KeepstoneError
 from keepstone.store import Writer
 from keepstone.workloads.images import Report
+from keepstone.workloads.kvm import nearby
 from keepstone.workloads.kvm.definition import definition, name_of
 from keepstone.workloads.kvm.drives import Drive, bitmaps, chosen, drives
 from keepstone.workloads.kvm.freeze import frozen
 from keepstone.workloads.kvm.guard import Guard
-from keepstone.workloads.kvm.keeping import Keeping
-from keepstone.workloads.kvm.kept import collect, end_reading, forget, standing, take_away
+from keepstone.workloads.kvm.keeping import Keep, settle
+from keepstone.workloads.kvm.kept import collect, end_reading, take_away
+from keepstone.workloads.kvm.late import Late
 from keepstone.workloads.kvm.moment import Moment
 from keepstone.workloads.kvm.qmp import Gone, Monitor
 from keepstone.workloads.kvm.sweep import sweep
@@ -44,12 +46,12 @@ from keepstone.workloads.machines.naming import prefix_of
 from keepstone.workloads.machines.root import tokens
 from keepstone.workloads.progress import Progress
 
-__all__ = ["Fleecing", "Keep", "Qemu", "backup_qemu"]
+__all__ = ["Fleecing", "Qemu", "backup_qemu"]
 
 
 @dataclass(frozen=True, slots=True)
 class Qemu:
-    """A machine: the socket of its monitor (QMP), and that of its guest agent where it has one."""
+    """A machine: the socket of its monitor (QMP), and that of its guest agent where it has one. It is a `Way`."""
 
     monitor: Path
     agent: Path | None = None
@@ -59,6 +61,12 @@ class Qemu:
         """Names it for people and for the record of a point."""
         return f"qemu:{self.monitor}"
 
+    def open(self, env: Env, timeout: float) -> Monitor:
+        return Monitor(env, self.monitor, timeout=timeout)
+
+    def janitor(self, prefix: str) -> Janitor:
+        return Janitor(nearby.__name__, str(self.monitor), prefix)
+
 
 @dataclass(frozen=True, slots=True)
 class Fleecing:
@@ -66,15 +74,6 @@ class Fleecing:
 
     folder: Path
     reserve: int = RESERVE
-
-
-@dataclass(slots=True)
-class Keep:
-    """That a snapshot of the point stays in QEMU for so many days, 1 to 30; 0 for none, and those before go. `there`:
-    told when the point is made; when those of the item began that are there now, seconds since 1970 (`stamp_of`)."""
-
-    days: int
-    there: list[int] | None = None
 
 
 def backup_qemu(
@@ -138,12 +137,9 @@ class _Backup:
         check_threads(monitor, found)
         self._room.enough()
         since = {} if full else self._since(found)
-        stamp = max([self._env.wall_time() // 10**9, *(name.stamp + 1 for name in standing(monitor, self._owner))])
-        keeping = self._keeping(found, stamp)
+        keeping = self._kept(found)
         janitor = Janitor(take_away.__module__, str(self._machine.monitor), self._prefix)
-        moment = Moment(
-            self._env, monitor, self._prefix, found, since, self._fleecing.folder, stamp=stamp, keeping=keeping
-        )
+        moment = Moment(self._env, monitor, self._prefix, found, since, self._fleecing.folder, keeping=keeping)
         keep = before
         try:
             moment.prepare()
@@ -168,7 +164,14 @@ class _Backup:
                     keep = before.union(disk.token for disk in moment.disks)
 
                 report = backup_machine(
-                    self._writer, about, parts, self._progress, name=self._name, held=held, warnings=self._warnings
+                    self._writer,
+                    about,
+                    parts,
+                    self._progress,
+                    name=self._name,
+                    held=held,
+                    warnings=self._warnings,
+                    stamp=0 if keeping is None else keeping.stamp,
                 )
             keep = {disk.token for disk in moment.disks}
             self._finish(keeping, keep)
@@ -179,23 +182,16 @@ class _Backup:
             if self._guard is not None:
                 self._guard.settle()
 
-    def _keeping(self, found: list[Drive], stamp: int) -> Keeping | None:
+    def _kept(self, found: list[Drive]) -> Late | None:
         if self._keep is None or not self._keep.days:
             return None
-        days = self._keep.days
-        return Keeping(self._env, self._monitor, self._prefix, found, self._room, self._warn, stamp=stamp, days=days)
+        return Late(self._env, self._monitor, self._prefix, found, self._room, self._warn, days=self._keep.days)
 
-    def _finish(self, keeping: Keeping | None, keep: set[str]) -> None:
+    def _finish(self, keeping: Late | None, keep: set[str]) -> None:
         """There is a point, and whatever becomes of snapshots does not change that."""
         try:
             sweep(self._monitor, self._prefix, keep)
-            if keeping is not None and self._keep is not None:
-                self._keep.there = keeping.finish()
-            else:
-                now, all_of_them = self._env.wall_time() // 10**9, self._keep is not None
-                there = forget(self._monitor, self._owner, lambda name: all_of_them or name.until <= now)
-                if self._keep is not None:
-                    self._keep.there = there
+            settle(self._env, self._monitor, self._owner, keeping, self._keep)
         except KeepstoneError as error:
             self._progress.warn(self._name, f"no snapshot of this point is kept: {error}")
 

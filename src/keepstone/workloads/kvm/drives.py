@@ -17,7 +17,7 @@ import msgspec
 
 from keepstone.decoders import known
 from keepstone.errors import Conflict, NotFound, SourceFailed
-from keepstone.workloads.kvm.qmp import Monitor, Refused
+from keepstone.workloads.kvm.monitor import Monitor, Refused
 from keepstone.workloads.machines import Disk, Role
 from keepstone.workloads.machines.root import is_name
 
@@ -28,8 +28,8 @@ _DEVICE = re.compile(r"/machine/peripheral(?:-anon)?/([^/]+)")
 _LARGEST = 1 << 60
 ASIDE = "keepstone-replace-"
 """How nodes begin that stand in for a disk while it is put back, see `aside.py`."""
-KEEPER = re.compile(r"keepstone-[0-9a-f]{8}\.k[0-9a-z]{11}")
-"""What the filters of kept snapshots are called, see `kept.py`."""
+KEEPER = re.compile(r"keepstone-[0-9a-f]{8}\.[kb][0-9a-z]{11}")
+"""What the filters of kept snapshots are called, and the nodes that these are put over, see `kept.py`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def drives(monitor: Monitor) -> list[Drive]:
     try:
         found = msgspec.convert(monitor.execute("query-block"), known(list[_Block]))
     except msgspec.MsgspecError as error:
-        raise SourceFailed(f"QEMU at {monitor.path} describes its disks in a way that is not known: {error}") from error
+        raise SourceFailed(f"QEMU at {monitor.place} describes its disks in an unknown way: {error}") from error
     disks: list[Drive] = []
     kept = any(block.inserted is not None and KEEPER.fullmatch(block.inserted.node) for block in found)
     under = _under(monitor) if kept else {}
@@ -99,7 +99,7 @@ def drives(monitor: Monitor) -> list[Drive]:
             continue
         if inserted.node.startswith(ASIDE):
             raise Conflict(
-                f"QEMU at {monitor.path} has disks that are being put back from a point; wait for that, or run that "
+                f"QEMU at {monitor.place} has disks that are being put back from a point; wait for that, or run that "
                 "restore again where it ended early"
             )
         if not 0 <= inserted.image.size <= _LARGEST:
@@ -122,14 +122,15 @@ def _under(monitor: Monitor) -> dict[str, _Inserted]:
 
 
 def beneath(monitor: Monitor) -> dict[str, str]:
-    """By the names of our filters, the nodes beneath them. `Refused` by a QEMU that does not tell."""
+    """By the names of our filters, the disks beneath them. `Refused` by a QEMU that does not tell."""
     told = monitor.execute("x-debug-query-block-graph")
     names = {node["id"]: str(node["name"]) for node in told["nodes"]}
-    return {
+    below = {
         names[edge["parent"]]: names[edge["child"]]
         for edge in told["edges"]
         if edge["name"] == "file" and KEEPER.fullmatch(names[edge["parent"]])
     }
+    return {name: below.get(node, node) for name, node in below.items()}
 
 
 def _name(block: _Block, inserted: _Inserted, taken: Collection[str]) -> str:

@@ -6,9 +6,10 @@ docs/interop/live-block-operations.rst and the drivers `copy-before-write` and `
 disk at a time, that of its newest snapshot, so each cluster is copied once however many snapshots there are: an older
 one is what was copied until the next one began, over that next one.
 
-    device → k → the disk       k  the filter
+    device → k → b → the disk   k  the filter, b  a node that passes everything on, and keeps the filter's own bitmap
              └→ t → v           t  an image, v  a file of a bounded size: what was overwritten from this snapshot on
-    w → u                       u  a file: what was overwritten while the backup read; w  says that the point is made
+    w → u                       w  says that the point is made, u  a file: what was overwritten while the backup read;
+                                there is none where that file is somebody else's (libvirt)
     r → o → o → s → k           while somebody reads (`nearby.py`): s  the disk as it was when the newest one began,
                                 o  over it what each older one copied, r  over that the `w` of the one that is read
 
@@ -22,6 +23,8 @@ Invariants
   guest's write (`on-cbw-error`, `cbw-timeout`).
 * A filter goes before anybody but its device writes to the disk beneath it, and the device gets that very disk: QEMU
   is asked which one it is.
+* The filter's bitmap is on a node that nobody else takes away: QEMU ends where one goes with a bitmap still on it, and
+  what is beneath may get an overlay of its owner's, and go.
 * No overlay is ever put over the disk itself (`blockdev-snapshot`): whoever started the machine anew by its own command
   would boot the old half of it.
 """
@@ -38,15 +41,15 @@ from pathlib import Path
 
 from keepstone.env import Env
 from keepstone.errors import KeepstoneError
-from keepstone.workloads.kvm import sweep
+from keepstone.workloads.kvm import qmp, sweep
 from keepstone.workloads.kvm.drives import beneath
-from keepstone.workloads.kvm.qmp import Monitor
+from keepstone.workloads.kvm.monitor import Monitor
 
 __all__ = ["DAY", "Name", "collect", "end_reading", "forget", "mark_of", "named", "standing", "take_away"]
 
 DAY = 86_400
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-_NAME = re.compile(r"(keepstone-[0-9a-f]{8})\.([ktvuwsor])([0-9a-z]{6})([0-9a-u])([0-9a-z]{4})")
+_NAME = re.compile(r"(keepstone-[0-9a-f]{8})\.([kbtvuwsor])([0-9a-z]{6})([0-9a-u])([0-9a-z]{4})")
 _READING = "sor"
 
 
@@ -153,11 +156,11 @@ def _needed(name: Name, live: Name | None, kept: Iterable[int]) -> bool:
         return name.stamp in kept
     if name.kind == "v":
         return min(kept) <= name.stamp <= live.stamp
-    return name.stamp == live.stamp  # the filter and its image
+    return name.stamp == live.stamp  # the filter, what is beneath it, and its image
 
 
 def take_away(kept: bool, monitor: str, prefix: str) -> None:
     """What the janitor of a backup does, see `sweep.take_away`."""
     sweep.take_away(kept, monitor, prefix)
-    with contextlib.suppress(KeepstoneError), Monitor(Env(), Path(monitor), timeout=sweep.TURN) as opened:
+    with contextlib.suppress(KeepstoneError), qmp.Monitor(Env(), Path(monitor), timeout=sweep.TURN) as opened:
         collect(opened, prefix[:-1])

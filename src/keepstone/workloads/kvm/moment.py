@@ -15,7 +15,7 @@ Invariants
 * The fleecing files have no names: nobody else can open them.
 
 A moment may be kept beyond the backup (`keeping.py`): then its filters come right before the transaction, and what was
-written in between is known.
+written in between is known (`late.py`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 from keepstone.env import Env
 from keepstone.errors import SourceFailed
 from keepstone.workloads.kvm.drives import Drive
-from keepstone.workloads.kvm.keeping import Keeping
+from keepstone.workloads.kvm.late import Late
 from keepstone.workloads.kvm.nameless import Nameless
 from keepstone.workloads.kvm.qmp import Monitor
 from keepstone.workloads.kvm.serving import Serving
@@ -51,7 +51,7 @@ class Held:
 
 class Moment:
     """`prefix`: how all names begin; `since`: by name of the disk, the bitmap that tells what changed; `folder`: where
-    the fleecing files are. `stamp`: seconds since 1970, by which the new bitmaps go; `keeping`: what keeps the moment.
+    the fleecing files are; `keeping`: what keeps the moment.
 
     `prepare`, then `hold` while the guest is frozen, then `show`; whatever comes, `close`, and then `sweep`.
     """
@@ -65,14 +65,12 @@ class Moment:
         since: Mapping[str, str],
         folder: Path,
         *,
-        stamp: int,
-        keeping: Keeping | None = None,
+        keeping: Late | None = None,
     ) -> None:
         self._env = env
         self._monitor = monitor
         self._prefix = prefix
         self._files = Nameless(env, monitor, prefix, folder)
-        self._stamp = stamp
         self._keeping = keeping
         self._since = since
         self._serving = Serving(env, monitor, prefix)
@@ -82,7 +80,7 @@ class Moment:
 
     def _held(self, number: int, drive: Drive) -> Held:
         changes = self._name("c", number) if drive.disk.name in self._since else None
-        token = f"{self._prefix}{self._stamp:08x}{self._env.random(4).hex()}"
+        token = self._prefix + self._env.random(8).hex()
         return Held(drive, self._name("e", number), changes, token)
 
     def _name(self, kind: str, number: int) -> str:
@@ -147,7 +145,10 @@ class Moment:
             if held.changes is not None:
                 copy = {"node": node, "target": held.changes, "bitmaps": [self._since[held.drive.disk.name]]}
                 copies.append({"type": "block-dirty-bitmap-merge", "data": copy})
-        kept = self._keeping.enter() if self._keeping is not None else []
+        kept = []
+        if self._keeping is not None:
+            self._keeping.enter()
+            kept = self._keeping.actions()
         self.when = self._env.wall_time()
         self._monitor.execute("transaction", actions=[*new, *jobs, *copies, *kept])
 

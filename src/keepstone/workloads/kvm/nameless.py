@@ -10,9 +10,11 @@ from typing import Any
 
 from keepstone.env import Env
 from keepstone.objects import failure
-from keepstone.workloads.kvm.qmp import Monitor, Refused
+from keepstone.workloads.kvm.monitor import Monitor, Refused
 
 __all__ = ["Nameless"]
+
+_FIRST = 1 << 20  # libvirt counts its sets of descriptors from 0 on, and would add to one of ours
 
 
 class Nameless:
@@ -27,7 +29,9 @@ class Nameless:
         monitor, job = self._monitor, f"{self._prefix}m{number}"
         fd = self._file(most or 0)
         try:
-            fdset = monitor.execute("add-fd", fd=fd, opaque=f"{self._prefix}f{number}")["fdset-id"]
+            taken = [told["fdset-id"] for told in monitor.execute("query-fdsets")]
+            fdset = max([_FIRST, *taken]) + 1
+            monitor.execute("add-fd", fd=fd, fdset_id=fdset, opaque=f"{self._prefix}f{number}")
         finally:
             self._env.fs.close(fd)
         path = f"/dev/fdset/{fdset}"

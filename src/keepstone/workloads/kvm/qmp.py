@@ -16,7 +16,6 @@ import array
 import contextlib
 import socket
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +23,14 @@ import msgspec
 
 from keepstone.decoders import from_json
 from keepstone.env import Env
-from keepstone.errors import SourceFailed, SourceMissing
+from keepstone.errors import SourceMissing
+from keepstone.workloads.kvm import monitor
+from keepstone.workloads.kvm.monitor import Gone, Refused
 
 __all__ = ["Gone", "Monitor", "Refused", "connect"]
 
 _LONGEST = 32 << 20
 _SECOND = 10**9
-
-
-class Refused(SourceFailed):
-    """QEMU does not do what was asked of it; the message has its own words."""
-
-
-class Gone(SourceFailed):
-    """QEMU has ended, or answers no more."""
 
 
 def connect(path: Path, timeout: float, what: str) -> socket.socket:
@@ -65,15 +58,15 @@ class _Line(msgspec.Struct):
     answer: Any = msgspec.field(name="return", default=None)
 
 
-class Monitor:
+class Monitor(monitor.Monitor):
     """A connection; a monitor has one at a time. Any thread may ask.
 
     `SourceMissing` where there is no such socket, `Gone` where nobody greets.
     """
 
     def __init__(self, env: Env, path: Path, *, timeout: float = 20) -> None:
+        super().__init__(env, str(path))
         self.path = path
-        self._env = env
         self._timeout = timeout
         self._lock = threading.Lock()
         self._last = 0
@@ -87,14 +80,7 @@ class Monitor:
             self.close()
             raise
 
-    def __enter__(self) -> Monitor:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Let go of it; what this client began in QEMU goes on."""
         self._socket.close()
 
     @property
@@ -105,7 +91,6 @@ class Monitor:
         return credentials[0]
 
     def execute(self, command: str, *, fd: int | None = None, **arguments: Any) -> Any:
-        """What QEMU returns; `_` in names of arguments stands for `-`. `fd` is handed over. `Refused`, `Gone`."""
         named = {name.replace("_", "-"): value for name, value in arguments.items() if value is not None}
         with self._lock:
             self._last += 1
@@ -119,14 +104,6 @@ class Monitor:
         if line.error is not None:
             raise Refused(f"QEMU refuses {command}: {str(line.error.get('desc'))[:500]}")
         return line.answer
-
-    def wait(self, done: Callable[[], bool], what: str, timeout: float = 30) -> None:
-        """Ask until it is so; `Gone` where that takes too long."""
-        end = self._end(timeout)
-        while not done():
-            if self._env.boot_time() > end:
-                raise Gone(f"QEMU at {self.path} does not get done with {what}; look what the machine is doing")
-            self._env.sleep(0.005)
 
     def _end(self, timeout: float) -> int:
         return self._env.boot_time() + int(timeout * _SECOND)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import socket
 import tempfile
 from pathlib import Path
 
 from keepstone.env import Env
 from keepstone.errors import Conflict
-from keepstone.workloads.kvm.qmp import Monitor, Refused
+from keepstone.workloads.kvm.monitor import Monitor, Refused
 
 __all__ = ["Serving"]
 
@@ -30,7 +31,7 @@ class Serving:
         self._env = env
         self._monitor = monitor
         self._prefix = prefix
-        self._name = f"{prefix}{hashlib.sha256(bytes(monitor.path)).hexdigest()[:8]}-"
+        self._name = f"{prefix}{hashlib.sha256(os.fsencode(monitor.place)).hexdigest()[:8]}-"
         self._place: Path | None = None
 
     @property
@@ -48,12 +49,17 @@ class Serving:
             try:
                 self._listen(listener)
             except Refused as error:
-                if self._monitor.execute("query-block-exports"):
+                if self._monitor.execute("query-block-exports") or self._backs_up():
                     raise Conflict(
-                        f"QEMU at {self._monitor.path} serves disks to somebody else already; wait until that is over"
+                        f"QEMU at {self._monitor.place} serves disks to somebody else already; wait until that is over"
                     ) from error
                 self._monitor.execute("nbd-server-stop")  # of a predecessor that was killed before it had an export
                 self._listen(listener)
+
+    def _backs_up(self) -> bool:
+        """Whether somebody else does, such as libvirt, which begins its server before it has exports."""
+        jobs = self._monitor.execute("query-jobs")
+        return any(job["type"] == "backup" and not str(job["id"]).startswith(self._prefix) for job in jobs)
 
     def _listen(self, listener: socket.socket) -> None:
         name = f"{self._prefix}s"

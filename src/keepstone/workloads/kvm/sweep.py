@@ -20,9 +20,10 @@ from typing import Any
 
 from keepstone.env import Env
 from keepstone.errors import KeepstoneError
+from keepstone.workloads.kvm import qmp
 from keepstone.workloads.kvm.aside import give_back
 from keepstone.workloads.kvm.drives import bitmaps
-from keepstone.workloads.kvm.qmp import Monitor, Refused
+from keepstone.workloads.kvm.monitor import Monitor, Refused
 
 __all__ = ["TURN", "end_exports", "remove_nodes", "sweep", "take_away"]
 
@@ -33,7 +34,7 @@ TURN = 120.0
 def take_away(kept: bool, monitor: str, prefix: str) -> None:
     """What the janitor does. It takes the monitor as soon as we have let go of it. Bitmaps stay: which of them a point
     needs, the next backup knows."""
-    with contextlib.suppress(KeepstoneError), Monitor(Env(), Path(monitor), timeout=TURN) as opened:
+    with contextlib.suppress(KeepstoneError), qmp.Monitor(Env(), Path(monitor), timeout=TURN) as opened:
         sweep(opened, prefix, None)
 
 

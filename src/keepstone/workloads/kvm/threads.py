@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from keepstone.errors import Unsupported
 from keepstone.workloads.kvm.drives import Drive
-from keepstone.workloads.kvm.qmp import Monitor, Refused
+from keepstone.workloads.kvm.monitor import Monitor, Refused
 
 __all__ = ["SOUND", "check_threads", "has_thread", "refuse_threads"]
 
@@ -29,7 +29,7 @@ def check_threads(monitor: Monitor, disks: Sequence[Drive]) -> None:
         return
     used = [drive.disk.name for drive in disks if has_thread(monitor, drive.device)]
     if used:
-        refuse_threads(used, f"QEMU {version['major']}.{version['minor']} at {monitor.path}")
+        refuse_threads(used, f"QEMU {version['major']}.{version['minor']} at {monitor.place}")
 
 
 def refuse_threads(disks: Sequence[str], qemu: str) -> None:

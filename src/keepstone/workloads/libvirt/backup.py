@@ -26,6 +26,7 @@ from keepstone.env import Env
 from keepstone.errors import Conflict, KeepstoneError, SourceFailed
 from keepstone.store import Writer
 from keepstone.workloads.images import Report
+from keepstone.workloads.kvm import Keep
 from keepstone.workloads.libvirt.agent import Agent
 from keepstone.workloads.libvirt.alone import alone
 from keepstone.workloads.libvirt.chain import unread
@@ -35,6 +36,8 @@ from keepstone.workloads.libvirt.domains import OFF, RUNNING, Domain, DomainDisk
 from keepstone.workloads.libvirt.guard import Guard
 from keepstone.workloads.libvirt.half import refuse_half
 from keepstone.workloads.libvirt.images import Image
+from keepstone.workloads.libvirt.keeping import Snapshots
+from keepstone.workloads.libvirt.keeping import snapshots as kept
 from keepstone.workloads.libvirt.moment import CHANGES, Moment
 from keepstone.workloads.libvirt.sweep import is_ours, job, sweep
 from keepstone.workloads.libvirt.threads import check_threads
@@ -66,21 +69,25 @@ def backup_domain(
     exclude: Collection[str] = (),
     full: bool = False,
     readable: Callable[[Path], object] = unread,
+    keep: Keep | None = None,
+    snapshots: Room | None = None,
 ) -> Report:
     """Make a recovery point of the domain of this name or UUID, and commit it.
 
     `owner` names the item and its store, the same each time: what we have in libvirt goes by it. `fleecing`: where what
     the guest overwrites meanwhile is kept. `exclude`: targets of disks, such as `vdb`. `full`: read everything,
     whatever the checkpoints say. `readable` is asked for each backing file of a domain that is off, and raises where it
-    must not be read; by default none is. `NotFound` where there is no such domain or disk, `SourceFailed` where libvirt
-    refuses or ends, `StorageFull`, `Conflict`, and what the store raises; nothing is visible then, and the caller
-    aborts the writer.
+    must not be read; by default none is. `keep`: a snapshot stays, with its
+    files in `snapshots`; without, those that are there stay until their time is over. A domain that is off has none.
+    `NotFound` where there is no such domain or disk, `SourceFailed` where libvirt refuses or ends, `StorageFull`,
+    `Conflict`, and what the store raises; nothing is visible then, and the caller aborts the writer.
     """
     domain = find(virsh, name)
     prefix = prefix_of(owner)
     with alone(f"{prefix}{domain.uuid}", f"{domain.name} is being backed up to this item already"):
         refuse_half(virsh, domain)
-        return _Backup(env, writer, virsh, domain, progress, prefix, fleecing, readable).run(exclude, full)
+        backup = _Backup(env, writer, virsh, domain, progress, prefix, fleecing, readable, keep, snapshots)
+        return backup.run(exclude, full)
 
 
 class _Backup:
@@ -96,9 +103,12 @@ class _Backup:
         prefix: str,
         room: Room,
         readable: Callable[[Path], object],
+        keep: Keep | None,
+        snapshots: Room | None,
     ) -> None:
         self._env, self._writer, self._virsh, self._domain = env, writer, virsh, domain
         self._progress, self._prefix, self._room, self._readable = progress, prefix, room, readable
+        self._keep, self._kept_in = keep, snapshots
         self._known = tokens(writer.parent)
         self._before = {checkpoint_of(token) for token in self._known.values()}
         self._name = domain.address.encode("utf-8", "surrogateescape")
@@ -117,7 +127,18 @@ class _Backup:
                 self._warn(f"{disk.target} is left out: it is passed through to the guest, and libvirt cannot hold it")
         left = [disk for disk in found if disk.kind != "lun"]
         self._excluded = [*excluded, *(disk.target for disk in found if disk.kind == "lun")]
-        return self._running(left, full) if self._domain.runs else self._off(left)
+        if not self._domain.runs:
+            return self._off(left)
+        other = job(self._virsh, self._domain.uuid)
+        if other is not None and not is_ours(other, self._prefix):
+            raise Conflict(f"somebody else backs {self._domain.name} up by libvirt already; wait until that is over")
+        check_threads(self._virsh, self._domain, left)
+        self._sweep(self._before)
+        self._room.enough()
+        with kept(
+            self._env, self._virsh, self._domain, left, self._prefix, self._keep, self._kept_in, self._warn
+        ) as snapshots:
+            return self._running(left, full, snapshots)
 
     def _made(
         self,
@@ -126,6 +147,7 @@ class _Backup:
         consistency: Consistency,
         described: dict[str, bytes],
         held: Callable[[], None],
+        stamp: int = 0,
     ) -> Report:
         about = Machine(
             name=self._domain.name,
@@ -136,17 +158,18 @@ class _Backup:
             excluded=self._excluded,
         )
         return backup_machine(
-            self._writer, about, parts, self._progress, name=self._name, held=held, warnings=self._warnings
+            self._writer,
+            about,
+            parts,
+            self._progress,
+            name=self._name,
+            held=held,
+            warnings=self._warnings,
+            stamp=stamp,
         )
 
-    def _running(self, disks: list[DomainDisk], full: bool) -> Report:
+    def _running(self, disks: list[DomainDisk], full: bool, snapshots: Snapshots | None) -> Report:
         env, virsh, uuid, before = self._env, self._virsh, self._domain.uuid, self._before
-        other = job(virsh, uuid)
-        if other is not None and not is_ours(other, self._prefix):
-            raise Conflict(f"somebody else backs {self._domain.name} up by libvirt already; wait until that is over")
-        check_threads(virsh, self._domain, disks)
-        sweep(env, virsh, uuid, self._prefix, self._room.folder, before)
-        self._room.enough()
         since = {} if full else self._since(disks)
         checkpoint = self._prefix + env.random(8).hex()
         moment = Moment(env, virsh, self._domain, disks, since, self._room.folder, checkpoint)
@@ -154,10 +177,14 @@ class _Backup:
         keep = before
         try:
             moment.prepare()
+            if snapshots is not None:
+                snapshots.prepare()
             described = definition(virsh, self._domain)
             beside: list[Part] = []
 
             def hold() -> None:
+                if snapshots is not None:
+                    snapshots.enter()
                 moment.hold(janitor.pipe)
                 beside.extend(state(env, virsh, self._domain, self._warn))
 
@@ -171,19 +198,36 @@ class _Backup:
                     keep = before | {checkpoint}
                     janitor.keep()
 
-                report = self._made([*parts, *beside], moment.when, consistency, described, held)
+                stamp = 0 if snapshots is None else snapshots.stamp
+                report = self._made([*parts, *beside], moment.when, consistency, described, held, stamp)
             keep = {checkpoint}
+            self._finish(snapshots, keep)
             return report
         finally:
             moment.close()
-            self._let_go(keep, janitor)
+            self._let_go(keep, janitor, snapshots)
             if self._guard is not None:
                 self._guard.settle()
 
-    def _let_go(self, keep: set[str], janitor: Janitor) -> None:
+    def _sweep(self, keep: set[str]) -> None:
+        sweep(self._env, self._virsh, self._domain.uuid, self._prefix, self._room.folder, keep)
+
+    def _finish(self, snapshots: Snapshots | None, keep: set[str]) -> None:
+        """There is a point, and whatever becomes of snapshots does not change that."""
+        if snapshots is None:
+            return
+        try:
+            self._sweep(keep)
+            snapshots.finish()
+        except KeepstoneError as error:
+            self._progress.warn(self._name, f"no snapshot of this point is kept: {error}")
+
+    def _let_go(self, keep: set[str], janitor: Janitor, snapshots: Snapshots | None) -> None:
         """Where libvirt has ended there is nothing to be done; what it refuses now, the next backup takes away."""
         try:
-            sweep(self._env, self._virsh, self._domain.uuid, self._prefix, self._room.folder, keep)
+            self._sweep(keep)
+            if snapshots is not None:
+                snapshots.clear()
         except KeepstoneError as error:
             self._progress.warn(self._name, f"something of this backup is still in libvirt until the next one: {error}")
             janitor.let_go()
@@ -255,6 +299,8 @@ class _Backup:
 
     def _off(self, disks: list[DomainDisk]) -> Report:
         env, virsh, domain = self._env, self._virsh, self._domain
+        if self._keep is not None:
+            self._keep.there = []  # they went with its QEMU
         there = set(checkpoints(virsh, domain.uuid))
         consistency = _at_rest(virsh.ask("domstate", domain.uuid, "--reason").strip())
         with contextlib.ExitStack() as stack:

@@ -18,6 +18,7 @@ from pathlib import Path
 from keepstone.env import Env
 from keepstone.errors import KeepstoneError
 from keepstone.workloads.libvirt.checkpoints import checkpoints, drop
+from keepstone.workloads.libvirt.keeping import clear
 from keepstone.workloads.libvirt.markup import Element, parsed
 from keepstone.workloads.libvirt.virsh import Gone, Refused, Virsh
 
@@ -73,6 +74,7 @@ def take_away(kept: bool, uri: str, uuid: str, folder: str, checkpoint: str) -> 
         abort(env, virsh, uuid, checkpoint)
         if not kept and checkpoint in checkpoints(virsh, uuid):
             drop(virsh, uuid, [checkpoint])
+        clear(env, virsh, uuid, f"{checkpoint.rpartition('-')[0]}-")
     for left in Path(folder).glob(f"{checkpoint}*"):
         with contextlib.suppress(OSError):
             env.fs.unlink(left)

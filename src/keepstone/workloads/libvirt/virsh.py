@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterator
 from keepstone.errors import SourceFailed, SourceMissing, Unsupported
 from keepstone.workloads.hypervisors.uri import SYSTEM, check_uri
 
-__all__ = ["SYSTEM", "Gone", "Refused", "Virsh", "command", "document", "path_of"]
+__all__ = ["SYSTEM", "Gone", "Refused", "Unreachable", "Virsh", "command", "document", "path_of"]
 
 _LONGEST = 16 << 20
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -33,6 +33,10 @@ class Refused(SourceFailed):
 
 class Gone(SourceFailed):
     """The daemon answers no more."""
+
+
+class Unreachable(SourceMissing):
+    """There is no daemon; its machines may run all the same."""
 
 
 def command(uri: str, *arguments: str) -> list[str]:
@@ -93,9 +97,7 @@ class Virsh:
         reasons = [line.removeprefix("error:").strip() for line in said.splitlines() if line.strip()]
         reason = ": ".join(dict.fromkeys(reasons))[:500] or "it does not say why"
         if reason.lower().startswith(_UNREACHABLE[0]):
-            return SourceMissing(
-                f"there is no libvirt at {self.uri} ({reason}); start it, or name another by --connect"
-            )
+            return Unreachable(f"there is no libvirt at {self.uri} ({reason}); start it, or name another by --connect")
         if any(words in reason.lower() for words in _UNREACHABLE):
             return Gone(f"libvirt at {self.uri} is gone ({reason}); start it, then try again")
         if any(words in reason.lower() for words in _MISSING):

@@ -39,9 +39,11 @@ def backup_machine(
     name: bytes,
     held: Callable[[], None],
     warnings: int = 0,
+    stamp: int = 0,
 ) -> Report:
     """Make a point of these disks and commit it. `held` is called when all is read, and raises where the moment was
-    lost meanwhile; `warnings`: how many were told before.
+    lost meanwhile; `warnings`: how many were told before; `stamp`: when the snapshot of it began that is to stay in the
+    hypervisor (`stamp_of`), 0 for none.
 
     Raises what the sources and the store raise; nothing is visible then, and the caller aborts the writer.
     """
@@ -66,7 +68,7 @@ def backup_machine(
     states = {part.disk.name: token for part in parts if (token := part.source.token()) is not None}
     outcome = Outcome(
         root=[writer.put_node(MACHINE_KIND, [], roots, body)],
-        detail=detail_of(states, machine.consistency.level),
+        detail=detail_of(states, machine.consistency.level, stamp),
         source=name,
         logical=size,
         read=read,

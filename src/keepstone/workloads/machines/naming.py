@@ -5,19 +5,10 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["prefix_of", "stamp_of"]
+__all__ = ["prefix_of"]
 
 
 def prefix_of(owner: str) -> str:
     """How everything begins that belongs to this item of this store; names of QEMU's nodes have 31 characters at
     most."""
     return f"keepstone-{hashlib.sha256(owner.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}-"
-
-
-def stamp_of(token: str) -> int:
-    """When the moment was prepared after which this bitmap of QEMU is called, seconds since 1970; nothing one can rely
-    on where it is of another making."""
-    try:
-        return int(token[-16:-8], 16)
-    except ValueError:
-        return 0

@@ -6,8 +6,8 @@
 What a machine has beside its disks, such as NVRAM or the state of a TPM, is a disk of another role: so it is stored,
 shared, verified and restored like one.
 
-The record's `detail` holds the tokens of the disks (see `images.backup`), and what the moment is worth, for those who
-list points.
+The record's `detail` holds the tokens of the disks (see `images.backup`), what the moment is worth, for those who list
+points, and by which stamp its hypervisor may keep a snapshot of it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ __all__ = [
     "is_name",
     "level_of",
     "read_machine",
+    "stamp_of",
     "tokens",
 ]
 
@@ -93,6 +94,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 class _Detail(msgspec.Struct, frozen=True, omit_defaults=True):
     tokens: dict[str, str]
     level: Level | None = None
+    stamp: int = 0
 
 
 def tokens(record: PointRecord | None) -> dict[str, str]:
@@ -105,6 +107,11 @@ def level_of(record: PointRecord) -> Level | None:
     return _detail(record).level
 
 
+def stamp_of(record: PointRecord) -> int:
+    """When the snapshot of a point began that its hypervisor was to keep, seconds since 1970; 0 for none."""
+    return _detail(record).stamp
+
+
 def _detail(record: PointRecord) -> _Detail:
     try:
         return from_msgpack(_Detail).decode(record.detail)
@@ -112,9 +119,9 @@ def _detail(record: PointRecord) -> _Detail:
         return _Detail({})
 
 
-def detail_of(tokens: dict[str, str], level: Level) -> bytes:
-    """What the record of a point says of its disks and of its moment."""
-    return msgspec.msgpack.encode(_Detail(tokens, level))
+def detail_of(tokens: dict[str, str], level: Level, stamp: int = 0) -> bytes:
+    """What the record of a point says of its disks, of its moment, and of its snapshot."""
+    return msgspec.msgpack.encode(_Detail(tokens, level, stamp))
 
 
 def is_name(name: str) -> bool:
