@@ -72,7 +72,7 @@ def upload(begun: Begun, seed: int = 0) -> list[list[bytes]]:
         parcel = veil.frame(
             begun.level, b"".join(chunks), [veil.identify(chunk) for chunk in chunks], [*map(len, chunks)]
         )
-        made.append(frame_record(parcel.codec, parcel.raw_length, parcel.lengths, parcel.ids, parcel.payload))
+        made.append(frame_record(parcel.codec, parcel.raw_length, parcel.lengths, parcel.ids, bytes(parcel.payload)))
     made.append([node_record(NodeRecord(NODE_KIND, struct.pack("<III", 0, 0, 2 * RECORDS - 2), b"", b"page"))])
     return made
 

@@ -37,7 +37,7 @@ def seal(veil: Sealed, *chunks: bytes, level: int = 3) -> list[bytes]:
     blobs = []
     at = 0
     for name, length in zip(made.wire_ids, made.wire_lengths, strict=True):
-        blobs.append(made.payload[at : at + length])
+        blobs.append(bytes(made.payload[at : at + length]))
         assert WIRE.identify(blobs[-1]) == name
         at += length
     assert at == len(made.payload)
@@ -123,7 +123,7 @@ def test_no_key_seals_two_texts(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def other_compressor(hashing: Hashing, level: int, data: bytes, ids: list[bytes], lengths: list[int]) -> Frame:
         made = real_frame(hashing, level, data, ids, lengths)
-        altered = made.payload[:-1] + b"?"  # as long, and not the same
+        altered = bytes(made.payload[:-1]) + b"?"  # as long, and not the same
         return made_frame(hashing, altered, made.codec, made.raw_length, ids, lengths)
 
     monkeypatch.setattr(module, "make_frame", other_compressor)
