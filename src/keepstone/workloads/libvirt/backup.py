@@ -3,9 +3,9 @@
 
 Invariants
 * The guest is never left frozen (`machines.stillness`), and goes on where there is no room for us (`guard`).
-* Nothing is left in libvirt but the checkpoint of the newest point: what we made is swept last, whatever happened
-  (`sweep`). Where we are killed, a process of its own does it (`machines.janitor`), and the next backup begins with
-  what is still there.
+* Nothing is left in libvirt but the checkpoint of the newest point, and snapshots where they are wanted (`keeping`):
+  what we made is swept last, whatever happened (`sweep`). Where we are killed, a process of its own does it
+  (`machines.janitor`), and the next backup begins with what is still there.
 * The checkpoint of the point before goes only when the new point is durable. Where it is not known whether it is,
   because the commit itself failed, both stay until the next backup sees which point there is.
 * What changed is read only where the checkpoint of that disk is the one that the parent point remembers, and libvirt
@@ -77,10 +77,10 @@ def backup_domain(
     `owner` names the item and its store, the same each time: what we have in libvirt goes by it. `fleecing`: where what
     the guest overwrites meanwhile is kept. `exclude`: targets of disks, such as `vdb`. `full`: read everything,
     whatever the checkpoints say. `readable` is asked for each backing file of a domain that is off, and raises where it
-    must not be read; by default none is. `keep`: a snapshot stays, with its
-    files in `snapshots`; without, those that are there stay until their time is over. A domain that is off has none.
-    `NotFound` where there is no such domain or disk, `SourceFailed` where libvirt refuses or ends, `StorageFull`,
-    `Conflict`, and what the store raises; nothing is visible then, and the caller aborts the writer.
+    must not be read; by default none is. `keep`: a snapshot stays, with its files in `snapshots`; without, those that
+    are there stay until their time is over. A domain that is off has none. `NotFound` where there is no such domain or
+    disk, `SourceFailed` where libvirt refuses or ends, `StorageFull`, `Conflict`, and what the store raises; nothing is
+    visible then, and the caller aborts the writer.
     """
     domain = find(virsh, name)
     prefix = prefix_of(owner)
