@@ -84,7 +84,8 @@ def test_a_disk_on_another_machine(agent: Machine, living: Living, tmp_path: Pat
         assert subprocess.run(["cmp", disk, other.restored / "disk" / "disk.img"], check=False).returncode == 0
 
         living("job", "stop", "-n", job["name"])
-        assert other.ended(job["name"])["properties"]["status"] == "Cancelled"
+        ended = other.ended(job["name"])
+        assert ended["properties"]["status"] == "Cancelled", ended
         assert not mounts(other.restored / "disk")
 
 
