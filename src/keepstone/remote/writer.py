@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -42,10 +41,9 @@ from keepstone.remote.wire import (
     handle_record,
     node_record,
 )
-from keepstone.store import ZERO_REF, Chunks, Cut, Node, Outcome, Scratch
+from keepstone.store import ZERO_REF, Cut, Node, Outcome
 from keepstone.store.frame import Frame
-from keepstone.store.lane import Lane
-from keepstone.store.pipeline import Pipeline
+from keepstone.store.pipeline import Pipeline, Pipelined
 
 __all__ = ["RemoteWriter", "Session"]
 
@@ -77,7 +75,7 @@ class Session(Protocol):
         """Give up. Never raises."""
 
 
-class RemoteWriter:
+class RemoteWriter(Pipelined):
     """`Writer` over a session that has begun; also its pipeline's `ChunkStore`. One thread uses it."""
 
     def __init__(self, env: Env, session: Session, begun: Begun, veil: Veil, *, cache: NodeCache | None = None) -> None:
@@ -129,18 +127,6 @@ class RemoteWriter:
     def cut(self) -> Cut:
         """Where a file is cut into chunks."""
         return self._veil.cut
-
-    @property
-    def lane(self) -> Lane:
-        return self._pipeline.lane
-
-    def submit(
-        self, read: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None], *, short_calls: bool = False
-    ) -> None:
-        self._pipeline.submit(read, done, short_calls=short_calls)
-
-    def drain(self) -> None:
-        self._pipeline.drain()
 
     def put_node(self, kind: str, chunks: list[int], children: list[int], body: bytes) -> int:
         if self._manifest is None:

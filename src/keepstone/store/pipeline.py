@@ -37,7 +37,7 @@ from keepstone.store.lane import Lane
 if TYPE_CHECKING:
     from keepstone.store.spilled import SpilledIds
 
-__all__ = ["SEGMENT", "ChunkStore", "Chunks", "Pipeline", "Scratch"]
+__all__ = ["SEGMENT", "ChunkStore", "Chunks", "Pipeline", "Pipelined", "Scratch"]
 
 SEGMENT = 8 << 20
 """Bytes that one piece of work should read at most."""
@@ -273,3 +273,24 @@ class Pipeline:
         except BaseException as error:
             self._failed = self._failed or error
             raise
+
+
+class Pipelined:
+    """What a writer leaves to its pipeline."""
+
+    _pipeline: Pipeline
+
+    @property
+    def lane(self) -> Lane:
+        """That of the pipeline."""
+        return self._pipeline.lane
+
+    def submit(
+        self, read: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None], *, short_calls: bool = False
+    ) -> None:
+        """As `Pipeline.submit`."""
+        self._pipeline.submit(read, done, short_calls=short_calls)
+
+    def drain(self) -> None:
+        """As `Pipeline.drain`."""
+        self._pipeline.drain()

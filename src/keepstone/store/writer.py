@@ -30,7 +30,7 @@ from keepstone.store.frame import FRAME_LIMIT, Frame, make_frame
 from keepstone.store.lane import Lane
 from keepstone.store.layout import pack_id
 from keepstone.store.node import Node, decode_node, encode_node
-from keepstone.store.pipeline import Chunks, Pipeline, Scratch
+from keepstone.store.pipeline import Chunks, Pipeline, Pipelined, Scratch
 from keepstone.store.refs import ZERO_REF, PackNumbers, encode_runs
 from keepstone.store.session import Session
 
@@ -105,7 +105,7 @@ class Writer(Protocol):
         """Give up; harmless after `commit`."""
 
 
-class LocalWriter:
+class LocalWriter(Pipelined):
     """`Writer` over a storage of this machine; also the pipeline's `ChunkStore`. One thread uses it."""
 
     def __init__(
@@ -205,18 +205,6 @@ class LocalWriter:
     def stored_bytes(self) -> int:
         """The same after compression."""
         return self._stored_bytes
-
-    @property
-    def lane(self) -> Lane:
-        return self._pipeline.lane
-
-    def submit(
-        self, read: Callable[[Scratch], Chunks], done: Callable[[list[int], Any], None], *, short_calls: bool = False
-    ) -> None:
-        self._pipeline.submit(read, done, short_calls=short_calls)
-
-    def drain(self) -> None:
-        self._pipeline.drain()
 
     def put_node(self, kind: str, chunks: list[int], children: list[int], body: bytes) -> int:
         pack = self._session.pack(METADATA)
