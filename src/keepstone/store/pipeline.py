@@ -7,9 +7,8 @@ thread alone appends frames to packs and calls `done`, in the order of submissio
 
 Invariants
 * A chunk id is claimed by at most one piece of work (`dict.setdefault`); a piece that finds a claim of another one
-  refers to its chunk, and
-  is settled after it. Claims are made only after reading succeeded, so a claim is always kept unless the whole
-  backup fails.
+  refers to its chunk, and is settled after it. Claims are made only after reading succeeded, so a claim is always kept
+  unless the whole backup fails.
 * Where more than half of a piece is stored as it is, its buffer is nobody else's before its frames are appended: they
   lie there still. Less than that is copied.
 * At most `2 * threads + 1` pieces are in flight: memory is bounded by their buffers. Beyond `spill` claims those that
@@ -176,12 +175,13 @@ class Pipeline:
         if lengths:
             piece.refs = refs = self._look_up(ids, hints)
             self._compress(piece, data, lengths, ends, self._claim(piece, ids, refs), frame_limit)
-        lent = sum(len(frame.payload) for frame in piece.frames if isinstance(frame.payload, memoryview))
-        if 2 * lent > SEGMENT:
+        lent = [index for index, frame in enumerate(piece.frames) if isinstance(frame.payload, memoryview)]
+        if 2 * sum(len(piece.frames[index].payload) for index in lent) > SEGMENT:
             piece.scratch = scratch
-        else:
-            piece.frames = [replace(frame, payload=bytes(frame.payload)) for frame in piece.frames]
-            self._free.append(scratch)
+            return
+        for index in lent:
+            piece.frames[index] = replace(piece.frames[index], payload=bytes(piece.frames[index].payload))
+        self._free.append(scratch)
 
     def _claim(self, piece: _Piece, ids: list[bytes], refs: list[int | None]) -> list[int]:
         """Which chunks are this piece's to bring, by index, the first of each; what else it needs is noted."""
