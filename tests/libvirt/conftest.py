@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.libvirt.daemon import Daemon, Little
+from tests.libvirt.daemon import Daemon, Little, with_two_disks
 from tests.libvirt.yard import Yard
-from tests.machines.guest import make_disk, tools
+from tests.machines.guest import tools
 
 __all__: list[str] = []
 
@@ -24,13 +24,7 @@ def daemon() -> Iterator[Daemon]:
 
 @pytest.fixture(scope="session")
 def little(daemon: Daemon) -> Iterator[Little]:
-    """It has two disks: one that keeps its record of changes, and one that cannot."""
-    folder = daemon.folder / "little"
-    folder.mkdir()
-    disks = [("vda", make_disk(folder / "d0.qcow2", 96)), ("vdb", make_disk(folder / "d1.raw", 48, "raw"))]
-    little = Little(daemon, disks, "little")
-    little.sh("dd if=/dev/urandom of=/a/old bs=1M count=40 2>/dev/null; date > /b/small; sync")
-    little.agent()
+    little = with_two_disks(daemon, "little", 96, 48, old=40)
     yield little
     little.close()
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.machines.guest import Shell, initramfs, until
+from tests.machines.guest import Shell, initramfs, make_disk, until
 
-__all__ = ["Daemon", "Defined", "Little"]
+__all__ = ["Daemon", "Defined", "Little", "with_two_disks"]
 
 _SETTINGS = """security_driver = "none"
 cgroup_controllers = []
@@ -202,3 +202,14 @@ class Little(Defined):
 
 def _format(path: Path) -> str:
     return "qcow2" if path.suffix == ".qcow2" else "raw"
+
+
+def with_two_disks(daemon: Daemon, name: str, *sizes: int, old: int) -> Little:
+    """One of these MiB that keeps its record of changes, with `old` MiB of noise, and one that cannot."""
+    folder = daemon.folder / name
+    folder.mkdir()
+    disks = [("vda", make_disk(folder / "d0.qcow2", sizes[0])), ("vdb", make_disk(folder / "d1.raw", sizes[1], "raw"))]
+    little = Little(daemon, disks, name)
+    little.sh(f"dd if=/dev/urandom of=/a/old bs=1M count={old} 2>/dev/null; date > /b/small; sync")
+    little.agent()
+    return little

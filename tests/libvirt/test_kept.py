@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from keepstone.errors import SourceFailed, SourceMissing
-from keepstone.store import Reader
 from keepstone.workloads.kvm import Keep, kept_by
 from keepstone.workloads.kvm.keeping import Keeping
 from keepstone.workloads.kvm.kept import named, standing
@@ -24,13 +23,12 @@ from keepstone.workloads.kvm.monitor import Gone
 from keepstone.workloads.libvirt.agent import Agent
 from keepstone.workloads.libvirt.guard import Guard
 from keepstone.workloads.libvirt.monitor import Monitor
-from keepstone.workloads.machines.near import NearReader
 from keepstone.workloads.machines.stillness import AgentFailed
-from tests.libvirt.daemon import Daemon, Little
+from tests.libvirt.daemon import Daemon, Little, with_two_disks
 from tests.libvirt.still import Still
 from tests.libvirt.yard import OWNER, Made, Yard, oracle, same
-from tests.machines.guest import make_disk, until
-from tests.machines.keeping import DAY, Later, content, near_of, who_reads_is_killed
+from tests.machines.guest import until
+from tests.machines.keeping import DAY, Later, content, near_of, restore_near, who_reads_is_killed
 
 pytestmark = pytest.mark.vm
 
@@ -42,12 +40,7 @@ _OTHER = "dd if=/dev/urandom of=/a/old bs=1M count={} conv=notrunc 2>/dev/null; 
 
 @pytest.fixture(scope="module")
 def little(daemon: Daemon) -> Iterator[Little]:
-    folder = daemon.folder / "keeper"
-    folder.mkdir()
-    disks = [("vda", make_disk(folder / "d0.qcow2", 64)), ("vdb", make_disk(folder / "d1.raw", 16, "raw"))]
-    little = Little(daemon, disks, "keeper")
-    little.sh("dd if=/dev/urandom of=/a/old bs=1M count=32 2>/dev/null; date > /b/small; sync")
-    little.agent()
+    little = with_two_disks(daemon, "keeper", 64, 16, old=32)
     yield little
     little.close()
 
@@ -79,16 +72,8 @@ def warned(made: Made) -> list[str]:
 
 def restored(yard: Yard, made: Made, place: Path) -> tuple[dict[str, Path], int]:
     """The disks of a point, and how much came from its snapshot."""
-    readers: list[NearReader] = []
     with near_of(yard, made) as disks:
-
-        def near(reader: Reader) -> Reader:
-            readers.append(NearReader(yard.env, reader, disks))
-            return readers[-1]
-
-        paths = yard.restore(made, place, near)
-    readers[-1].close()
-    return paths, readers[-1].taken
+        return restore_near(yard, made, place, disks)
 
 
 def test_who_wants_none_has_its_monitor_left_alone(daemon: Daemon, tmp_path: Path) -> None:
@@ -119,9 +104,8 @@ def test_a_libvirt_that_is_too_old(
 ) -> None:
     """Its program lacks something. The backup is none the worse for it."""
     old = tmp_path / "virsh"
-    old.write_text(f'case " $* " in *" {lacks} "*) echo "error: no {lacks} here" >&2; exit 1;; esac\n'
-                   f'exec {shutil.which("virsh")} "$@"\n')  # fmt: skip
-    old.write_text("#!/bin/sh\n" + old.read_text())
+    refused = f'case " $* " in *" {lacks} "*) echo "error: no {lacks} here" >&2; exit 1;; esac'
+    old.write_text(f'#!/bin/sh\n{refused}\nexec {shutil.which("virsh")} "$@"\n')
     old.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
@@ -192,15 +176,8 @@ def test_a_backup_while_somebody_reads(clean: Yard, tmp_path: Path) -> None:
         with near_of(yard, made) as second:
             assert second == {}  # one at a time
         assert warned(yard.backup()) == []
-        readers: list[NearReader] = []
-
-        def near(reader: Reader) -> Reader:
-            readers.append(NearReader(yard.env, reader, disks))
-            return readers[-1]
-
-        paths = yard.restore(made, tmp_path / "out", near)
-        readers[-1].close()
-    assert readers[-1].taken == 0
+        paths, taken = restore_near(yard, made, tmp_path / "out", disks)
+    assert taken == 0
     same(paths, right)
 
     same(restored(yard, made, tmp_path / "again")[0], right)

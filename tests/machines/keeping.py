@@ -11,19 +11,20 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from keepstone.disks import BlockSource
 from keepstone.env import Env
-from keepstone.store import Point
+from keepstone.store import Point, Reader
 from keepstone.workloads.kvm import near_disks
 from keepstone.workloads.kvm.monitor import Way
 from keepstone.workloads.machines import PointOfMachine
 from keepstone.workloads.machines.naming import prefix_of
+from keepstone.workloads.machines.near import NearReader
 from keepstone.workloads.machines.root import stamp_of
 from tests.machines.guest import until
 
-__all__ = ["DAY", "Later", "content", "near_of", "who_reads_is_killed"]
+__all__ = ["DAY", "Later", "content", "near_of", "restore_near", "who_reads_is_killed"]
 
 _ROOT = Path(__file__).parents[2]
 DAY = 86_400 * 10**9
@@ -44,6 +45,8 @@ class _Yard(Protocol):
 
     @property
     def way(self) -> Way: ...
+
+    def restore(self, made: Any, place: Path, wrap: Callable[[Reader], Reader]) -> dict[str, Path]: ...
 
 
 class _Made(Protocol):
@@ -69,6 +72,21 @@ def content(yard: _Yard, made: _Made) -> dict[str, bytes]:
             source.pread_into(memoryview(data), 0)
             found[name] = bytes(data)
     return found
+
+
+def restore_near(
+    yard: _Yard, made: _Made, place: Path, disks: Mapping[str, BlockSource]
+) -> tuple[dict[str, Path], int]:
+    """The disks of a point, restored beside these of its snapshot, and how much came from there."""
+    readers: list[NearReader] = []
+
+    def near(reader: Reader) -> Reader:
+        readers.append(NearReader(yard.env, reader, disks))
+        return readers[-1]
+
+    paths = yard.restore(made, place, near)
+    readers[-1].close()
+    return paths, readers[-1].taken
 
 
 def who_reads_is_killed(machine: Mapping[str, str], made: _Made, owner: str, is_as_before: Callable[[], bool]) -> None:

@@ -17,7 +17,6 @@ from keepstone.agent.snapshots import look as agent_look
 from keepstone.agent.system import folders
 from keepstone.errors import SourceFailed, UsageError
 from keepstone.remote.wire import Work
-from keepstone.store import Reader
 from keepstone.workloads import Silent
 from keepstone.workloads.images import PointDisk
 from keepstone.workloads.kvm import Keep, Qemu, kept_by
@@ -31,7 +30,7 @@ from keepstone.workloads.machines import machine_of
 from keepstone.workloads.machines.naming import prefix_of
 from keepstone.workloads.machines.near import NearReader
 from tests.machines.guest import Guest, make_disk, monitor, until
-from tests.machines.keeping import DAY, Later, content, near_of, who_reads_is_killed
+from tests.machines.keeping import DAY, Later, content, near_of, restore_near, who_reads_is_killed
 from tests.machines.test_dying import dying
 from tests.machines.test_replace import replace, write
 from tests.machines.yard import OWNER, Made, Yard, oracle
@@ -117,20 +116,13 @@ def test_restored_from_there_and_from_the_vault(clean: Yard, tmp_path: Path) -> 
     made = yard.backup(keep=Keep(1))
     yard.guest.sh("dd if=/dev/urandom of=/a/old bs=1M count=8 conv=notrunc,fsync 2>/dev/null")
     right = in_vault(yard, made, tmp_path / "vault")
-    readers: list[NearReader] = []
 
     def restored(name: str, spoil: Callable[[dict[str, Any]], None]) -> int:
         with near_of(yard, made) as disks:
             spoil(disks)
-
-            def near(reader: Reader) -> Reader:
-                readers.append(NearReader(yard.env, reader, disks))
-                return readers[-1]
-
-            paths = yard.restore(made, tmp_path / name, near)
-        readers[-1].close()
+            paths, taken = restore_near(yard, made, tmp_path / name, disks)
         assert {name: path.read_bytes() for name, path in paths.items()} == right
-        return readers[-1].taken
+        return taken
 
     whole = restored("near", lambda disks: None)
     assert whole > 40 * _MIB
@@ -178,16 +170,9 @@ def test_a_backup_does_not_wait_for_who_reads(clean: Yard, tmp_path: Path) -> No
             assert second == {}  # one at a time
         after = yard.backup(keep=Keep(1))
         assert after.warnings == []
-        readers: list[NearReader] = []
+        paths, taken = restore_near(yard, made, tmp_path / "out", disks)
 
-        def near(reader: Reader) -> Reader:
-            readers.append(NearReader(yard.env, reader, disks))
-            return readers[-1]
-
-        paths = yard.restore(made, tmp_path / "out", near)
-        readers[-1].close()
-
-    assert readers[-1].taken == 0
+    assert taken == 0
     assert {name: path.read_bytes() for name, path in paths.items()} == right
     assert content(yard, made) == right
     assert set(kinds(yard)) == set("kbtuvw")
