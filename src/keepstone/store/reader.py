@@ -3,10 +3,8 @@
 
 `fetch` takes requests (place, cookie) in any order and hands every chunk to the sink beside other chunks: each
 frame is read, opened and decompressed once for all its requests, each chunk compared with its id before anybody
-sees it. Neighbouring frames are fetched by one ranged read, skipping gaps up to `GAP`. For sinks that write much at a
-time there are more workers than processors, so that these open frames while others wait for the disk. For all others,
-who make many short calls, more of them only wait for the interpreter's lock: a restore of 157,000 small files by four
-workers on two processors changed threads 230,000 times, by two 50,000 times, and took a tenth less (`perf stat`).
+sees it. Neighbouring frames are fetched by one ranged read, skipping gaps up to `GAP`. There are more workers than
+processors, so that these open frames while others wait for what they read, or for a sink that writes.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from keepstone.env import Pool
 from keepstone.errors import CorruptObject, ObjectMissing
 from keepstone.objects import aligned
 from keepstone.store.commits import Commits, MoveRecord, PointRecord
@@ -32,7 +29,7 @@ __all__ = ["LocalReader", "Reader", "Roomy", "StoredFrame"]
 GAP = 1 << 20
 """Bytes of unwanted frames that one ranged read reads over."""
 _READ = 8 << 20  # bytes of one ranged read at most, unless a single frame is longer
-_WAITING = 2  # workers beyond one a processor, where each waits for long
+_WAITING = 2  # workers beyond one a processor
 
 Cookie = TypeVar("Cookie")
 
@@ -101,13 +98,12 @@ class LocalReader:
         self._numbers = PackNumbers()
         self._packs = Packs(context, self._numbers)
         self._local = threading.local()
-        self._pools: dict[int, Pool] = {}  # by how many workers there are beyond one a processor
+        self._pool = context.env.pool(_WAITING)
         self._load_moves()
 
     def close(self) -> None:
         """Stop the workers."""
-        for pool in self._pools.values():
-            pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> LocalReader:
         return self
@@ -206,15 +202,13 @@ class LocalReader:
             spans += [(footer, span) for span in _spans(footer, positions)]
         futures = []
         failure: BaseException | None = None
-        more = _WAITING if whole is not None or isinstance(sink, Roomy) else 0
-        pool = self._pools.get(more) or self._pools.setdefault(more, self._context.env.pool(more))
         try:
             for footer, span in spans:
-                futures.append(pool.submit(self._read_span, footer, span, sink, whole))
+                futures.append(self._pool.submit(self._read_span, footer, span, sink, whole))
         except BaseException as error:  # such as no thread to be had; who calls the sink must end before this returns
             failure = error
-            pool.shutdown(cancel_futures=True)
-            self._pools.pop(more, None)
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = self._context.env.pool(_WAITING)
         for future in futures:
             try:
                 future.result()

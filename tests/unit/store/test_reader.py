@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import random
 import threading
-import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -157,35 +156,6 @@ def test_chunks_are_put_into_the_room_of_a_sink(threads: int, stored: str) -> No
             assert [sink.found[at] for at in range(len(chunks))] == chunks
             assert len(sink.inside) == inside
             assert sum(sink.asked) == 5000 * len(chunks)
-
-
-class Threads:
-    """Notes who calls; each call takes long enough for all others to begin."""
-
-    def __init__(self) -> None:
-        self.seen: set[int] = set()
-
-    def __call__(self, cookie: int, chunk: memoryview) -> None:
-        self.seen.add(threading.get_ident())
-        time.sleep(0.002)
-
-
-class RoomyThreads(Threads):
-    def room(self, count: int) -> memoryview | None:
-        return None
-
-
-def test_how_many_hand_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One a processor, and more where each writes much at a time."""
-    monkeypatch.setattr(reader, "_READ", 1)
-    monkeypatch.setattr(reader, "GAP", 0)
-    store = new_store(Machine(threads=2))
-    commit = save(store, [os.urandom(300_000) for _ in range(60)])
-    with store.reader(store.points.find(commit)) as reading:
-        requests = [(ref, at) for at, ref in enumerate(places(reading))]
-        for sink, most in ((Threads(), 2), (RoomyThreads(), 4), (Threads(), 2)):
-            reading.fetch(requests, sink)
-            assert len(sink.seen) == most
 
 
 @pytest.mark.parametrize("stored", ["compressed", "as it is"])
