@@ -30,8 +30,10 @@ class Veil(Protocol):
     def identify(self, chunk: bytes | memoryview) -> bytes:
         """The chunk's id on this machine."""
 
-    def frame(self, level: int, data: bytes | memoryview, ids: list[bytes], lengths: list[int]) -> Parcel:
-        """Chunks as they go to the service."""
+    def frame(
+        self, level: int, data: bytes | memoryview, ids: list[bytes], lengths: list[int], *, sample: bool = False
+    ) -> Parcel:
+        """Chunks as they go to the service. `sample`: those before did not get smaller; see `store.compressed`."""
 
     def close(self, detail: bytes, roots: bytes) -> bytes:
         """What only this machine needs of its point; `roots`: the names of its root nodes, 32 bytes each, as far as
@@ -53,8 +55,10 @@ class Plain:
     def identify(self, chunk: bytes | memoryview) -> bytes:
         return self._hashing.keyed(self._id_key, chunk)
 
-    def frame(self, level: int, data: bytes | memoryview, ids: list[bytes], lengths: list[int]) -> Parcel:
-        payload, codec = compressed(level, data)
+    def frame(
+        self, level: int, data: bytes | memoryview, ids: list[bytes], lengths: list[int], *, sample: bool = False
+    ) -> Parcel:
+        payload, codec = compressed(level, data, sample=sample)
         return Parcel(payload, codec, len(data), b"", ids, lengths, ids, lengths)  # its digest is the service's to make
 
     def close(self, detail: bytes, roots: bytes) -> bytes:

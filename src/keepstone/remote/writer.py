@@ -228,8 +228,8 @@ class RemoteWriter(Pipelined):
     def identify(self, chunk: bytes | memoryview) -> bytes:
         return self._veil.identify(chunk)
 
-    def compress(self, data: bytes | memoryview, ids: list[bytes], lengths: list[int]) -> Frame:
-        return self._veil.frame(self._level, data, ids, lengths)
+    def compress(self, data: bytes | memoryview, ids: list[bytes], lengths: list[int], *, sample: bool) -> Frame:
+        return self._veil.frame(self._level, data, ids, lengths, sample=sample)
 
     def append(self, frame: Frame) -> int:
         assert isinstance(frame, Parcel)

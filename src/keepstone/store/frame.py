@@ -41,6 +41,9 @@ _RAW = b"raw/v1"  # no payload that zstd made begins like this
 _PART = 0.9
 """Only less than this part of a frame is decompressed by itself: in pieces zstd is a tenth slower than at once."""
 _SAVING = 0.97  # below 3 % the chunk is stored as it is: reading it back is then free
+_PAGE, _APART = 4 << 10, 32 << 10  # a sample has the first of these bytes out of each of those
+_SAMPLED_FROM = 8 * _APART
+_WORTH_A_TRY = 0.99  # one page of text in a frame of noise makes a sample smaller than this
 
 _local = threading.local()  # zstd contexts are not to be shared between threads, nor made per call
 
@@ -58,21 +61,41 @@ class Frame:
     lengths: list[int]
 
 
-def compressed(level: int, data: bytes | memoryview) -> tuple[bytes | memoryview, int]:
-    """(payload, codec) of the chunks that make up `data`; what is stored as it is is `data` itself."""
+def compressed(level: int, data: bytes | memoryview, *, sample: bool = False) -> tuple[bytes | memoryview, int]:
+    """(payload, codec) of the chunks that make up `data`; what is stored as it is is `data` itself.
+
+    `sample`: look at an eighth of it first, and no further where that does not get smaller, as with data beside which
+    nothing did. Not seen then: less than 32 KiB that would, and what is there twice at another distance than pages are.
+    """
     compressors: dict[int, zstandard.ZstdCompressor] = _local.__dict__.setdefault("compressors", {})
     compressor = compressors.get(level)
     if compressor is None:
         compressor = compressors[level] = _compressor(level)
     if len(data) > MAX_FRAME:
         raise UsageError(f"{len(data)} bytes are too many for one frame; cut them into chunks of at most {MAX_FRAME}")
+    if sample and len(data) >= _SAMPLED_FROM and _resists(compressor, memoryview(data)):
+        return data, CODEC_RAW
     payload = compressor.compress(data)
     return (payload, CODEC_ZSTD) if len(payload) < len(data) * _SAVING else (data, CODEC_RAW)
 
 
-def make_frame(hashing: Hashing, level: int, data: bytes | memoryview, ids: list[bytes], lengths: list[int]) -> Frame:
-    """Compress the chunks that make up `data`, which must stay as it is as long as the frame is used."""
-    return made_frame(hashing, *compressed(level, data), len(data), ids, lengths)
+def _resists(compressor: zstandard.ZstdCompressor, data: memoryview) -> bool:
+    sample = b"".join([data[at : at + _PAGE] for at in range(0, len(data), _APART)])
+    return len(compressor.compress(sample)) > len(sample) * _WORTH_A_TRY
+
+
+def make_frame(
+    hashing: Hashing,
+    level: int,
+    data: bytes | memoryview,
+    ids: list[bytes],
+    lengths: list[int],
+    *,
+    sample: bool = False,
+) -> Frame:
+    """Compress the chunks that make up `data`, which must stay as it is as long as the frame is used. `sample`: as in
+    `compressed`."""
+    return made_frame(hashing, *compressed(level, data, sample=sample), len(data), ids, lengths)
 
 
 def made_frame(

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from keepstone.env import Env
 from keepstone.objects import aligned
-from keepstone.store.frame import FRAME_LIMIT, Frame
+from keepstone.store.frame import CODEC_RAW, FRAME_LIMIT, Frame
 from keepstone.store.lane import Lane
 
 if TYPE_CHECKING:
@@ -76,8 +76,9 @@ class ChunkStore(Protocol):
     def known(self, ids: list[bytes], hints: list[int]) -> list[int | None]:
         """Where these chunks are already, None where they are not. Called by workers."""
 
-    def compress(self, data: bytes | memoryview, ids: list[bytes], lengths: list[int]) -> Frame:
-        """Make a frame, which may refer to `data` until it is appended. Called by workers."""
+    def compress(self, data: bytes | memoryview, ids: list[bytes], lengths: list[int], *, sample: bool) -> Frame:
+        """Make a frame, which may refer to `data` until it is appended. `sample`: what was beside it did not get
+        smaller, so a sample of it may be enough of a try. Called by workers."""
 
     def append(self, frame: Frame) -> int:
         """Store a frame; the place of its first chunk. Called by one thread."""
@@ -241,7 +242,9 @@ class Pipeline:
                 whole = data[ends[first] - lengths[first] : ends[last]]
             else:
                 whole = b"".join([data[ends[index] - lengths[index] : ends[index]] for index in group])
-            piece.frames.append(self._store.compress(whole, [piece.ids[i] for i in group], [lengths[i] for i in group]))
+            sample = bool(piece.frames) and piece.frames[-1].codec == CODEC_RAW
+            ids = [piece.ids[index] for index in group]
+            piece.frames.append(self._store.compress(whole, ids, [lengths[index] for index in group], sample=sample))
 
     def _append(self, piece: _Piece) -> dict[bytes, int]:
         if piece.placed is None:

@@ -313,8 +313,10 @@ class LocalWriter(Pipelined):
     def identify(self, chunk: bytes | memoryview) -> bytes:
         return self._context.hashing.keyed(self._id_key, chunk)
 
-    def compress(self, data: bytes | memoryview, ids: list[bytes], lengths: list[int]) -> Frame:
-        return make_frame(self._context.hashing, self._session.level, data, ids, lengths)
+    def compress(
+        self, data: bytes | memoryview, ids: list[bytes], lengths: list[int], *, sample: bool = False
+    ) -> Frame:
+        return make_frame(self._context.hashing, self._session.level, data, ids, lengths, sample=sample)
 
     def append(self, frame: Frame) -> int:
         place = self._session.append(DATA, frame)

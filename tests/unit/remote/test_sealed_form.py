@@ -121,8 +121,10 @@ def test_no_key_seals_two_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Sealed, "_padded", lambda self, length: length + 1000)
     seal(FILES, text, noise)
 
-    def other_compressor(hashing: Hashing, level: int, data: bytes, ids: list[bytes], lengths: list[int]) -> Frame:
-        made = real_frame(hashing, level, data, ids, lengths)
+    def other_compressor(
+        hashing: Hashing, level: int, data: bytes, ids: list[bytes], lengths: list[int], *, sample: bool = False
+    ) -> Frame:
+        made = real_frame(hashing, level, data, ids, lengths, sample=sample)
         altered = bytes(made.payload[:-1]) + b"?"  # as long, and not the same
         return made_frame(hashing, altered, made.codec, made.raw_length, ids, lengths)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 
 import pytest
@@ -102,6 +103,26 @@ def test_what_saves_little_is_stored_as_it_is() -> None:
     assert make_frame(BLAKE3, 1, noise, [], []).codec == CODEC_RAW
     assert make_frame(BLAKE3, 1, noise + bytes(2000), [], []).codec == CODEC_RAW
     assert make_frame(BLAKE3, 1, noise + bytes(20_000), [], []).codec == CODEC_ZSTD
+
+
+def test_a_sample_is_enough_of_noise() -> None:
+    noise = random.Random(7).randbytes(1 << 20)
+    text = b"some text " * 4000
+    twice = noise[:300_000] * 3
+
+    def codec(data: bytes) -> int:
+        frame = make_frame(BLAKE3, DEFAULT_LEVEL, data, [], [], sample=True)
+        assert frame.payload is data or frame.codec == CODEC_ZSTD
+        return frame.codec
+
+    assert codec(noise) == CODEC_RAW
+    assert codec(noise[:500_000] + text + noise[500_000:-40_000]) == CODEC_ZSTD  # wherever it lies
+    assert codec(text * 20) == CODEC_ZSTD
+    assert codec(noise[:1000] * 20) == CODEC_ZSTD  # too short for a sample
+    assert (codec(twice), make_frame(BLAKE3, DEFAULT_LEVEL, twice, [], []).codec) == (
+        CODEC_RAW,
+        CODEC_ZSTD,
+    )  # the price
 
 
 def test_what_is_stored_as_it_is_is_not_copied() -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from keepstone.crypto import hashing
 from keepstone.errors import KeepstoneError, SourceFailed, StorageFull
-from keepstone.store.frame import Frame, expand, make_frame
+from keepstone.store.frame import CODEC_RAW, CODEC_ZSTD, Frame, expand, make_frame
 from keepstone.store.pipeline import SEGMENT, Chunks, Pipeline, Scratch
 from tests.unit.store.known import Machine, piece
 
@@ -36,6 +36,7 @@ class Shelf:
         self.old: dict[bytes, int] = {}
         self.frames: list[Frame] = []
         self.asked: list[list[bytes]] = []
+        self.sampled: list[bool] = []
         self.appender: set[int] = set()
         self.full_after = 1 << 30
         self.slow: Callable[[], object] = lambda: None
@@ -59,8 +60,9 @@ class Shelf:
     def appended(self, place: int) -> bytes:
         return self.identify(self.chunks[place])
 
-    def compress(self, data: bytes | memoryview, ids: list[bytes], lengths: list[int]) -> Frame:
-        return make_frame(hashing("blake3"), 1, data, ids, lengths)
+    def compress(self, data: bytes | memoryview, ids: list[bytes], lengths: list[int], *, sample: bool) -> Frame:
+        self.sampled.append(sample)
+        return make_frame(hashing("blake3"), 1, data, ids, lengths, sample=sample)
 
     def append(self, frame: Frame) -> int:
         self.appender.add(threading.get_ident())
@@ -164,9 +166,9 @@ def test_a_piece_that_depends_on_a_later_one() -> None:
 
     compress = shelf.compress
 
-    def noticed(data: bytes | memoryview, ids: list[bytes], lengths: list[int]) -> Frame:
+    def noticed(data: bytes | memoryview, ids: list[bytes], lengths: list[int], *, sample: bool) -> Frame:
         claimed.set()  # claims are made before anything is compressed
-        return compress(data, ids, lengths)
+        return compress(data, ids, lengths, sample=sample)
 
     shelf.compress = noticed  # type: ignore[method-assign]
     pipeline.submit(first, lambda refs, _: told.append(("first", refs)))
@@ -222,6 +224,18 @@ def test_against_a_dict(pieces: list[list[bytes]], threads: int, limit: int, cha
     assert set(shelf.chunks) == {b"old", b"older", *(chunk for chunks in pieces for chunk in chunks)}
     assert all(frame.raw_length <= max(limit, *frame.lengths) for frame in shelf.frames)
     assert sum(frame.raw_length for frame in shelf.frames) == sum(map(len, shelf.chunks[2:]))
+
+
+def test_a_frame_beside_noise_is_sampled(shelf: Shelf) -> None:
+    """But none of another piece: what is stored does not depend on which came first."""
+    noise = random.Random(1).randbytes
+    pipeline = Pipeline(Machine(threads=0), shelf)
+
+    results(pipeline, [[noise(300), noise(300), bytes(300), bytes(301)], [noise(300)]], limit=300)
+
+    assert shelf.sampled == [False, True, True, False, False]
+    assert [frame.codec for frame in shelf.frames] == [CODEC_RAW, CODEC_RAW, CODEC_ZSTD, CODEC_ZSTD, CODEC_RAW]
+    pipeline.close()
 
 
 def test_hints(pipeline: Pipeline, shelf: Shelf) -> None:
@@ -327,7 +341,7 @@ def test_a_piece_that_depends_on_one_that_fails() -> None:
     claimed = threading.Event()
     told: list[str] = []
 
-    def compress(data: bytes | memoryview, ids: list[bytes], lengths: list[int]) -> Frame:
+    def compress(data: bytes | memoryview, ids: list[bytes], lengths: list[int], *, sample: bool) -> Frame:
         claimed.set()
         raise MemoryError
 
