@@ -141,14 +141,15 @@ class Calls:
         self._try(path, [body], read)
 
     def close(self) -> None:
-        """Let go of all connections; who uses one finds it broken. A signal's handler may call it: there is no lock."""
+        """Let go of all connections; who uses one finds it broken, and lets go of it. A signal's handler may call it:
+        there is no lock. Whoever begins says so first and looks whether it is closed then, and here it is the other way
+        round: one of them sees the other."""
         self._closed = True
         for connection in list(self._all):
-            own = connection.tls
-            if own is not None:  # whoever waits for an answer would wait on: its response keeps the socket open
-                with contextlib.suppress(OSError):
-                    own.shutdown()
-            connection.close()
+            if connection.busy:
+                connection.hang_up()
+            else:
+                connection.close()
         self._all.clear()
 
     def _try(
@@ -160,8 +161,10 @@ class Calls:
         large: bool = False,
     ) -> bytes:
         connection = self._connection()
+        connection.busy = True
         reused = connection.sock is not None
         try:
+            self._look_closed()
             try:
                 response = self._send(connection, path, pieces)
             except (OSError, http.client.HTTPException):
@@ -181,9 +184,20 @@ class Calls:
         except BaseException:
             connection.close()
             raise
+        finally:
+            connection.busy = False
+            if self._closed:
+                connection.close()
         raise _refused(response.status, body)
 
+    def _look_closed(self) -> None:
+        if self._closed:
+            raise Broken("it was closed here")
+
     def _send(self, connection: _Connection, path: str, pieces: Sequence[bytes]) -> http.client.HTTPResponse:
+        if connection.sock is None:
+            connection.connect()
+            self._look_closed()  # while it was not there yet, nobody could hang up
         connection.putrequest("POST", PREFIX + path, skip_accept_encoding=True)
         connection.putheader("Content-Length", str(sum(map(len, pieces))))
         connection.endheaders()
@@ -205,21 +219,21 @@ class Calls:
             connection = _Connection(self._host, self._port, self._silence, self._context())
             self._local.connection = connection
             self._all.append(connection)
-        if self._closed:
-            raise Broken("it was closed here")
         return connection
 
 
 class _Connection(http.client.HTTPConnection):
-    """HTTP over a `TlsConnection`, which is `tls` once there is one."""
+    """HTTP over a `TlsConnection`, which is `tls` once there is one. `busy`: a thread is using it."""
 
     default_port = http.client.HTTPS_PORT
+    auto_open = 0  # a connection that was closed is not opened again in the middle of a call
 
     def __init__(self, host: str, port: int, silence: float, context: ssl.SSLContext) -> None:
         super().__init__(host, port, silence)
         self._silence = silence
         self._context = context
         self.tls: TlsConnection | None = None
+        self.busy = False
 
     def connect(self) -> None:
         plain = socket.create_connection((self.host, self.port), self._silence)
@@ -232,6 +246,12 @@ class _Connection(http.client.HTTPConnection):
             plain.close()
             raise
         self.tls = self.sock = tls
+
+    def hang_up(self) -> None:
+        """Whoever uses it finds that it has ended; any thread may call this."""
+        if self.tls is not None:
+            with contextlib.suppress(OSError):
+                self.tls.shutdown()
 
     def put(self, data: bytes, *, now: bool = False) -> None:
         """A part of a body, which need not go before the next."""
