@@ -27,7 +27,8 @@ from keepstone.crypto import hashing
 from keepstone.env import Env
 from keepstone.errors import KeepstoneError
 from keepstone.jobs import BACKUP, Status
-from keepstone.remote.calls import Calls, HttpSession
+from keepstone.remote.calls import Calls
+from keepstone.remote.service import HttpSession
 from keepstone.remote.veil import Plain
 from keepstone.remote.wire import TRANSFER, Begin, Begun, Pulse, Pulsed, decode, encode
 from keepstone.remote.writer import RemoteWriter

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from keepstone.crypto import hashing
-from keepstone.remote.calls import HttpPoint
 from keepstone.remote.framed import Room, Sink
 from keepstone.remote.reader import RemoteReader
+from keepstone.remote.service import HttpPoint
 from keepstone.remote.veil import Plain
 from keepstone.remote.wire import Fetch
 from keepstone.workloads import Silent

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from keepstone.catalogue import jobs, points
 from keepstone.jobs import Status
-from keepstone.remote.calls import HttpSession
+from keepstone.remote.service import HttpSession
 from keepstone.remote.wire import Commit
 from tests.agents.living import Living, Machine
 from tests.cli.services import until

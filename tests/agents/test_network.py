@@ -18,8 +18,8 @@ import pytest
 from keepstone.crypto import hashing
 from keepstone.errors import KeepstoneError, ServiceUnavailable
 from keepstone.remote import calls as remote_calls
-from keepstone.remote.calls import HttpPoint, HttpSession
 from keepstone.remote.reader import RemoteReader
+from keepstone.remote.service import HttpPoint, HttpSession
 from keepstone.remote.veil import Plain
 from keepstone.remote.wire import TRANSFER, Begun, Commit, NodeRecord, Work, frame_record, node_record
 from keepstone.workloads import Silent

@@ -31,7 +31,8 @@ from keepstone.errors import (
     Unauthenticated,
 )
 from keepstone.identity import Authority, Issued
-from keepstone.remote.calls import Broken, Calls, HttpPoint, HttpSession
+from keepstone.remote.calls import Broken, Calls
+from keepstone.remote.service import HttpPoint, HttpSession
 from keepstone.remote.wire import Beat, Begin, Commit, Fetch, Pulse, Wanted, encode, frame_record
 from tests.agents.living import Hand, Living, Machine
 from tests.cli.services import until

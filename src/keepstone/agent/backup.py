@@ -19,8 +19,9 @@ from keepstone.agent.sealing import ItemKeys, keys_for_backup
 from keepstone.crypto import hashing
 from keepstone.env import Env
 from keepstone.errors import KeepstoneError, SourceMissing, Unsupported
-from keepstone.remote.calls import Calls, HttpSession
+from keepstone.remote.calls import Calls
 from keepstone.remote.sealed import Sealed
+from keepstone.remote.service import HttpSession
 from keepstone.remote.veil import Plain
 from keepstone.remote.wire import KEPT_DAYS, Begin, Begun, Work, decode, encode
 from keepstone.remote.writer import RemoteWriter

@@ -15,9 +15,10 @@ from keepstone.agent.sealing import keys_for_restore
 from keepstone.crypto import hashing
 from keepstone.env import Env
 from keepstone.errors import GuardRefused, UsageError
-from keepstone.remote.calls import PATIENCE, Calls, HttpPoint
+from keepstone.remote.calls import PATIENCE, Calls
 from keepstone.remote.reader import RemoteReader
 from keepstone.remote.sealed import Sealed
+from keepstone.remote.service import HttpPoint
 from keepstone.remote.veil import Plain, Veil
 from keepstone.remote.wire import NEAR, Opened
 from keepstone.store import SEALED, Reader
