@@ -6,18 +6,18 @@ from __future__ import annotations
 import http.client
 import http.server
 import random
-import ssl
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from keepstone.env import Env
-from keepstone.identity import Authority
-from keepstone.remote.calls import Broken, Calls
+from keepstone.remote.calls import Broken, Calls, Throttle
+from keepstone.remote.tls import TlsConnection
+from tests.unit.remote.conftest import Contexts
 
 pytestmark = pytest.mark.agents
 
@@ -26,28 +26,19 @@ ROUNDS = 60
 
 
 class Service(http.server.ThreadingHTTPServer):
-    """Answers every request with as many bytes. `greeted`: connections so far."""
+    """Answers every request with as many bytes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, contexts: Contexts) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        authority = Authority.create(Env(), "Keepstone test")
-        pair = authority.server(["localhost"])
-        (folder / "pair").write_bytes(pair.certificate + pair.key)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(folder / "pair")
-        self.socket = context.wrap_socket(self.socket, server_side=True)
-        self.client = ssl.create_default_context(cadata=authority.issued.certificate.decode())
-        self.greeted = 0
+        self.socket = contexts.server.wrap_socket(self.socket, server_side=True)
+        self.client = contexts.client
 
-    def process_request(self, request, client_address) -> None:  # type: ignore[no-untyped-def]
-        self.greeted += 1
-        super().process_request(request, client_address)
-
-    def handle_error(self, request, client_address) -> None:  # type: ignore[no-untyped-def]
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """Who asked has gone."""
 
-    def calls(self, **more: object) -> Calls:
-        return Calls(Env(), f"https://localhost:{self.server_address[1]}", lambda: self.client, patience=5.0, **more)  # type: ignore[arg-type]
+    def calls(self, throttle: Throttle | None = None) -> Calls:
+        url = f"https://localhost:{self.server_address[1]}"
+        return Calls(Env(), url, lambda: self.client, patience=5.0, throttle=throttle)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -65,8 +56,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with Service(tmp_path_factory.mktemp("service")) as made:
+def service(contexts: Contexts) -> Iterator[Service]:
+    with Service(contexts) as made:
         threading.Thread(target=made.serve_forever, daemon=True).start()
         yield made
         made.shutdown()
@@ -114,20 +105,26 @@ def test_closed_while_threads_use_it(service: Service) -> None:
         calls.once("x", [b""])
 
 
-def test_closed_in_the_middle_of_sending(service: Service) -> None:
+def test_closed_in_the_middle_of_sending(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not connected again for the rest."""
 
     class Closing:
         def paced(self, data: bytes | memoryview) -> Iterator[bytes | memoryview]:
             yield data[:10]
-            before.append(service.greeted)
             calls.close()
             yield data[10:]
 
-    before: list[int] = []
+    connected: list[TlsConnection] = []
+    greet = TlsConnection.greet
+
+    def noted(connection: TlsConnection, seconds: float) -> None:
+        connected.append(connection)
+        greet(connection, seconds)
+
+    monkeypatch.setattr(TlsConnection, "greet", noted)
     calls = service.calls(throttle=Closing())
 
     with pytest.raises(Broken):
         calls.once("x", [bytes(500_000)])
 
-    assert before == [service.greeted]
+    assert len(connected) == 1

@@ -11,39 +11,16 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import pytest
 
-from keepstone.env import Env
-from keepstone.identity import Authority
 from keepstone.remote.tls import TlsConnection
+from tests.unit.remote.conftest import Contexts
 
 pytestmark = pytest.mark.agents
 
 T = TypeVar("T")
-
-
-class Contexts(NamedTuple):
-    """`stranger`: of a client that trusts nobody who is here."""
-
-    server: ssl.SSLContext
-    client: ssl.SSLContext
-    stranger: ssl.SSLContext
-
-
-@pytest.fixture(scope="module")
-def contexts(tmp_path_factory: pytest.TempPathFactory) -> Contexts:
-    folder = tmp_path_factory.mktemp("tls")
-    authority, other = (Authority.create(Env(), "Keepstone test") for _ in range(2))
-    pair = authority.server(["localhost"])
-    (folder / "pair").write_bytes(pair.certificate + pair.key)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(folder / "pair")
-    client, stranger = (
-        ssl.create_default_context(cadata=one.issued.certificate.decode()) for one in (authority, other)
-    )
-    return Contexts(server, client, stranger)
 
 
 class Ends:
