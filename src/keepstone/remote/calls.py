@@ -136,7 +136,7 @@ class Calls:
         connection.busy = True
         reused = connection.sock is not None
         try:
-            self._look_closed()
+            self._check_open()
             try:
                 response = self._send(connection, path, pieces)
             except (OSError, http.client.HTTPException):
@@ -162,14 +162,15 @@ class Calls:
                 connection.close()
         raise _refused(response.status, body)
 
-    def _look_closed(self) -> None:
+    def _check_open(self) -> None:
+        """`Broken` where it was closed."""
         if self._closed:
             raise Broken("it was closed here")
 
     def _send(self, connection: _Connection, path: str, pieces: Sequence[bytes]) -> http.client.HTTPResponse:
         if connection.sock is None:
             connection.connect()
-            self._look_closed()  # while it was not there yet, nobody could hang up
+            self._check_open()  # while it was not there yet, nobody could hang up
         connection.putrequest("POST", PREFIX + path, skip_accept_encoding=True)
         connection.putheader("Content-Length", str(sum(map(len, pieces))))
         connection.endheaders()
