@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+import threading
 from datetime import UTC, datetime
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -53,6 +56,25 @@ def test_what_is_committed_is_on_the_disk(database: Database) -> None:
         else:
             assert connection.exec_driver_sql("show synchronous_commit").scalar() == "on"
             assert connection.exec_driver_sql("show fsync").scalar() == "on"
+
+
+def test_a_new_file_that_another_one_is_opening(tmp_path: Path) -> None:
+    """Of several processes that start at once, one makes the file: the others wait for it, and do not fail."""
+    path = tmp_path / "catalogue.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("begin immediate")
+    other.execute("create table made (by)")
+    timer = threading.Timer(0.3, other.execute, ["commit"])
+    timer.start()
+
+    database = Database(f"sqlite:///{path}")
+    with database.change() as connection:
+        connection.exec_driver_sql("insert into made values ('both')")
+        assert connection.exec_driver_sql("pragma journal_mode").scalar() == "wal"
+
+    timer.join()
+    other.close()
+    database.close()
 
 
 @pytest.mark.parametrize("url", ["", "nothing", "oracle9://x", "postgresql+nodriver://x/y"])

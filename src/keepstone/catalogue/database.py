@@ -10,6 +10,7 @@ acknowledged survives a power failure.
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from keepstone.errors import UsageError
 __all__ = ["Database", "upsert"]
 
 _PATIENCE = 30_000  # ms that a writer waits for another one
+_TRIES = 20  # to give a new file its journal: whoever fails was held up by one that did not
 _CONNECTIONS = 16  # that are kept open, as many as threads use at once
 
 
@@ -96,5 +98,20 @@ def _document(text: str | bytes) -> Any:
 
 def _prepare(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # transactions begin as `Database` says, and not as the driver thinks
-    for pragma in ("journal_mode=wal", "synchronous=full", f"busy_timeout={_PATIENCE}", "foreign_keys=on"):
+    for pragma in (f"busy_timeout={_PATIENCE}", "synchronous=full", "foreign_keys=on"):
         connection.execute(f"pragma {pragma}")
+    _write_ahead(connection)
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Give the file its journal. Where several open a new file at once, the pragma of all but one may fail at once,
+    whatever the timeout, which is only honoured as a transaction begins (SQLite, `sqlite3_busy_handler`)."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            connection.execute("pragma journal_mode=wal")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or not tries_left:
+                raise
+        connection.execute("begin immediate")
+        connection.execute("rollback")
