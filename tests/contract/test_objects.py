@@ -418,6 +418,7 @@ def test_listing_by_prefix(storage: ObjectStorage) -> None:
     ]:
         expected = sorted((name, size) for name, size in sizes.items() if name.startswith(prefix))
         assert sorted((info.name, info.size) for info in storage.list(prefix)) == expected
+        assert sorted(storage.names(prefix)) == [name for name, _ in expected]
 
 
 def test_a_listing_tells_what_was_there_all_the_time(storage: ObjectStorage) -> None:

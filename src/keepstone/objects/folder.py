@@ -176,6 +176,11 @@ class FolderStorage:
         self._env.step(f"list {prefix}")
         return self._listing(folder, start)
 
+    def names(self, prefix: str = "") -> Iterator[str]:
+        folder, start = check_prefix(prefix)
+        self._env.step(f"list {prefix}")
+        return (name for name, _ in self._entries(folder, start))
+
     def anything(self) -> str | None:
         self._env.step("list ")
         with self._failures("."):
@@ -191,23 +196,29 @@ class FolderStorage:
 
     def _listing(self, folder: str, start: str) -> Iterator[ObjectInfo]:
         with self._failures(folder or "."):
+            for name, entry in self._entries(folder, start):
+                try:
+                    size = entry.stat().st_size
+                except FileNotFoundError:
+                    continue  # deleted meanwhile
+                yield ObjectInfo(name, size)
+
+    def _entries(self, folder: str, start: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        with self._failures(folder or "."):
             try:
-                entries = self._fs.listdir(self._path(folder))
+                with self._fs.scandir(self._path(folder)) as scanned:  # type: ignore[arg-type]  # its first overload
+                    entries = list(scanned)
             except (FileNotFoundError, NotADirectoryError):
                 self._check_root()  # a store that went away is not an empty one
                 return
             for entry in entries:
-                name = f"{folder}/{entry}" if folder else entry
-                if not entry.startswith(start) or not is_name(name):
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                if not entry.name.startswith(start) or not is_name(name):
                     continue  # also `tmp`, `lost+found` and other things that are no objects
-                try:
-                    found = self._fs.stat(self._path(name))
-                except FileNotFoundError:
-                    continue  # deleted meanwhile
-                if stat.S_ISDIR(found.st_mode):
-                    yield from self._listing(name, "")
-                else:
-                    yield ObjectInfo(name, found.st_size)
+                if entry.is_dir():
+                    yield from self._entries(name, "")
+                elif entry.is_file():
+                    yield name, entry
 
     @contextlib.contextmanager
     def _reading(self, operation: str, name: str) -> Iterator[int]:

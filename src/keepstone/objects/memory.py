@@ -91,6 +91,9 @@ class MemoryStorage:
         self._begin("list", prefix)
         return self._listing(prefix)
 
+    def names(self, prefix: str = "") -> Iterator[str]:
+        return (info.name for info in self.list(prefix))
+
     def _listing(self, prefix: str) -> Iterator[ObjectInfo]:
         for name in tuple(self.objects):
             content = self.objects.get(name) if name.startswith(prefix) else None

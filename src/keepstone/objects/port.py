@@ -92,6 +92,9 @@ class ObjectStorage(Protocol):
         that never was is not.
         """
 
+    def names(self, prefix: str = "") -> Iterator[str]:
+        """The names that `list` would give, for a part of its price where sizes lie elsewhere than names."""
+
     def anything(self) -> str | None:
         """The name of something that lies there, object or not; None where there is nothing but empty folders."""
 

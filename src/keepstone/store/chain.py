@@ -22,7 +22,7 @@ import msgspec
 from keepstone.crypto import sign, verify
 from keepstone.errors import CorruptObject, KeepstoneError, ObjectExists, ObjectMissing, StorageError
 from keepstone.store.context import Context
-from keepstone.store.layout import DELETED, HEADS, commit_name, head_name, listing
+from keepstone.store.layout import DELETED, HEADS, commit_name, head_name, names
 
 __all__ = ["EVENTS", "Chain", "Head"]
 
@@ -107,7 +107,7 @@ class Chain:
         return self._last
 
     def _count(self) -> int:
-        return max((int(info.name[len(HEADS) :]) for info in listing(self._context.storage, HEADS)), default=0)
+        return max((int(name[len(HEADS) :]) for name in names(self._context.storage, HEADS)), default=0)
 
     def append(self, event: str, name: str, data: bytes) -> tuple[int, str]:
         """Add an entry about the object `name` with these bytes; (sequence, digest) when it is durable."""

@@ -18,7 +18,7 @@ import msgspec
 from keepstone.errors import CorruptObject, KeepstoneError, LeaseLost, ObjectExists, ObjectMissing
 from keepstone.store.context import Context
 from keepstone.store.decoding import decode
-from keepstone.store.layout import COMMITS, commit_name, listing
+from keepstone.store.layout import COMMITS, commit_name, listing, names
 
 __all__ = ["ABORTED", "SEALED", "Commits", "Move", "MoveRecord", "PointRecord", "Record", "giving_up"]
 
@@ -128,11 +128,7 @@ class Commits:
 
     def names(self, tag: str = "") -> list[str]:
         """The commits that have a cell, published or aborted; `tag` limits them to one item or to moves."""
-        return sorted(self._sizes(tag))
-
-    def _sizes(self, tag: str) -> dict[str, int]:
-        found = listing(self._context.storage, COMMITS, f"{tag}-" if tag else "")
-        return {info.name[len(COMMITS) :]: info.size for info in found}
+        return sorted(name[len(COMMITS) :] for name in names(self._context.storage, COMMITS, _start(tag)))
 
     def decided(self, commit: str) -> bool:
         """Whether the cell has been written."""
@@ -149,7 +145,8 @@ class Commits:
 
         A cell that is damaged or cannot be read raises, or goes into `damaged` where that is given.
         """
-        for commit, size in sorted(self._sizes(tag).items()):
+        found = listing(self._context.storage, COMMITS, _start(tag))
+        for commit, size in sorted((info.name[len(COMMITS) :], info.size) for info in found):
             known = self._records.get(commit)
             if known is not None and known[0] == size:  # else it was purged and aborted since
                 yield commit, known[1]
@@ -165,3 +162,8 @@ class Commits:
                 continue
             if record is not None:
                 yield commit, record
+
+
+def _start(tag: str) -> str:
+    """How the names of its commits begin."""
+    return f"{tag}-" if tag else ""

@@ -2,28 +2,31 @@
 """The chunk index: which chunks the store already holds, and where.
 
 The authority is the packs' footers; this is a cache of them in sorted segments (`segment.py`) that a machine keeps
-outside the store and can lose at any time. `refresh` lists the packs and reads the footers of those that no segment
-covers.
+outside the store and can lose at any time. An opened store has one index for all that write into it (`lookup.py` is
+what each of them sees of it): a footer is read once, however many sessions begin.
 
 Invariants
-* A hit is returned only after the footer of its pack confirmed the whole 32-byte id at that position, and never for
-  a pack that is
-  condemned or gone at the time of `refresh`.
-* Private memory does not grow with the store: segments are mapped, footers are cached up to a bound.
+* After `refresh`, every pack that was in the store as it was called is covered, but for those whose footer cannot be
+  read. A refresh that another thread began after that moment is as good, and is waited for instead.
+* What a segment says is a guess: whoever uses it asks the footer.
+* Private memory does not grow with the store: segments are mapped. Files of segments may come and go at any time.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
+import itertools
+import threading
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from keepstone.errors import CorruptObject, ObjectMissing, StorageError
 from keepstone.store.context import Context
 from keepstone.store.footer import DATA
 from keepstone.store.packs import Packs
-from keepstone.store.segment import Column, Segment, merge_segments, prefixes, read_segment, write_segment
+from keepstone.store.refs import PackNumbers
+from keepstone.store.segment import Column, Segment, merge_segments, read_segment, write_segment
 
 __all__ = ["ChunkIndex"]
 
@@ -33,77 +36,71 @@ _BATCH = 1 << 20  # chunk ids gathered from footers before they are sorted into 
 
 
 class ChunkIndex:
-    """Looks chunk ids up in batches. `folder` holds the cached segments; None keeps them in memory only."""
+    """Safe for several threads. `folder` holds the cached segments; None keeps them in memory only."""
 
-    def __init__(self, context: Context, packs: Packs, folder: Path | None) -> None:
-        self._context = context
-        self._packs = packs
+    def __init__(self, context: Context, folder: Path | None) -> None:
+        self._env = context.env
+        self._packs = Packs(context, PackNumbers())
         self._folder = folder
         self._segments: list[Segment] = []
-        self._numbers: list[
-            list[int]
-        ] = []  # per segment: the process-wide number of each of its packs, -1 where unusable
+        self._mapped: dict[tuple[Path, int, int], Segment | None] = {}  # see `_files`
+        self._there: set[bytes] = set()
+        self._moments: Iterator[int] = itertools.count()
+        self._as_of = -1
+        self._lock = threading.Lock()
 
-    def refresh(self, condemned: frozenset[bytes]) -> None:
-        """Cover every pack that is in the store now; packs in `condemned` count as absent."""
-        there = {pack for pack, _ in self._packs.listing()}
-        segments = self._load(there)
-        covered = {pack for segment in segments for pack in segment.packs}
-        missing = sorted(there - covered)
-        segments += self._read_footers(missing)
-        if len(segments) > _MERGE_AT and self._folder is not None:
-            segments = self._merge(segments, there)
-        usable = there - condemned
-        numbers = self._packs.numbers
-        self._segments = segments
-        self._numbers = [
-            [numbers.number(pack) if pack in usable else -1 for pack in segment.packs] for segment in segments
-        ]
-
-    def __len__(self) -> int:
-        """How many hints there are; about the number of chunks in the store."""
-        return sum(len(segment) for segment in self._segments)
-
-    def find(self, ids: list[bytes]) -> dict[bytes, int]:
-        """The places of those of these ids that the store holds, confirmed by footers."""
-        found: dict[bytes, int] = {}
-        if not self._segments:
-            return found
-        wanted = prefixes(b"".join(ids))
-        for segment, numbers in zip(self._segments, self._numbers, strict=True):
-            for index, place in segment.find(wanted):
-                number = numbers[place >> 32] if place >> 32 < len(numbers) else -1
-                identity = ids[index]
-                if number >= 0 and identity not in found:
-                    ref = number << 32 | place & 0xFFFFFFFF
-                    if self._packs.chunk_id(ref) == identity:
-                        found[identity] = ref
-        return found
+    def refresh(self) -> tuple[list[Segment], set[bytes]]:
+        """Cover every pack that is in the store now: the segments, and the ids of these packs."""
+        called = next(self._moments)
+        with self._lock:
+            if self._as_of < called:
+                as_of = next(self._moments)
+                self._there = set(self._packs.ids())
+                self._segments = self._covering(self._there)
+                self._as_of = as_of
+            return self._segments, self._there
 
     def clear(self) -> None:
         """Forget the cached segments; the next `refresh` reads every footer."""
-        self._segments, self._numbers = [], []
-        for path in self._paths():
-            os.unlink(path)
+        with self._lock:
+            self._segments = []
+            self._mapped.clear()
+            for path, *_ in self._files():
+                path.unlink(missing_ok=True)
 
-    def _paths(self) -> list[Path]:
+    def _covering(self, there: set[bytes]) -> list[Segment]:
+        segments = self._load(there)
+        segments += self._read_footers(sorted(there.difference(*[segment.packs for segment in segments])))
+        if len(segments) > _MERGE_AT and self._folder is not None:
+            segments = self._merge(segments, there)
+        return segments
+
+    def _files(self) -> list[tuple[Path, int, int]]:
+        """Path, inode and size of each segment in the folder: what tells that it is the one that was mapped."""
         if self._folder is None or not self._folder.is_dir():
             return []
-        return sorted(path for path in self._folder.iterdir() if path.suffix == _SUFFIX)
+        files = []
+        for path in sorted(self._folder.glob("*" + _SUFFIX)):
+            with contextlib.suppress(FileNotFoundError):  # another process merged it
+                status = path.stat()
+                files.append((path, status.st_ino, status.st_size))
+        return files
 
     def _load(self, there: set[bytes]) -> list[Segment]:
-        mapped = [(path, read_segment(self._context.env, str(path))) for path in self._paths()]
-        mapped.sort(key=lambda pair: len(pair[1].packs) if pair[1] is not None else 0, reverse=True)
+        """The segments that there are: those of the folder, where there is one."""
+        if self._folder is None:
+            return [segment for segment in self._segments if there.intersection(segment.packs)]
+        self._mapped = {key: self._mapped.get(key) or read_segment(self._env, str(key[0])) for key in self._files()}
+        found = [(path, segment) for (path, *_), segment in self._mapped.items()]
+        found.sort(key=lambda pair: len(pair[1].packs) if pair[1] is not None else 0, reverse=True)
         loaded = []
         seen: set[bytes] = set()
-        for path, segment in mapped:  # the larger first: what was merged into one of them is then seen to be
+        for path, segment in found:  # the larger first: what was merged into one of them is then seen to be
             if segment is None or not there.intersection(segment.packs) or seen.issuperset(segment.packs):
                 path.unlink(missing_ok=True)  # damaged, of packs that are gone, or merged
                 continue
             seen.update(segment.packs)
             loaded.append(segment)
-        if self._folder is None:
-            loaded = [segment for segment in self._segments if there.intersection(segment.packs)]
         return loaded
 
     def _read_footers(self, missing: list[bytes]) -> list[Segment]:
@@ -121,7 +118,7 @@ class ChunkIndex:
 
         for pack in missing:
             try:
-                footer = self._packs.footer(pack)
+                footer = self._packs.read_footer(pack)
             except (ObjectMissing, CorruptObject, StorageError):
                 continue  # reclaimed since it was listed, or damaged: nobody can refer to it
             if footer.kind == DATA:
@@ -140,13 +137,13 @@ class ChunkIndex:
     def _store(self, packs: list[bytes], rows: int, parts: Iterable[tuple[Column, Column]]) -> Segment | None:
         if self._folder is None:
             return None
-        path = str(self._folder / f"{self._context.env.random(8).hex()}{_SUFFIX}")
+        path = str(self._folder / f"{self._env.random(8).hex()}{_SUFFIX}")
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_segment(self._context.env, path, packs, rows, parts)
+            write_segment(self._env, path, packs, rows, parts)
         except OSError:
             return None  # a cache that cannot be written is no reason to fail
-        return read_segment(self._context.env, path)
+        return read_segment(self._env, path)
 
     def _merge(self, segments: list[Segment], there: set[bytes]) -> list[Segment]:
         segments = sorted(segments, key=len)

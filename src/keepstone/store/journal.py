@@ -24,7 +24,7 @@ import msgspec
 from keepstone.errors import CorruptObject, KeepstoneError, ObjectExists, ObjectMissing, UsageError
 from keepstone.store.context import Context
 from keepstone.store.decoding import decode
-from keepstone.store.layout import JOURNAL, journal_name, listing
+from keepstone.store.layout import JOURNAL, journal_name, names
 
 __all__ = ["BODY_LIMIT", "Journal"]
 
@@ -115,7 +115,7 @@ class Journal:
         return sum(1 for _ in self._numbers())
 
     def _numbers(self) -> Iterator[int]:
-        return (int(info.name[len(JOURNAL) :]) for info in listing(self._context.storage, JOURNAL))
+        return (int(name[len(JOURNAL) :]) for name in names(self._context.storage, JOURNAL))
 
     def _span(self, after: int) -> tuple[int, int]:
         """(the newest snapshot, or the first entry behind `after` where none is younger; the newest entry)."""

@@ -17,7 +17,7 @@ from keepstone.errors import CorruptObject, KeepstoneError, ObjectMissing, Stora
 from keepstone.objects import ObjectStorage
 from keepstone.store.chain import Chain
 from keepstone.store.context import Context
-from keepstone.store.layout import KEYS, keys_name, listing
+from keepstone.store.layout import KEYS, keys_name, names
 
 __all__ = ["check_keys", "last_number", "newest_number", "open_by_kit", "open_keys"]
 
@@ -26,7 +26,7 @@ _REMEDY = "put it back from a copy, or write a new one by the recovery kit: keep
 
 def newest_number(storage: ObjectStorage) -> int:
     """The number of the keys object that counts; 0 where there is none."""
-    return max((int(info.name.removeprefix(KEYS)) for info in listing(storage, KEYS)), default=0)
+    return max((int(name.removeprefix(KEYS)) for name in names(storage, KEYS)), default=0)
 
 
 def last_number(context: Context) -> int:
@@ -70,11 +70,11 @@ def open_by_kit(storage: ObjectStorage, store_id: bytes, kit: Kit) -> Keyring:
 
 def check_keys(storage: ObjectStorage, keyring: Keyring, problem: Callable[[str, KeepstoneError], None]) -> None:
     """Tell which keys objects are gone, damaged, or not readable."""
-    names = {info.name for info in listing(storage, KEYS)}
+    there = set(names(storage, KEYS))
     newest = keys_name(keyring.sequence) if keyring.sequence else KEYS
-    if newest not in names:
+    if newest not in there:
         problem(newest, ObjectMissing(f"{newest}: the keys object is gone, and no key opens the store; {_REMEDY}"))
-    for name in sorted(names):
+    for name in sorted(there):
         try:
             _read(
                 storage,

@@ -24,7 +24,7 @@ from keepstone.store.chain import Chain
 from keepstone.store.commits import ABORTED, Commits
 from keepstone.store.context import Context
 from keepstone.store.decoding import decode
-from keepstone.store.layout import LEASES, MOVES_TAG, TOMBS, commit_name, lease_name, listing, tomb_name
+from keepstone.store.layout import LEASES, MOVES_TAG, TOMBS, commit_name, lease_name, names, tomb_name
 
 __all__ = ["Leases", "Tomb", "Tombs"]
 
@@ -72,7 +72,7 @@ class Leases:
 
     def names(self) -> list[str]:
         """The commits whose lease is there."""
-        return sorted(info.name[len(LEASES) :] for info in listing(self._context.storage, LEASES))
+        return sorted(name[len(LEASES) :] for name in names(self._context.storage, LEASES))
 
     def drain(self, commits: list[str], *, abort_after: int) -> list[str]:
         """End these leases where that hurts nobody; those that are still open.
@@ -148,7 +148,7 @@ class Tombs:
         return name
 
     def names(self) -> list[str]:
-        return sorted(info.name[len(TOMBS) :] for info in listing(self._context.storage, TOMBS) if "." not in info.name)
+        return sorted(name[len(TOMBS) :] for name in names(self._context.storage, TOMBS) if "." not in name)
 
     def read(self, name: str) -> Tomb:
         """`ObjectMissing` where another collector has finished it; `CorruptObject`."""
@@ -216,10 +216,10 @@ class Tombs:
     def sweep_leftovers(self) -> None:
         """Remove what is left of tombstones that are gone: a collector died while it removed one, or found it finished
         by another one."""
-        for info in list(listing(self._context.storage, TOMBS)):
-            name, dot, _ = info.name[len(TOMBS) :].partition(".")
-            if dot and not self._is_there(name):
-                self._context.storage.delete(info.name)
+        for name in list(names(self._context.storage, TOMBS)):
+            tomb, dot, _ = name[len(TOMBS) :].partition(".")
+            if dot and not self._is_there(tomb):
+                self._context.storage.delete(name)
 
     def remove(self, name: str) -> None:
         """What was condemned is gone or pardoned."""

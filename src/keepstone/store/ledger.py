@@ -14,7 +14,7 @@ from keepstone.errors import CorruptObject, KeepstoneError, ObjectMissing, Rollb
 from keepstone.store.chain import Chain, Head
 from keepstone.store.commits import ABORTED, giving_up
 from keepstone.store.context import Context
-from keepstone.store.layout import COMMITS, DELETED, MOVES_TAG, listing
+from keepstone.store.layout import COMMITS, DELETED, MOVES_TAG, names
 
 __all__ = ["LOST", "Ledger"]
 
@@ -110,13 +110,13 @@ class Ledger:
 
     def returned(self, problem: Callable[[str, KeepstoneError], None]) -> None:
         """Tell what was taken away and is there all the same: put back by somebody, or a step that was interrupted."""
-        markers = {info.name for info in listing(self.context.storage, DELETED)}
-        for info in listing(self.context.storage, COMMITS):
-            marker = DELETED + info.name.removeprefix(COMMITS)
-            if info.name.startswith(COMMITS + MOVES_TAG):
+        markers = set(names(self.context.storage, DELETED))
+        for name in names(self.context.storage, COMMITS):
+            marker = DELETED + name.removeprefix(COMMITS)
+            if name.startswith(COMMITS + MOVES_TAG):
                 continue  # it shows nobody a point, and the next reclaim drops it again
-            if info.name in self.gone and marker not in markers and not self._is_aborted(info.name):
-                problem(info.name, RollbackDetected(f"{info.name} was purged and is there again; purge it again"))
+            if name in self.gone and marker not in markers and not self._is_aborted(name):
+                problem(name, RollbackDetected(f"{name} was purged and is there again; purge it again"))
         for marker in markers & self.stale.keys():
             if self._digest(marker) in self.stale[marker]:  # a new one is a forget that was cut off before its entry
                 problem(
@@ -125,9 +125,8 @@ class Ledger:
 
     def leftovers(self) -> list[str]:
         """Markers of cells that were purged and are gone: the purge was cut off right before its end."""
-        cells = {info.name for info in listing(self.context.storage, COMMITS)}
-        markers = [info.name for info in listing(self.context.storage, DELETED)]
-        purged = self.gone - cells
+        purged = self.gone.difference(names(self.context.storage, COMMITS))
+        markers = names(self.context.storage, DELETED)
         return [marker for marker in markers if COMMITS + marker.removeprefix(DELETED) in purged]
 
     def _digest(self, name: str) -> str | None:

@@ -25,7 +25,7 @@ from keepstone.store.footer import (
     parse_trailer,
 )
 from keepstone.store.frame import CODEC_RAW, FRAME_LIMIT, expand
-from keepstone.store.layout import PACKS, listing, pack_id, pack_name
+from keepstone.store.layout import PACKS, listing, names, pack_id, pack_name
 from keepstone.store.refs import PackNumbers
 
 __all__ = ["Packs"]
@@ -65,6 +65,10 @@ class Packs:
         for info in listing(self._context.storage, PACKS):
             yield pack_id(info.name), info.size
 
+    def ids(self) -> Iterator[bytes]:
+        """The id of every pack that is there."""
+        return map(pack_id, names(self._context.storage, PACKS))
+
     def footer(self, pack: bytes) -> Footer:
         """The footer of this pack. `ObjectMissing` where the pack is gone, `CorruptObject` where it is damaged."""
         with self._lock:
@@ -72,7 +76,7 @@ class Packs:
             if footer is not None:
                 self._footers.move_to_end(pack)
                 return footer
-        footer = self._read_footer(pack)
+        footer = self.read_footer(pack)
         with self._lock:
             if pack not in self._footers:
                 self._footers[pack] = footer
@@ -81,7 +85,8 @@ class Packs:
                     self._footer_memory -= self._footers.popitem(last=False)[1].memory
         return footer
 
-    def _read_footer(self, pack: bytes) -> Footer:
+    def read_footer(self, pack: bytes) -> Footer:
+        """As `footer`, without remembering it: for whoever reads each once."""
         name = pack_name(pack)
         storage = self._context.storage
         tail = storage.read(name, -_TAIL)

@@ -21,7 +21,7 @@ from keepstone.store.commits import Commits, PointRecord
 from keepstone.store.context import Context
 from keepstone.store.decoding import decode
 from keepstone.store.fulldisk import with_reserve
-from keepstone.store.layout import DELETED, MOVES_TAG, commit_name, deleted_name, listing
+from keepstone.store.layout import DELETED, MOVES_TAG, commit_name, deleted_name, names
 from keepstone.store.ledger import LOST, Ledger
 
 __all__ = ["Point", "Points", "item_tag"]
@@ -73,7 +73,7 @@ class Points:
 
     def list(self, *, deleted: bool = False, damaged: list[tuple[str, KeepstoneError]] | None = None) -> list[Point]:
         """Every point, oldest first; soft-deleted ones only with `deleted`. Damaged cells as in `Commits.records`."""
-        markers = {info.name[len(DELETED) :] for info in listing(self._context.storage, DELETED)}
+        markers = {name[len(DELETED) :] for name in names(self._context.storage, DELETED)}
         points = []
         for commit, record in self._commits.records(damaged=damaged):
             if isinstance(record, PointRecord) and (deleted or commit not in markers):

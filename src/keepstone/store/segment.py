@@ -41,7 +41,7 @@ _HEADER = struct.Struct("<8sIIQ")
 _PAGE = 4096
 _FENCE = 512  # values of a page
 _ID = 32
-_SLICES = 64  # a merge works through this many equal parts of the key space, to bound its memory
+_SLICES = 64  # a merge of more than `_SHORT` works through so many equal parts of the key space, to bound its memory
 _FEW = 64
 """As many values are looked for one by one. To import numpy costs a tenth of a second, a tenth of what a daily backup
 of a disk takes; so it is left to larger batches and larger columns, where it is two to five times as fast."""
@@ -224,7 +224,7 @@ def merge_segments(
     segments: list[Segment], dead: set[bytes]
 ) -> tuple[list[bytes], int, Iterator[tuple[Column, Column]]]:
     """(packs, rows, sorted parts) of one segment in place of these, without the packs in `dead`; memory is bounded
-    by 1/64 of the result."""
+    by 1/64 of the result, where that is large."""
     import numpy as np
 
     columns = [(np.asarray(segment.prefix), np.asarray(segment.place)) for segment in segments]
@@ -238,14 +238,15 @@ def merge_segments(
                 packs.append(pack)
         maps.append(np.array([numbers.get(pack, -1) for pack in segment.packs], np.int64))
 
+    slices = _SLICES if sum(map(len, segments)) > _SHORT else 1
+    edges = np.array([part * ((1 << 64) // slices) for part in range(slices)], np.uint64)
+    bounds = [[*np.searchsorted(prefixes, edges, side="left").tolist(), len(prefixes)] for prefixes, _ in columns]
+
     def parts() -> Iterator[tuple[Column, Column]]:
-        for part in range(_SLICES):
-            low = np.uint64(part << 58)
+        for part in range(slices):
             prefix_parts, place_parts = [], []
-            for (prefixes, places), mapping in zip(columns, maps, strict=True):
-                begin = int(np.searchsorted(prefixes, low, side="left"))
-                last = part == _SLICES - 1
-                end = len(prefixes) if last else int(np.searchsorted(prefixes, np.uint64(part + 1 << 58), side="left"))
+            for (prefixes, places), mapping, bound in zip(columns, maps, bounds, strict=True):
+                begin, end = bound[part : part + 2]
                 place = places[begin:end]
                 number = _numbers(mapping, place)
                 kept = number >= 0

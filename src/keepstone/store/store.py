@@ -31,14 +31,13 @@ from keepstone.store.commits import SEALED, Commits, PointRecord
 from keepstone.store.context import Context
 from keepstone.store.descriptor import Descriptor, check_descriptor, decode_descriptor, encode_descriptor
 from keepstone.store.frame import DEFAULT_LEVEL
+from keepstone.store.index import ChunkIndex
 from keepstone.store.journal import Journal
 from keepstone.store.keys import last_number, newest_number, open_by_kit, open_keys
-from keepstone.store.layout import DESCRIPTOR, KEYS, head_name, keys_name, listing
+from keepstone.store.layout import DESCRIPTOR, KEYS, head_name, keys_name, names
 from keepstone.store.memory import recall_damage
-from keepstone.store.packs import Packs
 from keepstone.store.points import Point, Points, item_tag
 from keepstone.store.reader import LocalReader
-from keepstone.store.refs import PackNumbers
 from keepstone.store.writer import LocalWriter
 
 if TYPE_CHECKING:
@@ -81,6 +80,7 @@ class Store:
         self.commits = Commits(self.context)
         self.points = Points(self.context, self.commits, descriptor.soft_delete_days)
         self.journal = Journal(self.context)
+        self.index = ChunkIndex(self.context, self.cache)
 
     @classmethod
     def init(
@@ -182,9 +182,7 @@ class Store:
         storage.put(keys_name(keyring.sequence), keys_object)
         self.keyring = keyring
         Chain(self.context).append("keys", keys_name(self.keyring.sequence), keys_object)
-        storage.delete_many(
-            [info.name for info in listing(storage, KEYS) if info.name < keys_name(self.keyring.sequence)]
-        )
+        storage.delete_many([name for name in names(storage, KEYS) if name < keys_name(self.keyring.sequence)])
 
     def writer(
         self,
@@ -212,6 +210,7 @@ class Store:
             tag=item_tag(self.context, item),
             kind=kind,
             level=level,
+            index=self.index,
             cache=self.cache,
             damaged=self.damaged,
             check=check,
@@ -260,9 +259,6 @@ class Store:
 
     def rebuild_index(self) -> int:
         """Throw the cached chunk index away and read it out of the packs again; the number of chunks in it."""
-        from keepstone.store.index import ChunkIndex
-
-        index = ChunkIndex(self.context, Packs(self.context, PackNumbers()), self.cache)
-        index.clear()
-        index.refresh(frozenset())
-        return len(index)
+        self.index.clear()
+        segments, _ = self.index.refresh()
+        return sum(map(len, segments))

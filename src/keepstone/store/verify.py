@@ -24,7 +24,7 @@ from keepstone.store.chain import Chain
 from keepstone.store.commits import PointRecord
 from keepstone.store.descriptor import check_descriptor, decode_descriptor
 from keepstone.store.keys import check_keys
-from keepstone.store.layout import DELETED, DESCRIPTOR, PACKS, TOMBS, listing, pack_name
+from keepstone.store.layout import DELETED, DESCRIPTOR, PACKS, TOMBS, names, pack_name
 from keepstone.store.leases import Leases, Tombs
 from keepstone.store.ledger import Ledger
 from keepstone.store.memory import Seen, recall, recall_damage, remember, remember_damage
@@ -148,13 +148,13 @@ def _check_surroundings(store: Store, findings: _Findings) -> None:
                 continue
             except KeepstoneError as error:
                 findings.add(TOMBS + tomb, error)
-    for info in listing(storage, DELETED):
+    for name in names(storage, DELETED):
         try:
-            context.read_sealed("deleted", info.name)
+            context.read_sealed("deleted", name)
         except ObjectMissing:
             continue
         except KeepstoneError as error:
-            findings.add(info.name, error)
+            findings.add(name, error)
 
 
 def _check_chain(store: Store, findings: _Findings) -> None:

@@ -36,6 +36,7 @@ from keepstone.store.session import Session
 
 if TYPE_CHECKING:
     from keepstone.store.index import ChunkIndex
+    from keepstone.store.lookup import Lookup
 
 __all__ = ["LocalWriter", "Outcome", "Writer"]
 
@@ -116,6 +117,7 @@ class LocalWriter(Pipelined):
         tag: str,
         kind: str,
         level: int,
+        index: ChunkIndex,
         cache: Path | None,
         damaged: frozenset[str] = frozenset(),
         check: bool = False,
@@ -125,9 +127,9 @@ class LocalWriter(Pipelined):
         self._context = context
         self._item, self._kind, self._tags, self._lock_until = item, kind, tags, lock_until
         self._id_key = context.keys.id
-        self._cache = cache
-        self._index: ChunkIndex | None = None
-        self._index_lock = threading.Lock()
+        self._index = index
+        self._lookup: Lookup | None = None
+        self._lookup_lock = threading.Lock()
         self._borrowed: set[int] = set()
         self._nodes: list[bytes] = []
         self._node_bytes = 0
@@ -137,7 +139,7 @@ class LocalWriter(Pipelined):
             self._started = context.env.wall_time()
             self._avoided = session.condemned | {pack_id(name) for name in damaged}
             self._usable = {  # packs that are there
-                session.numbers.number(pack) for pack, _ in session.packs.listing() if pack not in self._avoided
+                session.numbers.number(pack) for pack in session.packs.ids() if pack not in self._avoided
             }
             self.parent_id, self.parent = self._newest(tag, kind)
             self._new_bytes = self._stored_bytes = 0
@@ -343,14 +345,12 @@ class LocalWriter(Pipelined):
     def _look_up(self, ids: list[bytes]) -> dict[bytes, int]:
         if not ids:
             return {}
-        with self._index_lock:
-            if self._index is None:
-                from keepstone.store.index import ChunkIndex
+        with self._lookup_lock:
+            if self._lookup is None:
+                from keepstone.store.lookup import Lookup
 
-                index = ChunkIndex(self._context, self._session.packs, self._cache)
-                index.refresh(self._avoided)
-                self._index = index
-        found = {identity: self._now(ref) for identity, ref in self._index.find(ids).items()}
+                self._lookup = Lookup(self._index, self._session.packs, self._avoided)
+        found = {identity: self._now(ref) for identity, ref in self._lookup.find(ids).items()}
         known = {identity: ref for identity, ref in found.items() if ref is not None}
         self._borrowed.update([ref >> 32 for ref in known.values()])
         return known

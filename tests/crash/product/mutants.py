@@ -16,7 +16,7 @@ __all__ = ["HANDLING", "ORDER"]
 
 _FOLDER, _DIRECT = "objects/folder.py", "objects/direct.py"
 _SESSION, _POINTS, _RECLAIM = "store/session.py", "store/points.py", "store/reclaim.py"
-_STORE, _INDEX, _LEASES = "store/store.py", "store/index.py", "store/leases.py"
+_STORE, _INDEX, _LOOKUP, _LEASES = "store/store.py", "store/index.py", "store/lookup.py", "store/leases.py"
 
 
 def _mutant(
@@ -99,9 +99,7 @@ _KEYS_KNOWN = """\
         Chain(self.context).append("keys", keys_name(self.keyring.sequence), keys_object)
 """
 _KEYS_DROPPED = """\
-        storage.delete_many(
-            [info.name for info in listing(storage, KEYS) if info.name < keys_name(self.keyring.sequence)]
-        )
+        storage.delete_many([name for name in names(storage, KEYS) if name < keys_name(self.keyring.sequence)])
 """
 _SWEEP = """\
         context.storage.delete_many([pack_name(pack) for pack in swept])
@@ -186,12 +184,13 @@ ORDER: list[tuple[str, Mutant]] = [
          "            storage.put(DESCRIPTOR, encoded)\n": ""},
         "a store without keys",
     )),
-    ("index", _mutant(
-        "packs believed because the cache names them", _INDEX,
-        {"        usable = there - condemned\n": "        usable = covered - condemned\n",
-         "not there.intersection(segment.packs) or ": "",
-         _CONFIRMED: "                    found[identity] = ref\n"},
-        "a new point refers to packs that the power loss took", check="mutated",
+    ("index", Mutant(
+        "packs believed because the cache names them", (
+            Edit(_INDEX, "            return self._segments, self._there\n",
+                 "            return self._segments, {pack for segment in self._segments for pack in segment.packs}\n"),
+            Edit(_INDEX, "not there.intersection(segment.packs) or ", ""),
+            Edit(_LOOKUP, _CONFIRMED, "                    found[identity] = ref\n"),
+        ), "red", "a new point refers to packs that the power loss took", "mutated",
     )),
     ("reclaim", _mutant(
         "tombstones go before the packs", _RECLAIM,

@@ -4,18 +4,25 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from keepstone.env import Env
 from keepstone.objects import MemoryStorage
 from keepstone.store import Store, index
 from keepstone.store.context import Context
 from keepstone.store.footer import DATA, METADATA
 from keepstone.store.index import ChunkIndex
 from keepstone.store.layout import pack_name
+from keepstone.store.lookup import Lookup
 from keepstone.store.pack import PackWriter
 from keepstone.store.packs import Packs
 from keepstone.store.refs import PackNumbers
@@ -41,11 +48,17 @@ def identify(context: Context, letters: str) -> list[bytes]:
     return [context.hashing.keyed(context.keys.id, chunk) for chunk in items(letters)]
 
 
-def opened(context: Context, folder: Path | None) -> ChunkIndex:
-    return ChunkIndex(context, Packs(context, PackNumbers()), folder)
+def look(context: Context, index: Path | ChunkIndex | None, avoided: frozenset[bytes] = NONE) -> Lookup:
+    """What a session sees that begins now; of an index that is opened for it, where only the folder is given."""
+    opened = index if isinstance(index, ChunkIndex) else ChunkIndex(context, index)
+    return Lookup(opened, Packs(context, PackNumbers()), avoided)
 
 
-def found(index: ChunkIndex, context: Context, letters: str) -> str:
+def hints(lookup: Lookup) -> int:
+    return sum(map(len, lookup._segments))
+
+
+def found(index: Lookup, context: Context, letters: str) -> str:
     """Those of these letters that the index finds; the places are checked."""
     places = index.find(identify(context, letters))
     for identity, ref in places.items():
@@ -63,9 +76,7 @@ def test_find(store: Store, tmp_path: Path, cached: bool) -> None:
     write_pack(context, 3, "nodes", METADATA)
     folder = tmp_path / "cache" if cached else None
     for _ in range(2):
-        made = opened(context, folder)
-        assert found(made, context, "AB") == ""  # before the first refresh
-        made.refresh(NONE)
+        made = look(context, folder)
 
         assert found(made, context, "ABCDEFGHIJnodes") == "ABCDEFG"
         assert made.find([]) == {}
@@ -84,27 +95,79 @@ def test_a_second_process_reads_no_footers(tmp_path: Path) -> None:
         hashing=store.context.hashing,
     )
     write_pack(context, 1, "ABCDE")
-    opened(context, tmp_path).refresh(NONE)
+    look(context, tmp_path)
     write_pack(context, 2, "XY")
     storage.log.clear()
 
-    made = opened(context, tmp_path)
-    made.refresh(NONE)
+    made = look(context, tmp_path)
 
     assert {line.split()[1] for line in storage.log if line.startswith("read")} == {pack_name(bytes([2]) * 32)}
     assert found(made, context, "AXZ") == "AX"
+
+
+class Slow(Recorded):
+    """Its listings stand still until they are let go."""
+
+    def __init__(self, env: Env, objects: dict[str, bytes]) -> None:
+        super().__init__(env, objects=objects)
+        self.listings = 0
+        self.begun = threading.Semaphore(0)
+        self.go = threading.Semaphore(0)
+
+    def names(self, prefix: str = "") -> Iterator[str]:
+        found = list(super().names(prefix))
+        self.listings += 1
+        self.begun.release()
+        assert self.go.acquire(timeout=30)
+        return iter(found)
+
+
+class Moments(Iterator[int]):
+    """Knows how many there have been."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __next__(self) -> int:
+        self.count += 1
+        return self.count
+
+
+def test_whoever_comes_during_a_refresh_waits_for_the_next_one(tmp_path: Path) -> None:
+    """The one under way may have listed before; the next one is shared by all that came."""
+    machine = Machine()
+    context = new_store(machine).context
+    assert isinstance(context.storage, MemoryStorage)
+    write_pack(context, 1, "A")
+    slow = Slow(machine, context.storage.objects)
+    context = replace(context, storage=slow)
+    shared = ChunkIndex(context, tmp_path)
+    shared._moments = moments = Moments()
+    with ThreadPoolExecutor(9) as pool:
+        first = pool.submit(look, context, shared)
+        assert slow.begun.acquire(timeout=30)
+        write_pack(context, 2, "B")
+        others = [pool.submit(look, context, shared) for _ in range(8)]
+        while moments.count < 2 + len(others):  # until all of them have called
+            time.sleep(0.001)
+        slow.go.release(2)
+
+        assert found(first.result(30), context, "AB") == "A"
+        assert [found(other.result(30), context, "AB") for other in others] == ["AB"] * len(others)
+    assert slow.listings == 2
 
 
 def test_condemned_packs_count_as_absent(store: Store) -> None:
     context = store.context
     first = write_pack(context, 1, "ABC")
     write_pack(context, 2, "CD")
-    made = opened(context, None)
+    shared = ChunkIndex(context, None)
 
-    made.refresh(frozenset([first]))
-    assert found(made, context, "ABCD") == "CD"
-    made.refresh(NONE)
-    assert found(made, context, "ABCD") == "ABCD"
+    with_less = look(context, shared, frozenset([first]))
+    with_all = look(context, shared)
+    assert found(with_less, context, "ABCD") == "CD"
+    assert found(with_all, context, "ABCD") == "ABCD"
+    assert found(with_less, context, "ABCD") == "CD"
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -113,12 +176,10 @@ def test_packs_that_are_gone(store: Store, memory: MemoryStorage, tmp_path: Path
     write_pack(context, 1, "ABC")
     write_pack(context, 2, "CD")
     folder = tmp_path if cached else None
-    made = opened(context, folder)
-    made.refresh(NONE)
+    look(context, folder)
     del memory.objects[pack_name(bytes([1]) * 32)]
 
-    again = opened(context, folder)
-    again.refresh(NONE)
+    again = look(context, folder)
 
     assert found(again, context, "ABCD") == "CD"
 
@@ -139,8 +200,7 @@ def test_equal_prefixes(store: Store, memory: MemoryStorage, monkeypatch: pytest
         writer._columns.chunk_lengths.extend(frame.lengths)
         writer._put(bytes(20))
         writer.finish()
-    made = opened(context, None)
-    made.refresh(NONE)
+    made = look(context, None)
 
     places = made.find(list(reversed(ids)))
 
@@ -159,8 +219,7 @@ def test_many_small_segments_become_few(store: Store, tmp_path: Path) -> None:
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     for number, letter in enumerate(letters):
         write_pack(context, number + 1, letter)
-        made = opened(context, tmp_path)
-        made.refresh(NONE)
+        made = look(context, tmp_path)
 
         assert found(made, context, letters) == letters[: number + 1]
 
@@ -175,33 +234,31 @@ def test_what_was_merged_is_not_merged_again(store: Store, memory: MemoryStorage
     for number in range(9 + gone):
         write_pack(context, number + 1, chr(65 + number) + chr(97 + number))
         if number % 2:
-            opened(context, tmp_path).refresh(NONE)
+            look(context, tmp_path)
     for number in range(gone):
         del memory.objects[pack_name(bytes([number + 1]) * 32)]
     for number in range(30, 36):
         write_pack(context, number, chr(65 + number))
-        opened(context, tmp_path).refresh(NONE)
-    opened(context, tmp_path).refresh(NONE)  # this one may still tidy up
+        look(context, tmp_path)
+    look(context, tmp_path)  # this one may still tidy up
     kept = set(tmp_path.iterdir())
     for _ in range(5):
-        made = opened(context, tmp_path)
-        made.refresh(NONE)
+        made = look(context, tmp_path)
 
         assert set(tmp_path.iterdir()) == kept
-        assert 24 <= len(made) <= 24 + 4 * gone
+        assert 24 <= hints(made) <= 24 + 4 * gone
 
 
 def test_merging_leaves_out_the_dead(store: Store, memory: MemoryStorage, tmp_path: Path) -> None:
     context = store.context
     for number in range(9):
         write_pack(context, number + 1, chr(65 + number))
-        opened(context, tmp_path).refresh(NONE)
+        look(context, tmp_path)
     for number in range(8):
         del memory.objects[pack_name(bytes([number + 1]) * 32)]
     for number in range(10, 20):
         write_pack(context, number, chr(97 + number))
-        made = opened(context, tmp_path)
-        made.refresh(NONE)
+        made = look(context, tmp_path)
 
     assert found(made, context, "ABCDEFGHI") == "I"
     covered = {pack for segment in made._segments for pack in segment.packs}
@@ -228,6 +285,7 @@ def test_against_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: list[tu
     store = new_store(Machine(fs=Tampered(fsync=lambda fd: None)))
     storage, context = store.context.storage, store.context
     assert isinstance(storage, MemoryStorage)
+    kept = ChunkIndex(context, folder)  # of another process, which looks as well
     packs: dict[bytes, str] = {}
     condemned: set[bytes] = set()
     damaged = False
@@ -241,7 +299,7 @@ def test_against_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: list[tu
         elif what == "condemn" and packs:
             condemned.add(list(packs)[int(value) % len(packs)])
         elif what == "clear":
-            opened(context, folder).clear()
+            ChunkIndex(context, folder).clear()
             damaged = False
         elif what == "damage":
             chance = random.Random(value)
@@ -252,13 +310,12 @@ def test_against_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: list[tu
                 path.unlink()
                 path.write_bytes(content)
                 damaged = True
-        made = opened(context, folder)
-        made.refresh(frozenset(condemned))
         there = {letter for pack, letters in packs.items() if pack not in condemned for letter in letters}
 
-        hits = set(found(made, context, "ABCDEFGHIJ"))
-        assert hits <= there
-        assert damaged or hits == there
+        for made in (folder, kept) if number % 2 else (kept, folder):
+            hits = set(found(look(context, made, frozenset(condemned)), context, "ABCDEFGHIJ"))
+            assert hits <= there
+            assert damaged or hits == there
 
 
 @pytest.mark.parametrize("call", ["open", "pwrite", "fsync", "rename", "ftruncate"])
@@ -322,8 +379,7 @@ def test_batches_of_footers(store: Store, tmp_path: Path, monkeypatch: pytest.Mo
     context = store.context
     for number in range(5):
         write_pack(context, number + 1, chr(65 + 2 * number) + chr(66 + 2 * number))
-    made = opened(context, tmp_path)
-    made.refresh(NONE)
+    made = look(context, tmp_path)
 
     assert len(list(tmp_path.glob("*.segment"))) == 3
     assert found(made, context, "ABCDEFGHIJ") == "ABCDEFGHIJ"

@@ -135,15 +135,17 @@ def test_written_and_mapped(tmp_path_factory: pytest.TempPathFactory, made: Rows
     assert not os.path.exists(path + ".new")
 
 
-@given(st.lists(rows, min_size=1, max_size=4), st.frozensets(st.sampled_from(PACKS)))
-def test_merge(several: list[Rows], dead: frozenset[bytes]) -> None:
+@pytest.mark.parametrize("short", [1 << 16, 0], ids=["in one", "in slices"])
+@given(several=st.lists(rows, min_size=1, max_size=4), dead=st.frozensets(st.sampled_from(PACKS)))
+def test_merge(short: int, several: list[Rows], dead: frozenset[bytes]) -> None:
     """The parts are sorted, come in order, and hold what the segments held without the dead packs."""
     tables = [PACKS[turn:] + PACKS[:turn] for turn in range(len(several))]  # each segment numbers the packs otherwise
     segments = [
         built([(identity, table.index(PACKS[pack]), position) for identity, pack, position in made], table)
         for made, table in zip(several, tables, strict=True)
     ]
-    packs, count, parts = merge_segments(segments, set(dead))
+    with patch.object(segment, "_SHORT", short):
+        packs, count, parts = merge_segments(segments, set(dead))
     columns = list(parts)
     prefix = np.concatenate([part for part, _ in columns])
     place = np.concatenate([part for _, part in columns])
