@@ -17,9 +17,11 @@ import pytest
 import sqlalchemy as sa
 
 from keepstone.catalogue import jobs, points
+from keepstone.control.points import tags
 from keepstone.jobs import Status
 from keepstone.remote.service import HttpSession
 from keepstone.remote.wire import Commit
+from keepstone.store import Outcome
 from tests.agents.living import Living, Machine
 from tests.cli.services import until
 from tests.unit.files.trees import snapshot
@@ -188,6 +190,34 @@ def test_between_the_point_and_its_acknowledgement(living: Living, large: Path) 
         assert connection.execute(sa.select(jobs.c.status).where(mine)).scalar() == Status.COMPLETED
     assert living.commits(large) == [point]
     assert len(living.points(large)) == 1
+
+
+def test_an_agent_whose_point_was_made_already(living: Living, large: Path, tmp_path: Path) -> None:
+    """As after an upload that was cut off between its point and the answer: it is content, and so are its commands."""
+    from uuid import UUID
+
+    machine = living.machine("web")
+    go, told = tmp_path / "go", tmp_path / "told"
+    machine.configure(
+        f"[[before]]\nrun = ['/bin/sh', '-c', 'while [ ! -e {go} ]; do sleep 0.1; done']\n"
+        f"[[after]]\nrun = ['/bin/sh', '-c', 'echo $KEEPSTONE_RESULT > {told}']\n"
+    )
+    with machine.running():
+        machine.protect(large)
+        job = machine.ask(large)
+        until(machine.jobs, "the job's process")
+        with living.plane.look() as connection:
+            item = connection.execute(sa.select(jobs.c.item).where(jobs.c.id == UUID(job))).scalar_one()
+        outcome = Outcome(root=[], detail=b"", source=b"", logical=0, read=0, files=0, warnings=0)
+        with living.store.writer(f"web:{large}", "files", tags=tags(item, UUID(job), "Full", None)) as writer:
+            point = writer.commit(outcome)
+        go.touch()
+
+        assert machine.ended(job)["properties"]["status"] == "Completed"
+        assert living.commits(large) == [point]
+        assert len(living.points(large)) == 1
+        result = until(lambda: told.exists() and told.read_text(), "the command after it")
+        assert result == "Completed\n"
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID
 
@@ -14,9 +15,11 @@ import sqlalchemy as sa
 from keepstone.catalogue import jobs, points
 from keepstone.control.sessions import registry as registries
 from keepstone.control.sessions.registry import Registry
-from keepstone.errors import Conflict, KeepstoneError
+from keepstone.errors import Conflict, JobLost, KeepstoneError
+from keepstone.jobs import Status
 from keepstone.remote.wire import Begin, Begun, Commit, Committed, Work, decode, encode
 from tests.agents.living import Hand, Living, Machine
+from tests.cli.services import until
 
 pytestmark = pytest.mark.agents
 
@@ -26,7 +29,7 @@ class Uploads:
 
     def __init__(self, living: Living, machine: Machine, hand: Hand, folder: Path) -> None:
         self.living, self.machine, self.hand = living, machine, hand
-        self.registry = Registry(living.plane, most=2)
+        self.registry = Registry(living.plane, most=2, patience=0.0)
         self.folder = folder
         self.me = UUID(int=0)
         self._count = 0
@@ -42,9 +45,19 @@ class Uploads:
             self.me = connection.execute(sa.select(jobs.c.machine).where(jobs.c.id == UUID(work.job))).scalar_one()
         return work
 
-    def begin(self, work: Work) -> Begun:
+    def begin(self, work: Work, listens: Callable[[], bool] = lambda: True) -> Begun:
         asked = encode(Begin(job=work.job, token=work.token, kind="files"))
-        return decode(self.registry.ask(self.me, "begin", "", 0, memoryview(asked)), Begun)
+        return decode(self.registry.ask(self.me, "begin", "", 0, memoryview(asked), listens), Begun)
+
+    def waiting(
+        self, pool: ThreadPoolExecutor, work: Work, listens: Callable[[], bool] = lambda: True
+    ) -> Future[Begun]:
+        """One that waits for its turn from now on."""
+        self.registry._patience = 30.0
+        before = len(self.registry._places._waiting)
+        asked = pool.submit(self.begin, work, listens)
+        until(lambda: len(self.registry._places._waiting) > before, "its turn")
+        return asked
 
     def ask(self, verb: str, session: str, body: bytes = b"") -> bytes:
         return self.registry.ask(self.me, verb, session, 0, memoryview(body))
@@ -79,6 +92,99 @@ def test_so_many_at_a_time(uploads: Uploads) -> None:
     uploads.commit(other.session)  # what is over makes room
     uploads.begin(third)
     assert uploads.begin(first).session != one.session
+
+
+@pytest.mark.parametrize("end", ["commit", "abort", "fail", "sweep"])
+def test_whoever_waits_has_the_next_place(uploads: Uploads, end: str) -> None:
+    first, second, third, fourth = (uploads.work() for _ in range(4))
+    one, other = uploads.begin(first), uploads.begin(second)
+    with ThreadPoolExecutor(2) as pool:
+        waits = uploads.waiting(pool, third)
+        later = uploads.waiting(pool, fourth)
+        if end == "commit":
+            uploads.commit(one.session)
+        elif end == "abort":
+            uploads.ask("abort", one.session)
+        elif end == "fail":
+            with pytest.raises(KeepstoneError):
+                uploads.ask("records", one.session, b"\xff" * 100)
+        else:
+            uploads.registry._open[one.session].used -= int(registries.IDLE * 1e9)
+            uploads.registry.sweep()
+
+        assert waits.result(30).session not in (one.session, other.session)
+        assert not later.done()
+        uploads.commit(other.session)
+        uploads.commit(other.session)  # asked again: the same point, and no second place
+        later.result(30)
+    uploads.registry._patience = 0.0
+    with pytest.raises(KeepstoneError, match="all sessions are taken"):
+        uploads.begin(uploads.work())
+
+
+def test_whoever_is_gone_while_he_waits_has_no_place(uploads: Uploads) -> None:
+    first, second, third, fourth = (uploads.work() for _ in range(4))
+    one, _ = uploads.begin(first), uploads.begin(second)
+    with ThreadPoolExecutor(2) as pool:
+        gone = uploads.waiting(pool, third, lambda: False)
+        there = uploads.waiting(pool, fourth)
+        uploads.ask("abort", one.session)
+
+        with pytest.raises(KeepstoneError, match="all sessions are taken"):
+            gone.result(30)
+        there.result(30)
+    assert uploads.leases() == 2
+
+
+def test_whoever_lost_his_job_while_he_waits_has_no_place(uploads: Uploads) -> None:
+    first, second, third = (uploads.work() for _ in range(3))
+    one, _ = uploads.begin(first), uploads.begin(second)
+    with ThreadPoolExecutor(1) as pool:
+        lost = uploads.waiting(pool, third)
+        with uploads.living.plane.change() as change:
+            change.connection.execute(sa.update(jobs).where(jobs.c.id == UUID(third.job)).values(token=third.token + 1))
+        uploads.ask("abort", one.session)
+
+        with pytest.raises(JobLost):
+            lost.result(30)
+    uploads.registry._patience = 0.0
+    uploads.begin(first)
+
+
+def test_nobody_waits_for_a_registry_that_closes(uploads: Uploads) -> None:
+    first, second, third = (uploads.work() for _ in range(3))
+    uploads.begin(first), uploads.begin(second)
+    with ThreadPoolExecutor(1) as pool:
+        waits = uploads.waiting(pool, third)
+        uploads.registry.close()
+
+        with pytest.raises(KeepstoneError, match="all sessions are taken"):
+            waits.result(30)
+    assert uploads.leases() == 0
+
+
+def test_a_job_that_has_made_its_point_makes_no_other(uploads: Uploads, tmp_path: Path) -> None:
+    """The process with its session died after the commit, before anybody heard of it."""
+    work = uploads.work()
+    begun = uploads.begin(work)
+    said = Commit(records=0, root=b"", detail=b"", source=b"/", logical=0, read=0, files=0, warnings=0)
+    point = uploads.registry._open[begun.session].session.commit(said)
+    uploads.registry.close()
+    uploads.registry = Registry(uploads.living.plane, most=2, patience=0.0)
+    with pytest.raises(KeepstoneError, match="no such session"):
+        uploads.commit(begun.session)
+
+    with pytest.raises(KeepstoneError, match="made already") as made:
+        uploads.begin(work)
+
+    assert made.value.code == "PointMade"
+    assert uploads.living.commits(tmp_path / "item1") == [point]
+    with uploads.living.plane.look() as connection:
+        mine = jobs.c.id == UUID(work.job)
+        assert connection.execute(sa.select(jobs.c.status).where(mine)).scalar() == Status.COMPLETED
+        assert len(connection.execute(sa.select(points).where(points.c.item == UUID(work.item))).all()) == 1
+    assert uploads.leases() == 0
+    assert uploads.registry._places._free == 2
 
 
 def test_what_nobody_uses_is_given_up(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:

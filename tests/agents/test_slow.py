@@ -35,7 +35,9 @@ class Taken(Registry):
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
-    def ask(self, machine: UUID, verb: str, session: str, first: int, body: memoryview) -> bytes:
+    def ask(
+        self, machine: UUID, verb: str, session: str, first: int, body: memoryview, listens: object = None
+    ) -> bytes:
         if session == "lost":
             raise NotFound("there is no such session")
         if session == "fault":
@@ -46,6 +48,8 @@ class Taken(Registry):
 
 class Plain:
     """In place of TLS."""
+
+    is_there = True
 
     def __init__(self, own: socket.socket) -> None:
         self.settimeout, self.recv_into, self.write = own.settimeout, own.recv_into, own.sendall

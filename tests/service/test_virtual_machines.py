@@ -16,7 +16,7 @@ from keepstone.catalogue import every
 from keepstone.control import agents, drills, snapshots
 from keepstone.control.sessions import machine as sessions
 from keepstone.control.sessions.registry import Registry
-from keepstone.errors import InvalidRequest
+from keepstone.errors import Conflict, InvalidRequest
 from keepstone.identity import Principal
 from keepstone.remote.wire import Begin, Begun, Commit, End, Work, decode, encode
 from keepstone.vault import Container
@@ -569,7 +569,7 @@ def test_an_agent_makes_one_safety_point(by_hand: ByHand, clock: Clock) -> None:
     by_hand.commit(by_hand.begin(work))
     safety, first = vault.points(item)
     assert first["name"] == by_hand.point["name"]
-    with pytest.raises(InvalidRequest, match="is made already"):
+    with pytest.raises(Conflict, match="is made already"):
         by_hand.begin(work)
     clock.ahead = timedelta(minutes=5)  # and it says nothing any more
     try:

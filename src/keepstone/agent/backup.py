@@ -35,13 +35,13 @@ __all__ = ["backup"]
 _log = logging.getLogger(__name__)
 _TRIES = 5  # uploads that may be lost by the service
 _MOST_DAYS = 30  # that a policy has, so nothing a service says keeps a snapshot for longer
-_BUSY = 5.0  # seconds until a service that is busy is asked again
+_BUSY = 1.0  # seconds until a service that is busy is asked again: it has let this agent wait before it said so
 FILES, DISKS = "FileFolder", "DiskImage"
 MACHINE = "machine"
 
 
-def backup(env: Env, order: Order, configuration: Configuration, report: Report, limits: Limits) -> str:
-    """Make the point; its id. What this machine does not allow is `GuardRefused`."""
+def backup(env: Env, order: Order, configuration: Configuration, report: Report, limits: Limits) -> None:
+    """Make the point. What this machine does not allow is `GuardRefused`."""
     work = order.work
     path = str(work.source["path"])
     folders = order.folders
@@ -65,8 +65,12 @@ def backup(env: Env, order: Order, configuration: Configuration, report: Report,
                 for warning in outcome.warnings:
                     report.warn(b"", warning)
                 try:
-                    return _once(env, work, source, paths, calls, cache, report, keys, folder)
+                    _once(env, work, source, paths, calls, cache, report, keys, folder)
+                    return
                 except KeepstoneError as error:
+                    if error.code == "PointMade":  # and the answer to its commit was lost
+                        report.step("its point is in the vault already")
+                        return
                     if error.code not in ("SessionLost", "LeaseLost", "WriterFailed") or tries == _TRIES - 1:
                         raise
                     _log.warning("the upload of %s begins anew: %s", path, error)
@@ -87,7 +91,7 @@ def _once(
     report: Report,
     keys: ItemKeys | None,
     snapshots: Path | None,
-) -> str:
+) -> None:
     kind = _kind(work)
     if kind == MACHINE and keys is not None:
         raise Unsupported(
@@ -120,25 +124,26 @@ def _once(
                 one_file_system=wanted.get("oneFileSystem", False),
                 skip_caches=wanted.get("excludeCaches", False),
             )
-            return backup_files(env, writer, os.fsencode(source.path), selection, report).commit
+            backup_files(env, writer, os.fsencode(source.path), selection, report)
+            return
         if kind == MACHINE:
             from keepstone.workloads.hypervisors.backup import backup_vm
 
             paths.hypervisor(work.source)
             keep = _keep(work, snapshots)
             # What its images are above, they name themselves.
-            commit = backup_vm(
+            backup_vm(
                 env, writer, work.source, report, owner=work.item, snapshots=snapshots, keep=keep,
                 readable=lambda path: paths.source(str(path)),
-            ).commit  # fmt: skip
+            )  # fmt: skip
             report.kept = None if keep is None else keep.there
-            return commit
+            return
         from keepstone.disks import open_disk
         from keepstone.workloads.images import backup_image
 
         # What else an image is made of, it names itself: this machine has to allow that as well.
         with open_disk(env, source.path, allowed=lambda path: paths.source(str(path))) as disk:
-            return backup_image(env, writer, disk, report, name=os.fsencode(source.path)).commit
+            backup_image(env, writer, disk, report, name=os.fsencode(source.path))
 
 
 def _kind(work: Work) -> str:

@@ -43,6 +43,9 @@ class Head(NamedTuple):
 class Connection(Protocol):
     """What a client is at the other end of: `remote.tls.TlsConnection`, which says what each does."""
 
+    @property
+    def is_there(self) -> bool: ...
+
     def settimeout(self, seconds: float | None, /) -> None: ...
 
     def recv_into(self, view: memoryview, /) -> int: ...
@@ -139,6 +142,10 @@ class Exchange:
             if time.monotonic() > until:
                 raise TimeoutError
         return view
+
+    def listens(self) -> bool:
+        """Whether the client is still there, as far as one can see without a question."""
+        return self._connection.is_there
 
     def answer(self, status: int, body: bytes) -> None:
         """The whole answer."""

@@ -104,7 +104,7 @@ class Transfers:
             if verb == "records":
                 answer = self._records(exchange, machine, session, _number(head.query.get("first", "0")))
             else:
-                answer = self._registry.ask(machine, verb, session, 0, exchange.body(_SMALL))
+                answer = self._registry.ask(machine, verb, session, 0, exchange.body(_SMALL), exchange.listens)
             exchange.answer(200, answer)
             return
         ticket = head.query.get("job", ""), _number(head.query.get("token", "0"))

@@ -74,6 +74,19 @@ class TlsConnection:
         """Of the other side, in DER, where it showed one that is trusted."""
         return self._tls.getpeercert(binary_form=True)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the other side has neither ended nor broken the connection, as far as it is known here."""
+        self._plain.settimeout(0)
+        try:
+            return bool(self._plain.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            self._plain.settimeout(self._seconds)
+
     def settimeout(self, seconds: float | None) -> None:
         """How long each of the others waits; None: for ever."""
         self._seconds = seconds

@@ -124,6 +124,18 @@ def test_what_has_come_is_given_before_the_silence(ends: Ends, contexts: Context
     assert server.recv_into(buffer) == 4  # nothing is broken by that
 
 
+def test_whether_the_other_side_is_there(ends: Ends, contexts: Contexts) -> None:
+    near, far = greeted(ends, contexts)
+    assert far.is_there
+    near.sendall(b"unread")
+    assert far.is_there  # and what came is still to be read
+    assert far.recv_into(memoryview(bytearray(100))) == 6
+
+    near.close()
+
+    assert not far.is_there
+
+
 def test_the_end_is_nothing_more_to_read(ends: Ends, contexts: Contexts) -> None:
     client, server = greeted(ends, contexts)
     client.sendall(b"last")

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """All write sessions of this process: who has which, how many there may be, and when one is given up.
 
-A session has a writer, with a lease in the store and buffers: so `MOST` are open at a time, and who comes later is told
-to ask again. One that nobody has used for `IDLE` seconds is given up (`sweep`), for reclaim waits for its lease; its
-job is then done from the beginning, and what had come is found again by its ids.
+A session has a writer, with a lease in the store and buffers: so `MOST` are open at a time. Who comes later waits for a
+place for `PATIENCE` seconds, and is then told to ask again. A session that is over has no place any more; it stays as
+long as nobody needs the room, for whoever lost the answer to its commit. One that nobody has used for `IDLE` seconds is
+given up (`sweep`), for reclaim waits for its lease; its job is then done from the beginning, and what had come is found
+again by its ids.
 
 The lock is held for a look only: what a session does, and be it its own end, keeps no other one waiting.
 """
@@ -20,19 +22,21 @@ from keepstone.control import clientkeys, writers
 from keepstone.control import points as made
 from keepstone.control.plane import Plane
 from keepstone.control.sessions import machine as machines
+from keepstone.control.sessions.places import Places
 from keepstone.control.sessions.session import WriteSession, clocked
 from keepstone.control.work.backup import enlist, own_date, remember
 from keepstone.control.work.loading import subject
 from keepstone.errors import Conflict, InvalidRequest, JobLost, KeepstoneError, NotFound
-from keepstone.jobs import BACKUP, Context
+from keepstone.jobs import BACKUP, Claim, Context
 from keepstone.remote.wire import Begin, Commit, Committed, Progress, Wanted, decode, encode
 from keepstone.store import SEALED, PointRecord
 
-__all__ = ["IDLE", "MOST", "Registry"]
+__all__ = ["IDLE", "MOST", "PATIENCE", "Registry"]
 
 _log = logging.getLogger(__name__)
 MOST = 24
 IDLE = 900.0
+PATIENCE = 25.0  # an agent waits for an answer for longer than that (`remote/calls.py`)
 
 
 @dataclass(slots=True)
@@ -43,6 +47,7 @@ class _Open:
     session: WriteSession
     used: int
     busy: int = 0
+    placed: bool = True
     remembered: bool = False
     ending: threading.Lock = field(default_factory=threading.Lock)
 
@@ -50,9 +55,11 @@ class _Open:
 class Registry:
     """Safe for several threads."""
 
-    def __init__(self, plane: Plane, *, most: int = MOST) -> None:
+    def __init__(self, plane: Plane, *, most: int = MOST, patience: float = PATIENCE) -> None:
         self._plane = plane
         self._most = most
+        self._patience = patience
+        self._places = Places(most)
         self._pool = plane.env.pool()
         self._open: dict[str, _Open] = {}
         self._beginning: set[str] = set()
@@ -67,10 +74,19 @@ class Registry:
             "abort": lambda one, first, body: self._abort(one),
         }
 
-    def ask(self, machine: UUID, verb: str, session: str, first: int, body: memoryview) -> bytes:
-        """One call of a machine's agent; see `remote.writer.Session`. `first`: the number of the first record."""
+    def ask(
+        self,
+        machine: UUID,
+        verb: str,
+        session: str,
+        first: int,
+        body: memoryview,
+        listens: Callable[[], bool] = lambda: True,
+    ) -> bytes:
+        """One call of a machine's agent; see `remote.writer.Session`. `first`: the number of the first record.
+        `listens`: whether it is still there to hear the answer."""
         if verb == "begin":
-            return self._begin(machine, decode(body, Begin))
+            return self._begin(machine, decode(body, Begin), listens)
         call = self._calls.get(verb)
         with self._lock:
             one = self._open.get(session)
@@ -85,35 +101,60 @@ class Registry:
             with self._lock:
                 one.busy -= 1
                 one.used = self._plane.env.boot_time()
+            if one.session.over:
+                self._leave(one)
 
-    def _begin(self, machine: UUID, begin: Begin) -> bytes:
-        mine = machines.held(self._plane, machine, begin.job, begin.token)
-        if mine.operation != BACKUP and not machines.makes_safety_point(mine):
-            raise InvalidRequest("a job of another kind makes no point")
+    def _begin(self, machine: UUID, begin: Begin, listens: Callable[[], bool]) -> bytes:
+        self._held(machine, begin)
+        one = self._asked_again(begin)
+        if one is None:
+            if not self._places.take(begin.job, self._patience):
+                raise _busy()
+            try:
+                one = self._placed(machine, begin, listens)
+            finally:
+                if one is None:
+                    self._places.give()
+        return encode(one.session.begun())
+
+    def _asked_again(self, begin: Begin) -> _Open | None:
+        """The session that this job has, where nothing has come for it yet; any other one of it is given up."""
         with self._lock:
             older = [one for one in self._open.values() if one.job == begin.job]
             for one in older:
                 if one.token == begin.token and one.session.next == 0 and not one.session.over:
-                    return encode(one.session.begun())  # asked again
+                    return one
         self._forget(older)
-        if len(self._open) + len(self._beginning) >= self._most:
+        return None
+
+    def _placed(self, machine: UUID, begin: Begin, listens: Callable[[], bool]) -> _Open:
+        """The session of a job that has a place. It may have waited: whoever is gone meanwhile needs none, and his job
+        may be somebody else's."""
+        if not listens():
+            raise _busy()
+        mine = self._held(machine, begin)
+        if len(self._open) >= self._most:
             self.sweep(over=True)
         with self._lock:
-            if begin.job in self._beginning or len(self._open) + len(self._beginning) >= self._most:
-                busy = Conflict("all sessions are taken; ask again in a few seconds")
-                busy.code = "TooManySessions"
-                raise busy
+            if begin.job in self._beginning or any(one.job == begin.job for one in self._open.values()):
+                raise _busy()  # he has asked twice at once
             self._beginning.add(begin.job)
         try:
             session = self._make(machine, begin, Context(self._plane.queue, mine))
+            one = _Open(machine, begin.job, begin.token, session, self._plane.env.boot_time())
             with self._lock:
-                self._open[session.identity] = _Open(
-                    machine, begin.job, begin.token, session, self._plane.env.boot_time()
-                )
+                self._open[session.identity] = one
         finally:
             with self._lock:
                 self._beginning.discard(begin.job)
-        return encode(session.begun())
+        return one
+
+    def _held(self, machine: UUID, begin: Begin) -> Claim:
+        """The job that a session is begun for."""
+        mine = machines.held(self._plane, machine, begin.job, begin.token)
+        if mine.operation != BACKUP and not machines.makes_safety_point(mine):
+            raise InvalidRequest("a job of another kind makes no point")
+        return mine
 
     def _make(self, machine: UUID, begin: Begin, context: Context) -> WriteSession:
         about = subject(self._plane, context)
@@ -121,7 +162,7 @@ class Registry:
         if begin.kind != kind:
             raise InvalidRequest(f"'{about.item.friendly}' is an item of {kind}, not of {begin.kind}")
         if context.claim.operation != BACKUP and machines.safety_point(self._plane, about, context.claim) is not None:
-            raise InvalidRequest("the safety point of this job is made already; put the disks back")
+            raise _made_already()
         clientkeys.keep(self._plane, about.item, begin)
         writers.note(self._plane, about.vault.id, machine)
         store = self._plane.stores.open(about.vault.id)
@@ -130,6 +171,11 @@ class Registry:
         tags = made.tags(about.item.id, context.claim.id, arguments.get("part", "Full"), own_date(arguments))
         tags += clocked(begin.clock)
         writer = store.writer(name, SEALED + kind if begin.sealed else kind, tags=tags)
+        parent = writer.parent
+        if parent is not None and made.job_of(parent) == context.claim.id:  # nobody came to say so
+            writer.abort()
+            remember(self._plane, context, about, writer.parent_id, parent, [])
+            raise _made_already()
         try:
             return WriteSession(self._plane.env.random(16).hex(), store, str(about.item.id), writer, self._pool, kind)
         except BaseException:
@@ -168,6 +214,14 @@ class Registry:
                 self._open.pop(one.session.identity, None)
         for one in those:
             one.session.abort()
+            self._leave(one)
+
+    def _leave(self, one: _Open) -> None:
+        """Its place is free, once."""
+        with self._lock:
+            placed, one.placed = one.placed, False
+        if placed:
+            self._places.give()
 
     def sweep(self, *, over: bool = False) -> None:
         """Give up what nobody has used for long; with `over` also what nobody can use."""
@@ -177,7 +231,8 @@ class Registry:
         self._forget([one for one in idle if one.used < until or (over and one.session.over)])
 
     def close(self) -> None:
-        """Give up all sessions."""
+        """Give up all sessions; there are no more."""
+        self._places.close()
         with self._lock:
             every = list(self._open.values())
         for one in every:
@@ -186,3 +241,16 @@ class Registry:
             except KeepstoneError as error:
                 _log.warning("a session could not be given up: %s", error)
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _busy() -> Conflict:
+    error = Conflict("all sessions are taken; ask again in a few seconds")
+    error.code = "TooManySessions"
+    return error
+
+
+def _made_already() -> Conflict:
+    """For an agent whose upload was cut off between its point and the answer: it has nothing more to send."""
+    error = Conflict("the point of this job is made already; go on after it")
+    error.code = "PointMade"
+    return error
