@@ -90,7 +90,10 @@ class ChunkIndex:
         """The segments that there are: those of the folder, where there is one."""
         if self._folder is None:
             return [segment for segment in self._segments if there.intersection(segment.packs)]
-        self._mapped = {key: self._mapped.get(key) or read_segment(self._env, str(key[0])) for key in self._files()}
+        known = self._mapped
+        self._mapped = {
+            key: known[key] if key in known else read_segment(self._env, str(key[0])) for key in self._files()
+        }
         found = [(path, segment) for (path, *_), segment in self._mapped.items()]
         found.sort(key=lambda pair: len(pair[1].packs) if pair[1] is not None else 0, reverse=True)
         loaded = []

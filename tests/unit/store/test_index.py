@@ -26,6 +26,7 @@ from keepstone.store.lookup import Lookup
 from keepstone.store.pack import PackWriter
 from keepstone.store.packs import Packs
 from keepstone.store.refs import PackNumbers
+from keepstone.store.segment import Segment, read_segment
 from tests.tampered import Tampered, fails
 from tests.unit.store.known import Machine, Recorded, items, load, new_store, save
 from tests.unit.store.test_pack import framed
@@ -103,6 +104,31 @@ def test_a_second_process_reads_no_footers(tmp_path: Path) -> None:
 
     assert {line.split()[1] for line in storage.log if line.startswith("read")} == {pack_name(bytes([2]) * 32)}
     assert found(made, context, "AXZ") == "AX"
+
+
+def test_a_segment_is_mapped_once(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one without rows, of a pack that has only nodes; what another process merged is let go."""
+    mapped = []
+
+    def read(env: Env, path: str) -> Segment | None:
+        mapped.append(path)
+        return read_segment(env, path)
+
+    monkeypatch.setattr(index, "read_segment", read)
+    context = store.context
+    shared = ChunkIndex(context, tmp_path)
+    write_pack(context, 1, "nodes", METADATA)
+    look(context, shared)
+    write_pack(context, 2, "AB")
+    for _ in range(3):
+        assert found(look(context, shared), context, "ABn") == "AB"
+    assert sorted(set(mapped)) == sorted(map(str, tmp_path.iterdir()))
+    assert len(mapped) == 2 * 2  # as it was written, and as it was found in the folder
+    for path in tmp_path.iterdir():
+        path.unlink()
+
+    assert found(look(context, shared), context, "ABn") == "AB"
+    assert len(mapped) == 2 * 2 + 1
 
 
 class Slow(Recorded):
