@@ -206,7 +206,8 @@ class FolderStorage:
     def _entries(self, folder: str, start: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
         with self._failures(folder or "."):
             try:
-                with self._fs.scandir(self._path(folder)) as scanned:  # type: ignore[arg-type]  # its first overload
+                # Of the overloads of `scandir` mypy sees the first one here, which takes no path.
+                with self._fs.scandir(self._path(folder)) as scanned:  # type: ignore[arg-type]
                     entries = list(scanned)
             except (FileNotFoundError, NotADirectoryError):
                 self._check_root()  # a store that went away is not an empty one
