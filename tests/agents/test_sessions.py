@@ -17,6 +17,7 @@ from keepstone.control.sessions import registry as registries
 from keepstone.control.sessions.registry import Registry
 from keepstone.errors import Conflict, JobLost, KeepstoneError
 from keepstone.jobs import Status
+from keepstone.remote import calls
 from keepstone.remote.wire import Begin, Begun, Commit, Committed, Work, decode, encode
 from tests.agents.living import Hand, Living, Machine
 from tests.cli.services import until
@@ -120,6 +121,11 @@ def test_whoever_waits_has_the_next_place(uploads: Uploads, end: str) -> None:
     uploads.registry._patience = 0.0
     with pytest.raises(KeepstoneError, match="all sessions are taken"):
         uploads.begin(uploads.work())
+
+
+def test_an_agent_waits_longer_for_an_answer_than_for_a_place() -> None:
+    """Else it would take the connection for dead, and ask again from the end of the line."""
+    assert 2 * registries.PATIENCE < calls._SOCKET
 
 
 def test_whoever_is_gone_while_he_waits_has_no_place(uploads: Uploads) -> None:

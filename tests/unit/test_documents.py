@@ -15,6 +15,7 @@ import pytest
 
 from keepstone import errors
 from keepstone.cli.store import store
+from keepstone.control.sessions import registry
 from keepstone.errors import KeepstoneError
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +79,14 @@ def test_every_exit_code_has_its_meaning() -> None:
     documented = {int(code) for code in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
 
     assert documented == {0, 4, 130} | {error.exit_code for error in _classes()}
+
+
+def test_how_many_upload_at_a_time() -> None:
+    decision = (ROOT / "docs" / "adr" / "0012-transfers-have-their-own-connections.md").read_text(encoding="utf-8")
+
+    assert f"{registry.MOST} of them upload at a time" in OPERATIONS
+    assert f"{registry.MOST} uploads are open at a time" in decision
+    assert f"for up to {registry.PATIENCE:.0f} seconds" in decision
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
