@@ -9,7 +9,8 @@ Invariants
 * After `refresh`, every pack that was in the store as it was called is covered, but for those whose footer cannot be
   read. A refresh that another thread began after that moment is as good, and is waited for instead.
 * What a segment says is a guess: whoever uses it asks the footer.
-* Private memory grows with the packs, not with the chunks: segments are mapped. Their files may come and go at any time.
+* Private memory grows with the packs, not with the chunks: segments are mapped. Their files may come and go at any
+  time.
 """
 
 from __future__ import annotations
