@@ -58,6 +58,36 @@ def test_a_second_press_does_nothing_more(house: House, enter: Enter) -> None:
     assert len(house.run("job", "list", "--operation", "Backup")) == before + 1
 
 
+@pytest.mark.parametrize("taken_back", [False, True])
+def test_nothing_moves_under_a_press(house: House, enter: Enter, taken_back: bool) -> None:
+    """Leaving a field draws the plan above the button anew, and it is the press of the button that leaves the field."""
+    vault = house.run("vault", "create", "-g", "g1", "-n", "pressed")["id"]
+    try:
+        page = enter()
+        page.goto(f"/portal/do/vault-tags?id={vault}")
+        button = page.get_by_role("button", name="Change its tags")
+        button.scroll_into_view_if_needed()
+        at = button.bounding_box()
+        assert at is not None
+        page.locator("textarea").press_sequentially("team=web\nstage=live\nroom=1\nfloor=2")
+        page.mouse.move(at["x"] + at["width"] / 2, at["y"] + at["height"] / 2)
+        with page.expect_response("**/portal/do/vault-tags?*"):
+            page.mouse.down()
+        page.wait_for_timeout(500)
+        assert button.bounding_box() == at
+        if taken_back:
+            page.mouse.move(0, 0)
+        page.mouse.up()
+
+        if taken_back:
+            expect(page.locator("#plan")).to_contain_text("floor=2")
+        else:
+            page.wait_for_url("**/portal/settings/vault*")
+        assert bool(house.run("vault", "show", "-g", "g1", "-n", "pressed").get("tags")) is not taken_back
+    finally:
+        house.run("vault", "delete", "-g", "g1", "-n", "pressed", "--yes")
+
+
 def test_a_login_that_is_over_leads_back_to_the_page(house: House, enter: Enter) -> None:
     page = enter("operator")
     page.goto(f"/portal/item?id={house.item}")
@@ -96,7 +126,11 @@ def test_a_job_is_followed_over_a_lost_connection(house: House, enter: Enter, fa
         page.goto(f"/portal/job?id={house.vault}/backupJobs/{job}")
         state = page.locator("#state")
         expect(state).to_contain_text("25 %")
+        page.mouse.down()  # nothing moves under a press, here neither
         write(progress=done(2))
+        page.wait_for_timeout(3000)
+        assert "25 %" in state.inner_text()
+        page.mouse.up()
         expect(state).to_contain_text("50 %")
 
         page.context.set_offline(True)

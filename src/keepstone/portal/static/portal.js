@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What pages do beside htmx: copying, a form that is sent once, and tables that are charts too.
+// What pages do beside htmx: copying, a form that is sent once, nothing that moves under a press, and tables that are charts too.
 "use strict";
 
 function prepare(root) {
@@ -24,6 +24,26 @@ document.addEventListener("submit", (event) => {
 window.addEventListener("pageshow", () => {
   for (const form of document.forms) delete form.dataset.sent;
 });
+
+// Nothing moves under a press: what has come meanwhile is shown after it. Leaving a field draws the plan above a button
+// anew, and it is the press of that button that leaves the field: the button would be elsewhere before it is let go.
+let released = Promise.resolve();
+let release = () => {};
+document.addEventListener("pointerdown", (event) => {
+  release();
+  // Where another button opens a menu, nobody hears of its end.
+  if (event.button === 0) released = new Promise((resolve) => { release = resolve; });
+}, true);
+// As a task of its own, for a click comes after its end and before the next task.
+for (const end of ["pointerup", "pointercancel"]) document.addEventListener(end, () => setTimeout(release), true);
+document.addEventListener("htmx:config:request", ({ detail: { ctx } }) => {
+  ctx.fetch = async (...request) => {
+    const response = await fetch(...request);
+    await released;
+    return response;
+  };
+});
+document.addEventListener("htmx:sse:before:message", ({ detail }) => detail.waitUntil(released));
 
 document.addEventListener("htmx:after:swap", () => prepare(document));
 prepare(document);
