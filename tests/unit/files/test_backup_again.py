@@ -21,9 +21,10 @@ from keepstone.store.layout import pack_name
 from keepstone.store.leases import Tomb, Tombs
 from keepstone.store.packs import Packs
 from keepstone.store.refs import PackNumbers
-from keepstone.workloads.files.backup import scan
+from keepstone.workloads.directories import scan
+from keepstone.workloads.directories.scan import Listing, Seen
+from keepstone.workloads.files.backup import run
 from keepstone.workloads.files.backup.earlier import EarlierPage
-from keepstone.workloads.files.backup.scan import Listing
 from tests.tampered import Tampered
 from tests.unit.files.backed import Backups, World, assert_like
 
@@ -54,9 +55,10 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def backups(source: Path) -> Backups:
-    """The tree backed up once."""
+@pytest.fixture(params=[1 << 60, 1], ids=["alone", "ahead"])
+def backups(source: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backups:
+    """The tree backed up once; the next time by itself, or with a process that looks ahead."""
+    monkeypatch.setattr(run, "WORTH", request.param)
     made = Backups()
     made.run(source)
     return made
@@ -334,8 +336,8 @@ def test_what_makes_a_page_another_one(backups: Backups, source: Path) -> None:
         names = sorted(os.listdir(source))
         stats = [os.stat(source / name) for name in names]
 
-        def listing(names: list[str], stats: list[os.stat_result]) -> Listing:
-            return Listing(b"".join(os.fsencode(name) + b"\0" for name in names), stats)
+        def listing(names: list[str], stats: list[os.stat_result]) -> Seen:
+            return Listing(b"".join(os.fsencode(name) + b"\0" for name in names), stats).seen
 
         assert page.is_like(listing(names, stats))
         assert not page.is_like(listing([*names[:-1], "other"], stats))

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from keepstone.env import FileSystem
 from keepstone.errors import SourceFailed
 from keepstone.store import SEGMENT
-from keepstone.workloads.files.backup import draft, scan
-from keepstone.workloads.files.backup.table import layout, picked, restated, table_of, to_page
+from keepstone.workloads.directories import scan
+from keepstone.workloads.directories.columns import layout
+from keepstone.workloads.files.backup import draft
+from keepstone.workloads.files.backup.table import picked, restated, table_of, to_page
 from keepstone.workloads.files.page import PAGE_ENTRIES, Entry, Extra, decode_page, encode_page, entries
 from tests.unit.files.backed import Backups, assert_like
 
@@ -91,7 +93,7 @@ def test_a_listing_is_in_order_of_bytes(names: set[bytes], odd: bool) -> None:
 
     listing, later = scan.first_page(Listed(), 0, None, lambda _, error: pytest.fail(str(error)))
 
-    found = listing.names.split(b"\0")[:-1] if listing else []
+    found = listing.seen.names.split(b"\0")[:-1] if listing else []
     assert (found, later) == (sorted(names), [])
 
 

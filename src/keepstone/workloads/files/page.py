@@ -26,6 +26,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from keepstone.errors import CorruptObject
+from keepstone.workloads.directories.columns import COLUMNS, DIRECTORY, PAGE_ENTRIES, REGULAR, SYMLINK, split_names
 
 __all__ = [
     "CHANGED",
@@ -50,11 +51,6 @@ __all__ = [
 ]
 
 NODE_KIND = "files/page"
-PAGE_ENTRIES = 4096
-COLUMNS = "IIIqqqQ"
-"""Types of the columns from `modes` to `inodes`, as `array` and `struct` call them."""
-REGULAR, DIRECTORY, SYMLINK = 0o10, 0o04, 0o12
-"""Kinds of entries: the type bits of st_mode, shifted."""
 CHANGED, UNREADABLE = 1, 2
 """Flags of `Extra`."""
 
@@ -148,11 +144,6 @@ def stored(typecode: str, values: Sequence[int]) -> bytes:
     if sys.byteorder == "big":
         column.byteswap()
     return column.tobytes()
-
-
-def split_names(names: bytes) -> list[bytes]:
-    """The names of a page."""
-    return names.split(b"\0")[:-1]
 
 
 def column(typecode: str, data: bytes, count: int) -> array[int]:

@@ -13,21 +13,13 @@ from typing import TYPE_CHECKING
 
 from keepstone.errors import SourceFailed, WriterFailed
 from keepstone.store import Writer
+from keepstone.workloads.directories.columns import DIRECTORY, REGULAR, split_names
+from keepstone.workloads.directories.scan import Seen
 from keepstone.workloads.files.backup.earlier import EarlierPage
 from keepstone.workloads.files.backup.intake import Taken
 from keepstone.workloads.files.backup.metadata import link_of
-from keepstone.workloads.files.backup.scan import Listing
-from keepstone.workloads.files.backup.table import picked, restated, to_page
-from keepstone.workloads.files.page import (
-    DIRECTORY,
-    NO_EXTRA,
-    NODE_KIND,
-    REGULAR,
-    UNREADABLE,
-    Extra,
-    encode_page,
-    split_names,
-)
+from keepstone.workloads.files.backup.table import kinds, picked, restated, to_page
+from keepstone.workloads.files.page import NO_EXTRA, NODE_KIND, UNREADABLE, Extra, encode_page
 
 if TYPE_CHECKING:
     from keepstone.workloads.files.backup.traversal import Visit
@@ -48,9 +40,9 @@ class Draft:
     """
 
     __slots__ = (
+        "_count",
         "_dropped",
         "_extras",
-        "_kinds",
         "_names",
         "_parts",
         "_restated",
@@ -64,7 +56,7 @@ class Draft:
     )
 
     def __init__(
-        self, writer: Writer, visit: Visit, number: int, listing: Listing, twin: EarlierPage | None, place: int | None
+        self, writer: Writer, visit: Visit, number: int, seen: Seen, twin: EarlierPage | None, place: int | None
     ) -> None:
         self.visit = visit
         self.number = number
@@ -72,9 +64,9 @@ class Draft:
         self.place = place
         self.pending = 1  # until everything in it has been looked at
         self._writer = writer
-        self._names = listing.names
-        self._kinds = listing.kinds
-        self._table = listing.table
+        self._names = seen.names
+        self._count = seen.files + len(seen.directories)
+        self._table = seen.table
         self._parts: dict[int, list[int]] = {}
         self._extras: dict[int, Extra] = {}
         self._dropped: set[int] = set()
@@ -134,11 +126,11 @@ class Draft:
         """The places of the page, which may have become none or several, and whether they are the parent's."""
         if self.place is not None:
             return [self.place], True
-        rows = [index for index in range(len(self._kinds)) if index not in self._dropped]
+        rows = [index for index in range(self._count) if index not in self._dropped]
         if not rows:
             return [], self.twin is None
         if self._restated:
-            self._table = restated(self._table, len(self._kinds), self._restated)
+            self._table = restated(self._table, self._count, self._restated)
         return self._store(rows)
 
     def _store(self, rows: list[int]) -> tuple[list[int], bool]:
@@ -146,12 +138,13 @@ class Draft:
         chunks: list[int] = []
         children: list[int] = []
         counts = []
+        kind = kinds(self._table, self._count)
         for row in rows:
             refs = self._parts.get(row, ())
             counts.append(len(refs))
-            (children if self._kinds[row] == DIRECTORY else chunks).extend(refs)
+            (children if kind[row] == DIRECTORY else chunks).extend(refs)
         names, table = self._names, self._table
-        if len(rows) < len(self._kinds):
+        if len(rows) < self._count:
             every = split_names(names)
             names = b"".join(every[row] + b"\0" for row in rows)
             table = picked(table, len(every), rows)

@@ -13,16 +13,15 @@ A page of the parent that is damaged or gone is as if it had never been.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
 from keepstone.errors import CorruptObject, ObjectMissing
 from keepstone.store import Writer
+from keepstone.workloads.directories.columns import split_names
+from keepstone.workloads.directories.scan import Seen
 from keepstone.workloads.files.backup.folders import Folder
-from keepstone.workloads.files.backup.metadata import link_of
-from keepstone.workloads.files.backup.scan import Listing
-from keepstone.workloads.files.backup.table import table_of
+from keepstone.workloads.files.backup.table import kinds, table_of
 from keepstone.workloads.files.backup.tally import Tally
 from keepstone.workloads.files.page import (
     DIRECTORY,
@@ -33,7 +32,6 @@ from keepstone.workloads.files.page import (
     Page,
     column,
     decode_page,
-    split_names,
 )
 
 __all__ = ["SLACK", "Earlier", "EarlierPage", "Found"]
@@ -56,13 +54,13 @@ class EarlierPage:
         self._writer = writer
         self._found: dict[bytes, Found] | None = None
 
-    def is_like(self, listing: Listing) -> bool:
+    def is_like(self, seen: Seen) -> bool:
         """Whether all entries are the same; not whether they are to be trusted."""
         page = self.page
         return (
-            page.names == listing.names
-            and table_of(page) == listing.table
-            and (not page.extras or all(_stands(extra, listing.stats[at]) for at, extra in page.extras.items()))
+            page.names == seen.names
+            and table_of(page) == seen.table
+            and (not page.extras or all(_stands(extra, seen.links.get(at)) for at, extra in page.extras.items()))
         )
 
     def place(self) -> int | None:
@@ -80,16 +78,14 @@ class EarlierPage:
             return None
         return self.place() if self._writer.usable(self._writer.child_refs(self.node)) == children else None
 
-    def directories(self, kinds: Sequence[int]) -> list[list[int]] | None:
-        """The places of the pages of each directory, where the entries are of these kinds.
-
-        None where chunks of its files may not be used any more.
-        """
+    def directories(self) -> list[list[int]] | None:
+        """The places of the pages of each directory; None where chunks of its files may not be used any more."""
         chunks, children = self._writer.chunk_refs(self.node), self._writer.child_refs(self.node)
-        counts = column("I", self.page.counts, len(kinds))
+        total = self.page.names.count(b"\0")
+        counts = column("I", self.page.counts, total)
         below = []
         at = 0
-        for kind, count in zip(kinds, counts, strict=True):
+        for kind, count in zip(kinds(self.page.modes, total), counts, strict=True):
             if kind == DIRECTORY:
                 below.append(children[at : at + count])
                 at += count
@@ -103,14 +99,14 @@ class EarlierPage:
             page = self.page
             names = split_names(page.names)
             total = len(names)
-            kinds = [mode >> 12 for mode in column("I", page.modes, total)]
+            each = kinds(page.modes, total)
             counts = column("I", page.counts, total)
             refs: list[list[int]] = [[]] * total
             for kind, all_refs in (
                 (REGULAR, self._writer.chunk_refs(self.node)),
                 (DIRECTORY, self._writer.child_refs(self.node)),
             ):
-                mine = [at for at in range(total) if kinds[at] == kind]
+                mine = [at for at in range(total) if each[at] == kind]
                 ends = list(accumulate([counts[at] for at in mine], initial=0))
                 if ends[-1] != len(all_refs):
                     raise _inconsistent()
@@ -124,7 +120,7 @@ class EarlierPage:
             )
             extras = [page.extras.get(at, NO_EXTRA) for at in range(total)]
             self._found = {
-                name: Found(*values) for name, *values in zip(names, kinds, *columns, refs, extras, strict=True)
+                name: Found(*values) for name, *values in zip(names, each, *columns, refs, extras, strict=True)
             }
         return self._found
 
@@ -190,11 +186,11 @@ def _last(names: bytes) -> bytes:
     return names[names.rfind(b"\0", 0, -1) + 1 : -1]
 
 
-def _stands(extra: Extra, status: os.stat_result) -> bool:
+def _stands(extra: Extra, link: tuple[int, int] | None) -> bool:
     """Whether the extra of an entry of the same columns is as good as ever: a device can get another number, which
     other names of it have then.
     """
-    return not extra.flags and (extra.link is None or extra.link == link_of(status))
+    return not extra.flags and (extra.link is None or extra.link == link)
 
 
 def _inconsistent() -> CorruptObject:

@@ -14,29 +14,30 @@ Invariants
 from __future__ import annotations
 
 import errno
-import os
 import threading
 
 from keepstone.env import FileSystem
+from keepstone.workloads.directories.scan import OPENED
 
 __all__ = ["Folder", "Folders"]
 
-_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
 
 class Folder:
-    """A directory. `fd`: valid while it is pinned. `name`: in the one `above`; of the root, its path."""
+    """A directory. `fd`: valid while it is pinned. `name`: in the one `above`; of the root, its path.
+
+    Without a descriptor it is one that somebody holds, and that is opened when it is pinned.
+    """
 
     __slots__ = ("above", "device", "fd", "holders", "inode", "name", "pins")
 
-    def __init__(self, above: Folder | None, name: bytes, device: int, inode: int, fd: int) -> None:
+    def __init__(self, above: Folder | None, name: bytes, device: int, inode: int, fd: int = -1) -> None:
         self.above = above
         self.name = name
         self.device = device
         self.inode = inode
         self.fd = fd
         self.holders = 1
-        self.pins = 1
+        self.pins = 0 if fd < 0 else 1
 
     def path(self, name: bytes = b"") -> bytes:
         """Where this directory, or the entry with this name in it, was found; for people."""
@@ -66,7 +67,7 @@ class Folders:
         with self._lock:
             if above.fd < 0:
                 self._reopen(above)
-            folder = Folder(above, name, device, inode, self._fs.open(name, _FLAGS, dir_fd=above.fd))
+            folder = Folder(above, name, device, inode, self._fs.open(name, OPENED, dir_fd=above.fd))
             self._register(folder)
             return folder
 
@@ -135,7 +136,7 @@ class Folders:
         fd, passing = at.fd, -1
         try:
             for at in reversed(way):
-                fd = self._fs.open(at.name, _FLAGS, dir_fd=fd)
+                fd = self._fs.open(at.name, OPENED, dir_fd=fd)
                 if passing >= 0:
                     self._fs.close(passing)
                 passing = fd

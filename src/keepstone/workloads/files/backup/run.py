@@ -22,14 +22,15 @@ from keepstone.env import Env, FileSystem
 from keepstone.errors import SourceFailed, SourceMissing, UsageError
 from keepstone.objects import failure
 from keepstone.store import Chunks, Lane, Node, Outcome, PointRecord, Scratch, Writer, cut_file
+from keepstone.workloads.directories.ahead import WORTH, Ahead
+from keepstone.workloads.directories.scan import Listing
 from keepstone.workloads.files.backup.folders import Folder
 from keepstone.workloads.files.backup.metadata import Attributes
-from keepstone.workloads.files.backup.scan import Listing
 from keepstone.workloads.files.backup.table import to_page
 from keepstone.workloads.files.backup.tally import Tally
 from keepstone.workloads.files.backup.traversal import Traversal
 from keepstone.workloads.files.page import Detail, Extra, encode_page
-from keepstone.workloads.files.selection import Selection
+from keepstone.workloads.files.selection import Rules, Selection
 from keepstone.workloads.progress import Progress
 
 __all__ = ["Report", "backup_files", "dry_run"]
@@ -63,12 +64,15 @@ def backup_files(env: Env, writer: Writer, source: Source, selection: Selection,
     """
     path = os.path.abspath(os.fsencode(source))
     traversal: Traversal | None = None
+    ahead: Ahead | None = None
     tally = Tally(progress)
     try:
         rules = selection.compile(env)
         with _failures(path):
             root, only = _open(env.fs, path)
-            traversal = Traversal(env, writer, rules, root, tally)
+            if not only and _may_look_ahead(env, writer, rules):
+                ahead = Ahead(root.fd, writer.lane, device=root.device if rules.one_file_system else None)
+            traversal = Traversal(env, writer, rules, root, tally, ahead=ahead)
             described = b"" if only else _root_page(env.fs, root, tally)
             if writer.parent is not None:
                 progress.expect(writer.parent.logical)
@@ -99,8 +103,16 @@ def backup_files(env: Env, writer: Writer, source: Source, selection: Selection,
         writer.abort()  # before the descriptors go that workers may be using
         raise
     finally:
+        if ahead is not None:
+            ahead.close()
         if traversal is not None:
             traversal.close()
+
+
+def _may_look_ahead(env: Env, writer: Writer, rules: Rules) -> bool:
+    """Whether another process would see the same, and is worth it."""
+    same = type(env.fs) is FileSystem and not rules.selective and not rules.skip_caches
+    return same and env.threads > 1 and writer.parent is not None and writer.parent.files >= WORTH
 
 
 def dry_run(
@@ -170,7 +182,7 @@ def _root_page(fs: FileSystem, root: Folder, tally: Tally) -> bytes:
         xattrs = Attributes(fs).read(root.fd, status.st_dev)
     except OSError as error:
         tally.without_attributes(root.path(), error)
-    table = Listing(b".\0", [status]).table
+    table = Listing(b".\0", [status]).seen.table
     return encode_page(to_page(b".\0", table, [0], {0: Extra(xattrs=xattrs)} if xattrs else {}))
 
 

@@ -9,17 +9,16 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Mapping, Sequence
-from functools import cache
 
-from keepstone.workloads.files.page import COLUMNS, Extra, Page, stored
+from keepstone.workloads.directories.columns import COLUMNS, layout
+from keepstone.workloads.files.page import Extra, Page, column, stored
 
-__all__ = ["layout", "picked", "restated", "table_of", "to_page"]
+__all__ = ["kinds", "picked", "restated", "table_of", "to_page"]
 
 
-@cache
-def layout(count: int) -> struct.Struct:
-    """A table of so many entries; its values are the columns one after the other."""
-    return struct.Struct("<" + "".join(f"{count}{code}" for code in COLUMNS))
+def kinds(table: bytes, count: int) -> list[int]:
+    """The kinds of its entries."""
+    return [mode >> 12 for mode in column("I", table[: 4 * count], count)]
 
 
 def table_of(page: Page) -> bytes:

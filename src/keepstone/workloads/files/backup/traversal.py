@@ -13,23 +13,27 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from keepstone.env import Env
 from keepstone.errors import CorruptObject
 from keepstone.store import Writer
+from keepstone.workloads.directories.columns import DIRECTORY, REGULAR, split_names
+from keepstone.workloads.directories.scan import Listing, Seen, first_page, later_page
 from keepstone.workloads.files.backup.draft import Draft
 from keepstone.workloads.files.backup.earlier import SLACK, Earlier, EarlierPage, Found
 from keepstone.workloads.files.backup.feed import Feed, descriptors
 from keepstone.workloads.files.backup.folders import Folder, Folders
 from keepstone.workloads.files.backup.intake import Item
 from keepstone.workloads.files.backup.metadata import Attributes, link_of, special
-from keepstone.workloads.files.backup.scan import Listing, first_page, later_page
 from keepstone.workloads.files.backup.tally import Tally, is_gone
-from keepstone.workloads.files.page import DIRECTORY, REGULAR, Extra, split_names
+from keepstone.workloads.files.page import Extra
 from keepstone.workloads.files.selection import CACHE_TAG, Rules
+
+if TYPE_CHECKING:
+    from keepstone.workloads.directories.ahead import Ahead
 
 __all__ = ["Traversal", "Visit"]
 
@@ -56,10 +60,11 @@ class Visit:
 
     `results`: the places of its pages so far, by page; `same`: whether they are the parent's. `open`: how many pages
     are not finished, and one more while it is being walked. `subs`: its directories that are still to be entered, last
-    first; `later`: names of its later pages, last first. `path`: where it is beneath the source, as patterns see it.
+    first; `later`: names of its later pages, last first. `path`: where it is beneath the source, as patterns see it;
+    `way`: as who looks ahead says it.
     """
 
-    __slots__ = ("above", "earlier", "folder", "index", "later", "open", "path", "results", "same", "subs")
+    __slots__ = ("above", "earlier", "folder", "index", "later", "open", "path", "results", "same", "subs", "way")
 
     def __init__(self, above: Draft | None, index: int, folder: Folder, earlier: Earlier) -> None:
         self.above = above
@@ -67,6 +72,7 @@ class Visit:
         self.folder = folder
         self.earlier = earlier
         self.path = ""
+        self.way = b""
         self.results: list[list[int]] = []
         self.open = 1
         self.same = True
@@ -77,7 +83,8 @@ class Visit:
 class Traversal:
     """See the module. `read`: whether files are read at all. `root_refs`: the places of the root's pages, in the end.
 
-    `listed` is told path and size of all that is no directory.
+    `listed` is told path and size of all that is no directory. `ahead`: looks at the same tree before; where nothing is
+    left out by `rules` alone.
     """
 
     def __init__(
@@ -90,6 +97,7 @@ class Traversal:
         *,
         read: bool = True,
         listed: Listed | None = None,
+        ahead: Ahead | None = None,
     ) -> None:
         self.root_refs: list[int] = []
         self._fs = env.fs
@@ -98,6 +106,7 @@ class Traversal:
         self._root = root
         self._tally = tally
         self._listed = listed
+        self._ahead = ahead
         self._trusted = writer.parent.started - SLACK if writer.parent is not None else 0
         self._folders = Folders(env.fs, root, descriptors())
         self._attributes = Attributes(env.fs)
@@ -148,29 +157,51 @@ class Traversal:
             draft.put_directory(index, [], not before)
             self._settle(draft)
             return None
-        folder = None
+        folder = Folder(visit.folder, name, device, inode)
+        below = Visit(draft, index, folder, Earlier(self._writer, before, self._tally, folder))
+        if self._ahead is not None:
+            below.way = visit.way + name + b"\0"
+            if not fresh and self._foreseen(below, self._ahead):
+                return self._entered(below)
         try:
-            folder = self._folders.enter(visit.folder, name, device, inode)
-            below = Visit(draft, index, folder, Earlier(self._writer, before, self._tally, folder))
+            folder = below.folder = self._folders.enter(visit.folder, name, device, inode)
             if self._rules.selective:
                 below.path = f"{visit.path}{os.fsdecode(name)}/"
             if fresh:
                 self._attributes_of(below, device)
             listing = self._look(below)
         except OSError as error:
-            if folder is not None:
+            if folder.pins:
                 self._folders.leave(folder)
             self._refuse(draft, index, visit.folder.path(name), error)
             self._settle(draft)
             return None
-        self._tally.directories += 1
         if listing is not None:
             self._plan(below, listing)
-        if below.subs or below.later:
-            self._folders.unpin(folder)
-            return below
-        self._folders.leave(folder)
-        self._over(below)
+        self._folders.unpin(folder)
+        return self._entered(below)
+
+    def _foreseen(self, visit: Visit, ahead: Ahead) -> bool:
+        """Whether the page of a directory is the parent's by what was seen of it before, and taken; it is not opened
+        then."""
+        seen = ahead.seen(visit.way, visit.folder.device, visit.folder.inode)
+        if seen is None:
+            return False
+        if not seen.names:
+            return not visit.earlier.pages
+        pages = visit.earlier.beside(seen.names)
+        if len(pages) != 1 or not self._reuse(visit, seen, pages[0]):
+            return False
+        self._count(seen)
+        return True
+
+    def _entered(self, visit: Visit) -> Visit | None:
+        """What is still to be done in a directory whose first page was seen to."""
+        self._tally.directories += 1
+        if visit.subs or visit.later:
+            return visit
+        self._folders.release(visit.folder)
+        self._over(visit)
         return None
 
     def _look(self, visit: Visit) -> Listing | None:
@@ -240,58 +271,58 @@ class Traversal:
 
     def _plan(self, visit: Visit, listing: Listing) -> None:
         """Take a page of a directory from the parent, or see to what is needed for it. The folder is pinned."""
-        tally, kinds = self._tally, listing.kinds
-        directories = kinds.count(DIRECTORY)
-        files = len(kinds) - directories
-        if kinds.count(REGULAR) == len(kinds):
-            size = sum(listing.sizes)
-        else:
-            size = sum([size for size, kind in zip(listing.sizes, kinds, strict=True) if kind == REGULAR])
-        tally.files += files
-        tally.size += size
-        tally.users.update(listing.uids)
-        tally.groups.update(listing.gids)
+        seen = listing.seen
+        self._count(seen)
         if self._listed is not None:
             self._list(self._listed, visit.folder, listing)
-        pages = visit.earlier.beside(listing.names)
+        pages = visit.earlier.beside(seen.names)
         twin = pages[0] if len(pages) == 1 else None
-        if twin is not None and listing.newest < self._trusted and twin.is_like(listing):
-            place = twin.place()
-            if place is not None and self._reuse(visit, listing, twin, place, directories):
-                tally.unchanged += files
-                tally.progress.advance(size, files, size)
-                return
-        draft = self._draft(visit, listing, twin, None)
+        if twin is not None and self._reuse(visit, seen, twin):
+            return
+        draft = self._draft(visit, seen, twin, None)
         self._plan_each(draft, listing, self._entries(visit.folder, pages))
         self._settle(draft)
 
-    def _draft(self, visit: Visit, listing: Listing, twin: EarlierPage | None, place: int | None) -> Draft:
-        draft = Draft(self._writer, visit, len(visit.results), listing, twin, place)
+    def _count(self, seen: Seen) -> None:
+        tally = self._tally
+        tally.files += seen.files
+        tally.size += seen.size
+        tally.users |= seen.users
+        tally.groups |= seen.groups
+
+    def _draft(self, visit: Visit, seen: Seen, twin: EarlierPage | None, place: int | None) -> Draft:
+        draft = Draft(self._writer, visit, len(visit.results), seen, twin, place)
         visit.results.append([])
         visit.open += 1
         return draft
 
-    def _reuse(self, visit: Visit, listing: Listing, twin: EarlierPage, place: int, directories: int) -> bool:
-        """Take a page as the parent has it, as far as its directories turn out to be the parent's as well."""
-        if not directories:
+    def _reuse(self, visit: Visit, seen: Seen, twin: EarlierPage) -> bool:
+        """Take a page as the parent has it, as far as its directories turn out to be the parent's as well; False where
+        it is another one."""
+        if seen.newest >= self._trusted or not twin.is_like(seen):
+            return False
+        place = twin.place()
+        if place is None:
+            return False
+        if seen.directories:
+            try:
+                before = twin.directories()
+            except CorruptObject as error:
+                self._tally.lost(visit.folder, error)
+                return False
+            if before is None:
+                return False
+            draft = self._draft(visit, seen, twin, place)
+            draft.pending = len(before)
+            names = split_names(seen.names)
+            visit.subs = [
+                Sub(draft, index, names[index], device, inode, refs, False)
+                for (index, device, inode), refs in zip(reversed(seen.directories), reversed(before), strict=True)
+            ]
+        else:
             visit.results.append([place])
-            return True
-        kinds, devices, inodes = listing.kinds, listing.devices, listing.inodes
-        try:
-            before = twin.directories(kinds)
-        except CorruptObject as error:
-            self._tally.lost(visit.folder, error)
-            return False
-        if before is None:
-            return False
-        draft = self._draft(visit, listing, twin, place)
-        draft.pending = directories
-        names = split_names(listing.names)
-        places = [index for index, kind in enumerate(kinds) if kind == DIRECTORY]
-        visit.subs = [
-            Sub(draft, index, names[index], devices[index], inodes[index], refs, False)
-            for index, refs in zip(reversed(places), reversed(before), strict=True)
-        ]
+        self._tally.unchanged += seen.files
+        self._tally.progress.advance(seen.size, seen.files, seen.size)
         return True
 
     def _entries(self, folder: Folder, pages: list[EarlierPage]) -> dict[bytes, Found]:
@@ -310,7 +341,7 @@ class Traversal:
         """Look at each entry: keep what the parent has, begin with what it has not."""
         folder = draft.visit.folder
         subs = []
-        names = split_names(listing.names)
+        names = split_names(listing.seen.names)
         for index, (name, status, kind) in enumerate(zip(names, listing.stats, listing.kinds, strict=True)):
             before = entries.get(name)
             same = before is not None and self._trusts(status) and before.is_same(status)
@@ -399,9 +430,9 @@ class Traversal:
 
     @staticmethod
     def _list(listed: Listed, folder: Folder, listing: Listing) -> None:
-        for name, kind, size in zip(split_names(listing.names), listing.kinds, listing.sizes, strict=True):
+        for name, kind, status in zip(split_names(listing.seen.names), listing.kinds, listing.stats, strict=True):
             if kind != DIRECTORY:
-                listed(folder.path(name), size if kind == REGULAR else 0)
+                listed(folder.path(name), status.st_size if kind == REGULAR else 0)
 
 
 def _takes_tag(name: str, _: bool) -> bool:

@@ -12,12 +12,19 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from operator import attrgetter
+from typing import TYPE_CHECKING
 
-from keepstone.env import FileSystem
-from keepstone.workloads.files.backup.table import layout
-from keepstone.workloads.files.page import PAGE_ENTRIES, split_names
+import msgspec
 
-__all__ = ["Listing", "first_page", "later_page"]
+from keepstone.workloads.directories.columns import DIRECTORY, PAGE_ENTRIES, REGULAR, layout, split_names
+
+if TYPE_CHECKING:
+    from keepstone.env import FileSystem
+
+__all__ = ["OPENED", "Listing", "Seen", "first_page", "later_page"]
+
+OPENED = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How a directory beneath another one is opened: never through a symbolic link."""
 
 _CUT_FROM = PAGE_ENTRIES // 4
 _CUT_BITS = PAGE_ENTRIES // 4 - 1
@@ -26,26 +33,62 @@ _name = attrgetter("name")
 Lost = Callable[[bytes, OSError], None]
 
 
-class Listing:
-    """Entries of a directory, at least one. `names` is as in `page.Page`, `table` as in `table`.
+class Seen(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a page of a directory is compared and counted by. `names`, `table`: as in `columns`.
 
-    `stats` and the like have one value an entry; `newest`: the latest mtime or ctime among them.
+    `newest`: the latest mtime or ctime among its entries. `files`: all that are no directories; `size`: bytes of the
+    regular ones. `users`, `groups`: the ids that occur. `directories`: (place in the page, device, inode). `links`: of
+    what has several names and is no directory, by its place: device and number of names.
     """
 
-    __slots__ = ("devices", "gids", "inodes", "kinds", "names", "newest", "sizes", "stats", "table", "uids")
+    names: bytes
+    table: bytes
+    newest: int
+    files: int
+    size: int
+    users: set[int]
+    groups: set[int]
+    directories: list[tuple[int, int, int]]
+    links: dict[int, tuple[int, int]]
+
+
+class Listing:
+    """Entries of a directory, at least one. `stats` and `kinds` have one value an entry."""
+
+    __slots__ = ("kinds", "seen", "stats")
 
     def __init__(self, names: bytes, stats: list[os.stat_result]) -> None:
-        self.names = names
         self.stats = stats
         # A stat_result is a sequence of its ten oldest fields; the times among them are whole seconds.
-        modes, inodes, self.devices, _, uids, gids, sizes, _, _, _ = zip(*stats, strict=False)
+        modes, inodes, devices, names_of_each, uids, gids, sizes, _, _, _ = zip(*stats, strict=False)
         mtimes = [status.st_mtime_ns for status in stats]
         ctimes = [status.st_ctime_ns for status in stats]
-        self.inodes, self.uids, self.gids, self.sizes = inodes, uids, gids, sizes
         newest, newest_change = max(mtimes), max(ctimes)
-        self.newest = newest if newest > newest_change else newest_change
-        self.kinds = [mode >> 12 for mode in modes]
-        self.table = layout(len(stats)).pack(*modes, *uids, *gids, *sizes, *mtimes, *ctimes, *inodes)
+        self.kinds = kinds = [mode >> 12 for mode in modes]
+        count = len(kinds)
+        below = kinds.count(DIRECTORY)
+        if kinds.count(REGULAR) == count:
+            size = sum(sizes)
+        else:
+            size = sum([size for size, kind in zip(sizes, kinds, strict=True) if kind == REGULAR])
+        links = {}
+        if below < count and max(names_of_each) > 1:
+            links = {
+                at: (devices[at], names_of_each[at])
+                for at in range(count)
+                if names_of_each[at] > 1 and kinds[at] != DIRECTORY
+            }
+        self.seen = Seen(
+            names,
+            layout(count).pack(*modes, *uids, *gids, *sizes, *mtimes, *ctimes, *inodes),
+            newest if newest > newest_change else newest_change,
+            count - below,
+            size,
+            set(uids),
+            set(gids),
+            [(at, devices[at], inodes[at]) for at in range(count) if kinds[at] == DIRECTORY] if below else [],
+            links,
+        )
 
 
 def first_page(
