@@ -16,16 +16,20 @@ Invariants
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from keepstone.decoders import from_msgpack
-from keepstone.store import Lane
 from keepstone.workloads.directories.scan import Seen
 from keepstone.workloads.directories.scout import HEADER, Told
+
+if TYPE_CHECKING:
+    from keepstone.store import Lane
 
 __all__ = ["PROGRAM", "WORTH", "Ahead"]
 
@@ -50,9 +54,11 @@ class Ahead:
         given = [str(number) for number in (root, device) if number is not None]
         with contextlib.suppress(OSError):  # no process to be had: then nobody looks ahead
             self._process = subprocess.Popen(
-                (*program, *given), bufsize=0, pipesize=_PIPE, pass_fds=(root,), start_new_session=True,
+                (*program, *given), bufsize=0, pass_fds=(root,), start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             )  # fmt: skip
+            assert self._process.stdout is not None
+            fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, _PIPE)  # who has many pipes may get no larger ones
 
     def seen(self, way: bytes, device: int, inode: int) -> Seen | None:
         """What was seen of the directory there; None where nothing was, or where it is another one. Must be asked in
