@@ -155,6 +155,38 @@ def test_the_job_of_an_agent(living: Living, large: Path) -> None:
         made_once(machine, large, again, leases=1)
 
 
+@pytest.mark.parametrize("victim", ["agent", "agent and service"])
+def test_the_agent_in_a_restore(living: Living, large: Path, victim: str) -> None:
+    """The next attempt goes on with what the one before it has left where nothing else may be."""
+    machine, port = living.machine("web"), living.port
+    for number in range(20):  # more than is fetched at once
+        (large / f"more {number}").write_bytes(random.Random(number).randbytes(2_000_000))
+    machine.start()
+    machine.protect(large)
+    machine.back_up(large)
+    machine.stop()
+    machine.configure('[limits]\nbandwidth = "8 MB"\n')
+    machine.start()
+    target = machine.restored / "back"
+    job = living("restore", "files", "-i", large, "latest", "--target", target, "--no-wait")["name"]
+    until(lambda: target.is_dir() and list(target.iterdir()), "a file that is back")
+
+    machine.stop(signal.SIGKILL)
+    until(lambda: not machine.jobs(), "the end of its job's process")
+    assert snapshot(target) != snapshot(large)
+    if victim == "agent and service":
+        living.close()
+        kill(server(living), *(one for kind in KINDS for one in living.processes(kind)))
+        living.up("--port", port)
+    expire(living, job)
+
+    with machine.running():
+        assert machine.ended(job)["properties"]["status"] == "Completed"
+    assert snapshot(target) == snapshot(large)
+    assert "goes on where the attempt before it ended" in str(living("job", "log", "-n", job))
+    assert list((machine.home / "agent" / "state" / "begun").iterdir()) == []
+
+
 def expire(living: Living, job: str) -> None:
     """Half a minute has passed without a sign of life."""
     from uuid import UUID

@@ -26,8 +26,10 @@ from keepstone.jobs import JobQueue, Worker
 from keepstone.vault import Vault as Record
 from keepstone.workloads.files import Selection, backup_files
 from keepstone.workloads.progress import Silent
+from tests.unit.files.trees import snapshot
 
 from .protecting import Vault
+from .test_job_retries import newest
 from .worker_process import LEASE
 
 pytestmark = pytest.mark.service
@@ -105,6 +107,60 @@ def test_a_worker_that_is_killed_at_any_moment(vault: Vault, folder: Path, tmp_p
             time.sleep(delay)  # wherever that is: nothing here depends on it
     finish(vault, item)
     check(vault, item, folder, tmp_path / "restored")
+
+
+def damage(path: Path) -> None:
+    """What a loss of power can make of a file that was written just before, by name, size and time the same."""
+    before = path.stat()
+    path.write_bytes(bytes(before.st_size))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("step", ["opened", "halfway", "restored"])
+def test_a_worker_that_dies_in_a_restore(vault: Vault, folder: Path, tmp_path: Path, step: str) -> None:
+    """Nothing may be at its target, but for what the worker before it has left there; and that may be no more what was
+    written, where it was not durable yet."""
+    item, target = vault.protect(folder), tmp_path / "restored"
+    vault.back_up(item)
+    (point,) = vault.points(item)
+    wanted = {
+        "objectType": "FilesRestoreRequest", "recoveryType": "AlternateLocation", "targetPath": str(target)
+    }  # fmt: skip
+    vault.client.arm("POST", f"{point['id']}/restore", {"properties": wanted}, status=202)
+
+    with worker(vault.plane, step) as dead:
+        assert dead.wait(60) == -signal.SIGKILL
+
+    left = len(os.listdir(target)) if target.exists() else 0
+    assert {"opened": left == 0, "halfway": 0 < left < 40, "restored": left == 40}[step]
+    if step == "restored":
+        damage(target / "file 7")
+    finish(vault, item)
+    assert newest(vault, "Restore")["properties"]["status"] == "Completed"
+    assert snapshot(target) == snapshot(folder)
+
+
+def test_what_is_at_a_target_before_a_restore_has_begun_is_somebody_elses(
+    vault: Vault, folder: Path, tmp_path: Path
+) -> None:
+    item, target = vault.protect(folder), tmp_path / "restored"
+    vault.back_up(item)
+    (point,) = vault.points(item)
+    wanted = {
+        "objectType": "FilesRestoreRequest", "recoveryType": "AlternateLocation", "targetPath": str(target)
+    }  # fmt: skip
+    vault.client.arm("POST", f"{point['id']}/restore", {"properties": wanted}, status=202)
+    with worker(vault.plane, "opened") as dead:
+        assert dead.wait(60) == -signal.SIGKILL
+    target.mkdir()
+    (target / "file 1").write_bytes(b"mine")
+
+    finish(vault, item)
+
+    ended = newest(vault, "Restore")["properties"]
+    assert ended["status"] == "Failed"
+    assert "is there and not empty" in str(ended["errorDetails"])
+    assert [(path.name, path.read_bytes()) for path in target.iterdir()] == [("file 1", b"mine")]
 
 
 def test_a_worker_that_was_taken_for_dead_makes_no_second_point(vault: Vault, folder: Path, tmp_path: Path) -> None:

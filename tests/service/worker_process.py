@@ -4,8 +4,9 @@
     python worker_process.py ROOT [STEP]
 
 Its lease lasts a second. With STEP it kills itself there: `begun`, when the handler begins; `committed`, when the point
-is in the store and the catalogue does not know of it yet; `recorded`, when the job is over; `restored`, when a restore
-has written all, and its job is not over; `published`, when one into a guest has brought its second file to its place.
+is in the store and the catalogue does not know of it yet; `recorded`, when the job is over; `opened`, when a restore
+begins and has not looked at its target yet; `halfway`, when it has written some megabytes; `restored`, when it has
+written all, and its job is not over; `published`, when one into a guest has brought its second file to its place.
 """
 
 from __future__ import annotations
@@ -40,6 +41,18 @@ def main() -> None:
         module.remember = _die
     elif step == "recorded":
         module.retention.apply = _die
+    elif step == "opened":
+        sys.modules["keepstone.control.work.restore"].nearest = _die  # type: ignore[attr-defined]
+    elif step == "halfway":
+        reporter: Any = sys.modules["keepstone.control.work.reporter"].Reporter
+        advance, written = reporter.advance, itertools.count(1)
+
+        def advancing(self: Any, size: int, files: int = 0, reused: int = 0) -> None:
+            advance(self, size, files, reused)
+            if files and next(written) == 10:
+                _die()
+
+        reporter.advance = advancing
     elif step == "restored":
         work: Any = sys.modules["keepstone.control.work.restore"]
         real = work.restore_point

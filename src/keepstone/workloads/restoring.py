@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A point back to where it is wanted, whatever it is of: the same on the service's machine and on any other."""
+"""A point back to where it is wanted, whatever it is of: the same on the service's machine and on any other.
+
+A restore of files to a folder where nothing may be can end in the middle with its process. So it is looked at whether
+anything is there before the first attempt (`refuse_occupied`), which is noted; one that comes after finds what that has
+left, and goes on (`going_on`). What is there by name, size and time is read and compared: the machine may have lost its
+power.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +17,12 @@ from typing import Any
 
 from keepstone.env import Env
 from keepstone.errors import NotFound, TargetExists
+from keepstone.objects import failure
 from keepstone.store import Reader
 from keepstone.workloads.escaping import unescaped
 from keepstone.workloads.progress import Progress
 
-__all__ = ["FILES", "paths_of", "restore_point", "restored"]
+__all__ = ["FILES", "going_on", "paths_of", "refuse_occupied", "restore_point", "restored", "wants_vacant"]
 
 FILES = "Files"
 """The argument `mode` of a restore of files out of the disks of a point."""
@@ -31,6 +38,25 @@ def restored(env: Env, reader: Reader, wanted: Mapping[str, Any]) -> Iterator[Re
 
     with guest_reader(env, reader) as guest:
         yield guest
+
+
+def wants_vacant(reader: Reader, wanted: Mapping[str, Any]) -> bool:
+    """Whether this is a restore of files to a folder where nothing may be."""
+    return reader.point.kind == "files" and bool(wanted.get("target")) and not wanted.get("conflict")
+
+
+def refuse_occupied(target: Path) -> None:
+    """`TargetExists` where something is at this place, but for a folder with nothing in it."""
+    try:
+        if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
+            raise TargetExists(f"{target} is there and not empty; choose another target, or say what becomes of it")
+    except OSError as error:
+        raise failure(error, str(target)) from error
+
+
+def going_on(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of an attempt after the first one. Nothing is deleted: the first one would not have done that."""
+    return {**wanted, "conflict": "overwrite", "delete": False, "compare": True}
 
 
 def paths_of(wanted: Mapping[str, Any]) -> list[bytes]:
@@ -86,6 +112,7 @@ def _files(env: Env, reader: Reader, target: Path, wanted: Mapping[str, Any], pr
         paths=tuple(paths_of(wanted)),
         in_place=in_place,
         conflict=Conflict(wanted.get("conflict") or Conflict.OVERWRITE),
+        compare_content=bool(wanted.get("compare")),
         delete=bool(wanted.get("delete")) and in_place,
         numeric_ids=not is_ours,
         xattrs=is_ours,

@@ -16,12 +16,20 @@ from keepstone.control.sizes import octets
 from keepstone.control.work.loading import ending, subject
 from keepstone.control.work.near import nearest, taken
 from keepstone.control.work.reporter import Reporter
-from keepstone.errors import GuardRefused, NotFound, TargetExists
+from keepstone.errors import GuardRefused, NotFound
 from keepstone.jobs import Context, Status
 from keepstone.remote.wire import CREATE, INTO_GUEST, REPLACE
 from keepstone.store import Reader
 from keepstone.workloads.files.tree import select
-from keepstone.workloads.restoring import FILES, paths_of, restore_point, restored
+from keepstone.workloads.restoring import (
+    FILES,
+    going_on,
+    paths_of,
+    refuse_occupied,
+    restore_point,
+    restored,
+    wants_vacant,
+)
 
 __all__ = ["CREATE", "FILES", "INTO_GUEST", "REPLACE", "RESTORE", "named", "restore"]
 
@@ -66,7 +74,8 @@ def restore(plane: Plane, context: Context) -> None:
         )
         if wanted.get("mode") == FILES:
             context.note(f"of the files in its disks: {named(wanted['paths'])}")
-            wanted = _going_on(context, wanted)
+        if wants_vacant(reader, wanted):
+            wanted = _begun(context, wanted, allowed(Path(wanted["target"])))
         target, lost = restore_point(plane.env, reader, wanted, allowed, reporter, origin=origin)
         near = taken(whole)
     context.note(f"{octets(reporter.done)} are restored to {target}")
@@ -76,19 +85,14 @@ def restore(plane: Plane, context: Context) -> None:
         pass
 
 
-def _going_on(context: Context, wanted: dict[str, Any]) -> dict[str, Any]:
-    """The arguments for this attempt. Where nothing may be at the target, that is looked at before the first one; one
-    that comes after a worker that died goes on with what that has left there."""
-    if wanted.get("conflict"):
-        return wanted
+def _begun(context: Context, wanted: dict[str, Any], target: Path) -> dict[str, Any]:
+    """The arguments for this attempt: the first one, or one that comes after a worker that died or was stopped."""
     if context.state is None:
-        target = Path(wanted["target"])
-        if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
-            raise TargetExists(f"{target} is there and not empty; choose another target, or say what becomes of it")
+        refuse_occupied(target)
         context.checkpoint({"begun": True})
         return wanted
     context.note("goes on where the worker before it ended")
-    return {**wanted, "conflict": "overwrite"}
+    return going_on(wanted)
 
 
 def named(paths: list[str]) -> str:
