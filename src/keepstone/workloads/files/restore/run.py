@@ -57,7 +57,8 @@ def restore_files(env: Env, reader: Reader, target: Path, options: RestoreOption
     is written: `NotFound` for a path that the point does not have, `TargetExists`, `UsageError`, `AccessDenied`. Raised
     when it comes up, with no partial file left behind: `StorageFull`, `StorageError`, `HostileName`. A target that did
     not exist gets the owner and mode of the source's root with the whole point, and is its maker's alone otherwise.
-    Interrupted, it leaves complete files only; killed, also others, which have not the times of the point's. An empty target that was made for it goes again when it fails.
+    Interrupted, it leaves complete files only; killed, also others, which have not the times of the point's. An
+    empty target that was made for it goes again when it fails.
     """
     return undisturbed(env, progress, lambda told: _restored(env, reader, target, options, told))
 
