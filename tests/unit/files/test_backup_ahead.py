@@ -311,6 +311,6 @@ def test_messages_are_of_one_form(source: Path) -> None:
     found = []
     while said:
         size = int.from_bytes(said[:HEADER], "little")
-        found.append(msgspec.msgpack.decode(said[HEADER : HEADER + size], type=Told))
+        found += msgspec.msgpack.decode(said[HEADER : HEADER + size], type=list[Told])
         said = said[HEADER + size :]
     assert found == told(source)

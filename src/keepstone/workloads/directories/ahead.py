@@ -37,7 +37,7 @@ PROGRAM = (sys.executable, "-P", "-m", "keepstone.workloads.directories.scout")
 WORTH = 10_000
 """Files of a tree from which on it is worth the 50 ms of a process."""
 
-_MOST = 8 << 20  # bytes of one message: a page with the longest names has less than 2 MiB
+_MOST = 8 << 20  # bytes of one message: one with a page of the longest names has less than 2 MiB
 _PIPE = 1 << 20  # bytes that it is ahead at most, beside what it is at
 _FAREWELL = 10.0  # seconds to end in
 
@@ -48,9 +48,8 @@ class Ahead:
     def __init__(self, root: int, lane: Lane, *, device: int | None = None, program: tuple[str, ...] = PROGRAM) -> None:
         self._lane = lane
         self._process: subprocess.Popen[bytes] | None = None
-        self._next: Told | None = None
-        self._buffer = bytearray()
-        self._decode = from_msgpack(Told).decode
+        self._told: list[Told] = []  # the next one last
+        self._decode = from_msgpack(list[Told]).decode
         given = [str(number) for number in (root, device) if number is not None]
         with contextlib.suppress(OSError):  # no process to be had: then nobody looks ahead
             self._process = subprocess.Popen(
@@ -63,14 +62,15 @@ class Ahead:
     def seen(self, way: bytes, device: int, inode: int) -> Seen | None:
         """What was seen of the directory there; None where nothing was, or where it is another one. Must be asked in
         the order of ways, and once for each."""
-        told = self._next
-        while (told is None or told.way < way) and self._process is not None:
-            told = self._receive()
-        self._next = told
-        if told is None or told.way != way or (told.device, told.inode) != (device, inode):
-            return None
-        self._next = None
-        return told.seen
+        while True:
+            if not self._told and not self._receive():
+                return None
+            told = self._told[-1]
+            if told.way > way:
+                return None
+            self._told.pop()
+            if told.way == way:
+                return told.seen if told.device == device and told.inode == inode else None
 
     def close(self) -> None:
         """No more looking."""
@@ -82,25 +82,29 @@ class Ahead:
             with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in a file system that does not answer
                 process.wait(_FAREWELL)
 
-    def _receive(self) -> Told | None:
-        """The next message; None, and then no more, at the end and where it is none."""
+    def _receive(self) -> bool:
+        """Wait for the next message; whether there is one. At the end, and where it is none, there are no more."""
+        if self._process is None:
+            return False
         with contextlib.suppress(OSError, msgspec.MsgspecError):
             size = int.from_bytes(self._bytes(HEADER), "little")
             if 0 < size <= _MOST:
-                return self._decode(self._bytes(size))
+                self._told = self._decode(self._bytes(size))
+                self._told.reverse()
+                return bool(self._told)
         self.close()
-        return None
+        return False
 
-    def _bytes(self, count: int) -> bytes:
+    def _bytes(self, count: int) -> bytearray:
         """So many; `OSError` where there are not."""
         assert self._process is not None
         assert self._process.stdout is not None
-        while len(self._buffer) < count:
+        found = bytearray(count)
+        view = memoryview(found)
+        while view:
             with self._lane.left():
-                more = os.read(self._process.stdout.fileno(), _PIPE)
-            if not more:
+                got = os.readv(self._process.stdout.fileno(), [view])
+            if not got:
                 raise BrokenPipeError("it has ended")
-            self._buffer += more
-        taken = bytes(self._buffer[:count])
-        del self._buffer[:count]
-        return taken
+            view = view[got:]
+        return found

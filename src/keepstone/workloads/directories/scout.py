@@ -12,6 +12,7 @@ It ends when nobody reads any more.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -27,15 +28,15 @@ if TYPE_CHECKING:
 __all__ = ["HEADER", "Told", "look"]
 
 HEADER = 4
-"""Bytes of a length, little-endian, before each `Told`."""
+"""Bytes of a length, little-endian, before each message, which is a list of `Told`."""
 _DEEPEST = 200  # directories that are open at once
-_PIECE = 64 << 10  # bytes that are written together
+_PIECE = 32 << 10  # bytes of tables that are told of together
 _EMPTY = Seen(b"", b"", 0, 0, 0, set(), set(), [], {})
 
 
 class Told(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One directory. `way`: the names that lead to it from the root, each ended by a NUL byte; so ways are in the order
-    in which they are told, byte by byte."""
+    in which they are told, byte by byte. `device`, `inode`: as the directory above has them."""
 
     way: bytes
     device: int
@@ -49,7 +50,7 @@ class _Left(Exception):
 
 def look(fs: FileSystem, root: int, tell: Callable[[Told], None], device: int | None = None) -> None:
     """Tell of each directory beneath the open `root`, with a `device` of those that are on it. What `tell` raises."""
-    stack = [(root, b"", _look(fs, root, b"", lambda _: None, device))]
+    stack = [(root, b"", _below(_seen(fs, root), device))]
     while stack:
         folder, way, below = stack[-1]
         if not below:
@@ -57,32 +58,44 @@ def look(fs: FileSystem, root: int, tell: Callable[[Told], None], device: int | 
             if folder != root:
                 fs.close(folder)
             continue
-        name = below.pop()
+        name, its_device, its_inode = below.pop()
         if len(stack) > _DEEPEST:
             continue
         try:
             opened = fs.open(name, OPENED, dir_fd=folder)
         except OSError:
             continue
-        stack.append((opened, way + name + b"\0", []))
-        stack[-1][2].extend(_look(fs, opened, stack[-1][1], tell, device))
+        seen = _seen(fs, opened)
+        if seen is not None:
+            way = way + name + b"\0"
+            tell(Told(way, its_device, its_inode, seen))
+            if seen.directories:
+                stack.append((opened, way, _below(seen, device)))
+                continue
+        fs.close(opened)
 
 
-def _look(fs: FileSystem, folder: int, way: bytes, tell: Callable[[Told], None], device: int | None) -> list[bytes]:
-    """Tell of an open directory; the names of the directories in it to go on with, last first."""
+def _seen(fs: FileSystem, folder: int) -> Seen | None:
+    """What is in an open directory; None where the backup has to see to it."""
     try:
-        status = fs.fstat(folder)
         listing, later = first_page(fs, folder, None, _leave)
     except (OSError, _Left):
-        return []
+        return None
     if later:
-        return []
-    seen = _EMPTY if listing is None else listing.seen
-    tell(Told(way, status.st_dev, status.st_ino, seen))
-    if not seen.directories:
+        return None
+    return _EMPTY if listing is None else listing.seen
+
+
+def _below(seen: Seen | None, device: int | None) -> list[tuple[bytes, int, int]]:
+    """Name, device and inode of the directories to go on with, last first."""
+    if seen is None:
         return []
     names = seen.names.split(b"\0")
-    return [names[place] for place, where, _ in reversed(seen.directories) if device is None or where == device]
+    return [
+        (names[place], its_device, inode)
+        for place, its_device, inode in reversed(seen.directories)
+        if device is None or its_device == device
+    ]
 
 
 def _leave(_: bytes, error: OSError) -> None:
@@ -90,18 +103,25 @@ def _leave(_: bytes, error: OSError) -> None:
 
 
 def _main(root: int, device: int | None = None) -> None:
-    waiting = bytearray()
+    gc.disable()  # what is made by the hundred thousand are trees, which go by their counts
+    waiting: list[Told] = []
+    size = 0
     encode = msgspec.msgpack.Encoder().encode
 
     def send() -> None:
-        while waiting:
-            del waiting[: os.write(1, waiting)]
+        nonlocal size
+        message = encode(waiting)
+        view = memoryview(len(message).to_bytes(HEADER, "little") + message)
+        waiting.clear()
+        size = 0
+        while view:
+            view = view[os.write(1, view) :]
 
     def tell(told: Told) -> None:
-        message = encode(told)
-        waiting.extend(len(message).to_bytes(HEADER, "little"))
-        waiting.extend(message)
-        if len(waiting) >= _PIECE:
+        nonlocal size
+        waiting.append(told)
+        size += len(told.seen.table)
+        if size >= _PIECE:
             send()
 
     look(os, root, tell, device)  # type: ignore[arg-type]  # the calls of `FileSystem` are those of `os`

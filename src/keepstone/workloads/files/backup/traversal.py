@@ -200,7 +200,8 @@ class Traversal:
         self._tally.directories += 1
         if visit.subs or visit.later:
             return visit
-        self._folders.release(visit.folder)
+        if visit.folder.fd >= 0:
+            self._folders.release(visit.folder)
         self._over(visit)
         return None
 
