@@ -22,6 +22,7 @@ from keepstone.identity import Principal
 from keepstone.jobs import JobQueue, Worker
 from keepstone.workloads.inside.restore import FOLDER
 from tests.machines.guest import Guest, make_disk, until
+from tests.unit.disks_writing.images import qemu
 
 from .client import Client
 from .machines import Register
@@ -346,6 +347,49 @@ def test_a_worker_that_dies_over_a_folder(vault: Vault, tmp_path: Path) -> None:
 
     assert (tmp_path / "out" / "0" / "lost+found").is_dir()
     assert inherited(vault)["properties"]["status"] == "Completed"
+
+
+def test_a_worker_that_dies_over_images(little: Little, tmp_path: Path) -> None:
+    """Of what is in the folder, the images that it left there are its, and nothing else."""
+    vault, target = little.vault, tmp_path / "out"
+    target.mkdir()
+    (target / "notes").write_bytes(b"mine")
+    about = {
+        "objectType": "IaasVMRestoreRequest",
+        "recoveryType": "RestoreDisks",
+        "keepstone": {"targetPath": str(target)},
+    }
+    vault.client.arm("POST", f"{little.point['id']}/restore", {"properties": about}, status=202)
+
+    killed(vault, "restored")
+
+    whole = {path.name: path.read_bytes() for path in target.iterdir()}
+    assert set(whole) == {"notes", "disk0.raw", "disk1.raw", "machine.json"}
+    (target / "disk0.raw").write_bytes(b"half of it")
+    (target / "machine.json").unlink()
+    assert inherited(vault)["properties"]["status"] == "Completed"
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == whole
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_a_worker_that_dies_over_an_image(vault: Vault, tmp_path: Path, form: str) -> None:
+    disk, target = make_disk(tmp_path / "disk.img", 8, form="raw"), tmp_path / f"out.{form}"
+    item = vault.protect(disk, sourceType="DiskImage")
+    vault.back_up(item)
+    (point,) = vault.points(item)
+    about = {
+        "objectType": "ImageRestoreRequest",
+        "recoveryType": "AlternateLocation",
+        "targetPath": str(target),
+        "format": form,
+    }
+    vault.client.arm("POST", f"{point['id']}/restore", {"properties": about}, status=202)
+
+    killed(vault, "restored")
+
+    target.write_bytes(b"half of it")
+    assert inherited(vault)["properties"]["status"] == "Completed"
+    qemu("compare", "-f", "raw", "-F", form, disk, target)
 
 
 @pytest.mark.parametrize("conflict", [None, "keep-both"])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from keepstone.agent.reading import nearest
 from keepstone.agent.system import Folders
 from keepstone.env import Env
 from keepstone.objects import write_private
-from keepstone.workloads.restoring import going_on, refuse_occupied, restore_point, restored, wants_vacant
+from keepstone.workloads.restoring import going_on, new_places, refuse_occupied, restore_point, restored
 
 if TYPE_CHECKING:
     from keepstone.agent.job import Order, Report
@@ -39,11 +40,15 @@ def restore(env: Env, order: Order, configuration: Configuration, report: Report
     report.step(f"reads the point, and writes to {wanted.get('target') or 'where it came from'}")
     note: Path | None = None
     with nearest(env, order, configuration, report) as whole, restored(env, whole, wanted) as reader:
-        if wants_vacant(reader, wanted):
+        places = new_places(reader, wanted, allowed(Path(wanted["target"]))) if wanted.get("target") else []
+        if places:
             note = _note(folders, order)
-            if _begin(env, note, allowed(Path(wanted["target"]))):
+            if note.exists():
                 report.step("goes on where the attempt before it ended")
-                wanted = going_on(wanted)
+                wanted = going_on(reader, wanted, places)
+            else:
+                refuse_occupied(reader, places)
+                _begin(env, note)
         done = restore_point(env, reader, wanted, allowed, report)
     if note is not None:
         note.unlink(missing_ok=True)
@@ -51,19 +56,17 @@ def restore(env: Env, order: Order, configuration: Configuration, report: Report
 
 
 def _note(folders: Folders, order: Order) -> Path:
-    """What says that this job has begun. Its name is what the service says, and no part of a path."""
-    return folders.state / _BEGUN / hashlib.sha256(order.work.job.encode()).hexdigest()
+    """What says that this job has begun at its target. The service, which names both, could give other targets to a job
+    that has begun; and names are no part of a path."""
+    told = f"{order.work.job}\0{order.work.arguments['target']}"
+    return folders.state / _BEGUN / hashlib.sha256(os.fsencode(told)).hexdigest()
 
 
-def _begin(env: Env, note: Path, target: Path) -> bool:
-    """Whether an attempt of this job has begun before, by its `note`; else nothing may be at the target, and it does
-    now. What old jobs have left is forgotten: of those that failed, nobody comes again."""
-    if note.exists():
-        return True
-    refuse_occupied(target)
+def _begin(env: Env, note: Path) -> None:
+    """From now on what is at the target is this job's. What old jobs have left is forgotten: of those that failed,
+    nobody comes again."""
     if note.parent.is_dir():
         for other in note.parent.iterdir():
             if env.wall_time() - other.stat().st_mtime_ns > _OLD:
                 other.unlink(missing_ok=True)
-    write_private(env, note, str(target).encode())
-    return False
+    write_private(env, note, b"")

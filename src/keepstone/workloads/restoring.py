@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A point back to where it is wanted, whatever it is of: the same on the service's machine and on any other.
 
-A restore of files to a folder where nothing may be can end in the middle with its process. So it is looked at whether
-anything is there before the first attempt (`refuse_occupied`), which is noted; one that comes after finds what that has
-left, and goes on (`going_on`). What is there by name, size and time is read and compared: the machine may have lost its
-power.
+A restore to where nothing may be can end in the middle with its process. So it is looked at whether anything is there
+before the first attempt (`refuse_occupied`), which is noted; one that comes after finds what that has left, and goes on
+(`going_on`): with the files of a folder, each of which is compared with the point's, for the machine may have lost its
+power; images are made anew.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from keepstone.store import Reader
 from keepstone.workloads.escaping import unescaped
 from keepstone.workloads.progress import Progress
 
-__all__ = ["FILES", "going_on", "paths_of", "refuse_occupied", "restore_point", "restored", "wants_vacant"]
+__all__ = ["FILES", "going_on", "new_places", "paths_of", "refuse_occupied", "restore_point", "restored"]
 
 FILES = "Files"
 """The argument `mode` of a restore of files out of the disks of a point."""
@@ -40,23 +40,45 @@ def restored(env: Env, reader: Reader, wanted: Mapping[str, Any]) -> Iterator[Re
         yield guest
 
 
-def wants_vacant(reader: Reader, wanted: Mapping[str, Any]) -> bool:
-    """Whether this is a restore of files to a folder where nothing may be."""
-    return reader.point.kind == "files" and bool(wanted.get("target")) and not wanted.get("conflict")
+def new_places(reader: Reader, wanted: Mapping[str, Any], target: Path) -> list[Path]:
+    """Where a restore to `target` makes something and nothing may be; none where it goes over what is there."""
+    if reader.point.kind == "machine":
+        from keepstone.workloads.machines import DESCRIPTION, machine_of, placed, wanted_disks
+
+        machine = machine_of(reader)
+        names = wanted_disks(machine, wanted.get("disks"))
+        files = placed(machine, target, wanted.get("format"))
+        return [*(files[name] for name in names), target / DESCRIPTION]
+    return [] if wanted.get("conflict") else [target]
 
 
-def refuse_occupied(target: Path) -> None:
-    """`TargetExists` where something is at this place, but for a folder with nothing in it."""
-    try:
-        if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
-            raise TargetExists(f"{target} is there and not empty; choose another target, or say what becomes of it")
-    except OSError as error:
-        raise failure(error, str(target)) from error
+def refuse_occupied(reader: Reader, places: list[Path]) -> None:
+    """`TargetExists` where something is at one of these places, but for a folder with nothing in it that is to get
+    files."""
+    for place in places:
+        try:
+            empty = reader.point.kind == "files" and place.is_dir() and not any(place.iterdir())
+            if os.path.lexists(place) and not empty:
+                raise TargetExists(
+                    f"{place} is there and not empty; choose another target, or say what becomes of it"
+                    if reader.point.kind == "files"
+                    else f"{place} is there already; choose another target, or restore to the original location"
+                )
+        except OSError as error:
+            raise failure(error, str(place)) from error
 
 
-def going_on(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of an attempt after the first one. Nothing is deleted: the first one would not have done that."""
-    return {**wanted, "conflict": "overwrite", "delete": False, "compare": True}
+def going_on(reader: Reader, wanted: Mapping[str, Any], places: list[Path]) -> dict[str, Any]:
+    """The arguments of an attempt after the first one; what that has left of images is removed. In folders nothing is
+    deleted: the first one would not have done that."""
+    if reader.point.kind == "files":
+        return {**wanted, "conflict": "overwrite", "delete": False, "compare": True}
+    for place in places:
+        try:
+            place.unlink(missing_ok=True)
+        except OSError as error:
+            raise failure(error, str(place)) from error
+    return dict(wanted)
 
 
 def paths_of(wanted: Mapping[str, Any]) -> list[bytes]:

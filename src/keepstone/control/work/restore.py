@@ -24,11 +24,11 @@ from keepstone.workloads.files.tree import select
 from keepstone.workloads.restoring import (
     FILES,
     going_on,
+    new_places,
     paths_of,
     refuse_occupied,
     restore_point,
     restored,
-    wants_vacant,
 )
 
 __all__ = ["CREATE", "FILES", "INTO_GUEST", "REPLACE", "RESTORE", "named", "restore"]
@@ -74,8 +74,8 @@ def restore(plane: Plane, context: Context) -> None:
         )
         if wanted.get("mode") == FILES:
             context.note(f"of the files in its disks: {named(wanted['paths'])}")
-        if wants_vacant(reader, wanted):
-            wanted = _begun(context, wanted, allowed(Path(wanted["target"])))
+        if wanted.get("target"):
+            wanted = _begun(context, reader, wanted, allowed(Path(wanted["target"])))
         target, lost = restore_point(plane.env, reader, wanted, allowed, reporter, origin=origin)
         near = taken(whole)
     context.note(f"{octets(reporter.done)} are restored to {target}")
@@ -85,14 +85,17 @@ def restore(plane: Plane, context: Context) -> None:
         pass
 
 
-def _begun(context: Context, wanted: dict[str, Any], target: Path) -> dict[str, Any]:
+def _begun(context: Context, reader: Reader, wanted: dict[str, Any], target: Path) -> dict[str, Any]:
     """The arguments for this attempt: the first one, or one that comes after a worker that died or was stopped."""
+    places = new_places(reader, wanted, target)
+    if not places:
+        return wanted
     if context.state is None:
-        refuse_occupied(target)
+        refuse_occupied(reader, places)
         context.checkpoint({"begun": True})
         return wanted
     context.note("goes on where the worker before it ended")
-    return going_on(wanted)
+    return going_on(reader, wanted, places)
 
 
 def named(paths: list[str]) -> str:
