@@ -304,6 +304,21 @@ def test_it_begins_at_once() -> None:
     assert not {name for name in found if name.startswith(("numpy", "keepstone.store", "keepstone.crypto", "ssl"))}
 
 
+def test_messages_are_bounded(tmp_path: Path) -> None:
+    """Also where there is nothing in any directory."""
+    for number in range(3000):
+        (tmp_path / f"{number:040}").mkdir()
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    said = subprocess.run([*PROGRAM, str(fd)], pass_fds=[fd], capture_output=True, check=True, timeout=60).stdout
+    os.close(fd)
+    sizes = []
+    while said:
+        sizes.append(int.from_bytes(said[:HEADER], "little"))
+        said = said[HEADER + sizes[-1] :]
+    assert len(sizes) > 1
+    assert max(sizes) < 4 * scout._PIECE
+
+
 def test_messages_are_of_one_form(source: Path) -> None:
     fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY)
     said = subprocess.run([*PROGRAM, str(fd)], pass_fds=[fd], capture_output=True, check=True, timeout=60).stdout

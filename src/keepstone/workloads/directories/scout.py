@@ -30,7 +30,7 @@ __all__ = ["HEADER", "Told", "look"]
 HEADER = 4
 """Bytes of a length, little-endian, before each message, which is a list of `Told`."""
 _DEEPEST = 200  # directories that are open at once
-_PIECE = 32 << 10  # bytes of tables that are told of together
+_PIECE = 32 << 10  # bytes that are told of together
 _EMPTY = Seen(b"", b"", 0, 0, 0, set(), set(), [], {})
 
 
@@ -120,7 +120,7 @@ def _main(root: int, device: int | None = None) -> None:
     def tell(told: Told) -> None:
         nonlocal size
         waiting.append(told)
-        size += len(told.seen.table)
+        size += len(told.way) + len(told.seen.names) + len(told.seen.table)
         if size >= _PIECE:
             send()
 
