@@ -6,6 +6,9 @@
 Measures the calls that the product makes (hash, cut, compress, seal, open, expand, look at a file, read one, make one)
 on one thread over the data of the benchmark, and adds up for every job what it cannot do without. What was measured for
 the job stands beside it, out of bench/results.json.
+
+Leave a virtual machine alone for six minutes before, as the benchmark does: right after gigabytes were deleted it made
+2,700 and 11,500 files a CPU second, and 23,400 later.
 """
 
 from __future__ import annotations
