@@ -19,6 +19,7 @@ import pytest
 
 from keepstone.env import FileSystem
 from keepstone.store import Lane
+from keepstone.store import lane as lane_module
 from keepstone.workloads.directories import scout
 from keepstone.workloads.directories.ahead import PROGRAM, Ahead
 from keepstone.workloads.directories.columns import PAGE_ENTRIES
@@ -254,7 +255,8 @@ def test_it_passes_over_what_nobody_asks_for(source: Path) -> None:
         os.close(fd)
 
 
-def test_others_use_the_lane_while_it_waits(source: Path) -> None:
+def test_others_use_the_lane_while_it_waits(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane_module, "PATIENCE", 60.0)  # nobody goes on without it here
     fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY)
     lane = Lane()
     looking = Ahead(fd, lane, program=("sleep", "60"))
