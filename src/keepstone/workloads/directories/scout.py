@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from keepstone.workloads.directories.columns import split_names
 from keepstone.workloads.directories.scan import OPENED, Seen, first_page
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _below(seen: Seen | None, device: int | None) -> list[tuple[bytes, int, int]
     """Name, device and inode of the directories to go on with, last first."""
     if seen is None:
         return []
-    names = seen.names.split(b"\0")
+    names = split_names(seen.names)
     return [
         (names[place], its_device, inode)
         for place, its_device, inode in reversed(seen.directories)
