@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["restore"]
 
 _BEGUN = "begun"  # folder of the agent's state: a file for each restore that found nothing at its target
-_OLD = 30 * 86_400 * 10**9
+_OLD = 30 * 86_400 * 10**9  # ns
 
 
 def restore(env: Env, order: Order, configuration: Configuration, report: Report) -> tuple[Path, bool]:
@@ -67,6 +68,7 @@ def _begin(env: Env, note: Path) -> None:
     nobody comes again."""
     if note.parent.is_dir():
         for other in note.parent.iterdir():
-            if env.wall_time() - other.stat().st_mtime_ns > _OLD:
-                other.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another job has just ended
+                if env.wall_time() - other.stat().st_mtime_ns > _OLD:
+                    other.unlink()
     write_private(env, note, b"")
