@@ -109,6 +109,18 @@ def test_a_worker_that_is_killed_at_any_moment(vault: Vault, folder: Path, tmp_p
     check(vault, item, folder, tmp_path / "restored")
 
 
+def ask(vault: Vault, item: str, target: Path) -> None:
+    """For a restore to a folder of the only point, after a backup."""
+    vault.back_up(item)
+    (point,) = vault.points(item)
+    wanted = {
+        "objectType": "FilesRestoreRequest",
+        "recoveryType": "AlternateLocation",
+        "targetPath": str(target),
+    }
+    vault.client.arm("POST", f"{point['id']}/restore", {"properties": wanted}, status=202)
+
+
 def damage(path: Path) -> None:
     """What a loss of power can make of a file that was written just before, by name, size and time the same."""
     before = path.stat()
@@ -121,12 +133,7 @@ def test_a_worker_that_dies_in_a_restore(vault: Vault, folder: Path, tmp_path: P
     """Nothing may be at its target, but for what the worker before it has left there; and that may be no more what was
     written, where it was not durable yet."""
     item, target = vault.protect(folder), tmp_path / "restored"
-    vault.back_up(item)
-    (point,) = vault.points(item)
-    wanted = {
-        "objectType": "FilesRestoreRequest", "recoveryType": "AlternateLocation", "targetPath": str(target)
-    }  # fmt: skip
-    vault.client.arm("POST", f"{point['id']}/restore", {"properties": wanted}, status=202)
+    ask(vault, item, target)
 
     with worker(vault.plane, step) as dead:
         assert dead.wait(60) == -signal.SIGKILL
@@ -144,12 +151,7 @@ def test_what_is_at_a_target_before_a_restore_has_begun_is_somebody_elses(
     vault: Vault, folder: Path, tmp_path: Path
 ) -> None:
     item, target = vault.protect(folder), tmp_path / "restored"
-    vault.back_up(item)
-    (point,) = vault.points(item)
-    wanted = {
-        "objectType": "FilesRestoreRequest", "recoveryType": "AlternateLocation", "targetPath": str(target)
-    }  # fmt: skip
-    vault.client.arm("POST", f"{point['id']}/restore", {"properties": wanted}, status=202)
+    ask(vault, item, target)
     with worker(vault.plane, "opened") as dead:
         assert dead.wait(60) == -signal.SIGKILL
     target.mkdir()

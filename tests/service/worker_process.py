@@ -35,6 +35,7 @@ def main() -> None:
     root, step = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else ""
     plane = Installation(Env(), root).plane()
     module: Any = sys.modules["keepstone.control.work.backup"]
+    work: Any = sys.modules["keepstone.control.work.restore"]
     if step == "begun":
         module._make = _die
     elif step == "committed":
@@ -42,7 +43,7 @@ def main() -> None:
     elif step == "recorded":
         module.retention.apply = _die
     elif step == "opened":
-        sys.modules["keepstone.control.work.restore"].nearest = _die  # type: ignore[attr-defined]
+        work.nearest = _die
     elif step == "halfway":
         reporter: Any = sys.modules["keepstone.control.work.reporter"].Reporter
         advance, written = reporter.advance, itertools.count(1)
@@ -54,7 +55,6 @@ def main() -> None:
 
         reporter.advance = advancing
     elif step == "restored":
-        work: Any = sys.modules["keepstone.control.work.restore"]
         real = work.restore_point
         work.restore_point = lambda *given, **more: _die(real(*given, **more))
     elif step == "published":

@@ -97,15 +97,14 @@ def told(root: Path, device: int | None = None) -> list[Told]:
 
 
 def test_what_was_seen_is_not_opened(vast: Path, entered: list[bytes]) -> None:
-    source = vast
-    backups = twice(source)
+    backups = twice(vast)
     entered.clear()
-    first = backups.run(source)
+    first = backups.run(vast)
     root = backups.point().record.root
     opened = set(entered)
     entered.clear()
 
-    again = backups.run(source)
+    again = backups.run(vast)
 
     assert again == of_the_same_point(first, again)
     assert backups.new_bytes == 0
@@ -114,7 +113,7 @@ def test_what_was_seen_is_not_opened(vast: Path, entered: list[bytes]) -> None:
     assert set(entered) == opened
     assert entered.count(b"d") == 21
     assert b"below" not in entered
-    assert_like(backups.seen(), source)
+    assert_like(backups.seen(), vast)
 
 
 def of_the_same_point(report: Any, other: Any) -> Any:
@@ -123,14 +122,13 @@ def of_the_same_point(report: Any, other: Any) -> Any:
 
 
 def test_ways_come_in_their_order(vast: Path) -> None:
-    source = vast
-    ways = [one.way for one in told(source)]
+    ways = [one.way for one in told(vast)]
     assert ways == sorted(ways)
     assert b"f1\x0010\x00below\0" in ways
     assert ways.index(b"f1\x0010\0") < ways.index(b"f1.x\0")
     assert b"long\0" not in ways
     assert b"deep\0" in ways
-    there = {os.fsencode(path.relative_to(source)).replace(b"/", b"\0") + b"\0" for path in source.rglob("*")}
+    there = {os.fsencode(path.relative_to(vast)).replace(b"/", b"\0") + b"\0" for path in vast.rglob("*")}
     assert set(ways) <= there
 
 
@@ -261,12 +259,14 @@ def test_others_use_the_lane_while_it_waits(source: Path, monkeypatch: pytest.Mo
     lane = Lane()
     looking = Ahead(fd, lane, program=("sleep", "60"))
     os.close(fd)
+    process = looking._process
+    assert process is not None
     had: list[bool] = []
 
     def other() -> None:
         with lane.taken():
             had.append(lane._holder == threading.get_ident())
-        looking._process.kill()  # type: ignore[union-attr]
+        process.kill()
 
     thread = threading.Thread(target=other)
     with lane.taken():
