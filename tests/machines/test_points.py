@@ -12,13 +12,14 @@ from keepstone.disks import RawSink
 from keepstone.disks.writing import FORMATS, Format
 from keepstone.env import Env
 from keepstone.errors import CorruptObject, HostileName, KeepstoneError, NotFound, UsageError
+from keepstone.objects import MemoryStorage
 from keepstone.store import Store
 from keepstone.workloads import Silent
 from keepstone.workloads.images import DiskMap, PointDisk, image_size, restore_image
 from keepstone.workloads.machines import Disk, Role, disk_of, machine_of, restore_disks
 from keepstone.workloads.machines.root import tokens
 from tests.machines.points import forged_machine, machine_point
-from tests.unit.files.points import new_store
+from tests.unit.files.points import new_store, provider
 from tests.unit.images.disk import CHUNK, noise, patch, sparse
 
 pytestmark = pytest.mark.vm
@@ -52,6 +53,35 @@ def disks(tmp_path: Path) -> dict[str, Path]:
         "nvram": sparse(tmp_path / "nvram", 5000, {7: b"variables"}),
         "tpm": sparse(tmp_path / "tpm", 0, {}),
     }
+
+
+def test_disks_that_are_exchanged_come_back_as_they_are(env: Env, disks: dict[str, Path], tmp_path: Path) -> None:
+    """What is remembered of one disk says nothing of another, not even where its chunks are found there now."""
+    storage = MemoryStorage(env)
+    store = Store.init(env, storage, [provider()], cache=tmp_path / "cache")
+    machine_point(store, disks)
+    one, two = (disks[name].read_bytes() for name in ("sda", "sdb"))
+    for first, second in ((two, one), (one, two), (one, one)):
+        disks["sda"].write_bytes(first)
+        disks["sdb"].write_bytes(second)
+        point = machine_point(store, disks)
+        assert point.record.added <= CHUNK  # the short one at the end
+        with store.reader(point) as reader:
+            for name, path in disks.items():
+                with PointDisk(env, disk_of(reader, name)) as disk:
+                    content = bytearray(disk.size)
+                    disk.pread_into(memoryview(content), 0)
+                    assert content == path.read_bytes()
+    assert store.cache is not None
+    assert len(list((store.cache / "fingerprints").iterdir())) == 4
+
+
+def test_no_disk_is_remembered_as_another(env: Env, tmp_path: Path) -> None:
+    store = Store.init(env, MemoryStorage(env), [provider()], cache=tmp_path)
+    with store.writer("web", "machine") as writer:
+        assert writer.fingerprints("sda") is not None
+        assert writer.fingerprints("sda") is None
+        assert writer.fingerprints("sdb") is not None
 
 
 def test_each_disk_is_read_like_an_image(env: Env, store: Store, disks: dict[str, Path], tmp_path: Path) -> None:

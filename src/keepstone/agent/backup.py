@@ -25,6 +25,7 @@ from keepstone.remote.service import HttpSession
 from keepstone.remote.veil import Plain
 from keepstone.remote.wire import KEPT_DAYS, Begin, Begun, Work, decode, encode
 from keepstone.remote.writer import RemoteWriter
+from keepstone.store import DiskMemory
 
 if TYPE_CHECKING:
     from keepstone.agent.job import Order, Report
@@ -65,7 +66,7 @@ def backup(env: Env, order: Order, configuration: Configuration, report: Report,
                 for warning in outcome.warnings:
                     report.warn(b"", warning)
                 try:
-                    _once(env, work, source, paths, calls, cache, report, keys, folder)
+                    _once(env, order, source, paths, calls, cache, report, keys, folder)
                     return
                 except KeepstoneError as error:
                     if error.code == "PointMade":  # and the answer to its commit was lost
@@ -83,7 +84,7 @@ def backup(env: Env, order: Order, configuration: Configuration, report: Report,
 
 def _once(
     env: Env,
-    work: Work,
+    order: Order,
     source: Source,
     paths: Paths,
     calls: Calls,
@@ -92,6 +93,7 @@ def _once(
     keys: ItemKeys | None,
     snapshots: Path | None,
 ) -> None:
+    work = order.work
     kind = _kind(work)
     if kind == MACHINE and keys is not None:
         raise Unsupported(
@@ -110,7 +112,9 @@ def _once(
     report.step(f"reads {work.name}, and sends what the vault has not")
     plain = Plain(hashing(begun.hashing), begun.id_key)
     veil = plain if keys is None else Sealed(keys.keyring, work.item, kind, plain)
-    with RemoteWriter(env, HttpSession(calls, begun.session), begun, veil, cache=cache) as writer:
+    memory = DiskMemory(env, order.folders.cache / "fingerprints", work.item, veil.derive, begun.parent_id)
+    session = HttpSession(calls, begun.session)
+    with RemoteWriter(env, session, begun, veil, cache=cache, memory=memory) as writer:
         for message in writer.messages:
             report.warn(b"", message)
         writer.messages = report.warnings

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from keepstone.crypto.blockmac import BlockMac
 from keepstone.crypto.frames import frame_key, open_frame, seal_frame
 from keepstone.crypto.hashing import Blake3Hashing, Hashing, Sha256Hashing, hashing
 from keepstone.crypto.keyfile import PlatformKeyProvider
@@ -26,6 +27,7 @@ from keepstone.crypto.signing import public_key, sign, verify
 __all__ = [
     "Argon2Cost",
     "Blake3Hashing",
+    "BlockMac",
     "DomainKeys",
     "Hashing",
     "KeyProvider",

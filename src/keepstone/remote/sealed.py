@@ -118,6 +118,9 @@ class Sealed:
     def identify(self, chunk: bytes | memoryview) -> bytes:
         return self._hashing.keyed(self._keys.id, chunk)
 
+    def derive(self, text: bytes) -> bytes:
+        return self._hashing.keyed(self._keys.metadata, text)
+
     def frame(
         self, level: int, data: bytes | memoryview, ids: list[bytes], lengths: list[int], *, sample: bool = False
     ) -> Parcel:

@@ -30,6 +30,9 @@ class Veil(Protocol):
     def identify(self, chunk: bytes | memoryview) -> bytes:
         """The chunk's id on this machine."""
 
+    def derive(self, text: bytes) -> bytes:
+        """A secret of this text, 32 bytes."""
+
     def frame(
         self, level: int, data: bytes | memoryview, ids: list[bytes], lengths: list[int], *, sample: bool = False
     ) -> Parcel:
@@ -54,6 +57,9 @@ class Plain:
 
     def identify(self, chunk: bytes | memoryview) -> bytes:
         return self._hashing.keyed(self._id_key, chunk)
+
+    def derive(self, text: bytes) -> bytes:
+        return self._hashing.keyed(self._id_key, text)
 
     def frame(
         self, level: int, data: bytes | memoryview, ids: list[bytes], lengths: list[int], *, sample: bool = False

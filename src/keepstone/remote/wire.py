@@ -240,13 +240,15 @@ class Begin(msgspec.Struct, frozen=True, kw_only=True):
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
     """`id_key`, `hashing`: how chunks are named. `parent`: the previous point, where there is one, without what tells
-    of others; `keys`: of its roots, as in `Seen`. `whole`: all of its chunks and nodes may be named again."""
+    of others; `parent_id`: its id; `keys`: of its roots, as in `Seen`. `whole`: all of its chunks and nodes may be
+    named again."""
 
     session: str
     id_key: bytes
     hashing: str
     level: int
     parent: PointRecord | None = None
+    parent_id: str = ""
     keys: bytes = b""
     whole: bool = True
 

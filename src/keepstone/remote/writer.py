@@ -41,7 +41,7 @@ from keepstone.remote.wire import (
     handle_record,
     node_record,
 )
-from keepstone.store import ZERO_REF, Cut, Node, Outcome
+from keepstone.store import ZERO_REF, Cut, DiskMemory, Fingerprints, Node, Outcome
 from keepstone.store.frame import Frame
 from keepstone.store.pipeline import Pipeline, Pipelined
 
@@ -78,8 +78,19 @@ class Session(Protocol):
 class RemoteWriter(Pipelined):
     """`Writer` over a session that has begun; also its pipeline's `ChunkStore`. One thread uses it."""
 
-    def __init__(self, env: Env, session: Session, begun: Begun, veil: Veil, *, cache: NodeCache | None = None) -> None:
+    def __init__(
+        self,
+        env: Env,
+        session: Session,
+        begun: Begun,
+        veil: Veil,
+        *,
+        cache: NodeCache | None = None,
+        memory: DiskMemory | None = None,
+    ) -> None:
+        """`memory`: of the disks of the parent."""
         self._session = session
+        self._memory = memory
         self._veil = veil
         self._level = begun.level
         self._whole = begun.whole
@@ -169,6 +180,9 @@ class RemoteWriter(Pipelined):
             self._stale.update([roots[index] for index in top.stale_children])
         return roots
 
+    def fingerprints(self, disk: str) -> Fingerprints | None:
+        return self._memory.of(disk) if self._memory is not None else None
+
     def usable(self, refs: list[int]) -> list[int] | None:
         if self._stale and not self._stale.isdisjoint(refs):
             return None
@@ -204,6 +218,8 @@ class RemoteWriter(Pipelined):
         except BaseException:
             self.abort()
             raise
+        if self._memory is not None:
+            self._memory.keep(point)
         self._close()
         return point
 
@@ -221,6 +237,8 @@ class RemoteWriter(Pipelined):
     def _close(self) -> None:
         self._over = True
         self._pipeline.close()
+        if self._memory is not None:
+            self._memory.close()
         self._sender.shutdown(wait=True, cancel_futures=True)
 
     # ------------------------------------------------------------------ what the pipeline calls

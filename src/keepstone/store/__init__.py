@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from keepstone.store.chunking import DISK_CHUNK, SMALL_FILE, Cut, cut_file, cut_fixed
 from keepstone.store.commits import SEALED, PointRecord
+from keepstone.store.fingerprints import DiskMemory, Fingerprints
 from keepstone.store.journal import Journal
 from keepstone.store.lane import Lane
 from keepstone.store.node import Node
@@ -23,6 +24,8 @@ __all__ = [
     "ZERO_REF",
     "Chunks",
     "Cut",
+    "DiskMemory",
+    "Fingerprints",
     "Journal",
     "Lane",
     "LocalReader",

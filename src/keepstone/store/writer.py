@@ -25,6 +25,7 @@ from keepstone.errors import KeepstoneError, LeaseLost, ObjectMissing
 from keepstone.store.chunking import Cut, cut_file
 from keepstone.store.commits import PointRecord
 from keepstone.store.context import Context
+from keepstone.store.fingerprints import DiskMemory, Fingerprints
 from keepstone.store.footer import DATA, METADATA
 from keepstone.store.frame import FRAME_LIMIT, Frame, make_frame
 from keepstone.store.lane import Lane
@@ -92,6 +93,10 @@ class Writer(Protocol):
     def parent_root(self) -> list[int]:
         """The places of the parent's root nodes."""
 
+    def fingerprints(self, disk: str) -> Fingerprints | None:
+        """What this machine remembers of a disk of the parent, and will of the point's; None where it does not. `disk`:
+        tells it from the item's others."""
+
     def usable(self, refs: list[int]) -> list[int] | None:
         """These places as a new node may name them; None where a chunk is about to be reclaimed and must be read
         again."""
@@ -142,6 +147,7 @@ class LocalWriter(Pipelined):
                 session.numbers.number(pack) for pack in session.packs.ids() if pack not in self._avoided
             }
             self.parent_id, self.parent = self._newest(tag, kind)
+            self._memory = self._remembered(tag, cache)
             self._new_bytes = self._stored_bytes = 0
             self._pipeline = Pipeline(context.env, self)
         except BaseException:
@@ -159,6 +165,14 @@ class LocalWriter(Pipelined):
             return "", None
         _, commit, record = max(points, key=lambda point: point[:2])
         return commit, record
+
+    def _remembered(self, tag: str, cache: Path | None) -> DiskMemory:
+        context, folder = self._context, cache / "fingerprints" if cache is not None else None
+
+        def derive(text: bytes) -> bytes:
+            return context.hashing.keyed(context.keys.metadata, text)
+
+        return DiskMemory(context.env, folder, tag, derive, self.parent_id)
 
     # ------------------------------------------------------------------ what workloads call
 
@@ -245,6 +259,9 @@ class LocalWriter(Pipelined):
             return []
         return Node("", self.parent.packs, b"", self.parent.root, b"").child_refs(self._session.numbers)
 
+    def fingerprints(self, disk: str) -> Fingerprints | None:
+        return self._memory.of(disk)
+
     def usable(self, refs: list[int]) -> list[int] | None:
         refs = self._session.moves.resolve_all(refs)
         usable = self._usable
@@ -295,13 +312,16 @@ class LocalWriter(Pipelined):
                 tags=list(self._tags),
             )
             self._pipeline.close()
-            return self._session.publish(record, self._borrowed, "commit")
+            commit = self._session.publish(record, self._borrowed, "commit")
         except BaseException:
             self.abort()
             raise
+        self._memory.keep(commit)
+        return commit
 
     def abort(self) -> None:
         self._pipeline.close()
+        self._memory.close()
         self._session.close()
 
     def __enter__(self) -> LocalWriter:

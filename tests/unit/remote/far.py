@@ -41,7 +41,7 @@ from keepstone.remote.wire import (
     parse_chunk_head,
 )
 from keepstone.remote.writer import RemoteWriter
-from keepstone.store import LocalReader, Point, Store
+from keepstone.store import DiskMemory, LocalReader, Point, Store
 from keepstone.workloads import Silent
 from keepstone.workloads.files import Report, Selection, backup_files
 from keepstone.workloads.images import Report as ImageReport
@@ -174,6 +174,7 @@ class Far:
     def __init__(self, env: Env, store: Store, item: str = "tree", cache: NodeCache | None = None) -> None:
         self.env, self.store, self.item = env, store, item
         self.cache = cache
+        self.memory: Path | None = None
         self.begun: Begun
         self.direct: Direct
         self.heard = Silent()
@@ -193,7 +194,9 @@ class Far:
     def writer(self, kind: str = "files") -> RemoteWriter:
         """A writer for the next point."""
         direct = self.session(kind)
-        return RemoteWriter(self.env, direct, self.begun, self.veil(self.begun), cache=self.cache)
+        veil = self.veil(self.begun)
+        memory = DiskMemory(self.env, self.memory, self.item, veil.derive, self.begun.parent_id)
+        return RemoteWriter(self.env, direct, self.begun, veil, cache=self.cache, memory=memory)
 
     def back_up(self, source: Path, selection: Selection | None = None) -> Report:
         """A point of a tree."""

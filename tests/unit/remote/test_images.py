@@ -11,6 +11,7 @@ import pytest
 
 from keepstone.disks import RawSink
 from keepstone.env import Env
+from keepstone.remote.writer import RemoteWriter
 from keepstone.store import ZERO_REF
 from keepstone.workloads import Silent
 from keepstone.workloads.images import image_size, restore_image
@@ -18,6 +19,7 @@ from tests.unit.files.points import new_store
 from tests.unit.images.disk import CHUNK, noise, patch, sparse
 
 from .far import DirectPoint, Far
+from .sealing import SealedFar
 
 pytestmark = pytest.mark.agents
 
@@ -49,6 +51,35 @@ def test_an_unchanged_disk_with_holes_sends_nothing(tmp_path: Path) -> None:
     assert restored(far, report.commit, tmp_path / "target") == disk.read_bytes()
     patch(disk, {5 * CHUNK: noise(1, 2)})
     report = far.back_up_image(disk)
+    assert restored(far, report.commit, tmp_path / "again") == disk.read_bytes()
+
+
+@pytest.mark.parametrize("kind", [Far, SealedFar])
+def test_what_did_not_change_is_neither_named_nor_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Far]
+) -> None:
+    far = kind(Env(threads=2), new_store(Env()), "disk")
+    far.memory = tmp_path / "memory"
+    disk = sparse(tmp_path / "disk", 60 * CHUNK, {0: noise(20), 40 * CHUNK: noise(12, 1)})
+    far.back_up_image(disk)
+    patch(disk, {7 * CHUNK: b"new"})
+    named: list[int] = []
+    identify = RemoteWriter.identify
+
+    def count(self: RemoteWriter, chunk: bytes | memoryview) -> bytes:
+        named.append(len(chunk))
+        return identify(self, chunk)
+
+    monkeypatch.setattr(RemoteWriter, "identify", count)
+
+    report = far.back_up_image(disk)
+
+    assert named == [CHUNK]
+    assert restored(far, report.commit, tmp_path / "target") == disk.read_bytes()
+    (file,) = far.memory.iterdir()
+    file.unlink()
+    report = far.back_up_image(disk)
+    assert len(named) == 33
     assert restored(far, report.commit, tmp_path / "again") == disk.read_bytes()
 
 

@@ -93,7 +93,7 @@ def nameless(told: Begun | Opened) -> Begun | Opened:
         record = msgspec.structs.replace(record, started=0, finished=0)
     if isinstance(told, Begun):
         session = "x" * len(told.session)
-        return msgspec.structs.replace(told, parent=record, keys=bytes(len(told.keys)), session=session)
+        return msgspec.structs.replace(told, parent=record, parent_id="", keys=bytes(len(told.keys)), session=session)
     assert record is not None
     return msgspec.structs.replace(told, point=record, keys=bytes(len(told.keys)))
 

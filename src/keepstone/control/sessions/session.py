@@ -101,6 +101,7 @@ class WriteSession:
             hashing=self._store.descriptor.hashing,
             level=writer.level,
             parent=None if writer.parent is None else blank(writer.parent),
+            parent_id=writer.parent_id,
             keys=self._view.keys,
             whole=self._whole,
         )

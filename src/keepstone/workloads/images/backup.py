@@ -2,9 +2,9 @@
 """From a block source to a recovery point.
 
 Holes are not read. A segment is read into its worker's own buffer, and what is in it stays where it is unless a chunk
-of zeros is squeezed out. Each chunk is compared with the parent's chunk at the same offset first, so an unchanged disk
-needs no index; a node that came out the same as the parent's is not written again. Memory: one leaf and the pieces in
-flight.
+is squeezed out: one of zeros, or one that did not change. Each chunk is compared with the parent's chunk at the same
+offset first, by its fingerprint where this machine made the parent, else by its id, so an unchanged disk needs no
+index; a node that came out the same as the parent's is not written again. Memory: one leaf and the pieces in flight.
 
 A source that tracks its changes names its states by tokens, and a point remembers that of the state which it is of.
 Then the next one reads what the source lists as changed since, and takes over all other chunks. Only the token of the
@@ -23,7 +23,7 @@ from keepstone.decoders import from_msgpack
 from keepstone.disks import BlockSource, Extent
 from keepstone.env import Env
 from keepstone.objects import is_zero, round_up
-from keepstone.store import DISK_CHUNK, ZERO_REF, Chunks, Outcome, Scratch, Writer
+from keepstone.store import DISK_CHUNK, ZERO_REF, Chunks, Fingerprints, Outcome, Scratch, Writer
 from keepstone.workloads.images.changes import Listing, listed
 from keepstone.workloads.images.leaf import LEAF_KIND, LEAF_SPAN, ROOT_KIND, Image, leaf_chunks
 from keepstone.workloads.images.parent import Parent
@@ -73,7 +73,7 @@ def backup_image(env: Env, writer: Writer, source: BlockSource, progress: Progre
 
     progress.expect(source.size)
     parent = Parent(writer, writer.parent_root, warn)
-    root, read = store_image(writer, source, progress, parent, since=parent_token(writer))
+    root, read = store_image(writer, source, progress, parent, since=parent_token(writer), name="")
     token = source.token()
     detail = msgspec.msgpack.encode(_Detail(token)) if token is not None else b""
     outcome = Outcome(
@@ -83,16 +83,18 @@ def backup_image(env: Env, writer: Writer, source: BlockSource, progress: Progre
 
 
 def store_image(
-    writer: Writer, source: BlockSource, progress: Progress, parent: Parent, *, since: str | None
+    writer: Writer, source: BlockSource, progress: Progress, parent: Parent, *, since: str | None, name: str
 ) -> tuple[int, int]:
-    """(place of the root, bytes that were read) of one disk. `since`: the token of the state that `parent` is of."""
+    """(place of the root, bytes that were read) of one disk. `since`: the token of the state that `parent` is of;
+    `name`: tells the disk from the item's others."""
     image = Image(source.size)
     kept = parent.kept(image) if since is not None else 0
     listing = Listing(listed(source, since, kept, image.chunk))
+    fingerprints = writer.fingerprints(name) if source.token() is None else None
     leaves = []
     read = 0
     for index in range(image.leaves):
-        leaf = _Leaf(source, progress, image, index, parent.hints(index, image), kept)
+        leaf = _Leaf(source, progress, image, index, parent.hints(index, image), kept, fingerprints)
         extents = leaf.needed(listing.before(leaf.end))
         leaf.clear(extents)
         for piece in segments(extents, image.size):
@@ -107,9 +109,11 @@ def store_image(
 
 
 class _Piece(NamedTuple):
-    """What was read of one segment: how many bytes, and which chunks of the leaf they are without those of zeros."""
+    """What was read of one segment: how many bytes, which chunks of the leaf are the `same` as before, and which others
+    there are without those of zeros."""
 
     read: int
+    same: list[int]
     places: list[int]
     lengths: list[int]
 
@@ -119,10 +123,18 @@ class _Leaf:
     parent, behind them zeros, where no piece says otherwise."""
 
     def __init__(
-        self, source: BlockSource, progress: Progress, image: Image, index: int, hints: list[int], kept: int
+        self,
+        source: BlockSource,
+        progress: Progress,
+        image: Image,
+        index: int,
+        hints: list[int],
+        kept: int,
+        fingerprints: Fingerprints | None,
     ) -> None:
         self._source = source
         self._progress = progress
+        self._fingerprints = fingerprints
         self._start = index * LEAF_SPAN
         self.end = min(image.size, self._start + LEAF_SPAN)
         count = leaf_chunks(image, index)
@@ -149,14 +161,21 @@ class _Leaf:
     def _chunks(self, ranges: list[tuple[int, int]], scratch: Scratch) -> Chunks:
         view = scratch.view
         filled = kept = 0
+        same: list[int] = []
         places: list[int] = []
         lengths: list[int] = []
         for offset, length in ranges:
             self._source.pread_into(view[filled : filled + round_up(length)], offset)
             end = filled + length
-            for place, at in enumerate(range(filled, end, DISK_CHUNK), (offset - self._start) // DISK_CHUNK):
+            first, count = offset // DISK_CHUNK, -(-length // DISK_CHUNK)
+            column = self._fingerprints.column(first, count) if self._fingerprints is not None else None
+            for index, at in enumerate(range(filled, end, DISK_CHUNK)):
                 chunk = view[at : min(at + DISK_CHUNK, end)]
                 if is_zero(chunk):
+                    continue
+                place = first + index - self._start // DISK_CHUNK
+                if column is not None and column.same(index, chunk) and 0 <= self._hints[place] < ZERO_REF:
+                    same.append(place)
                     continue
                 if kept != at:
                     view[kept : kept + len(chunk)] = chunk
@@ -164,10 +183,15 @@ class _Leaf:
                 places.append(place)
                 lengths.append(len(chunk))
             filled = end
-        return Chunks(view[:kept], lengths, [self._hints[place] for place in places], _Piece(filled, places, lengths))
+            if column is not None:
+                column.close()
+        piece = _Piece(filled, same, places, lengths)
+        return Chunks(view[:kept], lengths, [self._hints[place] for place in places], piece)
 
     def _done(self, refs: list[int], piece: _Piece) -> None:
         known = piece.read - sum(piece.lengths)
+        for place in piece.same:
+            self.refs[place] = self._hints[place]
         for place, length, ref in zip(piece.places, piece.lengths, refs, strict=True):
             self.refs[place] = ref
             if ref == self._hints[place]:

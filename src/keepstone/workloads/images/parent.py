@@ -49,7 +49,7 @@ class Parent:
         return self._image.size // image.chunk * image.chunk if grown else 0
 
     def hints(self, index: int, image: Image) -> list[int]:
-        """Where the chunks of the leaf with this index may be; empty where nothing is known of it."""
+        """Where the chunks of the leaf with this index are, all of them usable; empty where nothing is known of it."""
         self._current, self._refs = None, []
         if index >= self._image.leaves or image.chunk != self._image.chunk:
             return []

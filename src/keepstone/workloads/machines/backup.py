@@ -60,7 +60,8 @@ def backup_machine(
     for part in parts:
         earlier = [before[part.disk.name]] if part.disk.name in before else []
         parent = Parent(writer, earlier.copy, warn)
-        root, count = store_image(writer, part.source, progress, parent, since=known.get(part.disk.name))
+        disk = part.disk.name
+        root, count = store_image(writer, part.source, progress, parent, since=known.get(disk), name=disk)
         roots.append(root)
         read += count
     held()

@@ -236,6 +236,9 @@ class _Nowhere:
     def parent_root(self) -> list[int]:
         return []
 
+    def fingerprints(self, disk: str) -> None:
+        return None
+
     def usable(self, refs: list[int]) -> list[int] | None:
         return refs
 
