@@ -2,10 +2,12 @@
 """Neighbouring chunks written by one call.
 
 A disk takes megabytes several times as fast as quarters of them, and each call costs its own. Each thread gathers in
-its own page-aligned buffer, which also is what direct I/O needs. A reader that opens frames in this buffer (`room`)
-saves the copy: some 7 % of the processor time of a restore.
+a page-aligned buffer, which also is what direct I/O needs; it is written by another one (`writebehind`). A reader that
+opens frames in this buffer (`room`) saves the copy: some 7 % of the processor time of a restore.
 
-Invariant: of what lies in the buffer only that is written which came by `write`.
+Invariants
+* Of what lies in a buffer only that is written which came by `write`.
+* What waits to be written, or was handed over, is overwritten by nothing: all that comes lies behind it (`_Run.free`).
 """
 
 from __future__ import annotations
@@ -13,22 +15,26 @@ from __future__ import annotations
 import threading
 
 from keepstone.disks import BlockSink
-from keepstone.objects import address, aligned, round_up
+from keepstone.env import Env
+from keepstone.objects import address, round_up
+from keepstone.workloads.images.writebehind import BUFFER, FillBuffer, WriteBehind
 
 __all__ = ["Gather"]
 
-_ROOM = 2 << 20
-
 
 class _Run:
-    """A thread's buffer, and what of it waits to be written, from `start` to `end`; for `offset` of the disk."""
+    """A thread's buffer, and what of it waits to be handed over, from `start` to `end`; for `offset` of the disk. From
+    `free` on the buffer holds nothing."""
 
-    __slots__ = ("begin", "end", "offset", "start", "view")
+    __slots__ = ("buffer", "end", "free", "offset", "start")
 
-    def __init__(self) -> None:
-        self.view = aligned(_ROOM)
-        self.begin = address(self.view) or 0
-        self.start = self.end = self.offset = 0
+    def __init__(self, buffer: FillBuffer) -> None:
+        self.begin(buffer)
+
+    def begin(self, buffer: FillBuffer) -> None:
+        """Gather in this empty one."""
+        self.buffer = buffer
+        self.start = self.end = self.free = self.offset = 0
 
     @property
     def next(self) -> int:
@@ -38,58 +44,75 @@ class _Run:
     def find(self, chunk: memoryview) -> int | None:
         """Where in the buffer a chunk lies; None for one that is elsewhere."""
         found = address(chunk)
-        at = -1 if found is None else found - self.begin
-        return at if 0 <= at <= _ROOM - len(chunk) else None
+        at = -1 if found is None else found - self.buffer.begin
+        return at if 0 <= at <= BUFFER - len(chunk) else None
 
 
 class Gather:
     """Writes into a sink from many threads; nothing is surely there before `flush`."""
 
-    def __init__(self, sink: BlockSink) -> None:
-        self._sink = sink
+    def __init__(self, env: Env, sink: BlockSink) -> None:
+        self._behind = WriteBehind(env, sink)
         self._local = threading.local()
         self._runs: list[_Run] = []
 
     def room(self, count: int) -> memoryview | None:
         """`count` bytes of this thread's buffer, behind what waits there; None for more than it has. Chunks in them
         are written without a copy; they are free again when this thread asks for more."""
-        if count > _ROOM:
+        if count > BUFFER:
             return None
         run = self._run()
-        if round_up(run.end) + count > _ROOM:
-            self._write(run)
-        at = round_up(run.end)
-        return run.view[at : at + count]
+        if round_up(run.free) + count > BUFFER:
+            self._turn(run)
+        at = round_up(run.free)
+        return run.buffer.view[at : at + count]
 
     def write(self, offset: int, chunk: memoryview) -> None:
-        """Put a chunk of at most `_ROOM` bytes at `offset`, now or later."""
+        """Put a chunk of at most `BUFFER` bytes at `offset`, now or later. What the sink raises, also for an earlier
+        one."""
         run = self._run()
         at = run.find(chunk)
         if at is None:
-            if offset != run.next or run.end + len(chunk) > _ROOM:
-                self._write(run)
+            if offset != run.next or run.end != run.free or run.end + len(chunk) > BUFFER:
+                self._hand_over(run)
+                if round_up(run.free) + len(chunk) > BUFFER:
+                    self._turn(run)
+                run.start = run.end = round_up(run.free)
                 run.offset = offset
-            run.view[run.end : run.end + len(chunk)] = chunk
+            run.buffer.view[run.end : run.end + len(chunk)] = chunk
         elif offset != run.next or at != run.end:
-            self._write(run)
+            self._hand_over(run)
             run.start = run.end = at
             run.offset = offset
         run.end += len(chunk)
+        run.free = max(run.free, run.end)
 
     def flush(self) -> None:
-        """Write what waits; no thread may call `write` meanwhile."""
+        """Write what waits; no thread may call `write` meanwhile. What the sink raises."""
         for run in self._runs:
-            self._write(run)
+            self._hand_over(run)
+        self._behind.flush()
+        for run in self._runs:
+            run.begin(run.buffer)
+
+    def close(self) -> None:
+        """What is not flushed may be lost; nobody is in the sink any more."""
+        self._behind.close()
 
     def _run(self) -> _Run:
         run: _Run | None = getattr(self._local, "run", None)
         if run is None:
-            run = self._local.run = _Run()
+            run = self._local.run = _Run(self._behind.join())
             self._runs.append(run)
         return run
 
-    def _write(self, run: _Run) -> None:
-        start, end = run.start, run.end
-        run.start = run.end = 0
-        if start < end:
-            self._sink.write(run.offset, run.view[start:end])
+    def _hand_over(self, run: _Run) -> None:
+        if run.start < run.end:
+            self._behind.write(run.offset, run.buffer, run.start, run.end)
+        run.start = run.end
+
+    def _turn(self, run: _Run) -> None:
+        """Go on in another buffer."""
+        self._hand_over(run)
+        self._behind.leave(run.buffer)
+        run.begin(self._behind.take())

@@ -64,10 +64,13 @@ def _restored(
 ) -> list[Lost]:
     comparison = None
     try:
-        restore = _Restore(reader, sink, progress)
-        if existing is not None:
-            comparison = Comparison(env, reader, restore.image, existing)
-        restore.run(comparison)
+        restore = _Restore(env, reader, sink, progress)
+        try:
+            if existing is not None:
+                comparison = Comparison(env, reader, restore.image, existing)
+            restore.run(comparison)
+        finally:
+            restore.close()
         sink.finish()
     except BaseException:
         sink.abort()
@@ -107,16 +110,20 @@ class _Forged(Exception):
 class _Restore:
     """One run, and the sink of its reader (`store.Roomy`). `lost`: what could not be read, in no order."""
 
-    def __init__(self, reader: Reader, sink: BlockSink, progress: Progress) -> None:
+    def __init__(self, env: Env, reader: Reader, sink: BlockSink, progress: Progress) -> None:
         self._reader = reader
         self._sink = sink
-        self._gather = Gather(sink)
         self._progress = progress
         self.image, _, self._leaves = read_root(reader, reader.root())
         self.lost: list[Lost] = []
         self._done: set[int] = set()
         if sink.size < self.image.size:
             raise UsageError(f"the target has {sink.size} bytes, {self.image.size} are needed; choose a larger one")
+        self._gather = Gather(env, sink)
+
+    def close(self) -> None:
+        """Nothing is written any more."""
+        self._gather.close()
 
     def run(self, comparison: Comparison | None) -> None:
         """Write everything, or what the comparison finds to differ."""
