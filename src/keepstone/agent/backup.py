@@ -58,7 +58,6 @@ def backup(env: Env, order: Order, configuration: Configuration, report: Report,
     cache = DiskCache(folders.cache / f"{work.item}.nodes", configuration.cache)
     facts = Facts(work.job, path)
     say = _told(report)
-    folder = None if configuration.backup.snapshots is None else Path(configuration.backup.snapshots)
     try:
         with around(env, configuration.before, configuration.after, facts, say=say, check=report.check) as outcome:
             for tries in range(_TRIES):
@@ -66,7 +65,7 @@ def backup(env: Env, order: Order, configuration: Configuration, report: Report,
                 for warning in outcome.warnings:
                     report.warn(b"", warning)
                 try:
-                    _once(env, order, source, paths, calls, cache, report, keys, folder)
+                    _once(env, order, source, paths, calls, cache, report, keys, configuration)
                     return
                 except KeepstoneError as error:
                     if error.code == "PointMade":  # and the answer to its commit was lost
@@ -91,7 +90,7 @@ def _once(
     cache: DiskCache,
     report: Report,
     keys: ItemKeys | None,
-    snapshots: Path | None,
+    configuration: Configuration,
 ) -> None:
     work = order.work
     kind = _kind(work)
@@ -112,7 +111,8 @@ def _once(
     report.step(f"reads {work.name}, and sends what the vault has not")
     plain = Plain(hashing(begun.hashing), begun.id_key)
     veil = plain if keys is None else Sealed(keys.keyring, work.item, kind, plain)
-    memory = DiskMemory(env, order.folders.cache / "fingerprints", work.item, veil.derive, begun.parent_id)
+    remembered, most = order.folders.cache / "fingerprints", configuration.cache
+    memory = DiskMemory(env, remembered, work.item, veil.derive, begun.parent_id, most=most)
     session = HttpSession(calls, begun.session)
     with RemoteWriter(env, session, begun, veil, cache=cache, memory=memory) as writer:
         for message in writer.messages:
@@ -134,6 +134,7 @@ def _once(
             from keepstone.workloads.hypervisors.backup import backup_vm
 
             paths.hypervisor(work.source)
+            snapshots = None if configuration.backup.snapshots is None else Path(configuration.backup.snapshots)
             keep = _keep(work, snapshots)
             # What its images are above, they name themselves.
             backup_vm(

@@ -38,15 +38,17 @@ _HEAD = struct.Struct("<6s32s32s")
 _SIZE = BlockMac.SIZE
 _CODES = _HEAD.size + _SIZE  # where they begin
 _NONE = bytes(_SIZE)
+_NO_LIMIT = 1 << 62
 _KEPT = 90 * 86_400 * 10**9  # nanoseconds after which a file that nobody made anew goes
 
 
 class Fingerprints:
     """Those of a disk: of its previous point, and of the one that is being made. Several threads may have columns."""
 
-    def __init__(self, env: Env, path: Path, key: Callable[[bytes], bytes], parent: bytes) -> None:
-        """`key` makes a key of a salt; `parent` stands for the parent's id. `OSError` where there is no room."""
-        self._fs, self.path = env.fs, path
+    def __init__(self, env: Env, path: Path, key: Callable[[bytes], bytes], parent: bytes, most: int) -> None:
+        """`key` makes a key of a salt; `parent` stands for the parent's id; `most`: bytes that the file may have.
+        `OSError` where there is no room."""
+        self._fs, self.path, self._most = env.fs, path, most
         self._salt = env.random(32)
         self._mac = BlockMac(key(self._salt))
         self._before: tuple[BlockMac, int] | None = None
@@ -91,6 +93,7 @@ class Fingerprints:
 
     def _write(self, data: Buffer, offset: int) -> None:
         rest = memoryview(data)
+        self._sound = self._sound and offset + len(rest) <= self._most
         try:
             while rest and self._sound:
                 written = self._fs.pwrite(self._file, rest, offset)
@@ -138,10 +141,20 @@ class Column:
 class DiskMemory:
     """The fingerprints of all disks of one item, for one writer. `folder` of None remembers nothing."""
 
-    def __init__(self, env: Env, folder: Path | None, item: str, derive: Callable[[bytes], bytes], parent: str) -> None:
+    def __init__(
+        self,
+        env: Env,
+        folder: Path | None,
+        item: str,
+        derive: Callable[[bytes], bytes],
+        parent: str,
+        *,
+        most: int = _NO_LIMIT,
+    ) -> None:
         """`derive` makes 32 secret bytes of a text; `item`: what it is called in names of files; `parent`: the id of
-        the parent, or empty."""
+        the parent, or empty; `most`: bytes that are kept of a disk, or nothing of it is."""
         self._env, self._folder, self._item, self._derive, self._parent = env, folder, item, derive, parent
+        self._most = most
         self._open: list[Fingerprints] = []
 
     def of(self, disk: str) -> Fingerprints | None:
@@ -155,7 +168,7 @@ class DiskMemory:
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             parent = self._named(self._parent)
-            made = Fingerprints(self._env, path, lambda salt: self._derive(bind(*about, salt)), parent)
+            made = Fingerprints(self._env, path, lambda salt: self._derive(bind(*about, salt)), parent, self._most)
         except OSError:
             return None
         self._open.append(made)

@@ -205,6 +205,22 @@ def test_two_disks_have_files_of_their_own(env: Env, tmp_path: Path) -> None:
     assert {remembered("point", "a"), remembered("point", "b")} == {True, False}
 
 
+def test_no_more_is_kept_than_may_be(env: Env, tmp_path: Path) -> None:
+    def keep(chunks: int) -> list[int]:
+        memory = DiskMemory(env, tmp_path, "item", lambda text: Blake3Hashing().keyed(bytes(32), text), "", most=150)
+        fingerprints = memory.of("disk")
+        assert fingerprints is not None
+        column = fingerprints.column(0, chunks)
+        for index in range(chunks):
+            column.same(index, b"chunk")
+        column.close()
+        memory.keep("point")
+        return [file.stat().st_size for file in tmp_path.iterdir()]
+
+    assert keep(5) == []
+    assert keep(4) == [CODES + 4 * SIZE]
+
+
 def test_items_have_files_of_their_own(shelf: Shelf, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.write_bytes(noise(2))
