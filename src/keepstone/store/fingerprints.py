@@ -53,6 +53,7 @@ class Fingerprints:
         self._mac = BlockMac(key(self._salt))
         self._before: tuple[BlockMac, int] | None = None
         self._file = env.fs.open(path.parent, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        self._opened = [self._file]
         self._sound = True
         with contextlib.suppress(OSError):
             self._open(key, parent)
@@ -66,7 +67,9 @@ class Fingerprints:
                 magic, salt, point = _HEAD.unpack(head)
                 mac = BlockMac(key(salt))
                 if magic == _MAGIC and point == parent and mac.fits(code, BlockMac.LAST, head):
-                    self._before, file = (mac, file), -1
+                    self._before = mac, file
+                    self._opened.append(file)
+                    file = -1
         finally:
             if file >= 0:
                 self._fs.close(file)
@@ -113,10 +116,10 @@ class Fingerprints:
                 self._fs.rename(beside, self.path)
 
     def close(self) -> None:
-        """What was not kept is gone."""
-        if self._before is not None:
-            self._fs.close(self._before[1])
-        self._fs.close(self._file)
+        """What was not kept is gone. Harmless when repeated, also after it was interrupted."""
+        while self._opened:
+            with contextlib.suppress(OSError):  # a point that is durable does not fail over its cache
+                self._fs.close(self._opened.pop())
 
 
 class Column:
@@ -194,7 +197,7 @@ class DiskMemory:
                     self._env.fs.unlink(path)
 
     def close(self) -> None:
-        """Let go of what was not kept. Harmless when repeated."""
+        """Let go of what was not kept. Harmless when repeated, also after it was interrupted."""
         for fingerprints in self._open:
             fingerprints.close()
         self._open.clear()

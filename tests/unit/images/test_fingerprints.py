@@ -267,7 +267,7 @@ class Refusing(FileSystem):
         setattr(self, call, refuse)
 
 
-@pytest.mark.parametrize("call", ["open", "pwrite", "pread", "link", "rename", "listdir", "lstat", "unlink"])
+@pytest.mark.parametrize("call", ["open", "pwrite", "pread", "link", "rename", "listdir", "lstat", "unlink", "close"])
 def test_a_cache_that_cannot_be_used_is_no_failure(tmp_path: Path, call: str) -> None:
     shelf = new_shelf(tmp_path / "cache")
     disk = tmp_path / "disk"
