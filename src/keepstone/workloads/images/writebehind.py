@@ -3,7 +3,7 @@
 
 A file system writes into one new file one call at a time, and its disk likes that best. Who opens frames and then waits
 for his own write, behind those of others, leaves processors and disk idle by turns: a restore took a quarter longer.
-So whoever has filled a buffer hands it over and goes on in another one, and all writes are one thread's, in their order.
+So whoever has filled a buffer hands it over and goes on in another one, and all writes are one thread's, in order.
 
 Invariants
 * What was handed over does not change before it is written; its buffer is nobody's until then.
