@@ -33,6 +33,7 @@ from keepstone.remote.veil import Plain
 from keepstone.remote.wire import TRANSFER, Begin, Begun, Pulse, Pulsed, decode, encode
 from keepstone.remote.writer import RemoteWriter
 from keepstone.server.processes import Processes
+from keepstone.store import DiskMemory
 from keepstone.vault import Item, Vault
 from keepstone.workloads import Silent
 from keepstone.workloads.files import Selection, backup_files
@@ -119,7 +120,8 @@ def _upload(url: str, ca: str, folder: Path, name: str) -> None:
                     raise
                 time.sleep(1.0)
         veil = Plain(hashing(begun.hashing), begun.id_key)
-        with RemoteWriter(env, HttpSession(calls, begun.session), begun, veil) as writer:
+        memory = DiskMemory(env, None, work.item, veil.derive, begun.parent_id)
+        with RemoteWriter(env, HttpSession(calls, begun.session), begun, veil, memory=memory) as writer:
             backup_files(env, writer, os.fsencode(folder / "sources" / name), Selection(), Silent())
     finally:
         calls.close()

@@ -85,8 +85,8 @@ class RemoteWriter(Pipelined):
         begun: Begun,
         veil: Veil,
         *,
+        memory: DiskMemory,
         cache: NodeCache | None = None,
-        memory: DiskMemory | None = None,
     ) -> None:
         """`memory`: of the disks of the parent."""
         self._session = session
@@ -181,7 +181,7 @@ class RemoteWriter(Pipelined):
         return roots
 
     def fingerprints(self, disk: str) -> Fingerprints | None:
-        return self._memory.of(disk) if self._memory is not None else None
+        return self._memory.of(disk)
 
     def usable(self, refs: list[int]) -> list[int] | None:
         if self._stale and not self._stale.isdisjoint(refs):
@@ -218,8 +218,7 @@ class RemoteWriter(Pipelined):
         except BaseException:
             self.abort()
             raise
-        if self._memory is not None:
-            self._memory.keep(point)
+        self._memory.keep(point)
         self._close()
         return point
 
@@ -237,8 +236,7 @@ class RemoteWriter(Pipelined):
     def _close(self) -> None:
         self._over = True
         self._pipeline.close()
-        if self._memory is not None:
-            self._memory.close()
+        self._memory.close()
         self._sender.shutdown(wait=True, cancel_futures=True)
 
     # ------------------------------------------------------------------ what the pipeline calls

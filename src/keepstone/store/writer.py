@@ -17,6 +17,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -168,10 +169,7 @@ class LocalWriter(Pipelined):
 
     def _remembered(self, tag: str, cache: Path | None) -> DiskMemory:
         context, folder = self._context, cache / "fingerprints" if cache is not None else None
-
-        def derive(text: bytes) -> bytes:
-            return context.hashing.keyed(context.keys.metadata, text)
-
+        derive = partial(context.hashing.keyed, context.keys.metadata)
         return DiskMemory(context.env, folder, tag, derive, self.parent_id)
 
     # ------------------------------------------------------------------ what workloads call

@@ -193,10 +193,13 @@ class Far:
 
     def writer(self, kind: str = "files") -> RemoteWriter:
         """A writer for the next point."""
-        direct = self.session(kind)
-        veil = self.veil(self.begun)
-        memory = DiskMemory(self.env, self.memory, self.item, veil.derive, self.begun.parent_id)
-        return RemoteWriter(self.env, direct, self.begun, veil, cache=self.cache, memory=memory)
+        return self.writer_of(self.session(kind), self.begun)
+
+    def writer_of(self, session: Direct, begun: Begun) -> RemoteWriter:
+        """The machine's writer of a session that has begun so."""
+        veil = self.veil(begun)
+        memory = DiskMemory(self.env, self.memory, self.item, veil.derive, begun.parent_id)
+        return RemoteWriter(self.env, session, begun, veil, memory=memory, cache=self.cache)
 
     def back_up(self, source: Path, selection: Selection | None = None) -> Report:
         """A point of a tree."""

@@ -243,10 +243,9 @@ def test_a_previous_point_that_was_changed_is_not_used(far: SealedFar, tmp_path:
     assert far.begun.parent is not None
     parent = msgspec.structs.replace(far.begun.parent, detail=_flip(far.begun.parent.detail, 60))
     begun = msgspec.structs.replace(far.begun, parent=parent)
-    from keepstone.remote.writer import RemoteWriter
     from keepstone.workloads.files import Selection, backup_files
 
-    with RemoteWriter(far.env, session, begun, far.veil(begun)) as writer:
+    with far.writer_of(session, begun) as writer:
         assert writer.parent is None
         assert "all is read again" in writer.messages[0]
         report = backup_files(far.env, writer, tmp_path / "source", Selection(), Silent())
