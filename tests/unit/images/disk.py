@@ -7,15 +7,19 @@ import os
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from keepstone.disks import BlockSource, RawSink, RawSource
 from keepstone.env import Env
 from keepstone.objects import Buffer
-from keepstone.store import DISK_CHUNK, Point, Reader, Store
+from keepstone.remote.writer import RemoteWriter
+from keepstone.store import DISK_CHUNK, LocalWriter, Point, Reader, Store
 from keepstone.workloads import Silent
 from keepstone.workloads.images import Lost, Report, backup_image, image_size, restore_image
 
-__all__ = ["CHUNK", "Count", "Shelf", "noise", "patch", "sparse"]
+__all__ = ["CHUNK", "Count", "Shelf", "naming", "noise", "patch", "sparse"]
 
 CHUNK = DISK_CHUNK
 
@@ -78,6 +82,19 @@ class Watched(RawSink):
     def zero(self, offset: int, length: int) -> None:
         self.zeroed.update(range(offset // CHUNK, -(-(offset + length) // CHUNK)))
         super().zero(offset, length)
+
+
+def naming(monkeypatch: pytest.MonkeyPatch, writer: type[LocalWriter] | type[RemoteWriter]) -> list[int]:
+    """Lengths of what writers of this kind name by its id from now on."""
+    lengths: list[int] = []
+    identify = writer.identify
+
+    def count(self: Any, chunk: bytes | memoryview) -> bytes:
+        lengths.append(len(chunk))
+        return identify(self, chunk)
+
+    monkeypatch.setattr(writer, "identify", count)
+    return lengths
 
 
 class Shelf:

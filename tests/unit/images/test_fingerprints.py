@@ -23,7 +23,7 @@ from keepstone.workloads import Silent
 from keepstone.workloads.images import backup_image
 from keepstone.workloads.images.leaf import LEAF_SPAN
 from tests.unit.files.points import provider
-from tests.unit.images.disk import CHUNK, Count, Shelf, noise, patch, sparse
+from tests.unit.images.disk import CHUNK, Count, Shelf, naming, noise, patch, sparse
 from tests.unit.images.test_backup import Shrinking
 from tests.unit.images.test_changes import Tracked
 
@@ -47,15 +47,7 @@ def shelf(tmp_path: Path, request: pytest.FixtureRequest) -> Shelf:
 @pytest.fixture
 def named(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Lengths of what a writer named by its id."""
-    lengths: list[int] = []
-    identify = LocalWriter.identify
-
-    def count(self: LocalWriter, chunk: bytes | memoryview) -> bytes:
-        lengths.append(len(chunk))
-        return identify(self, chunk)
-
-    monkeypatch.setattr(LocalWriter, "identify", count)
-    return lengths
+    return naming(monkeypatch, LocalWriter)
 
 
 def memories(shelf: Shelf) -> list[Path]:

@@ -16,7 +16,7 @@ from keepstone.store import ZERO_REF
 from keepstone.workloads import Silent
 from keepstone.workloads.images import image_size, restore_image
 from tests.unit.files.points import new_store
-from tests.unit.images.disk import CHUNK, noise, patch, sparse
+from tests.unit.images.disk import CHUNK, naming, noise, patch, sparse
 
 from .far import DirectPoint, Far
 from .sealing import SealedFar
@@ -63,14 +63,7 @@ def test_what_did_not_change_is_neither_named_nor_asked_for(
     disk = sparse(tmp_path / "disk", 60 * CHUNK, {0: noise(20), 40 * CHUNK: noise(12, 1)})
     far.back_up_image(disk)
     patch(disk, {7 * CHUNK: b"new"})
-    named: list[int] = []
-    identify = RemoteWriter.identify
-
-    def count(self: RemoteWriter, chunk: bytes | memoryview) -> bytes:
-        named.append(len(chunk))
-        return identify(self, chunk)
-
-    monkeypatch.setattr(RemoteWriter, "identify", count)
+    named = naming(monkeypatch, RemoteWriter)
 
     report = far.back_up_image(disk)
 
