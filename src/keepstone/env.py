@@ -44,6 +44,7 @@ class FileSystem:
     preadv = staticmethod(os.preadv)
     write = staticmethod(os.write)
     pwrite = staticmethod(os.pwrite)
+    pwritev = staticmethod(os.pwritev)
     lseek = staticmethod(os.lseek)
     fsync = staticmethod(os.fsync)
     ftruncate = staticmethod(os.ftruncate)

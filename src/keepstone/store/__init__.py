@@ -11,7 +11,7 @@ from keepstone.store.lane import Lane
 from keepstone.store.node import Node
 from keepstone.store.pipeline import SEGMENT, Chunks, Scratch
 from keepstone.store.points import Point
-from keepstone.store.reader import LocalReader, Reader, Roomy, StoredFrame
+from keepstone.store.reader import LocalReader, Reader, Roomy, StoredFrame, TakingTurns
 from keepstone.store.refs import ZERO_REF
 from keepstone.store.store import Store
 from keepstone.store.writer import LocalWriter, Outcome, Writer
@@ -39,6 +39,7 @@ __all__ = [
     "Scratch",
     "Store",
     "StoredFrame",
+    "TakingTurns",
     "Writer",
     "cut_file",
     "cut_fixed",

@@ -4,13 +4,16 @@
 `fetch` takes requests (place, cookie) in any order and hands every chunk to the sink beside other chunks: each
 frame is read, opened and decompressed once for all its requests, each chunk compared with its id before anybody
 sees it. Neighbouring frames are fetched by one ranged read, skipping gaps up to `GAP`. There are more workers than
-processors, so that these open frames while others wait for what they read, or for a sink that writes.
+processors, so that these open frames while others wait for what they read, or for a sink that writes, or for their
+turn at it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from keepstone.errors import CorruptObject, ObjectMissing
@@ -24,7 +27,7 @@ from keepstone.store.node import Node, decode_node
 from keepstone.store.packs import Packs
 from keepstone.store.refs import PackNumbers
 
-__all__ = ["LocalReader", "Reader", "Roomy", "StoredFrame"]
+__all__ = ["LocalReader", "Reader", "Roomy", "StoredFrame", "TakingTurns"]
 
 GAP = 1 << 20
 """Bytes of unwanted frames that one ranged read reads over."""
@@ -77,6 +80,17 @@ class Roomy(Protocol):
 
         Nothing of it is the disk's before the thread calls the sink with it: what else is there, nobody vouches for.
         """
+
+
+@runtime_checkable
+class TakingTurns(Protocol):
+    """A sink that several threads would hinder one another at."""
+
+    def __call__(self, cookie: Any, chunk: memoryview, /) -> None:
+        """As any sink."""
+
+    def turn(self, count: int, size: int, /) -> AbstractContextManager[object]:
+        """Held by a thread while it calls the sink with `count` chunks of a frame, `size` bytes together."""
 
 
 class StoredFrame(NamedTuple):
@@ -234,6 +248,7 @@ class LocalReader:
         if self._context.storage.read_into(name, begin - skip, buffer[:size]) < end - begin + skip:
             raise CorruptObject(f"{name} is shorter than its footer says; restore it from a copy")
         rooms = sink if isinstance(sink, Roomy) else None
+        turns = sink if isinstance(sink, TakingTurns) else None
         for frame, wanted in frames:
             at = footer.offsets[frame] - begin + skip
             sealed = buffer[at : at + footer.frame_lengths[frame]]
@@ -250,13 +265,18 @@ class LocalReader:
             end = offsets[wanted[-1][0] - first + 1]
             room = None if rooms is None else rooms.room(footer.frame_raw[frame])
             data = memoryview(self._packs.open_sealed(footer, frame, sealed, wanted=end, into=room))
+            chunks: list[tuple[Cookie, memoryview]] = []
             checked = -1
             for position, cookie in wanted:
                 chunk = data[offsets[position - first] : offsets[position - first + 1]]
                 if position != checked:
                     self._packs.check_id(footer, position, chunk)
                     checked = position
-                sink(cookie, chunk)
+                chunks.append((cookie, chunk))
+            size = sum(len(chunk) for _, chunk in chunks)
+            with contextlib.nullcontext() if turns is None else turns.turn(len(chunks), size):
+                for cookie, chunk in chunks:
+                    sink(cookie, chunk)
 
     def _buffer(self, size: int) -> memoryview:
         size = -(-size // 4096) * 4096

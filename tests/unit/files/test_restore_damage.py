@@ -252,7 +252,7 @@ class Failing(FileSystem):
 
 CALLS = (
     "mkdir",
-    "write",
+    "pwritev",
     "pwrite",
     "ftruncate",
     "chmod",
@@ -271,7 +271,7 @@ CALLS = (
 def test_a_failing_call_never_leaves_a_wrong_file(tmp_path: Path, call: str, code: int) -> None:
     """An entry whose call was refused is absent or reported; a disk that fails ends the restore."""
     chance = random.Random(6)
-    parts = [chance.randbytes(50_000) for _ in range(3)]
+    parts = [chance.randbytes(150_000) for _ in range(3)]
     inner = [
         file(b"s", b"small", mode=0o4755, extra=Extra(xattrs={b"user.a": b"1"})),
         file(b"l", *parts, uid=1, gid=1),

@@ -5,13 +5,18 @@ A file of one chunk is made, written, finished and closed at once when its chunk
 full size and gets its chunks at their offsets from several threads; it is finished after the last one. What cannot be
 read from the store is narrowed down to single chunks, and only the files that need these are left out; nothing partial
 stays behind.
+
+Small files are made by one thread at a time, a frame of them at once, while others decompress: each of their four calls
+gives Python's lock away and wants it back, and two threads that do so spend a seventh of their time handing it over.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -22,10 +27,13 @@ from keepstone.workloads.files.restore.apply import REFUSED, Finisher
 from keepstone.workloads.files.restore.layout import Layout
 from keepstone.workloads.files.restore.place import Place
 from keepstone.workloads.files.restore.report import Findings
+from keepstone.workloads.files.restore.uncached import UncachedWriter
 from keepstone.workloads.salvage import DAMAGE, fetch
 
 __all__ = ["Contents"]
 
+_SMALL = 32 << 10
+"""Bytes of a chunk from which on the system copies for longer than Python does its part."""
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -57,7 +65,7 @@ _Request: TypeAlias = tuple[int, Place | _Part]
 
 
 class Contents:
-    """See the module. One thread calls it.
+    """See the module. One thread calls it; to its reader it is a sink (`store.TakingTurns`).
 
     `written(fd, place)` is told, by any thread, of every complete file that has further names. `limit`: bytes of chunks
     to fetch at a time.
@@ -73,6 +81,7 @@ class Contents:
         limit: int,
     ) -> None:
         self._fs = env.fs
+        self._writer = UncachedWriter(env.fs)
         self._reader = reader
         self._finisher = finisher
         self._findings = findings
@@ -80,6 +89,7 @@ class Contents:
         self._limit = limit
         self._requests: list[_Request] = []
         self._large: list[_Large] = []
+        self._turn = threading.Lock()
         self._fatal: BaseException | None = None
         self.size = 0
         """Bytes of chunks that wait for `fetch`."""
@@ -142,7 +152,7 @@ class Contents:
         requests, self._requests, self.size = self._requests, [], 0
         if requests:
             with contextlib.suppress(_Stop):
-                fetch(self._reader, requests, self._sink, self._waits, self._lose)
+                fetch(self._reader, requests, self, self._waits, self._lose)
             if self._fatal is not None:
                 raise self._fatal
         for _, cookie in requests:
@@ -176,7 +186,12 @@ class Contents:
             large.failed = True
             self._findings.refuse(large.place.path, error)
 
-    def _sink(self, cookie: Place | _Part, chunk: memoryview) -> None:
+    def turn(self, count: int, size: int) -> AbstractContextManager[object]:
+        """Held while a frame of so many chunks with so many bytes is written."""
+        return self._turn if size < count * _SMALL else contextlib.nullcontext()
+
+    def __call__(self, cookie: Place | _Part, chunk: memoryview) -> None:
+        """Write a chunk."""
         if self._fatal is not None:
             raise _Stop
         try:
@@ -193,10 +208,7 @@ class Contents:
             return
         try:
             for begin, end, offset in large.layout.pieces(position, len(chunk)):
-                while begin < end:
-                    count = self._fs.pwrite(large.fd, chunk[begin:end], offset)
-                    begin += count
-                    offset += count
+                self._writer.write(large.fd, chunk[begin:end], offset, large.layout.size)
         except OSError as error:
             self._give_up(large, error)
         self._findings.progress.advance(len(chunk))
@@ -211,9 +223,7 @@ class Contents:
                 raise CorruptObject("its chunk has another length than it")
             mode = self._finisher.mode(entry)
             fd = fs.open(place.name, _NEW, mode & 0o777, dir_fd=place.directory.fd)
-            done = fs.write(fd, chunk) if chunk else 0
-            while done < len(chunk):
-                done += fs.write(fd, chunk[done:])
+            self._writer.write(fd, chunk, 0, entry.size)
             self._complete(fd, place, mode)
             place.done = True
         except (CorruptObject, *REFUSED) as error:
