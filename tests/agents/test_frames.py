@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from keepstone.crypto import hashing
-from keepstone.remote.framed import Room, Sink
+from keepstone.remote.framed import Room, Sink, Turn, at_once
 from keepstone.remote.reader import RemoteReader
 from keepstone.remote.service import HttpPoint
 from keepstone.remote.veil import Plain
@@ -25,13 +25,20 @@ class Counting(HttpPoint):
 
     checked = 0
 
-    def fetch(self, fetch: Fetch, sink: Sink, check: Sink | None = None, room: Room = lambda count: None) -> None:
+    def fetch(
+        self,
+        fetch: Fetch,
+        sink: Sink,
+        check: Sink | None = None,
+        room: Room = lambda count: None,
+        turn: Turn = at_once,
+    ) -> None:
         def counted(node: int, index: int, chunk: memoryview) -> None:
             assert check is not None
             self.checked += 1
             check(node, index, chunk)
 
-        super().fetch(fetch, sink, None if check is None else counted, room)
+        super().fetch(fetch, sink, None if check is None else counted, room, turn)
 
 
 def test_until_another_one_writes(living: Living, machine: Machine, source: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import accumulate
 
 from keepstone.errors import CorruptObject
@@ -22,7 +23,7 @@ from keepstone.remote.wire import FRAMED, chunk_head
 from keepstone.store import StoredFrame
 from keepstone.store.frame import MAX_FRAME, expand
 
-__all__ = ["Head", "Room", "Sink", "framed", "unframed"]
+__all__ = ["Head", "Room", "Sink", "Turn", "at_once", "framed", "unframed"]
 
 _FRAME = struct.Struct("<B3xI")
 _CHUNK = struct.Struct("<III")
@@ -33,6 +34,13 @@ Sink = Callable[[int, int, memoryview], None]
 """Takes a chunk with its head; it is valid during the call."""
 Room = Callable[[int], memoryview | None]
 """Gives memory for so many bytes, if there is some."""
+Turn = Callable[[int, int], AbstractContextManager[object]]
+"""Held while so many chunks of a frame, with so many bytes, are handed out; see `store.TakingTurns`."""
+
+
+def at_once(count: int, size: int) -> AbstractContextManager[object]:
+    """The turn where nobody has to wait for one."""
+    return nullcontext()
 
 
 def framed(heads: Sequence[Head], frame: StoredFrame) -> bytes:

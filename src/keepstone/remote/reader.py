@@ -21,13 +21,13 @@ import msgspec
 from keepstone.env import Env
 from keepstone.errors import CorruptObject
 from keepstone.remote.bodies import Bodies
-from keepstone.remote.framed import Room, Sink
+from keepstone.remote.framed import Room, Sink, Turn, at_once
 from keepstone.remote.nodes import NodeCache, Nodes, child_refs, chunk_refs
 from keepstone.remote.places import EARLIER, split
 from keepstone.remote.sealed import Sealed
 from keepstone.remote.veil import Veil
 from keepstone.remote.wire import GONE, Fetch, Opened, Seen, Wanted
-from keepstone.store import SEALED, Node, Roomy
+from keepstone.store import SEALED, Node, Roomy, TakingTurns
 
 __all__ = ["Point", "RemoteReader"]
 
@@ -55,10 +55,12 @@ class Point(Protocol):
         sink: Sink,
         check: Sink | None = None,
         room: Room = lambda count: None,
+        turn: Turn = at_once,
     ) -> None:
         """Every chunk that is asked for, with the numbers of its node and of itself in the request; valid during the
         call. `check`: asked, before the sink is, about each chunk that came in a frame, which the service did not
-        compare with its id; without, none does. `room`: memory for the chunks of a frame, see `store.Roomy`.
+        compare with its id; without, none does. `room`: memory for the chunks of a frame, see `store.Roomy`. `turn`:
+        held while they are handed out.
         `CorruptObject`, `ObjectMissing`."""
 
 
@@ -169,7 +171,8 @@ class RemoteReader:
 
         fetch = Fetch([(path, _u32s(indexes)) for path, indexes in nodes])
         room = sink.room if isinstance(sink, Roomy) else self._room
-        self._point.fetch(fetch, take, check if self._frames else None, room)
+        turn = sink.turn if isinstance(sink, TakingTurns) else at_once
+        self._point.fetch(fetch, take, check if self._frames else None, room, turn)
         if missing:
             raise CorruptObject("the service did not send all chunks that it was asked for")
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from keepstone.errors import CorruptObject, KeepstoneError, ObjectMissing, WriterFailed
 from keepstone.remote.calls import Broken, Calls
-from keepstone.remote.framed import Room, Sink, unframed
+from keepstone.remote.framed import Room, Sink, Turn, at_once, unframed
 from keepstone.remote.wire import (
     CHUNK_HEAD,
     CORRUPT,
@@ -112,6 +112,7 @@ class HttpPoint:
         sink: Sink,
         check: Sink | None = None,
         room: Room = lambda count: None,
+        turn: Turn = at_once,
     ) -> None:
         left = {
             (node, index): at for node, (_, wanted) in enumerate(fetch.nodes) for index, at in enumerate(_u32s(wanted))
@@ -142,7 +143,7 @@ class HttpPoint:
 
             if left:
                 body = encode(Fetch(nodes, check is not None))
-                self._calls.stream(f"points/fetch{self._query}", body, lambda response: _read(response, take, room))
+                self._calls.stream(f"points/fetch{self._query}", body, lambda response: _read(response, take, room, turn))
 
         try:
             self._calls.persist(once, lambda: len(left))
@@ -169,7 +170,7 @@ class _Take(Protocol):
     def __call__(self, node: int, index: int, chunk: memoryview, *, checked: bool) -> None: ...
 
 
-def _read(response: http.client.HTTPResponse, take: _Take, room: Room) -> None:
+def _read(response: http.client.HTTPResponse, take: _Take, room: Room, turn: Turn) -> None:
     """Hand out chunks as they come."""
     buffer = memoryview(bytearray(_READ))
     head = memoryview(bytearray(CHUNK_HEAD))
@@ -190,8 +191,10 @@ def _read(response: http.client.HTTPResponse, take: _Take, room: Room) -> None:
         if node == CORRUPT:
             raise CorruptObject(bytes(chunk).decode(errors="replace"))
         if node == FRAMED:
-            for one, number, part in unframed(index, chunk, room):
-                take(one, number, part, checked=False)
+            parts = list(unframed(index, chunk, room))
+            with turn(len(parts), sum(len(part) for _, _, part in parts)):
+                for one, number, part in parts:
+                    take(one, number, part, checked=False)
         else:
             take(node, index, chunk, checked=True)
 

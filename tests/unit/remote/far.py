@@ -20,7 +20,7 @@ from keepstone.crypto import hashing
 from keepstone.disks import RawSource
 from keepstone.env import Env
 from keepstone.errors import CorruptObject, ObjectMissing
-from keepstone.remote.framed import Room, Sink, unframed
+from keepstone.remote.framed import Room, Sink, Turn, at_once, unframed
 from keepstone.remote.nodes import NodeCache
 from keepstone.remote.reader import RemoteReader
 from keepstone.remote.veil import Plain, Veil
@@ -143,6 +143,7 @@ class DirectPoint:
         sink: Sink,
         check: Sink | None = None,
         room: Room = lambda count: None,
+        turn: Turn = at_once,
     ) -> None:
         fetch = msgspec.structs.replace(fetch, frames=check is not None)
         pieces: list[bytes] = []
@@ -163,9 +164,11 @@ class DirectPoint:
                 sink(node, index, chunk)
                 continue
             assert check is not None
-            for one, number, part in unframed(index, chunk, room):
-                check(one, number, part)
-                sink(one, number, part)
+            parts = list(unframed(index, chunk, room))
+            with turn(len(parts), sum(len(part) for _, _, part in parts)):
+                for one, number, part in parts:
+                    check(one, number, part)
+                    sink(one, number, part)
 
 
 class Far:

@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import struct
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from http.client import HTTPResponse
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -16,13 +21,15 @@ from keepstone.control.sessions import reading
 from keepstone.disks import RawSink
 from keepstone.env import Env
 from keepstone.errors import CorruptObject
-from keepstone.remote.framed import Room, Sink, framed, unframed
+from keepstone.remote import service
+from keepstone.remote.framed import Room, Sink, Turn, at_once, framed, unframed
 from keepstone.remote.reader import RemoteReader
-from keepstone.remote.wire import CHUNK_HEAD, FRAMED, Fetch, parse_chunk_head
+from keepstone.remote.wire import CHUNK_HEAD, FRAMED, Fetch, chunk_head, parse_chunk_head
 from keepstone.store import StoredFrame
 from keepstone.store.frame import CODEC_RAW, CODEC_ZSTD, MAX_FRAME, compressed
 from keepstone.workloads import Silent
 from keepstone.workloads.files import RestoreOptions, restore_files
+from keepstone.workloads.files.restore.contents import Contents
 from keepstone.workloads.images import image_size, restore_image
 from tests.unit.files.points import new_store
 from tests.unit.images.disk import CHUNK, noise, sparse
@@ -157,6 +164,7 @@ def test_a_service_that_lies(tmp_path: Path) -> None:
             sink: Sink,
             check: Sink | None = None,
             room: Room = lambda count: None,
+            turn: Turn = at_once,
         ) -> None:
             assert check is not None
             check(0, 0, memoryview(b"something else"))
@@ -184,6 +192,56 @@ def test_there_and_back(codec: int) -> None:
         (0, 9, parts[1]),
         (3, 0, parts[2]),
     ]
+
+
+def test_a_frame_is_handed_out_in_one_turn() -> None:
+    """As it comes from the service; what is no frame needs none."""
+    told: list[object] = []
+
+    @contextmanager
+    def turn(count: int, size: int) -> Iterator[None]:
+        told.append((count, size))
+        yield
+        told.append("over")
+
+    def take(node: int, index: int, chunk: memoryview, *, checked: bool) -> None:
+        told.append((node, index, bytes(chunk), checked))
+
+    frame = StoredFrame(CODEC_RAW, 5, [2, 3], memoryview(b"aabbb"))
+    sent = framed([(0, 5), (0, 9)], frame) + chunk_head(1, 7, 4) + b"cccc" + framed([(2, 0), (2, 1)], frame)
+
+    service._read(cast(HTTPResponse, io.BytesIO(sent)), take, lambda count: None, turn)
+
+    assert told == [
+        (2, 5), (0, 5, b"aa", False), (0, 9, b"bbb", False), "over",
+        (1, 7, b"cccc", True),
+        (2, 5), (2, 0, b"aa", False), (2, 1, b"bbb", False), "over",
+    ]  # fmt: skip
+
+
+def test_a_tree_is_made_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What restores small files is asked for its turn through a service as well."""
+    turns: list[tuple[int, int]] = []
+    real = Contents.turn
+
+    def turn(contents: Contents, count: int, size: int) -> AbstractContextManager[object]:
+        turns.append((count, size))
+        return real(contents, count, size)
+
+    monkeypatch.setattr(Contents, "turn", turn)
+    far = Far(Env(threads=2), new_store(Env()))
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(40):
+        (source / f"{number}").write_bytes(TEXT[: 1000 + number])
+    report = far.back_up(source)
+    _, reader = alone(far, report.commit)
+
+    with reader:
+        restore_files(far.env, reader, tmp_path / "target", RestoreOptions(), Silent())
+
+    assert sum(count for count, _ in turns) == 40
+    assert sum(size for _, size in turns) == sum(1000 + number for number in range(40))
 
 
 @given(st.binary(max_size=80), st.integers(0, 8))

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from keepstone.errors import CorruptObject
-from keepstone.remote.framed import Room, Sink
+from keepstone.remote.framed import Room, Sink, Turn, at_once
 from keepstone.remote.nodes import chunk_refs
 from keepstone.remote.reader import RemoteReader
 from keepstone.remote.wire import Fetch, Opened, Seen, Wanted
@@ -58,6 +58,7 @@ class Forger:
         sink: Sink,
         check: Sink | None = None,
         room: Room = lambda count: None,
+        turn: Turn = at_once,
     ) -> None:
         assert check is None
 

@@ -6,12 +6,14 @@ from __future__ import annotations
 import os
 import random
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from keepstone.errors import CorruptObject, KeepstoneError, ObjectMissing
+from keepstone.errors import CorruptObject, KeepstoneError, ObjectMissing, StorageFull
 from keepstone.objects import MemoryStorage
 from keepstone.store import LocalReader, Store, reader
 from keepstone.store.layout import pack_name
@@ -176,6 +178,55 @@ def test_no_damaged_chunk_is_handed_on_in_the_room_of_a_sink(store: Store, memor
             reading.fetch([(ref, number) for number, ref in enumerate(refs)], sink)
         assert sink.asked
         assert sink.found == {}
+
+
+class Turns:
+    """A sink that one thread has at a time; notes how many chunks and bytes came in each turn, and were said to."""
+
+    def __init__(self, fails: int = -1) -> None:
+        self.found: dict[int, bytes] = {}
+        self.said: list[tuple[int, int]] = []
+        self.came: list[tuple[int, int]] = []
+        self.fails = fails
+        self.lock = threading.Lock()
+        self.whose = -1
+
+    @contextmanager
+    def turn(self, count: int, size: int) -> Iterator[None]:
+        with self.lock:
+            self.whose = threading.get_ident()
+            self.said.append((count, size))
+            self.came.append((0, 0))
+            yield
+            self.whose = -1
+
+    def __call__(self, cookie: int, chunk: memoryview) -> None:
+        assert self.whose == threading.get_ident()
+        if cookie == self.fails:
+            raise StorageFull("no more")
+        self.found[cookie] = bytes(chunk)
+        count, size = self.came[-1]
+        self.came[-1] = count + 1, size + len(chunk)
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_a_sink_that_is_taken_in_turns(threads: int) -> None:
+    """A frame is a turn."""
+    store = new_store(Machine(threads=threads))
+    chunks = [os.urandom(100_000) for _ in range(100)]
+    commit = save(store, chunks)
+    with store.reader(store.points.find(commit)) as reading:
+        requests = [(ref, at) for at, ref in enumerate(places(reading)) if at % 7]
+        sink = Turns()
+        reading.fetch(requests, sink)
+
+        assert sink.found == {at: chunks[at] for _, at in requests}
+        assert sink.came == sink.said
+        assert 1 < len(sink.said) < len(requests)
+
+        with pytest.raises(StorageFull):
+            reading.fetch(requests, Turns(fails=50))
+        reading.fetch(requests, Turns())
 
 
 @pytest.mark.parametrize("threads", [0, 2])
