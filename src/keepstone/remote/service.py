@@ -143,7 +143,8 @@ class HttpPoint:
 
             if left:
                 body = encode(Fetch(nodes, check is not None))
-                self._calls.stream(f"points/fetch{self._query}", body, lambda response: _read(response, take, room, turn))
+                address = f"points/fetch{self._query}"
+                self._calls.stream(address, body, lambda response: _read(response, take, room, turn))
 
         try:
             self._calls.persist(once, lambda: len(left))

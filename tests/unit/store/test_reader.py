@@ -213,10 +213,10 @@ class Turns:
 def test_a_sink_that_is_taken_in_turns(threads: int) -> None:
     """A frame is a turn."""
     store = new_store(Machine(threads=threads))
-    chunks = [os.urandom(100_000) for _ in range(100)]
+    chunks = items(LETTERS, 70)  # several in a frame
     commit = save(store, chunks)
     with store.reader(store.points.find(commit)) as reading:
-        requests = [(ref, at) for at, ref in enumerate(places(reading)) if at % 7]
+        requests = [(ref, at) for at, ref in enumerate(places(reading)) if at % 5]
         sink = Turns()
         reading.fetch(requests, sink)
 
@@ -225,7 +225,7 @@ def test_a_sink_that_is_taken_in_turns(threads: int) -> None:
         assert 1 < len(sink.said) < len(requests)
 
         with pytest.raises(StorageFull):
-            reading.fetch(requests, Turns(fails=50))
+            reading.fetch(requests, Turns(fails=1))
         reading.fetch(requests, Turns())
 
 

@@ -36,10 +36,12 @@ class UncachedWriter:
 
     def write(self, fd: int, data: memoryview, offset: int, size: int) -> None:
         """Write all of `data` at `offset` of a file that has, or will have, `size` bytes."""
-        end = offset + len(data)
-        first = -offset % PAGE
-        last = len(data) if end == size else len(data) - end % PAGE
-        if not self._known or last - first < _LARGE:
+        first = last = 0
+        if self._known and len(data) >= _LARGE:
+            end = offset + len(data)
+            first = -offset % PAGE
+            last = len(data) if end == size else len(data) - end % PAGE
+        if last - first < _LARGE:
             self._cached(fd, data, offset)
             return
         self._cached(fd, data[:first], offset)
@@ -60,7 +62,6 @@ class UncachedWriter:
             offset += count
 
     def _cached(self, fd: int, data: memoryview, offset: int) -> None:
-        while len(data):
-            count = self._fs.pwrite(fd, data, offset)
-            data = data[count:]
-            offset += count
+        done = 0
+        while done < len(data):
+            done += self._fs.pwrite(fd, data[done:] if done else data, offset + done)
