@@ -162,6 +162,27 @@ def test_a_job_that_is_cancelled(machine: Machine, tmp_path: Path) -> None:
         until(lambda: not machine.jobs(), "the end of its process")
         assert machine.living.commits(source) == []
         until(lambda: not sessions(machine), "the end of its lease")
+        assert machine.said().count(f"job {job} is cancelled") == 1
+
+
+def test_a_job_that_is_cancelled_as_it_begins(machine: Machine, tmp_path: Path) -> None:
+    """Its process may not have come as far as to take the signal."""
+    source = tmp_path / "large"
+    source.mkdir()
+    (source / "one").write_bytes(random.Random(1).randbytes(20_000_000))
+    machine.configure('[limits]\nbandwidth = "400 kB"\n')
+    with machine.running():
+        machine.protect(source)
+        job = machine.ask(source)
+        (process,) = until(machine.jobs, "the job's process")
+        os.kill(process, signal.SIGSTOP)
+        try:
+            machine.living("job", "stop", "-n", job)
+            machine.hears(f"job {job} is cancelled")
+        finally:
+            os.kill(process, signal.SIGCONT)
+
+        assert machine.ended(job)["properties"]["status"] == "Cancelled"
 
 
 def sessions(machine: Machine) -> list[str]:

@@ -93,7 +93,7 @@ class Report:
         self._pause = pause
         self._lock = threading.Lock()
         self._next = 0
-        self._cancelled = threading.Event()
+        self._cancelled = False
         self.begin()
         self.discreet = False
         self.target = ""
@@ -112,12 +112,12 @@ class Report:
         self.done = self.expected = self.files = 0
 
     def cancel(self) -> None:
-        """Somebody asked for the end."""
-        self._cancelled.set()
+        """Somebody asked for the end. A handler of signals calls this: it takes no lock."""
+        self._cancelled = True
 
     def check(self) -> None:
         """`JobCancelled`."""
-        if self._cancelled.is_set():
+        if self._cancelled:
             raise JobCancelled(_CANCELLED)
 
     def holds(self, let_go: Callable[[], None]) -> None:

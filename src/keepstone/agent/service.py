@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import ssl
 import subprocess
 import sys
@@ -42,17 +43,21 @@ _FIRST, _LONGEST = 1.0, 60.0  # seconds between two tries to reach the service
 _TURNED_AWAY = 2
 """So often in a row the service has hung up on a greeting: its clock may be another one than this machine's, and the
 certificate have ended there. It does not say so: TLS 1.3 has no place for that."""
+_ENDING = 0.2
+"""Seconds until the next question where a job is to end: while it does, the service does not let one wait."""
 _STOP = 20.0  # seconds that a job has to end
 
 
 @dataclass(slots=True)
 class _Running:
-    """A job. `said`: the newest that it told."""
+    """A job. `said`: the newest that it told. `ends`: it was told to, once: signals that come while one is taken would
+    be taken within it."""
 
     work: Work
     process: subprocess.Popen[bytes]
     said: Said = field(default_factory=Said)
     lost: bool = False
+    ends: bool = False
 
 
 class Agent:
@@ -143,10 +148,14 @@ class Agent:
             mine = self._running.get(told.job)
             if mine is not None:
                 mine.lost = mine.lost or told.lost
-                _log.info("job %s is %s", told.job, "not ours any more" if told.lost else "cancelled")
-                mine.process.terminate()
+                if not mine.ends:
+                    mine.ends = True
+                    _log.info("job %s is %s", told.job, "not ours any more" if told.lost else "cancelled")
+                    mine.process.terminate()
         for work in answer.work:
             self._start(work)
+        if answer.told and not answer.work:
+            self._wait(_ENDING)
 
     def _start(self, work: Work) -> None:
         _log.info("job %s: %s of %s", work.job, work.operation, work.name)
@@ -175,7 +184,9 @@ class Agent:
         """Tell the service how a job ended, as soon as it can be told; until then it is kept alive."""
         said = one.said
         status, code, message = said.status, said.code, said.message
-        if not said.over:
+        if not said.over and one.ends and one.process.returncode == -signal.SIGTERM:
+            status = "Cancelled"  # before it could take the signal itself
+        elif not said.over:
             status, code = "Failed", "AgentJobDied"
             message = f"the process of this job ended with {one.process.returncode}; the agent's log says more"
         elif not status and said.kept is not None:
