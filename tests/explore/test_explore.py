@@ -42,6 +42,12 @@ def test_no_schedule_loses_data(share: int) -> None:
     assert total.revoked > 0
 
 
+@pytest.mark.parametrize("seed", [3_420_519])
+def test_a_schedule_that_once_failed(seed: int) -> None:
+    """One in 460,000: a reclaim ended a move between the refusal of another's put and its look at the cell."""
+    assert explore(1, first=seed, processes=1).bad == []
+
+
 def product() -> list[dict[str, object]]:
     """Everything in the places where a variant replaces something."""
     return [dict(vars(place)) for place in (Commits, Leases, Tombs, reclaim, writer)]

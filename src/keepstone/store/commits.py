@@ -97,7 +97,7 @@ class Commits:
         try:
             self._context.storage.put(name, sealed)
         except ObjectExists:
-            if self._context.storage.read(name) != sealed:  # equal: an earlier try whose answer was lost
+            if self._content(name) != sealed:  # equal: an earlier try whose answer was lost
                 raise LeaseLost(
                     f"backup {commit} was aborted by a reclaim that took it for dead; nothing of it is visible. "
                     "Start it again"
@@ -105,13 +105,21 @@ class Commits:
         return sealed
 
     def abort(self, commit: str) -> bool:
-        """Forbid this commit for ever; False where it has already been published."""
+        """Forbid this commit for ever; False where it has already been published, also where it was purged since."""
         name = commit_name(commit)
         try:
             self._context.storage.put(name, ABORTED)
         except ObjectExists:
-            return self._context.storage.read(name) == ABORTED
+            return self._content(name) == ABORTED
         return True
+
+    def _content(self, name: str) -> bytes | None:
+        """What a cell says that was there a moment ago; None: it is gone, for a cell that is published may be purged by
+        anybody at any moment."""
+        try:
+            return self._context.storage.read(name)
+        except ObjectMissing:
+            return None
 
     def get(self, commit: str) -> Record | None:
         """The record; None where the cell says aborted. `ObjectMissing`, `CorruptObject`."""
