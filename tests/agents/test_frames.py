@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from keepstone.crypto import hashing
-from keepstone.remote.framed import Room, Sink, Turn, at_once
+from keepstone.remote.framed import Taker
 from keepstone.remote.reader import RemoteReader
 from keepstone.remote.service import HttpPoint
 from keepstone.remote.veil import Plain
@@ -25,20 +26,15 @@ class Counting(HttpPoint):
 
     checked = 0
 
-    def fetch(
-        self,
-        fetch: Fetch,
-        sink: Sink,
-        check: Sink | None = None,
-        room: Room = lambda count: None,
-        turn: Turn = at_once,
-    ) -> None:
+    def fetch(self, fetch: Fetch, taker: Taker) -> None:
+        check = taker.check
+
         def counted(node: int, index: int, chunk: memoryview) -> None:
             assert check is not None
             self.checked += 1
             check(node, index, chunk)
 
-        super().fetch(fetch, sink, None if check is None else counted, room, turn)
+        super().fetch(fetch, taker if check is None else replace(taker, check=counted))
 
 
 def test_until_another_one_writes(living: Living, machine: Machine, source: Path, tmp_path: Path) -> None:

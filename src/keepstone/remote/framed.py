@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from itertools import accumulate
 
 from keepstone.errors import CorruptObject
 from keepstone.remote.wire import FRAMED, chunk_head
-from keepstone.store import StoredFrame
+from keepstone.store import StoredFrame, Turn, no_turn
 from keepstone.store.frame import MAX_FRAME, expand
 
-__all__ = ["Head", "Room", "Sink", "Turn", "at_once", "framed", "unframed"]
+__all__ = ["Head", "Room", "Sink", "Taker", "framed", "unframed"]
 
 _FRAME = struct.Struct("<B3xI")
 _CHUNK = struct.Struct("<III")
@@ -34,13 +34,21 @@ Sink = Callable[[int, int, memoryview], None]
 """Takes a chunk with its head; it is valid during the call."""
 Room = Callable[[int], memoryview | None]
 """Gives memory for so many bytes, if there is some."""
-Turn = Callable[[int, int], AbstractContextManager[object]]
-"""Held while so many chunks of a frame, with so many bytes, are handed out; see `store.TakingTurns`."""
 
 
-def at_once(count: int, size: int) -> AbstractContextManager[object]:
-    """The turn where nobody has to wait for one."""
-    return nullcontext()
+@dataclass(frozen=True, slots=True)
+class Taker:
+    """Who takes the chunks of a request.
+
+    `check`: asked, before the sink is, about each chunk that came in a frame, which the service did not compare with
+    its id; without, no frames are asked for. `room`: for the chunks of a frame, see `store.Roomy`. `turn`: held while
+    these are handed out.
+    """
+
+    sink: Sink
+    check: Sink | None = None
+    room: Room = lambda count: None
+    turn: Turn = no_turn
 
 
 def framed(heads: Sequence[Head], frame: StoredFrame) -> bytes:

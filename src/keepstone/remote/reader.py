@@ -21,13 +21,13 @@ import msgspec
 from keepstone.env import Env
 from keepstone.errors import CorruptObject
 from keepstone.remote.bodies import Bodies
-from keepstone.remote.framed import Room, Sink, Turn, at_once
+from keepstone.remote.framed import Taker
 from keepstone.remote.nodes import NodeCache, Nodes, child_refs, chunk_refs
 from keepstone.remote.places import EARLIER, split
 from keepstone.remote.sealed import Sealed
 from keepstone.remote.veil import Veil
 from keepstone.remote.wire import GONE, Fetch, Opened, Seen, Wanted
-from keepstone.store import SEALED, Node, Roomy, TakingTurns
+from keepstone.store import SEALED, Node, Roomy, turn_of
 
 __all__ = ["Point", "RemoteReader"]
 
@@ -49,19 +49,9 @@ class Point(Protocol):
         """The ids of a node's chunks, 32 bytes each, and then their lengths, u32 each; `GONE` for what cannot be
         read."""
 
-    def fetch(
-        self,
-        fetch: Fetch,
-        sink: Sink,
-        check: Sink | None = None,
-        room: Room = lambda count: None,
-        turn: Turn = at_once,
-    ) -> None:
+    def fetch(self, fetch: Fetch, taker: Taker) -> None:
         """Every chunk that is asked for, with the numbers of its node and of itself in the request; valid during the
-        call. `check`: asked, before the sink is, about each chunk that came in a frame, which the service did not
-        compare with its id; without, none does. `room`: memory for the chunks of a frame, see `store.Roomy`. `turn`:
-        held while they are handed out.
-        `CorruptObject`, `ObjectMissing`."""
+        call. `CorruptObject`, `ObjectMissing`."""
 
 
 class RemoteReader:
@@ -171,8 +161,7 @@ class RemoteReader:
 
         fetch = Fetch([(path, _u32s(indexes)) for path, indexes in nodes])
         room = sink.room if isinstance(sink, Roomy) else self._room
-        turn = sink.turn if isinstance(sink, TakingTurns) else at_once
-        self._point.fetch(fetch, take, check if self._frames else None, room, turn)
+        self._point.fetch(fetch, Taker(take, check if self._frames else None, room, turn_of(sink)))
         if missing:
             raise CorruptObject("the service did not send all chunks that it was asked for")
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from keepstone.errors import CorruptObject, KeepstoneError, ObjectMissing, WriterFailed
 from keepstone.remote.calls import Broken, Calls
-from keepstone.remote.framed import Room, Sink, Turn, at_once, unframed
+from keepstone.remote.framed import Taker, unframed
 from keepstone.remote.wire import (
     CHUNK_HEAD,
     CORRUPT,
@@ -106,14 +106,8 @@ class HttpPoint:
     def columns(self, path: list[int]) -> bytes:
         return self._post("columns", encode(path))
 
-    def fetch(
-        self,
-        fetch: Fetch,
-        sink: Sink,
-        check: Sink | None = None,
-        room: Room = lambda count: None,
-        turn: Turn = at_once,
-    ) -> None:
+    def fetch(self, fetch: Fetch, taker: Taker) -> None:
+        check = taker.check
         left = {
             (node, index): at for node, (_, wanted) in enumerate(fetch.nodes) for index, at in enumerate(_u32s(wanted))
         }
@@ -136,15 +130,14 @@ class HttpPoint:
                     if check is not None and not checked:
                         check(*one, chunk)
                     try:
-                        sink(*one, chunk)
+                        taker.sink(*one, chunk)
                     except OSError as error:  # not of the connection
                         raise _Stopped(error) from error
                     del left[one]
 
             if left:
                 body = encode(Fetch(nodes, check is not None))
-                address = f"points/fetch{self._query}"
-                self._calls.stream(address, body, lambda response: _read(response, take, room, turn))
+                self._calls.stream(f"points/fetch{self._query}", body, lambda response: _read(response, take, taker))
 
         try:
             self._calls.persist(once, lambda: len(left))
@@ -171,8 +164,8 @@ class _Take(Protocol):
     def __call__(self, node: int, index: int, chunk: memoryview, *, checked: bool) -> None: ...
 
 
-def _read(response: http.client.HTTPResponse, take: _Take, room: Room, turn: Turn) -> None:
-    """Hand out chunks as they come."""
+def _read(response: http.client.HTTPResponse, take: _Take, taker: Taker) -> None:
+    """Hand out chunks as they come, those of a frame in the room and the turn of who takes them."""
     buffer = memoryview(bytearray(_READ))
     head = memoryview(bytearray(CHUNK_HEAD))
     while True:
@@ -192,8 +185,8 @@ def _read(response: http.client.HTTPResponse, take: _Take, room: Room, turn: Tur
         if node == CORRUPT:
             raise CorruptObject(bytes(chunk).decode(errors="replace"))
         if node == FRAMED:
-            parts = list(unframed(index, chunk, room))
-            with turn(len(parts), sum(len(part) for _, _, part in parts)):
+            parts = list(unframed(index, chunk, taker.room))
+            with taker.turn(len(parts), sum(len(part) for _, _, part in parts)):
                 for one, number, part in parts:
                     take(one, number, part, checked=False)
         else:

@@ -11,7 +11,7 @@ from keepstone.store.lane import Lane
 from keepstone.store.node import Node
 from keepstone.store.pipeline import SEGMENT, Chunks, Scratch
 from keepstone.store.points import Point
-from keepstone.store.reader import LocalReader, Reader, Roomy, StoredFrame, TakingTurns
+from keepstone.store.reader import LocalReader, Reader, Roomy, StoredFrame, TakingTurns, Turn, no_turn, turn_of
 from keepstone.store.refs import ZERO_REF
 from keepstone.store.store import Store
 from keepstone.store.writer import LocalWriter, Outcome, Writer
@@ -40,7 +40,10 @@ __all__ = [
     "Store",
     "StoredFrame",
     "TakingTurns",
+    "Turn",
     "Writer",
     "cut_file",
     "cut_fixed",
+    "no_turn",
+    "turn_of",
 ]

@@ -10,10 +10,9 @@ turn at it.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from keepstone.errors import CorruptObject, ObjectMissing
@@ -27,7 +26,7 @@ from keepstone.store.node import Node, decode_node
 from keepstone.store.packs import Packs
 from keepstone.store.refs import PackNumbers
 
-__all__ = ["LocalReader", "Reader", "Roomy", "StoredFrame", "TakingTurns"]
+__all__ = ["LocalReader", "Reader", "Roomy", "StoredFrame", "TakingTurns", "Turn", "no_turn", "turn_of"]
 
 GAP = 1 << 20
 """Bytes of unwanted frames that one ranged read reads over."""
@@ -35,6 +34,8 @@ _READ = 8 << 20  # bytes of one ranged read at most, unless a single frame is lo
 _WAITING = 2  # workers beyond one a processor
 
 Cookie = TypeVar("Cookie")
+Turn = Callable[[int, int], AbstractContextManager[object]]
+"""Held by a thread while it hands out so many chunks of a frame, so many bytes together."""
 
 
 class Reader(Protocol):
@@ -90,7 +91,17 @@ class TakingTurns(Protocol):
         """As any sink."""
 
     def turn(self, count: int, size: int, /) -> AbstractContextManager[object]:
-        """Held by a thread while it calls the sink with `count` chunks of a frame, `size` bytes together."""
+        """A `Turn`."""
+
+
+def turn_of(sink: object) -> Turn:
+    """The turns of a sink; where it takes none nobody waits for one."""
+    return sink.turn if isinstance(sink, TakingTurns) else no_turn
+
+
+def no_turn(count: int, size: int) -> AbstractContextManager[object]:
+    """The turn where nobody waits for one."""
+    return nullcontext()
 
 
 class StoredFrame(NamedTuple):
@@ -248,7 +259,7 @@ class LocalReader:
         if self._context.storage.read_into(name, begin - skip, buffer[:size]) < end - begin + skip:
             raise CorruptObject(f"{name} is shorter than its footer says; restore it from a copy")
         rooms = sink if isinstance(sink, Roomy) else None
-        turns = sink if isinstance(sink, TakingTurns) else None
+        turn = turn_of(sink)
         for frame, wanted in frames:
             at = footer.offsets[frame] - begin + skip
             sealed = buffer[at : at + footer.frame_lengths[frame]]
@@ -273,8 +284,7 @@ class LocalReader:
                     self._packs.check_id(footer, position, chunk)
                     checked = position
                 chunks.append((cookie, chunk))
-            size = sum(len(chunk) for _, chunk in chunks)
-            with contextlib.nullcontext() if turns is None else turns.turn(len(chunks), size):
+            with turn(len(chunks), sum(len(chunk) for _, chunk in chunks)):
                 for cookie, chunk in chunks:
                     sink(cookie, chunk)
 

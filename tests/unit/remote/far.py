@@ -20,7 +20,7 @@ from keepstone.crypto import hashing
 from keepstone.disks import RawSource
 from keepstone.env import Env
 from keepstone.errors import CorruptObject, ObjectMissing
-from keepstone.remote.framed import Room, Sink, Turn, at_once, unframed
+from keepstone.remote.framed import Taker, unframed
 from keepstone.remote.nodes import NodeCache
 from keepstone.remote.reader import RemoteReader
 from keepstone.remote.veil import Plain, Veil
@@ -137,15 +137,8 @@ class DirectPoint:
         """One call."""
         return self.readings.ask(MACHINE, verb, "", 0, memoryview(body))
 
-    def fetch(
-        self,
-        fetch: Fetch,
-        sink: Sink,
-        check: Sink | None = None,
-        room: Room = lambda count: None,
-        turn: Turn = at_once,
-    ) -> None:
-        fetch = msgspec.structs.replace(fetch, frames=check is not None)
+    def fetch(self, fetch: Fetch, taker: Taker) -> None:
+        fetch = msgspec.structs.replace(fetch, frames=taker.check is not None)
         pieces: list[bytes] = []
         self.readings.fetch(MACHINE, "", 0, memoryview(encode(fetch)), lambda piece: pieces.append(bytes(piece)))
         self.pieces += pieces
@@ -161,14 +154,14 @@ class DirectPoint:
             if node == CORRUPT:
                 raise CorruptObject(bytes(chunk).decode())
             if node != FRAMED:
-                sink(node, index, chunk)
+                taker.sink(node, index, chunk)
                 continue
-            assert check is not None
-            parts = list(unframed(index, chunk, room))
-            with turn(len(parts), sum(len(part) for _, _, part in parts)):
+            assert taker.check is not None
+            parts = list(unframed(index, chunk, taker.room))
+            with taker.turn(len(parts), sum(len(part) for _, _, part in parts)):
                 for one, number, part in parts:
-                    check(one, number, part)
-                    sink(one, number, part)
+                    taker.check(one, number, part)
+                    taker.sink(one, number, part)
 
 
 class Far:

@@ -22,7 +22,7 @@ from keepstone.disks import RawSink
 from keepstone.env import Env
 from keepstone.errors import CorruptObject
 from keepstone.remote import service
-from keepstone.remote.framed import Room, Sink, Turn, at_once, framed, unframed
+from keepstone.remote.framed import Taker, framed, unframed
 from keepstone.remote.reader import RemoteReader
 from keepstone.remote.wire import CHUNK_HEAD, FRAMED, Fetch, chunk_head, parse_chunk_head
 from keepstone.store import StoredFrame
@@ -158,16 +158,9 @@ def test_a_service_that_lies(tmp_path: Path) -> None:
     point, reader = alone(far, report.commit)
 
     class Lying(DirectPoint):
-        def fetch(
-            self,
-            fetch: Fetch,
-            sink: Sink,
-            check: Sink | None = None,
-            room: Room = lambda count: None,
-            turn: Turn = at_once,
-        ) -> None:
-            assert check is not None
-            check(0, 0, memoryview(b"something else"))
+        def fetch(self, fetch: Fetch, taker: Taker) -> None:
+            assert taker.check is not None
+            taker.check(0, 0, memoryview(b"something else"))
 
     point.__class__ = Lying
     with reader, pytest.raises(CorruptObject, match="is not what was stored"):
@@ -210,7 +203,7 @@ def test_a_frame_is_handed_out_in_one_turn() -> None:
     frame = StoredFrame(CODEC_RAW, 5, [2, 3], memoryview(b"aabbb"))
     sent = framed([(0, 5), (0, 9)], frame) + chunk_head(1, 7, 4) + b"cccc" + framed([(2, 0), (2, 1)], frame)
 
-    service._read(cast(HTTPResponse, io.BytesIO(sent)), take, lambda count: None, turn)
+    service._read(cast(HTTPResponse, io.BytesIO(sent)), take, Taker(lambda *_: None, turn=turn))
 
     assert told == [
         (2, 5), (0, 5, b"aa", False), (0, 9, b"bbb", False), "over",

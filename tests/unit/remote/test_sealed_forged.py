@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from keepstone.errors import CorruptObject
-from keepstone.remote.framed import Room, Sink, Turn, at_once
+from keepstone.remote.framed import Taker
 from keepstone.remote.nodes import chunk_refs
 from keepstone.remote.reader import RemoteReader
 from keepstone.remote.wire import Fetch, Opened, Seen, Wanted
@@ -52,21 +52,14 @@ class Forger:
     def columns(self, path: list[int]) -> bytes:
         raise AssertionError("the service is asked for what it cannot know")
 
-    def fetch(
-        self,
-        fetch: Fetch,
-        sink: Sink,
-        check: Sink | None = None,
-        room: Room = lambda count: None,
-        turn: Turn = at_once,
-    ) -> None:
-        assert check is None
+    def fetch(self, fetch: Fetch, taker: Taker) -> None:
+        assert taker.check is None
 
         def take(node: int, index: int, chunk: memoryview) -> None:
             self.fetched += 1
-            sink(node, index, memoryview(self.chunk(self.fetched, bytes(chunk))))
+            taker.sink(node, index, memoryview(self.chunk(self.fetched, bytes(chunk))))
 
-        self.point.fetch(fetch, take)
+        self.point.fetch(fetch, Taker(take))
 
 
 @pytest.fixture
