@@ -154,7 +154,7 @@ class Agent:
                     mine.process.terminate()
         for work in answer.work:
             self._start(work)
-        if answer.told and not answer.work:
+        if answer.told:
             self._wait(_ENDING)
 
     def _start(self, work: Work) -> None:
