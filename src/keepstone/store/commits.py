@@ -99,8 +99,8 @@ class Commits:
         except ObjectExists:
             if self._content(name) != sealed:  # equal: an earlier try whose answer was lost
                 raise LeaseLost(
-                    f"backup {commit} was aborted by a reclaim that took it for dead; nothing of it is visible. "
-                    "Start it again"
+                    f"backup {commit} was aborted by a reclaim that took it for dead, or purged since; nothing of it "
+                    "is visible. Start it again"
                 ) from None
         return sealed
 
