@@ -39,7 +39,6 @@ from bench.table import RESULTS
 __all__ = ["SCENES", "Job", "main"]
 
 SETTLED = 365.0  # seconds
-DROP = Path("/proc/sys/vm/drop_caches")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,24 +136,16 @@ class Bench:
         """Remove what a scene left, restored files too: they stay until then, see `_settle`."""
         if self.work.exists():
             shutil.rmtree(self.work)
-        self.cleared = time.monotonic()
-        self._drop()
-
-    def _drop(self) -> None:
-        """Let go of what the kernel remembers of deleted inodes, whoever deleted them; only root may."""
+            self.cleared = time.monotonic()
         os.sync()
-        try:
-            DROP.write_text("1")
-        except OSError:
-            return
-        self.cleared = time.monotonic() - SETTLED
 
     def _settle(self) -> None:
-        """Wait out ext4's memory of deleted inodes, where it could not be dropped.
+        """Wait out ext4's memory of deleted inodes.
 
-        For a minute, or for six while they are not written out, ext4 does not give them out again and looks at
-        every one of them for each new file, as long as it has their blocks in memory (recently_deleted() in
-        fs/ext4/ialloc.c): creating 157,000 files after the deletion of as many cost ten times the system time.
+        For a minute, or for six while their block is not written out, ext4 does not give them out again and looks at
+        every one of them for each new file (recently_deleted() in fs/ext4/ialloc.c): creating 157,000 files after the
+        deletion of as many cost ten times the system time. To drop the kernel's caches does not help: blocks of
+        inodes are read again, each with its neighbours; a minute after such a drop this was still a fifth of a restore.
         """
         if self.scale is FULL:
             time.sleep(max(0.0, self.cleared + SETTLED - time.monotonic()))
@@ -167,7 +158,7 @@ class Bench:
 
     def _job(self, scene: Scene, job: Job, tool: Tool, turn: int) -> None:
         room, source = self._room(tool), self._source(scene, job)
-        if job.verb == "restore":
+        if job.verb == "restore" and not scene.image:
             self._settle()
         before = allocated(room.store)
         os.sync()  # or who comes next pays for what this one wrote

@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from operator import itemgetter
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from keepstone.errors import CorruptObject, ObjectMissing
@@ -220,7 +221,7 @@ class LocalReader:
         spans: list[tuple[Footer, list[tuple[int, list[tuple[int, Cookie]]]]]] = []
         for number, positions in by_pack.items():
             pack = self._numbers.ids[number]
-            positions.sort(key=lambda request: request[0])
+            positions.sort(key=itemgetter(0))
             footer = self._packs.footer(pack)
             if positions[-1][0] >= footer.chunks:
                 raise CorruptObject(f"{pack_name(pack)} has no chunk {positions[-1][0]}; run `keepstone store verify`")
@@ -277,14 +278,15 @@ class LocalReader:
             room = None if rooms is None else rooms.room(footer.frame_raw[frame])
             data = memoryview(self._packs.open_sealed(footer, frame, sealed, wanted=end, into=room))
             chunks: list[tuple[Cookie, memoryview]] = []
-            checked = -1
+            chunk, checked, length = data[:0], -1, 0
             for position, cookie in wanted:
-                chunk = data[offsets[position - first] : offsets[position - first + 1]]
                 if position != checked:
+                    chunk = data[offsets[position - first] : offsets[position - first + 1]]
                     self._packs.check_id(footer, position, chunk)
                     checked = position
                 chunks.append((cookie, chunk))
-            with turn(len(chunks), sum(len(chunk) for _, chunk in chunks)):
+                length += len(chunk)
+            with turn(len(chunks), length):
                 for cookie, chunk in chunks:
                     sink(cookie, chunk)
 
@@ -299,20 +301,20 @@ class LocalReader:
 def _spans(footer: Footer, requests: list[tuple[int, Cookie]]) -> list[list[tuple[int, list[tuple[int, Cookie]]]]]:
     """Requests, sorted by position, grouped by frame, and frames by ranged read."""
     spans: list[list[tuple[int, list[tuple[int, Cookie]]]]] = []
-    current = -1
+    offsets, current, end = footer.offsets, -1, 0
+    inside: list[tuple[int, Cookie]] = []
     for request in requests:
-        if current >= 0 and request[0] < footer.first_chunk[current + 1]:
-            spans[-1][-1][1].append(request)
+        if request[0] < end:
+            inside.append(request)
             continue
-        frame = footer.frame_of(request[0])
-        offsets = footer.offsets
+        frame, inside = footer.frame_of(request[0]), [request]
         if (
             spans
             and offsets[frame] - offsets[current + 1] <= GAP
             and offsets[frame + 1] - offsets[spans[-1][0][0]] <= _READ
         ):
-            spans[-1].append((frame, [request]))
+            spans[-1].append((frame, inside))
         else:
-            spans.append([(frame, [request])])
-        current = frame
+            spans.append([(frame, inside)])
+        current, end = frame, footer.first_chunk[frame + 1]
     return spans

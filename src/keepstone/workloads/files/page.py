@@ -22,6 +22,7 @@ import stat
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 
 import msgspec
 
@@ -132,7 +133,9 @@ _KINDS = {
     stat.S_IFIFO: "fifo",
     stat.S_IFSOCK: "socket",
 }
-_FIELDS = ("modes", "uids", "gids", "sizes", "mtimes", "ctimes", "inodes", "counts")
+_CODES = COLUMNS + "I"
+_WIDTHS = {code: array(code).itemsize for code in _CODES}
+_stored = attrgetter("modes", "uids", "gids", "sizes", "mtimes", "ctimes", "inodes", "counts")
 NO_EXTRA = Extra()
 _decoder = msgspec.msgpack.Decoder(Page)
 _encoder = msgspec.msgpack.Encoder()
@@ -148,10 +151,9 @@ def stored(typecode: str, values: Sequence[int]) -> bytes:
 
 def column(typecode: str, data: bytes, count: int) -> array[int]:
     """The values of a stored column; `CorruptObject` where there are not `count`."""
-    values = array(typecode)
-    if len(data) != count * values.itemsize:
+    if len(data) != count * _WIDTHS[typecode]:
         raise CorruptObject("a page of a directory has columns of different lengths; run `keepstone store verify`")
-    values.frombytes(data)
+    values = array(typecode, data)
     if sys.byteorder == "big":
         values.byteswap()
     return values
@@ -174,6 +176,6 @@ def entries(page: Page) -> Iterator[Entry]:
     """The entries of a page, in order of their names."""
     names, extras = split_names(page.names), page.extras
     count = len(names)
-    columns = [column(code, getattr(page, name), count) for name, code in zip(_FIELDS, COLUMNS + "I", strict=True)]
+    columns = [column(code, data, count) for code, data in zip(_CODES, _stored(page), strict=True)]
     all_extras = [extras.get(at, NO_EXTRA) for at in range(count)] if extras else [NO_EXTRA] * count
     return map(Entry, names, *columns, all_extras)

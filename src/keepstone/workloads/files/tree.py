@@ -153,7 +153,7 @@ def traverse(reader: Reader, selection: Wanted = None, lost: Lost | None = None)
             stack.pop()
             if came is not None:
                 within.difference_update(came.refs)
-                yield came._replace(leaving=True)
+                yield Step(came.path, came.entry, came.refs, leaving=True, whole=came.whole)
 
 
 def walk(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -107,7 +107,7 @@ class Contents:
             self.size += entry.size
         elif not refs and not entry.size:
             self._write(place, memoryview(b""))
-            self._count(place)
+            self._count([place])
         else:
             self._add_large(place, refs)
 
@@ -155,9 +155,7 @@ class Contents:
                 fetch(self._reader, requests, self, self._waits, self._lose)
             if self._fatal is not None:
                 raise self._fatal
-        for _, cookie in requests:
-            if isinstance(cookie, Place):
-                self._count(cookie)
+        self._count(cookie for _, cookie in requests if type(cookie) is Place)
         for large in self._large[:]:
             if large.complete or large.failed:
                 self._large.remove(large)
@@ -262,7 +260,7 @@ class Contents:
         with contextlib.suppress(OSError):  # somebody else removed it
             self._fs.unlink(place.name, dir_fd=place.directory.fd)
 
-    def _count(self, place: Place) -> None:
-        if place.done:
-            self._findings.files += 1
-            self._findings.size += place.entry.size
+    def _count(self, places: Iterable[Place]) -> None:
+        sizes = [place.entry.size for place in places if place.done]
+        self._findings.files += len(sizes)
+        self._findings.size += sum(sizes)

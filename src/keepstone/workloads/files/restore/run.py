@@ -19,6 +19,7 @@ import contextlib
 import os
 import resource
 import stat
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,7 +163,7 @@ class _Restore:
         existing = Existing(env, reader, finisher, content=options.compare_content)
         self._conflicts = Conflicts(env, beneath, existing, self._nodes, options, patterns, findings)
         self._stack: list[_Level] = []
-        self._complete: list[_Level] = []
+        self._complete: deque[_Level] = deque()
         self._late: list[_Level] = []
         self._planned = 0
         self._opened = 0
@@ -218,7 +219,7 @@ class _Restore:
         self._contents.fetch()
         self._nodes.make()
         while self._complete:
-            level = self._complete.pop(0)
+            level = self._complete.popleft()
             if self._must_wait(level):
                 self._let_go(level)
                 self._late.append(level)

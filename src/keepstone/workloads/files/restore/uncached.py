@@ -36,11 +36,12 @@ class UncachedWriter:
 
     def write(self, fd: int, data: memoryview, offset: int, size: int) -> None:
         """Write all of `data` at `offset` of a file that has, or will have, `size` bytes."""
-        first = last = 0
-        if self._known and len(data) >= _LARGE:
-            end = offset + len(data)
-            first = -offset % PAGE
-            last = len(data) if end == size else len(data) - end % PAGE
+        if len(data) < _LARGE or not self._known:
+            self._cached(fd, data, offset)
+            return
+        end = offset + len(data)
+        first = -offset % PAGE
+        last = len(data) if end == size else len(data) - end % PAGE
         if last - first < _LARGE:
             self._cached(fd, data, offset)
             return
@@ -62,6 +63,6 @@ class UncachedWriter:
             offset += count
 
     def _cached(self, fd: int, data: memoryview, offset: int) -> None:
-        done = 0
+        done = self._fs.pwrite(fd, data, offset) if data else 0
         while done < len(data):
-            done += self._fs.pwrite(fd, data[done:] if done else data, offset + done)
+            done += self._fs.pwrite(fd, data[done:], offset + done)
