@@ -24,7 +24,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,12 +43,14 @@ SETTLED = 365.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One measured command: a backup of a data set, or a restore or check of what was backed up before."""
+    """One measured command: a backup of a data set, or a restore or check of what was backed up before. `times`: in a
+    round, for what depends on where in its turn a tool comes."""
 
     name: str
     verb: Literal["backup", "restore", "verify"]
     data: str
     number: int = 1
+    times: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,14 @@ class Scene:
     image: bool = False
     only: tuple[str, ...] = ()
 
+    def asked(self, names: Sequence[str]) -> tuple[Job, ...]:
+        """The jobs of these names, by their own or the scene's."""
+        return tuple(job for job in self.jobs if not names or job.name in names or self.name in names)
+
     def chosen(self, names: Sequence[str]) -> tuple[Job, ...]:
-        """The jobs of these names, by their own or the scene's, and the first one that they need."""
-        wanted = [job for job in self.jobs if not names or job.name in names or self.name in names]
-        return tuple(job for job in self.jobs if wanted and (job in wanted or job is self.jobs[0]))
+        """The same, and the first one that they need, of which nothing is noted then."""
+        asked = self.asked(names)
+        return tuple(job for job in self.jobs if asked and (job in asked or job is self.jobs[0]))
 
 
 SCENES = (
@@ -76,7 +82,7 @@ SCENES = (
     Scene("tree", (
         Job("tree-first", "backup", "tree"),
         Job("tree-unchanged", "backup", "tree", 2),
-        Job("tree-restore", "restore", "tree"),
+        Job("tree-restore", "restore", "tree", times=3),
         Job("verify-tree", "verify", "tree"),
     )),
     Scene("incompressible", (Job("incompressible-first", "backup", "incompressible"),)),
@@ -123,13 +129,13 @@ class Bench:
         self._warm(jobs)
         for tool in team:
             room = self._room(tool)
-            for folder in (room.home, room.target):
-                folder.mkdir(parents=True)
+            room.home.mkdir(parents=True)
             measure(tool.init(room))
         for place, job in enumerate(jobs):
-            shift = (turn + place) % len(team)
-            for tool in [*team[shift:], *team[:shift]]:
-                self._job(scene, job, tool, turn)
+            for number in range(job.times):
+                shift = (turn + place + number) % len(team)
+                for tool in [*team[shift:], *team[:shift]]:
+                    self._job(scene, job, tool, turn, number)
         self._clear()
 
     def _clear(self) -> None:
@@ -156,10 +162,12 @@ class Bench:
         places = dict.fromkeys(str(ensure(job.data, self.scale)[0]) for job in jobs)
         subprocess.run([sys.executable, "-m", "bench.warm", *places], check=True)
 
-    def _job(self, scene: Scene, job: Job, tool: Tool, turn: int) -> None:
-        room, source = self._room(tool), self._source(scene, job)
-        if job.verb == "restore" and not scene.image:
-            self._settle()
+    def _job(self, scene: Scene, job: Job, tool: Tool, turn: int, number: int) -> None:
+        room, source = replace(self._room(tool), number=number), self._source(scene, job)
+        if job.verb == "restore":
+            room.target.mkdir()
+            if not scene.image:
+                self._settle()
         before = allocated(room.store)
         os.sync()  # or who comes next pays for what this one wrote
         cost = measure(_command(tool, room, source, scene, job))
@@ -167,9 +175,10 @@ class Bench:
         if job.verb == "backup":
             figures["stored_bytes"] = allocated(room.store)
             figures["added_bytes"] = figures["stored_bytes"] - before
-        if job.verb == "restore" and turn == 0:
+        if job.verb == "restore" and turn == number == 0:
             self._compare(ensure(job.data, self.scale)[0], tool.restored(room, source), tool, job)
-        self._note(job.name, tool.name, figures)
+        if job in scene.asked(self.names):
+            self._note(job.name, tool.name, figures)
 
     def _program(self, program: str) -> None:
         """A module that measures one part of Keepstone prints its own figures as a JSON object in its last line."""

@@ -164,10 +164,7 @@ def _tools(results: Results) -> str:
     tools = ", ".join(f"{tool} {version}" for tool, version in versions.items())
     jobs = [tools for job, tools in results["jobs"].items() if job not in PROGRAMS]
     rounds = sorted({figures["cpu_s"]["n"] for tools in jobs for figures in tools.values()})
-    return (
-        f"{tools}. "
-        f"Medians of n = {' or '.join(map(str, rounds))} rounds, interleaved; CPU = user + system, MB = 10⁶ bytes."
-    )
+    return f"{tools}. Medians of n = {' or '.join(map(str, rounds))}, interleaved; CPU = user + system, MB = 10⁶ bytes."
 
 
 def _measured(results: Results) -> str:

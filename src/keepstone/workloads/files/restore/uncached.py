@@ -36,18 +36,16 @@ class UncachedWriter:
 
     def write(self, fd: int, data: memoryview, offset: int, size: int) -> None:
         """Write all of `data` at `offset` of a file that has, or will have, `size` bytes."""
-        if len(data) < _LARGE or not self._known:
-            self._cached(fd, data, offset)
-            return
-        end = offset + len(data)
-        first = -offset % PAGE
-        last = len(data) if end == size else len(data) - end % PAGE
-        if last - first < _LARGE:
-            self._cached(fd, data, offset)
-            return
-        self._cached(fd, data[:first], offset)
-        self._uncached(fd, data[first:last], offset + first)
-        self._cached(fd, data[last:], offset + last)
+        if len(data) >= _LARGE and self._known:
+            end = offset + len(data)
+            first = -offset % PAGE
+            last = len(data) if end == size else len(data) - end % PAGE
+            if last - first >= _LARGE:
+                self._cached(fd, data[:first], offset)
+                self._uncached(fd, data[first:last], offset + first)
+                self._cached(fd, data[last:], offset + last)
+                return
+        self._cached(fd, data, offset)
 
     def _uncached(self, fd: int, data: memoryview, offset: int) -> None:
         while len(data):
