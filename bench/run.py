@@ -3,8 +3,8 @@
 
 A scene is one data set and the jobs on it, in order. In round r the tools of a job run one after another, the order
 turned by one from job to job and from round to round, so that no tool always finds the quieter machine. Before a scene
-its sources are read once, so they are in the page cache for all; before a job all that was written goes to the disk. In
-the first round every restore is compared with its source, outside of the measured time.
+its sources are read once, so they are in the page cache for all; before a job all that was written goes to the disk.
+Each tool's first restore is compared with its source, outside of the measured time.
 
 A full run writes the file anew. With chosen jobs, only these are replaced in it. `--quick` takes one round of the
 small data and leaves the file alone.

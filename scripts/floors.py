@@ -8,7 +8,7 @@ on one thread over the data of the benchmark, and adds up for every job what it 
 the job stands beside it, out of bench/results.json.
 
 Leave a virtual machine alone for six minutes before, as the benchmark does: right after gigabytes were deleted it made
-2,700 and 11,500 files a CPU second, and 23,400 later.
+2,700 and 11,500 files a CPU second, and 23,400 later. So between two runs of this as well, which deletes what it made.
 """
 
 from __future__ import annotations
