@@ -32,10 +32,10 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The folder of one tool in one run. `number`: which restore it is, each into a place of its own."""
+    """The folder of one tool in one run. `repeat`: of a restore in its round, each into a place of its own."""
 
     folder: Path
-    number: int = 0
+    repeat: int = 0
 
     @property
     def store(self) -> Path:
@@ -50,7 +50,7 @@ class Room:
     @property
     def target(self) -> Path:
         """What a restore writes into, or for an image the folder of the file that it writes."""
-        return self.folder / f"target-{self.number}"
+        return self.folder / f"target-{self.repeat}"
 
 
 class Tool(Protocol):

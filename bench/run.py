@@ -43,8 +43,8 @@ SETTLED = 365.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One measured command: a backup of a data set, or a restore or check of what was backed up before. `times`: in a
-    round, for what depends on where in its turn a tool comes."""
+    """One measured command: a backup of a data set, or a restore or check of what was backed up before. `number`: of
+    the backup. `times`: how often in a round, for what depends on where in its turn a tool comes."""
 
     name: str
     verb: Literal["backup", "restore", "verify"]
@@ -132,10 +132,10 @@ class Bench:
             room.home.mkdir(parents=True)
             measure(tool.init(room))
         for place, job in enumerate(jobs):
-            for number in range(job.times):
-                shift = (turn + place + number) % len(team)
+            for repeat in range(job.times):
+                shift = (turn + place + repeat) % len(team)
                 for tool in [*team[shift:], *team[:shift]]:
-                    self._job(scene, job, tool, turn, number)
+                    self._job(scene, job, tool, turn, repeat)
         self._clear()
 
     def _clear(self) -> None:
@@ -162,8 +162,8 @@ class Bench:
         places = dict.fromkeys(str(ensure(job.data, self.scale)[0]) for job in jobs)
         subprocess.run([sys.executable, "-m", "bench.warm", *places], check=True)
 
-    def _job(self, scene: Scene, job: Job, tool: Tool, turn: int, number: int) -> None:
-        room, source = replace(self._room(tool), number=number), self._source(scene, job)
+    def _job(self, scene: Scene, job: Job, tool: Tool, turn: int, repeat: int) -> None:
+        room, source = replace(self._room(tool), repeat=repeat), self._source(scene, job)
         if job.verb == "restore":
             room.target.mkdir()
             if not scene.image:
@@ -175,7 +175,7 @@ class Bench:
         if job.verb == "backup":
             figures["stored_bytes"] = allocated(room.store)
             figures["added_bytes"] = figures["stored_bytes"] - before
-        if job.verb == "restore" and turn == number == 0:
+        if job.verb == "restore" and turn == repeat == 0:
             self._compare(ensure(job.data, self.scale)[0], tool.restored(room, source), tool, job)
         if job in scene.asked(self.names):
             self._note(job.name, tool.name, figures)

@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import table
+from bench import run, table
+from bench.data import SMALL
 from bench.figures import BARS, MEASURED, OURS, Bar, Jobs, compared, ratio, spread, verdicts
 from bench.material import EDIT_EVERY, altered
 from bench.measure import Cost, Failed, allocated, measure
-from bench.peers import Command
-from bench.run import PROGRAMS, SCENES
+from bench.peers import Borg, Command, Keepstone, Restic, Tool
+from bench.run import PROGRAMS, SCENES, Bench, Job, Scene
 from bench.same import differences
 
 pytestmark = pytest.mark.store
@@ -103,6 +105,27 @@ def test_choosing_a_job_brings_the_one_that_it_needs_and_no_other() -> None:
     assert [job.name for job in image.chosen(["verify-image"])] == ["image-first", "verify-image"]
     assert image.chosen(["tree-first"]) == ()
     assert image.chosen([]) == image.chosen(["image"]) == image.jobs
+    assert [job.name for job in image.asked(["verify-image"])] == ["verify-image"]
+
+
+def test_every_tool_restores_a_tree_in_each_place_of_its_turn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    done: list[tuple[str, str, Path]] = []
+
+    def job(self: Bench, scene: Scene, job: Job, tool: Tool, turn: int, repeat: int) -> None:
+        done.append((job.name, tool.name, replace(self._room(tool), repeat=repeat).target))
+
+    monkeypatch.setattr(run, "bench_dir", lambda: tmp_path)
+    monkeypatch.setattr(run, "measure", lambda command: None)
+    monkeypatch.setattr(Bench, "_warm", lambda self, jobs: None)
+    monkeypatch.setattr(Bench, "_job", job)
+    team: list[Tool] = [Keepstone(), Restic("restic"), Borg("borg")]
+    Bench(SMALL, team, ["tree-restore"]).round(0)
+
+    restored = [(tool, target) for name, tool, target in done if name == "tree-restore"]
+    assert len(restored) == 9
+    assert len({target for _, target in restored}) == 9
+    for place in range(3):
+        assert {tool for tool, _ in restored[place::3]} == {"keepstone", "restic", "borg"}
 
 
 def test_a_document_gets_its_tables_between_the_marks_and_keeps_the_rest() -> None:
