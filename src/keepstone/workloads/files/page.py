@@ -135,7 +135,7 @@ _KINDS = {
 }
 _CODES = COLUMNS + "I"
 _WIDTHS = {code: array(code).itemsize for code in _CODES}
-_stored = attrgetter("modes", "uids", "gids", "sizes", "mtimes", "ctimes", "inodes", "counts")
+_columns = attrgetter("modes", "uids", "gids", "sizes", "mtimes", "ctimes", "inodes", "counts")
 NO_EXTRA = Extra()
 _decoder = msgspec.msgpack.Decoder(Page)
 _encoder = msgspec.msgpack.Encoder()
@@ -176,6 +176,6 @@ def entries(page: Page) -> Iterator[Entry]:
     """The entries of a page, in order of their names."""
     names, extras = split_names(page.names), page.extras
     count = len(names)
-    columns = [column(code, data, count) for code, data in zip(_CODES, _stored(page), strict=True)]
+    columns = [column(code, data, count) for code, data in zip(_CODES, _columns(page), strict=True)]
     all_extras = [extras.get(at, NO_EXTRA) for at in range(count)] if extras else [NO_EXTRA] * count
     return map(Entry, names, *columns, all_extras)
