@@ -13,7 +13,6 @@ Invariants
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import socket
@@ -22,10 +21,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["Env", "FileSystem", "InlinePool", "Pool", "Process", "sync_folder"]
+__all__ = ["Env", "FileSystem", "InlinePool", "Pool", "Process"]
 
 T = TypeVar("T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -73,18 +71,6 @@ class FileSystem:
     removexattr = staticmethod(os.removexattr)
     posix_fadvise = staticmethod(os.posix_fadvise)
     statvfs = staticmethod(os.statvfs)
-
-
-def sync_folder(fs: FileSystem, folder: str | Path) -> None:
-    """Make durable which names a folder has. `OSError`."""
-    fd = fs.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fs.fsync(fd)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system whose folders need no barrier says so
-            raise
-    finally:
-        fs.close(fd)
 
 
 class Pool(Protocol):

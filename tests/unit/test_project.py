@@ -17,6 +17,7 @@ from types import ModuleType
 import pytest
 
 import keepstone
+from keepstone.env import FileSystem
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -30,6 +31,53 @@ SPDX = "# SPDX-License-Identifier: Apache-2.0"
 UNSAFE_FORMATS = {"pickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve", "yaml"}
 
 HELP_CPU_SECONDS = 0.150
+
+# The rooms of floors 0 to 4, where all goes through an `Env`, and what else reaches the world there, and why.
+BY_ENV = (
+    "files.py", "objects", "crypto", "store", "disks", "workloads", "remote", "vault", "mount", "catalogue", "identity",
+    "jobs", "control",
+)  # fmt: skip
+BESIDE_ENV = {
+    "store/rescue.py": "stands alone in every store",
+    "store/store.py": "files of its own package",
+    "control/attaching.py": "files of its own package",
+    "catalogue/migrate.py": "files of its own package",
+    "disks/parse.py": "a process of its own",
+    "workloads/directories/scout.py": "a process of its own",
+    "workloads/guestfiles/child.py": "a process of its own",
+    "workloads/machines/watchdog.py": "a process of its own",
+    "workloads/running/keeper.py": "a process of its own, and how it is spoken to",
+    "disks/jail.py": "pipes of another process",
+    "disks/qemu.py": "what another process says",
+    "workloads/guestfiles/worker.py": "memory that another process has as well",
+    "workloads/kvm/serving.py": "the socket of another process",
+    "workloads/libvirt/channel.py": "pipes of another process",
+    "workloads/libvirt/virsh.py": "memory that another process has as well",
+    "workloads/libvirt/writable.py": "the socket of another process",
+    "workloads/machines/janitor.py": "pipes of another process",
+    "workloads/running/program.py": "what another process can do",
+    "remote/tls.py": "how long a socket is waited for",
+    "vault/stores.py": "removes a store whose key is gone, and however far that comes, it means nothing",
+    "mount/device.py": "the conversation with the kernel",
+    "mount/session.py": "the conversation with the kernel",
+}
+PATH_CALLS = {
+    "chmod", "exists", "glob", "hardlink_to", "is_dir", "is_file", "is_symlink", "iterdir", "lstat", "mkdir",
+    "read_bytes", "read_text", "readlink", "rename", "rglob", "rmdir", "samefile", "stat", "symlink_to", "touch",
+    "unlink", "write_bytes", "write_text",
+}  # fmt: skip
+NO_PATHS = {"entry", "sa"}  # of a listing, which the `Env` gave; SQL
+MODULE_CALLS = {
+    "os": {*(name for name in vars(FileSystem) if not name.startswith("_")), "access", "makedirs", "remove", "replace",
+           "truncate", "urandom", "walk"},
+    "time": {"monotonic", "monotonic_ns", "perf_counter", "sleep", "time", "time_ns"},
+    "datetime": {"now", "today", "utcnow"},
+    "uuid": {"uuid1", "uuid4"},
+    "random": set[str](),
+    "secrets": set[str](),
+    "tempfile": set[str](),
+    "shutil": {"copy", "copyfile", "copytree", "move", "rmtree"},
+}  # fmt: skip
 
 
 def relative(path: Path) -> str:
@@ -65,6 +113,22 @@ def documented_names(heading: str) -> list[str]:
     return sorted(rows[2:])
 
 
+def reaches_the_world(tree: ast.Module) -> list[str]:
+    """The calls by which a module touches files, clocks and chance without an `Env`."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open":
+            found.append("open")
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        on, call = ast.unparse(node.func.value), node.func.attr
+        if on in MODULE_CALLS:
+            found += [f"{on}.{call}"] * (call in (MODULE_CALLS[on] or {call}))
+        elif call in PATH_CALLS and on.rpartition(".")[2] not in {"fs", "_fs", "FileSystem"} | NO_PATHS:
+            found.append(f"{on}.{call}")
+    return found
+
+
 @pytest.mark.parametrize("name", ["keepstone", *PACKAGES])
 def test_package_shows_exactly_its_public_names(name: str) -> None:
     package = importlib.import_module(name)
@@ -87,6 +151,17 @@ def test_module_says_its_licence_and_its_meaning(path: Path) -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_module_reads_no_format_that_can_run_code(path: Path) -> None:
     assert not imported_roots(ast.parse(path.read_text())) & UNSAFE_FORMATS
+
+
+def test_floors_reach_files_clocks_and_chance_by_an_env() -> None:
+    source = ROOT / "src" / "keepstone"
+    modules = [
+        path for room in BY_ENV for path in ([source / room] if room[-3:] == ".py" else (source / room).rglob("*.py"))
+    ]
+    found = {str(path.relative_to(source)): reaches_the_world(ast.parse(path.read_text())) for path in modules}
+
+    assert {name: calls for name, calls in found.items() if calls and name not in BESIDE_ENV} == {}
+    assert [name for name in BESIDE_ENV if not found.get(name)] == []  # what needs no exception any more
 
 
 def help_cpu_seconds() -> float:

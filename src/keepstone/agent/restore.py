@@ -46,9 +46,9 @@ def restore(env: Env, order: Order, configuration: Configuration, report: Report
             note = _note(folders, order)
             if note.exists():
                 report.step("goes on where the attempt before it ended")
-                wanted = going_on(reader, wanted, places)
+                wanted = going_on(env, reader, wanted, places)
             else:
-                refuse_occupied(reader, places)
+                refuse_occupied(env, reader, places)
                 _begin(env, note)
         done = restore_point(env, reader, wanted, allowed, report)
     if note is not None:

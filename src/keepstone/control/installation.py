@@ -34,6 +34,7 @@ from keepstone.control.verdicts import judge
 from keepstone.crypto import generate_identity, recipient_of
 from keepstone.env import Env
 from keepstone.errors import Conflict, StoreMissing, UsageError
+from keepstone.files import exists, make_folders, names, read_file, remove_file
 from keepstone.identity import Authority, Issued, Issuer, new_secret
 from keepstone.jobs import JobQueue
 from keepstone.objects import write_private
@@ -75,13 +76,13 @@ class Installation:
     @property
     def stores(self) -> Stores:
         """The stores of its vaults. What is made there is sealed to its recovery key."""
-        return Stores(self.env, self.root, [recipient_of((self.root / "recovery-key.txt").read_text())])
+        identity = read_file(self.env.fs, self.root / "recovery-key.txt").decode()
+        return Stores(self.env, self.root, [recipient_of(identity)])
 
     def prepare(self) -> Database:
         """Make what is missing, but for what it is called and who administers it; its database."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("tls", "keys", "kits", "vaults", "cache"):
-            (self.root / name).mkdir(mode=0o700, exist_ok=True)
+            make_folders(self.env.fs, self.root / name)
         self._make("issuer.key", _new_key)
         self._make(targets.KEY, lambda: targets.new_key(self.env))
         self._make("recovery-key.txt", _new_recovery_key)
@@ -104,7 +105,7 @@ class Installation:
 
     def plane(self) -> Plane:
         """The control plane of an installation that has begun. `StoreMissing` where there is none."""
-        if self._url.startswith("sqlite:///") and not (self.root / DATABASE).exists():
+        if self._url.startswith("sqlite:///") and not exists(self.env.fs, self.root / DATABASE):
             raise StoreMissing(f"there is no Keepstone service in {self.root}; start one with `keepstone up`")
         database = Database(self._url)
         try:
@@ -123,43 +124,43 @@ class Installation:
 
     def issuer(self, tenant: str) -> Issuer:
         """Gives tokens."""
-        return Issuer(self.env, (self.root / "issuer.key").read_bytes(), tenant)
+        return Issuer(self.env, read_file(self.env.fs, self.root / "issuer.key"), tenant)
 
     def certificate(self, names: list[str]) -> tuple[Path, Path]:
         """The server's certificate and key for these names and addresses; renewed where it does not do any more."""
         tls = self.root / "tls"
         paths = tls / "server.pem", tls / "server.key"
         authority = self.authority()
-        if all(path.exists() for path in paths):
-            issued = Issued(*(path.read_bytes() for path in paths))
+        if all(exists(self.env.fs, path) for path in paths):
+            issued = Issued(*(read_file(self.env.fs, path) for path in paths))
             if authority.serves(issued, names):
                 return paths
         issued = authority.server(names)
         for path, data in zip(
             reversed(paths), (issued.key, issued.certificate + authority.issued.certificate), strict=True
         ):
-            path.unlink(missing_ok=True)
+            remove_file(self.env.fs, path)
             write_private(self.env, path, data)
         return paths
 
     def authority(self) -> Authority:
-        tls = self.root / "tls"
-        if not (tls / "ca.pem").exists():
-            (tls / "ca.key").unlink(missing_ok=True)
+        certificate, key = self.ca, self.ca.with_suffix(".key")
+        if not exists(self.env.fs, certificate):
+            remove_file(self.env.fs, key)
             made = Authority.create(self.env, "Keepstone vault authority").issued
-            write_private(self.env, tls / "ca.key", made.key)
-            write_private(self.env, tls / "ca.pem", made.certificate)
-        return Authority(self.env, Issued((tls / "ca.pem").read_bytes(), (tls / "ca.key").read_bytes()))
+            write_private(self.env, key, made.key)
+            write_private(self.env, certificate, made.certificate)
+        return Authority(self.env, Issued(*(read_file(self.env.fs, path) for path in (certificate, key))))
 
     def _make(self, name: str, content: object) -> None:
         path = self.root / name
-        if not path.exists():
+        if not exists(self.env.fs, path):
             assert callable(content)
             write_private(self.env, path, content())
 
     def _check_lost(self) -> None:
         """`Conflict` where there are stores of vaults that no database knows."""
-        stores = [path.name for path in (self.root / "vaults").iterdir()]
+        stores = names(self.env.fs, self.root / "vaults")
         if stores:
             raise Conflict(
                 f"the database of this service is lost: {self.root / 'vaults'} has the stores of {len(stores)} "

@@ -14,6 +14,7 @@ from cryptography import x509
 import keepstone
 from keepstone.control.plane import Plane
 from keepstone.errors import GuardRefused
+from keepstone.files import read_file
 
 __all__ = ["DEMO", "Installed", "look"]
 
@@ -59,7 +60,7 @@ def look(plane: Plane) -> Installed:
 
 def _certificate(plane: Plane) -> tuple[datetime | None, datetime | None]:
     try:
-        found = x509.load_pem_x509_certificate((plane.root / "tls" / "server.pem").read_bytes())
+        found = x509.load_pem_x509_certificate(read_file(plane.env.fs, plane.root / "tls" / "server.pem"))
     except (OSError, ValueError):  # it did not listen yet
         return None, None
     return found.not_valid_before_utc, found.not_valid_after_utc

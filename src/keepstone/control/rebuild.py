@@ -34,7 +34,9 @@ from keepstone.control.items import PROTECTED
 from keepstone.control.plane import Change, Place
 from keepstone.control.writers import OTHERS
 from keepstone.crypto import Kit
+from keepstone.env import Env
 from keepstone.errors import Conflict, CorruptObject, KeepstoneError, ObjectMissing, StoreMissing, UsageError
+from keepstone.files import exists
 from keepstone.objects import FolderStorage
 from keepstone.store import Point, Store
 from keepstone.vault import (
@@ -78,7 +80,7 @@ def rebuild(installation: Installation, place: Path, kit: Kit) -> Rebuilt:
     `UsageError` where the store cannot come here.
     """
     env = installation.env
-    _check_place(installation.root, place)
+    _check_place(env, installation.root, place)
     store = Store.open_by_kit(env, FolderStorage(env, place), kit)
     state = _state(store)
     vault = _vault(state, store, env.utc())
@@ -108,10 +110,10 @@ def rebuild(installation: Installation, place: Path, kit: Kit) -> Rebuilt:
     )
 
 
-def _check_place(root: Path, place: Path) -> None:
+def _check_place(env: Env, root: Path, place: Path) -> None:
     """`UsageError` for the store of another installation: it would lose its vault."""
     owner = place.resolve().parent.parent
-    if (owner / "issuer.key").exists() and owner != root.resolve():
+    if exists(env.fs, owner / "issuer.key") and owner != root.resolve():
         raise UsageError(
             f"{place} belongs to the service in {owner}; rebuild the vault there with --data {owner}, or, where that "
             "one is to lose it, move the folder away first"

@@ -22,6 +22,7 @@ from keepstone.catalogue import every, first, vaults
 from keepstone.control.plane import Change, Plane
 from keepstone.crypto import recipient_of
 from keepstone.errors import InvalidRequest, NotFound, StoreMissing, Unauthorized
+from keepstone.files import read_file
 from keepstone.identity import Assignment, Principal
 from keepstone.identity.builtin import OWNER
 from keepstone.vault import Vault
@@ -139,7 +140,7 @@ def _check(who: Principal, held: Sequence[Assignment]) -> None:
 
 def _key(plane: Plane) -> bytes:
     try:
-        return (plane.root / KEY).read_bytes()
+        return read_file(plane.env.fs, plane.root / KEY)
     except OSError as error:
         raise NotFound(
             f"{plane.root / KEY} cannot be read ({error.strerror}); bring it back from where it is kept"

@@ -22,6 +22,7 @@ from keepstone.control.plane import Change, Plane
 from keepstone.crypto import Blake3Hashing, DomainKeys, open_object, seal_object
 from keepstone.env import Env
 from keepstone.errors import CorruptObject, InvalidRequest, NotFound
+from keepstone.files import read_file
 from keepstone.vault import Vault, folded
 
 __all__ = ["KEY", "Target", "address", "everybody", "find", "listing", "new_key", "put", "remove", "waiting"]
@@ -147,7 +148,7 @@ def everybody(plane: Plane, connection: sa.Connection) -> list[UUID]:
 
 
 def _keys(plane: Plane) -> DomainKeys:
-    return DomainKeys.from_bytes(1, (plane.root / KEY).read_bytes())
+    return DomainKeys.from_bytes(1, read_file(plane.env.fs, plane.root / KEY))
 
 
 def _lookup(connection: sa.Connection, vault: Vault, name: str) -> Target | None:

@@ -22,6 +22,7 @@ from keepstone.control import policies as stored
 from keepstone.control import targets
 from keepstone.control.alerts import fire, resolve
 from keepstone.control.plane import Plane
+from keepstone.files import exists, read_file
 from keepstone.vault import Health, Policy, StoredPolicy, Vault, health, zone
 from keepstone.vault.alerts import RULES, Condition, Kind, Subject, wanted
 
@@ -142,9 +143,9 @@ class Watch:
             ("server.pem", _RENEWED, "the service's certificate, which should have been renewed,"),
         ):
             path = self._plane.root / "tls" / name
-            if not path.exists():
+            if not exists(self._plane.env.fs, path):
                 continue
-            end = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+            end = x509.load_pem_x509_certificate(read_file(self._plane.env.fs, path)).not_valid_after_utc
             if end - now < left:
                 subject = Subject(kind=Kind.CERTIFICATE_ENDING, part=name)
                 yield subject, _Wrong(None, "the service", f"{what} ends at {end:%Y-%m-%d %H:%M} UTC")

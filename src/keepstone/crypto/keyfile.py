@@ -7,7 +7,6 @@ import errno
 import hmac
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +15,7 @@ import msgspec
 from keepstone.crypto.keys import KEY_SIZE, VaultKey
 from keepstone.crypto.providers import Bytes32, Slot, Wrapped, read_slot, write_slot
 from keepstone.crypto.slots import open_slot, seal_slot, slot_check, slot_fits
-from keepstone.env import Env, FileSystem, sync_folder
+from keepstone.env import Env, FileSystem
 from keepstone.errors import (
     AccessDenied,
     AlreadyExists,
@@ -26,6 +25,7 @@ from keepstone.errors import (
     StorageFull,
     WrongKey,
 )
+from keepstone.files import write_new
 
 __all__ = ["PlatformKeyProvider"]
 
@@ -61,18 +61,7 @@ class PlatformKeyProvider:
         """
         fs = env.fs
         try:
-            _make_folders(fs, path.parent)
-            descriptor = fs.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                try:
-                    _write_all(fs, descriptor, env.random(KEY_SIZE))
-                    fs.fsync(descriptor)
-                finally:
-                    fs.close(descriptor)
-                sync_folder(fs, path.parent)
-            except BaseException:
-                fs.unlink(path)
-                raise
+            write_new(fs, path, env.random(KEY_SIZE))
         except OSError as error:
             raise _failure(error, f"the key file {path} cannot be created") from error
         return cls(path, fs=fs)
@@ -126,23 +115,6 @@ class PlatformKeyProvider:
 
 def _key_id(root: bytes) -> str:
     return hmac.digest(root, b"keepstone/platform/id/v1", "sha256").hex()[:16]
-
-
-def _make_folders(fs: FileSystem, folder: Path) -> None:
-    try:
-        fs.mkdir(folder, 0o700)
-    except FileExistsError:
-        return
-    except FileNotFoundError:
-        _make_folders(fs, folder.parent)
-        with suppress(FileExistsError):  # another process was as quick
-            fs.mkdir(folder, 0o700)
-    sync_folder(fs, folder.parent)
-
-
-def _write_all(fs: FileSystem, descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[fs.write(descriptor, data) :]
 
 
 def _failure(error: OSError, what: str) -> KeepstoneError:

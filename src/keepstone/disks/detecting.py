@@ -16,6 +16,7 @@ from pathlib import Path
 
 from keepstone.env import Env
 from keepstone.errors import SourceFailed, SourceMissing, UsageError
+from keepstone.files import exists
 from keepstone.objects import failure
 
 __all__ = ["FORMATS", "RAW", "SUFFIXES", "detect", "failures", "refuse_image", "signed"]
@@ -58,7 +59,7 @@ def detect(env: Env, path: Path) -> str:
 
 def refuse_image(env: Env, path: Path) -> None:
     """`UsageError` where the bytes of a disk would take the place of an image that is here, or was by its name."""
-    found = detect(env, path) if path.exists() else SUFFIXES.get(path.suffix.lower(), RAW)
+    found = detect(env, path) if exists(env.fs, path) else SUFFIXES.get(path.suffix.lower(), RAW)
     if found != RAW:
         raise UsageError(
             f"{path} is a {found} image, and the bytes of its disk are no such image; restore into a new file, with "

@@ -16,6 +16,7 @@ from typing import Any
 from keepstone.disks.nbd import NbdSource
 from keepstone.env import Env
 from keepstone.errors import KeepstoneError, SourceFailed, Unsupported
+from keepstone.files import exists
 
 __all__ = ["QemuSource"]
 
@@ -65,7 +66,7 @@ class QemuSource(NbdSource):
                         said.read(2048).decode("utf-8", "replace").strip().rpartition(": ")[2] or "it does not answer"
                     )
                     raise SourceFailed(f"{path}: QEMU does not read it: {reason}")
-                if socket.exists():
+                if exists(env.fs, socket):
                     with contextlib.suppress(KeepstoneError):
                         super().__init__(env, socket)
                         break

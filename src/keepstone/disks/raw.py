@@ -18,8 +18,9 @@ from pathlib import Path
 from types import TracebackType
 
 from keepstone.disks.port import Extent
-from keepstone.env import Env, sync_folder
+from keepstone.env import Env
 from keepstone.errors import SourceFailed, SourceMissing, TargetExists, UsageError
+from keepstone.files import sync_folder
 from keepstone.objects import PAGE, Buffer, DirectFile, aligned, failure, round_up
 
 __all__ = ["RawSink", "RawSource"]

@@ -19,8 +19,9 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from keepstone.env import Env, Process, sync_folder
+from keepstone.env import Env, Process
 from keepstone.errors import NotFound, ObjectExists, ObjectMissing, StorageError, StoreMissing, UsageError
+from keepstone.files import sync_folder
 from keepstone.objects.buffers import PAGE, BufferPool, is_aligned
 from keepstone.objects.direct import ROOM, WINDOW, DirectFile, DirectWriter
 from keepstone.objects.failure import failure

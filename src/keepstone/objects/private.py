@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from keepstone.env import Env
 from keepstone.errors import AlreadyExists, NotFound
+from keepstone.files import sync_folder, write_new
 from keepstone.objects.failure import failure
 
 __all__ = ["replace_private", "write_private"]
@@ -18,24 +18,9 @@ def write_private(env: Env, path: Path, data: bytes) -> None:
 
     `AlreadyExists` where there is something, and what else the operating system says; nothing is left behind then.
     """
-    fs = env.fs
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = fs.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[fs.write(descriptor, view) :]
-            fs.fsync(descriptor)
-        except BaseException:
-            fs.unlink(path)
-            raise
-        finally:
-            fs.close(descriptor)
-        _sync(env, path.parent)
+        write_new(env.fs, path, data)
     except FileExistsError as error:
-        if not path.parent.is_dir():
-            raise NotFound(f"{path}: {path.parent} is no folder; check the path") from error
         raise AlreadyExists(f"{path} is there already; choose another file") from error
     except OSError as error:
         raise failure(error, str(path), missing=NotFound) from error
@@ -45,14 +30,6 @@ def replace_private(env: Env, source: Path, target: Path) -> None:
     """Give a file the name of another one, durable on return."""
     try:
         env.fs.rename(source, target)
-        _sync(env, target.parent)
+        sync_folder(env.fs, target.parent)
     except OSError as error:
         raise failure(error, str(target)) from error
-
-
-def _sync(env: Env, folder: Path) -> None:
-    descriptor = env.fs.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        env.fs.fsync(descriptor)
-    finally:
-        env.fs.close(descriptor)

@@ -23,6 +23,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from keepstone.errors import CorruptObject, ObjectMissing, StorageError
+from keepstone.files import make_folders, names, remove_file
+from keepstone.objects import failure
 from keepstone.store.context import Context
 from keepstone.store.footer import DATA
 from keepstone.store.packs import Packs
@@ -62,12 +64,16 @@ class ChunkIndex:
             return self._segments, self._there
 
     def clear(self) -> None:
-        """Forget the cached segments; the next `refresh` reads every footer."""
+        """Forget the cached segments; the next `refresh` reads every footer. `AccessDenied`, `StorageError` where one
+        cannot be removed."""
         with self._lock:
             self._segments = []
             self._mapped.clear()
             for path, *_ in self._files():
-                path.unlink(missing_ok=True)
+                try:
+                    remove_file(self._env.fs, path)
+                except OSError as error:
+                    raise failure(error, str(path)) from error
 
     def _covering(self, there: set[bytes]) -> list[Segment]:
         segments = self._load(there)
@@ -78,13 +84,16 @@ class ChunkIndex:
 
     def _files(self) -> list[tuple[Path, int, int]]:
         """Path, inode and size of each segment in the folder: what tells that it is the one that was mapped."""
-        if self._folder is None or not self._folder.is_dir():
+        if self._folder is None:
             return []
         files = []
-        for path in sorted(self._folder.glob("*" + _SUFFIX)):
-            with contextlib.suppress(FileNotFoundError):  # another process merged it
-                status = path.stat()
-                files.append((path, status.st_ino, status.st_size))
+        with contextlib.suppress(OSError):  # a cache that cannot be read has nothing
+            for name in names(self._env.fs, self._folder):
+                if name.endswith(_SUFFIX):
+                    path = self._folder / name
+                    with contextlib.suppress(FileNotFoundError):  # another process merged it
+                        status = self._env.fs.stat(path)
+                        files.append((path, status.st_ino, status.st_size))
         return files
 
     def _load(self, there: set[bytes]) -> list[Segment]:
@@ -101,7 +110,8 @@ class ChunkIndex:
         seen: set[bytes] = set()
         for path, segment in found:  # the larger first: what was merged into one of them is then seen to be
             if segment is None or not there.intersection(segment.packs) or seen.issuperset(segment.packs):
-                path.unlink(missing_ok=True)  # damaged, of packs that are gone, or merged
+                with contextlib.suppress(OSError):  # damaged, of packs that are gone, or merged
+                    self._env.fs.unlink(path)
                 continue
             seen.update(segment.packs)
             loaded.append(segment)
@@ -143,7 +153,7 @@ class ChunkIndex:
             return None
         path = str(self._folder / f"{self._env.random(8).hex()}{_SUFFIX}")
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folders(self._env.fs, self._folder)
             write_segment(self._env, path, packs, rows, parts)
         except OSError:
             return None  # a cache that cannot be written is no reason to fail

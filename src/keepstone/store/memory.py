@@ -15,6 +15,7 @@ import msgspec
 
 from keepstone.decoders import from_json
 from keepstone.env import Env
+from keepstone.files import make_folders, read_file, write_all
 
 __all__ = ["Seen", "recall", "recall_damage", "remember", "remember_damage"]
 
@@ -26,36 +27,36 @@ class Seen(msgspec.Struct, frozen=True):
     digest: str
 
 
-def recall(cache: Path | None) -> Seen | None:
+def recall(env: Env, cache: Path | None) -> Seen | None:
     """What was remembered; None where nothing is."""
     if cache is None:
         return None
     try:
-        return from_json(Seen).decode((cache / "head.json").read_bytes())
+        return from_json(Seen).decode(read_file(env.fs, cache / "head.json"))
     except (OSError, msgspec.MsgspecError):
         return None
 
 
 def remember(env: Env, cache: Path | None, seen: Seen) -> None:
     """Remember a newer head; never an older one."""
-    before = recall(cache)
+    before = recall(env, cache)
     if before is None or before.sequence < seen.sequence:
         _write(env, cache, "head.json", msgspec.json.encode(seen))
 
 
-def recall_damage(cache: Path | None) -> frozenset[str]:
+def recall_damage(env: Env, cache: Path | None) -> frozenset[str]:
     """The names of the packs in which the last verify found damage: a backup does not build on them."""
     if cache is None:
         return frozenset()
     try:
-        return frozenset(from_json(list[str]).decode((cache / "damaged.json").read_bytes()))
+        return frozenset(from_json(list[str]).decode(read_file(env.fs, cache / "damaged.json")))
     except (OSError, msgspec.MsgspecError):
         return frozenset()
 
 
 def remember_damage(env: Env, cache: Path | None, packs: list[str]) -> None:
     """Replace what `recall_damage` gives."""
-    if packs or recall_damage(cache):
+    if packs or recall_damage(env, cache):
         _write(env, cache, "damaged.json", msgspec.json.encode(packs))
 
 
@@ -63,15 +64,15 @@ def _write(env: Env, cache: Path | None, name: str, data: bytes) -> None:
     """Put a small file into the cache; one that cannot be written is no failure."""
     if cache is None:
         return
-    beside = str(cache / f"{name}.{env.random(4).hex()}")
+    beside = cache / f"{name}.{env.random(4).hex()}"
     try:
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folders(env.fs, cache)
         fd = env.fs.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            env.fs.write(fd, data)
+            write_all(env.fs, fd, data)
         finally:
             env.fs.close(fd)
-        env.fs.rename(beside, str(cache / name))
+        env.fs.rename(beside, cache / name)
     except OSError:
         with contextlib.suppress(OSError):
             env.fs.unlink(beside)

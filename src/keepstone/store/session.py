@@ -125,7 +125,7 @@ class Session:
         sequence, digest = chain.append(event, commit_name(self.commit_id), sealed)
         self._publishing = False
         with contextlib.suppress(KeepstoneError):  # the point is there whether or not an older entry can be read
-            seen = recall(self._cache)
+            seen = recall(self.context.env, self._cache)
             if seen is None or chain.digest(seen.sequence) == seen.digest:  # else verify is to tell of the rollback
                 remember(self.context.env, self._cache, Seen(sequence, digest))
         self.close()

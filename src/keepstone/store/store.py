@@ -75,7 +75,7 @@ class Store:
             hashing=keyring.hashing,
         )
         self.cache = cache / descriptor.store if cache is not None else None
-        self.damaged: frozenset[str] = recall_damage(self.cache)
+        self.damaged: frozenset[str] = recall_damage(env, self.cache)
         """Packs in which verify found damage; a new point does not refer to them."""
         self.commits = Commits(self.context)
         self.points = Points(self.context, self.commits, descriptor.soft_delete_days)

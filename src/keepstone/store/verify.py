@@ -109,7 +109,7 @@ def _remember(store: Store, survey: Survey, findings: _Findings, deep: bool) -> 
     """Note the damaged packs for the backups to come. A look that reads no data says nothing of what was found before
     in packs that are still there, but that it was."""
     bad = {finding.object for finding in findings.found if finding.object.startswith(PACKS)}
-    before = frozenset() if deep else store.damaged | recall_damage(store.cache)
+    before = frozenset() if deep else store.damaged | recall_damage(store.context.env, store.cache)
     store.damaged = before | bad
     remember_damage(store.context.env, store.cache, sorted(store.damaged))
     for name in sorted((before - bad) & {pack_name(pack) for pack in survey.sizes}):
@@ -166,7 +166,7 @@ def _check_chain(store: Store, findings: _Findings) -> None:
 
 
 def _check_memory(store: Store, ledger: Ledger) -> None:
-    seen = recall(store.cache)
+    seen = recall(store.context.env, store.cache)
     if seen is not None and Chain(store.context).digest(seen.sequence) != seen.digest:
         raise RollbackDetected(
             f"this machine has seen head {seen.sequence} of this store, and it is not there now: the store was "

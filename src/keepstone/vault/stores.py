@@ -20,6 +20,7 @@ from uuid import UUID
 from keepstone.crypto import Keyring, Kit, PlatformKeyProvider, make_kit
 from keepstone.env import Env
 from keepstone.errors import Conflict, StorageError, StoreMissing, UsageError
+from keepstone.files import exists, read_file, remove_file
 from keepstone.objects import FolderStorage, replace_private, write_private
 from keepstone.store import Store
 
@@ -67,7 +68,7 @@ class Stores:
             self._move(place, own)
         store = Store.open_by_kit(self._env, FolderStorage(self._env, own), kit, cache=self._cache)
         key, made = self._key(vault), self._key(vault).with_suffix(".new")
-        made.unlink(missing_ok=True)
+        remove_file(self._env.fs, made)
         store.rekey([PlatformKeyProvider.create(self._env, made)])
         replace_private(self._env, made, key)
         with self._lock:
@@ -87,14 +88,14 @@ class Stores:
     def kit(self, vault: UUID) -> bytes:
         """The recovery kit of a vault. `StoreMissing` where it is gone; one that is made anew is as good."""
         try:
-            return self._kit(vault).read_bytes()
+            return read_file(self._env.fs, self._kit(vault))
         except OSError as error:
             raise StoreMissing(f"{self._kit(vault)} cannot be read: {error.strerror}") from error
 
     def renew_kit(self, vault: UUID, name: str) -> None:
         """Another recovery kit in the place of the one that there is; that one stays good."""
         made = self._kit(vault).with_suffix(".new")
-        made.unlink(missing_ok=True)
+        remove_file(self._env.fs, made)
         keyring = self.open(vault).keyring
         write_private(self._env, made, make_kit(self._env, keyring, name, recipients=self._recipients))
         replace_private(self._env, made, self._kit(vault))
@@ -108,13 +109,13 @@ class Stores:
         """Destroy a vault's key and then its store: what may be left of a store without its key opens to nobody."""
         with self._lock:
             self._open.pop(vault, None)
-        self._key(vault).unlink(missing_ok=True)
-        self._kit(vault).unlink(missing_ok=True)
+        for path in (self._key(vault), self._kit(vault)):
+            remove_file(self._env.fs, path)
         shutil.rmtree(self.place(vault), ignore_errors=True)
 
     def _move(self, place: Path, own: Path) -> None:
         """Give the folder of a store its name here."""
-        if own.exists():
+        if exists(self._env.fs, own):
             raise Conflict(f"there is another store in {own}; move it away first, or rebuild from that one")
         try:
             replace_private(self._env, place.resolve(), own)

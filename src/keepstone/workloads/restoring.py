@@ -17,6 +17,7 @@ from typing import Any
 
 from keepstone.env import Env
 from keepstone.errors import NotFound, TargetExists
+from keepstone.files import exists, is_folder, make_folder, remove_file
 from keepstone.objects import failure
 from keepstone.store import Reader
 from keepstone.workloads.escaping import unescaped
@@ -52,13 +53,13 @@ def new_places(reader: Reader, wanted: Mapping[str, Any], target: Path) -> list[
     return [] if wanted.get("conflict") else [target]
 
 
-def refuse_occupied(reader: Reader, places: list[Path]) -> None:
+def refuse_occupied(env: Env, reader: Reader, places: list[Path]) -> None:
     """`TargetExists` where something is at one of these places, but for a folder with nothing in it that is to get
     files."""
     for place in places:
         try:
-            empty = reader.point.kind == "files" and place.is_dir() and not any(place.iterdir())
-            if os.path.lexists(place) and not empty:
+            empty = reader.point.kind == "files" and is_folder(env.fs, place) and not env.fs.listdir(place)
+            if exists(env.fs, place, follow=False) and not empty:
                 raise TargetExists(
                     f"{place} is there and not empty; choose another target, or say what becomes of it"
                     if reader.point.kind == "files"
@@ -68,14 +69,14 @@ def refuse_occupied(reader: Reader, places: list[Path]) -> None:
             raise failure(error, str(place)) from error
 
 
-def going_on(reader: Reader, wanted: Mapping[str, Any], places: list[Path]) -> dict[str, Any]:
+def going_on(env: Env, reader: Reader, wanted: Mapping[str, Any], places: list[Path]) -> dict[str, Any]:
     """The arguments of an attempt after the first one; what that has left of images is removed. In folders nothing is
     deleted: the first one would not have done that."""
     if reader.point.kind == "files":
         return {**wanted, "conflict": "overwrite", "delete": False, "compare": True}
     for place in places:
         try:
-            place.unlink(missing_ok=True)
+            remove_file(env.fs, place)
         except OSError as error:
             raise failure(error, str(place)) from error
     return dict(wanted)
@@ -121,7 +122,7 @@ def restore_point(
         return target, _files(env, reader, target, wanted, progress)
     target = allowed(Path(given) if given else origin or Path(os.fsdecode(reader.point.source)))
     if wanted.get("folder"):
-        target.parent.mkdir(mode=0o700, exist_ok=True)
+        make_folder(env.fs, target.parent)
     return target, _image(env, reader, target, progress, overwrite=not given, name=wanted.get("format"))
 
 
@@ -153,9 +154,9 @@ def _image(
     from keepstone.disks.writing import RAW, chosen
     from keepstone.workloads.images import image_size, restore_image, restore_into
 
-    if not target.parent.is_dir():
+    if not is_folder(env.fs, target.parent):
         raise NotFound(f"the folder of {target} does not exist; make it, or choose another target")
-    there = target.exists()
+    there = exists(env.fs, target)
     if there and not overwrite:
         raise TargetExists(f"{target} is there already; choose another target, or restore to the original location")
     wanted = chosen(target, name or RAW)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import threading
 import time
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keepstone.env import Env
+from keepstone.errors import AccessDenied
 from keepstone.objects import MemoryStorage
 from keepstone.store import Store, index
 from keepstone.store.context import Context
@@ -353,6 +355,30 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, call: str) -> None:
 
     assert load(store, second) == items("ABCX")
     assert load(store, first) == items("ABCD")
+
+
+@pytest.mark.parametrize(("call", "code"), [("listdir", errno.EACCES), ("listdir", errno.EIO), ("stat", errno.EIO)])
+def test_a_cache_that_cannot_be_read(tmp_path: Path, call: str, code: int) -> None:
+    """As one that is not there: the footers are read again."""
+    store = new_store(Machine(fs=Tampered(**{call: fails(code)})), cache=tmp_path)
+    first = save(store, items("ABCD"))
+
+    assert load(store, save(store, items("ABCX"), "other")) == items("ABCX")
+    assert load(store, first) == items("ABCD")
+
+
+def test_what_cannot_be_removed_of_a_cache(tmp_path: Path) -> None:
+    """Rubbish stays where it is and stops nobody, but who wants it gone is told."""
+    store = new_store(Machine(fs=Tampered(unlink=fails(errno.EACCES))), cache=tmp_path)
+    for letters in ("ABCD", "ABCE"):  # the second session covers the packs of the first
+        save(store, items(letters), letters)
+    (left,) = tmp_path.rglob("*.segment")
+    left.write_bytes(b"rubbish")
+
+    assert load(store, save(store, items("ABCX"), "other")) == items("ABCX")
+    assert left.read_bytes() == b"rubbish"
+    with pytest.raises(AccessDenied, match=str(tmp_path)):
+        store.rebuild_index()
 
 
 def test_a_file_where_the_cache_should_be(tmp_path: Path) -> None:

@@ -305,7 +305,7 @@ def test_it_remembers_what_it_saw(tmp_path: Path) -> None:
     store.verify()
 
     assert store.cache is not None
-    seen = recall(store.cache)
+    seen = recall(store.context.env, store.cache)
     assert isinstance(seen, Seen)
     assert seen.sequence == len(heads(store))
 

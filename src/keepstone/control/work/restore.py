@@ -16,6 +16,7 @@ from keepstone.control.sizes import octets
 from keepstone.control.work.loading import ending, subject
 from keepstone.control.work.near import nearest, taken
 from keepstone.control.work.reporter import Reporter
+from keepstone.env import Env
 from keepstone.errors import GuardRefused, NotFound
 from keepstone.jobs import Context, Status
 from keepstone.remote.wire import CREATE, INTO_GUEST, REPLACE
@@ -75,7 +76,7 @@ def restore(plane: Plane, context: Context) -> None:
         if wanted.get("mode") == FILES:
             context.note(f"of the files in its disks: {named(wanted['paths'])}")
         if wanted.get("target"):
-            wanted = _begun(context, reader, wanted, allowed(Path(wanted["target"])))
+            wanted = _begun(plane.env, context, reader, wanted, allowed(Path(wanted["target"])))
         target, lost = restore_point(plane.env, reader, wanted, allowed, reporter, origin=origin)
         near = taken(whole)
     context.note(f"{octets(reporter.done)} are restored to {target}")
@@ -85,17 +86,17 @@ def restore(plane: Plane, context: Context) -> None:
         pass
 
 
-def _begun(context: Context, reader: Reader, wanted: dict[str, Any], target: Path) -> dict[str, Any]:
+def _begun(env: Env, context: Context, reader: Reader, wanted: dict[str, Any], target: Path) -> dict[str, Any]:
     """The arguments for this attempt: the first one, or one that comes after a worker that died or was stopped."""
     places = new_places(reader, wanted, target)
     if not places:
         return wanted
     if context.state is None:
-        refuse_occupied(reader, places)
+        refuse_occupied(env, reader, places)
         context.checkpoint({"begun": True})
         return wanted
     context.note("goes on where the worker before it ended")
-    return going_on(reader, wanted, places)
+    return going_on(env, reader, wanted, places)
 
 
 def named(paths: list[str]) -> str:

@@ -13,8 +13,9 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from keepstone.env import Env, sync_folder
+from keepstone.env import Env
 from keepstone.errors import TargetExists, UsageError
+from keepstone.files import sync_folder
 from keepstone.objects import Buffer, DirectFile, failure
 
 __all__ = ["NewFile", "Piece"]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from keepstone.env import Env
 from keepstone.errors import Conflict
+from keepstone.files import names
 from keepstone.workloads.kvm.monitor import Monitor, Refused
 
 __all__ = ["Serving"]
@@ -68,8 +69,9 @@ class Serving:
 
     def clear(self) -> None:
         """Let go of what a predecessor that was killed left outside of QEMU."""
-        for left in Path(tempfile.gettempdir()).glob(f"{self._name}*"):
-            self._forget(left)
+        folder = Path(tempfile.gettempdir())
+        for left in names(self._env.fs, folder, self._name):
+            self._forget(folder / left)
 
     def close(self) -> None:
         """Let go of what is outside of QEMU."""

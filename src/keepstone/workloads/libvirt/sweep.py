@@ -17,6 +17,7 @@ from pathlib import Path
 
 from keepstone.env import Env
 from keepstone.errors import KeepstoneError
+from keepstone.files import names
 from keepstone.workloads.libvirt.checkpoints import checkpoints, drop
 from keepstone.workloads.libvirt.keeping import clear
 from keepstone.workloads.libvirt.markup import Element, parsed
@@ -61,9 +62,7 @@ def sweep(env: Env, virsh: Virsh, uuid: str, prefix: str, folder: Path, keep: Co
     `SourceMissing`."""
     abort(env, virsh, uuid, prefix)
     drop(virsh, uuid, [name for name in checkpoints(virsh, uuid) if name.startswith(prefix) and name not in keep])
-    for left in folder.glob(f"{prefix}*"):  # where the daemon had no time to do it
-        with contextlib.suppress(OSError):
-            env.fs.unlink(left)
+    _forget(env, folder, prefix)  # where the daemon had no time to do it
 
 
 def take_away(kept: bool, uri: str, uuid: str, folder: str, checkpoint: str) -> None:
@@ -75,6 +74,11 @@ def take_away(kept: bool, uri: str, uuid: str, folder: str, checkpoint: str) -> 
         if not kept and checkpoint in checkpoints(virsh, uuid):
             drop(virsh, uuid, [checkpoint])
         clear(env, virsh, uuid, f"{checkpoint.rpartition('-')[0]}-")
-    for left in Path(folder).glob(f"{checkpoint}*"):
-        with contextlib.suppress(OSError):
-            env.fs.unlink(left)
+    _forget(env, Path(folder), checkpoint)
+
+
+def _forget(env: Env, folder: Path, prefix: str) -> None:
+    with contextlib.suppress(OSError):
+        for name in names(env.fs, folder, prefix):
+            with contextlib.suppress(OSError):
+                env.fs.unlink(folder / name)

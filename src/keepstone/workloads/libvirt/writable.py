@@ -24,6 +24,7 @@ from pathlib import Path
 from keepstone.disks.nbd import NbdSink, NbdSource
 from keepstone.env import Env
 from keepstone.errors import Conflict, KeepstoneError, StorageError, Unsupported, UsageError
+from keepstone.files import exists
 from keepstone.workloads.libvirt.chain import Chain
 from keepstone.workloads.libvirt.domains import DomainDisk
 from keepstone.workloads.running.keeper import Keeper
@@ -89,7 +90,7 @@ class Writable:
             if ended is not None or self._env.boot_time() > end:
                 said = "it does not answer" if ended is None else ended.said.rpartition(": ")[2]
                 raise StorageError(f"{disk.source}: QEMU does not open it for writing: {said[:500]}")
-            if socket.exists():
+            if exists(self._env.fs, socket):
                 with contextlib.suppress(KeepstoneError):
                     return NbdSource(self._env, socket)
             self._env.sleep(_STEP)

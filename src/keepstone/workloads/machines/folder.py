@@ -14,6 +14,7 @@ from typing import Any
 from keepstone.disks.writing import FORMATS, RAW, Format
 from keepstone.env import Env
 from keepstone.errors import KeepstoneError
+from keepstone.files import exists, make_folder
 from keepstone.objects import failure, write_private
 from keepstone.workloads.images import Lost
 from keepstone.workloads.machines.restore import restore_disks
@@ -82,17 +83,17 @@ def restore_machine(
     `restore_into` raises: the error says what is there and whole then."""
 
     files = placed(machine, folder, format)
-    before = [path for path in files.values() if path.exists()]
+    before = [path for path in files.values() if exists(env.fs, path)]
     told = described(machine, files)
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_folder(env.fs, folder)
         done = restore_disks(
             env, machine, lambda disk: (files[disk.name], _format(disk, format)), progress, names=names
         )
         write_private(env, folder / DESCRIPTION, json.dumps(told, indent=2).encode())
     except (KeepstoneError, OSError) as error:
         known = error if isinstance(error, KeepstoneError) else failure(error, str(folder))
-        whole = [os.fspath(path) for path in files.values() if path.exists() and path not in before]
+        whole = [os.fspath(path) for path in files.values() if exists(env.fs, path) and path not in before]
         if whole:  # one that failed is gone again
             known.args = (f"{known}. {', '.join(whole)} is there and whole; take it away before you try again",)
         raise known from error

@@ -20,8 +20,9 @@ from pathlib import Path
 import msgspec
 
 from keepstone.decoders import from_json
-from keepstone.env import Env, sync_folder
+from keepstone.env import Env
 from keepstone.errors import Conflict, NotFound, TargetExists
+from keepstone.files import sync_folder
 from keepstone.objects import failure
 
 __all__ = ["Home"]
