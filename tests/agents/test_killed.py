@@ -24,6 +24,7 @@ from keepstone.remote.wire import Commit
 from keepstone.store import Outcome
 from tests.agents.living import Living, Machine
 from tests.cli.services import until
+from tests.unit.disks_writing.images import needs_qemu, qemu
 from tests.unit.files.trees import snapshot
 
 pytestmark = pytest.mark.agents
@@ -185,6 +186,38 @@ def test_the_agent_in_a_restore(living: Living, large: Path, victim: str) -> Non
     assert snapshot(target) == snapshot(large)
     assert "goes on where the attempt before it ended" in str(living("job", "log", "-n", job))
     assert list((machine.home / "agent" / "state" / "begun").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["raw", pytest.param("vhdx", marks=needs_qemu), pytest.param("vmdk", marks=needs_qemu)]
+)
+def test_the_agent_in_a_restore_of_a_disk(living: Living, tmp_path: Path, name: str) -> None:
+    """The next attempt makes the image anew; what lay there of it is in nobody's way."""
+    disk = tmp_path / "disk"
+    disk.write_bytes(random.Random(5).randbytes(40_000_000 // 512 * 512))
+    machine = living.machine("web")
+    machine.start()
+    machine.protect(disk, "--disk")
+    machine.back_up(disk)
+    machine.stop()
+    machine.configure('[limits]\nbandwidth = "8 MB"\n')
+    machine.start()
+    target = machine.restored / f"back.{name}"
+    job = living("restore", "disk", "-i", disk, "latest", "--target", target, "--format", name, "--no-wait")["name"]
+    until(lambda: target.exists() and target.stat().st_blocks > 0, "a piece of the disk")
+
+    machine.stop(signal.SIGKILL)
+    until(lambda: not machine.jobs(), "the end of its job's process")
+    assert 0 < target.stat().st_blocks * 512 < disk.stat().st_size
+    expire(living, job)
+
+    with machine.running():
+        assert machine.ended(job)["properties"]["status"] == "Completed"
+    assert "goes on where the attempt before it ended" in str(living("job", "log", "-n", job))
+    if name == "raw":
+        assert target.read_bytes() == disk.read_bytes()
+    else:
+        qemu("compare", "-f", "raw", "-F", name, disk, target)
 
 
 def expire(living: Living, job: str) -> None:
