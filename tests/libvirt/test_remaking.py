@@ -13,6 +13,7 @@ from keepstone.errors import NotFound, SourceFailed, TargetExists, UsageError
 from keepstone.workloads import Silent
 from keepstone.workloads.libvirt import define, destroy, find, renamed, start, undefine
 from keepstone.workloads.machines import machine_of, restore_disks
+from keepstone.workloads.running import Network
 from tests.libvirt.yard import Yard
 from tests.machines.guest import until
 
@@ -32,7 +33,7 @@ _RICH = """<domain type='kvm' id='7' xmlns:qemu='http://libvirt.org/schemas/doma
 <disk type='file' device='disk'><source file='/data/other.img'/><target dev='vdc' bus='virtio'/></disk>
 <disk type='block' device='cdrom'><source dev='/dev/sr0'/><target dev='sda' bus='sata'/><readonly/></disk>
 <interface type='network'><mac address='52:54:00:00:00:01'/>
-<source network='default'/><model type='virtio'/></interface>
+<source network='default'/><model type='virtio'/><address type='pci' slot='0x03'/></interface>
 <serial type='file'><source path='/var/log/web.log'/><target port='0'/></serial>
 <channel type='unix'><source mode='bind' path='/run/web.agent'/>
 <target type='virtio' name='org.qemu.guest_agent.0'/></channel>
@@ -41,6 +42,8 @@ _RICH = """<domain type='kvm' id='7' xmlns:qemu='http://libvirt.org/schemas/doma
 </devices>
 <qemu:commandline><qemu:arg value='-no-hpet'/></qemu:commandline>
 </domain>"""
+
+_BARE = "<domain><devices/></domain>"
 
 
 def one(element: ET.Element, path: str) -> ET.Element:
@@ -51,7 +54,9 @@ def one(element: ET.Element, path: str) -> ET.Element:
 
 
 def test_nothing_of_the_old_one_is_shared() -> None:
-    made = renamed(_RICH, "web-2", {"vda": (Path("/new/a.qcow2"), "qcow2"), "vdb": (Path("/new/b <&> '.raw"), "raw")})
+    made = renamed(
+        _RICH, "web-2", {"vda": (Path("/new/a.qcow2"), "qcow2"), "vdb": (Path("/new/b <&> '.raw"), "raw")}, Network()
+    )
 
     root = ET.fromstring(made)
     assert root.findtext("name") == "web-2"
@@ -69,13 +74,53 @@ def test_nothing_of_the_old_one_is_shared() -> None:
         None,
     ]
     assert one(root, "devices/disk/driver").attrib == {"name": "qemu", "type": "qcow2", "cache": "none"}
-    for old in ("52:54", "/var/lib", "/dev/", "rbd", "auth", "web.log", "/run/web", "/srv/tpm", "5901", "11111111"):
+    assert root.find("devices/interface") is None
+    for old in (
+        "52:54",
+        "default",
+        "/var/lib",
+        "/dev/",
+        "rbd",
+        "auth",
+        "web.log",
+        "/run/web",
+        "/srv/tpm",
+        "5901",
+        "11111111",
+    ):
         assert old not in made
     assert "template" in made
     assert 'xmlns:qemu="http://libvirt.org/schemas/domain/qemu/1.0"' in made
     assert "<qemu:arg" in made
-    with_variables = renamed(_RICH, "web-2", {}, nvram=Path("/new/vars"))
+    with_variables = renamed(_RICH, "web-2", {}, Network(), nvram=Path("/new/vars"))
     assert ET.fromstring(with_variables).findtext("os/nvram") == "/new/vars"
+
+
+@pytest.mark.parametrize(
+    ("network", "card"),
+    [
+        (Network("user"), {"type": "user"}),
+        (Network("bridge", "br0"), {"type": "bridge"}),
+    ],
+)
+def test_it_is_in_the_network_that_somebody_chose(network: Network, card: dict[str, str]) -> None:
+    for description, model in ((_RICH, "e1000"), (_BARE, "virtio")):
+        root = ET.fromstring(
+            renamed(description.replace("model type='virtio'", "model type='e1000'"), "web-2", {}, network)
+        )
+        (found,) = root.iterfind("devices/interface")
+        source = found.find("source")
+
+        assert found.attrib == card
+        assert (None if source is None else source.attrib) == ({"bridge": "br0"} if network.bridge else None)
+        assert one(found, "model").attrib == {"type": model}
+        assert found.find("mac") is None
+        assert (found.find("address") is not None) == (description is _RICH)
+
+
+def test_a_network_that_cannot_be_said() -> None:
+    with pytest.raises(UsageError):
+        renamed(_RICH, "web-2", {}, Network("bridge", "br0\n"))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +142,7 @@ def test_nothing_of_the_old_one_is_shared() -> None:
 def test_what_is_no_description(description: bytes | str, name: str, disks: dict[str, tuple[Path, str]],
                                 error: type[Exception]) -> None:  # fmt: skip
     with pytest.raises(error):
-        renamed(description, name, disks)
+        renamed(description, name, disks, Network())
 
 
 def test_it_runs_beside_the_old_one(yard: Yard, tmp_path: Path) -> None:
@@ -109,7 +154,7 @@ def test_it_runs_beside_the_old_one(yard: Yard, tmp_path: Path) -> None:
     with yard.store.reader(made.point) as reader:
         machine = machine_of(reader)
         restore_disks(yard.env, machine, lambda disk: (images[disk.name][0], FORMATS[images[disk.name][1]]), Silent())
-    description = renamed(machine.about.definition["domain.xml"], "little-2", images)
+    description = renamed(machine.about.definition["domain.xml"], "little-2", images, Network())
     (tmp_path / "x").write_text(description)
 
     uuid = define(yard.virsh, description)

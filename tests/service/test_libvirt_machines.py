@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,12 @@ def test_from_a_domain_to_another_one(vault: Vault, daemon: Daemon, little: Litt
     assert vault.points(item)[0]["properties"]["keepstone"]["newBytes"] < 8 << 20
 
     target = f"{vault.group}/providers/{MACHINES}/again"
-    job = vault.restore(oldest, **wanted, recoveryType="AlternateLocation", targetVirtualMachineId=target)
+    network = f"{vault.group}/providers/Microsoft.Network/virtualNetworks/net"
+    stands_for = {"location": "onprem1", "properties": {"keepstone": {"network": "user"}}}
+    vault.client.arm("PUT", network, stands_for, status=201)
+    job = vault.restore(
+        oldest, **wanted, recoveryType="AlternateLocation", targetVirtualMachineId=target, virtualNetworkId=network
+    )
 
     assert job["status"] == "Completed", job
     virsh = Virsh(daemon.uri)
@@ -93,6 +99,9 @@ def test_from_a_domain_to_another_one(vault: Vault, daemon: Daemon, little: Litt
     try:
         assert again.runs
         assert {Path(disk.source).parent for disk in again.disks} == {tmp_path / "new"}
+        assert (tmp_path / "new").stat().st_mode & 0o777 == 0o711  # libvirt's QEMU may be another user
+        (card,) = ET.fromstring(virsh.ask("dumpxml", again.uuid)).iterfind("devices/interface")
+        assert card.get("type") == "user"
         assert machines(vault)["again"]["keepstone"]["machine"] == f"libvirt:{again.uuid}"
         assert find(virsh, "little").uuid != again.uuid
     finally:

@@ -70,6 +70,7 @@ NO_PATHS = {"entry", "sa"}  # of a listing, which the `Env` gave; SQL
 MODULE_CALLS = {
     "os": {*(name for name in vars(FileSystem) if not name.startswith("_")), "access", "makedirs", "remove", "replace",
            "truncate", "urandom", "walk"},
+    "os.path": {"exists", "getmtime", "getsize", "isdir", "isfile", "islink", "ismount", "lexists", "samefile"},
     "time": {"monotonic", "monotonic_ns", "perf_counter", "sleep", "time", "time_ns"},
     "datetime": {"now", "today", "utcnow"},
     "uuid": {"uuid1", "uuid4"},

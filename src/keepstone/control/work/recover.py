@@ -18,14 +18,16 @@ from keepstone.control.plane import Plane
 from keepstone.control.work.loading import Subject, ending
 from keepstone.control.work.near import nearest
 from keepstone.control.work.reporter import Reporter
-from keepstone.errors import SourceFailed
+from keepstone.errors import NotFound, SourceFailed
+from keepstone.files import make_folder
 from keepstone.jobs import Context, Status
+from keepstone.objects import failure
 from keepstone.store import Reader
 from keepstone.vault import RecoveryPoint
 from keepstone.workloads.hypervisors import LibvirtAddress, QemuAddress, VmAddress, address_of
 from keepstone.workloads.hypervisors.discovery import inspect
 from keepstone.workloads.hypervisors.recover import network_of, recover_vm
-from keepstone.workloads.libvirt import Virsh, define, renamed, start
+from keepstone.workloads.libvirt import Virsh, define, let_through, renamed, start
 from keepstone.workloads.libvirt.definition import DOCUMENT
 from keepstone.workloads.machines import Role, machine_of, restore_machine
 
@@ -44,7 +46,7 @@ def recover(plane: Plane, context: Context, about: Subject, point: RecoveryPoint
     old = address_of(about.item.source) if virtual_machines.is_running(about.item) else None
     with nearest(plane, about, point) as reader:
         if isinstance(old, LibvirtAddress):
-            address: VmAddress = _defined(plane, old, reader, folder, wanted["name"], reporter)
+            address: VmAddress = _defined(plane, context, old, reader, folder, reporter)
         else:
             address = _booted(plane, context, reader, folder, point.commit_id, reporter)
     with plane.change() as change:
@@ -79,9 +81,14 @@ def _booted(
 
 
 def _defined(
-    plane: Plane, old: LibvirtAddress, reader: Reader, folder: Path, name: str, reporter: Reporter
+    plane: Plane, context: Context, old: LibvirtAddress, reader: Reader, folder: Path, reporter: Reporter
 ) -> LibvirtAddress:
     machine = machine_of(reader)
+    try:
+        make_folder(plane.env.fs, folder)
+    except OSError as error:
+        raise failure(error, str(folder), missing=NotFound) from error
+    let_through(plane.env, folder.resolve())
     done = restore_machine(plane.env, machine, folder, reporter, format=_LIBVIRT_FORMAT)
     if done.lost:
         raise SourceFailed(
@@ -92,7 +99,9 @@ def _defined(
     images = {disk: (path, _LIBVIRT_FORMAT) for disk, path in done.files.items() if roles[disk] is Role.DISK}
     nvram = next((path for disk, path in done.files.items() if roles[disk] is Role.NVRAM), None)
     virsh = Virsh(old.connect)
-    uuid = define(virsh, renamed(machine.about.definition[DOCUMENT], name, images, nvram=nvram))
+    wanted, described = context.claim.arguments, machine.about.definition[DOCUMENT]
+    network = network_of(wanted.get("network"))
+    uuid = define(virsh, renamed(described, wanted["name"], images, network, nvram=nvram))
     start(virsh, uuid)
     return LibvirtAddress(uuid, old.connect)
 

@@ -33,7 +33,7 @@ from keepstone.env import Env
 from keepstone.errors import Conflict, KeepstoneError, NotFound, SourceFailed, Unsupported
 from keepstone.objects import failure
 from keepstone.workloads.hypervisors.address import LibvirtAddress
-from keepstone.workloads.libvirt import Virsh, check_free, define, destroy, start, undefine
+from keepstone.workloads.libvirt import Virsh, check_free, define, destroy, let_through, start, undefine
 from keepstone.workloads.libvirt.building import Image, NewDomain, built, lacking
 from keepstone.workloads.libvirt.capabilities import offered
 from keepstone.workloads.libvirt.definition import DOCUMENT
@@ -56,7 +56,6 @@ _FORMAT = "qcow2"
 _PCS = ("x86_64", "i686", "i386")
 _PROGRAM = "qemu-system-x86_64"
 _KERNEL, _INITRD, _NVRAM = "kernel", "initrd", "nvram.fd"
-_MODE = 0o711  # libvirt's QEMU is another user; the files are its alone as long as it runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,12 +201,8 @@ def _has_kvm() -> bool:
 def _begin_anew(env: Env, machine: PointOfMachine, folder: Path) -> None:
     """Take away what an earlier try of the same job left half written."""
     names = [path.name for path in placed(machine, folder, _FORMAT).values()]
+    let_through(env, folder)
     try:
-        fd = env.fs.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            env.fs.fchmod(fd, _MODE)
-        finally:
-            env.fs.close(fd)
         for name in (*names, DESCRIPTION, _KERNEL, _INITRD, _NVRAM):
             with contextlib.suppress(FileNotFoundError):
                 env.fs.unlink(folder / name)

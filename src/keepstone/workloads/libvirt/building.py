@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from keepstone.workloads.running.firmware import Firmware
     from keepstone.workloads.running.values import Hardware
 
-__all__ = ["Image", "NewDomain", "built", "lacking"]
+__all__ = ["Image", "NewDomain", "built", "card", "lacking"]
 
 _AGENT = "org.qemu.guest_agent.0"
 _TARGET = re.compile(r"(?:vd|sd|hd)[a-z]{1,2}")
@@ -100,9 +100,9 @@ def built(hardware: Hardware, new: NewDomain) -> str:
         devices.append(_disk(disk, new.machine, None if hardware.kernel is not None else order))
     if any(disk.bus.startswith("scsi") for disk in new.disks):
         child(devices, "controller", type="scsi", index="0", model=_SCSI[hardware.scsi])
-    for card in hardware.nics or (None,):
+    for nic in hardware.nics or (None,):
         if new.network.kind != "none":
-            devices.append(_card(new.network, "virtio" if card is None else _NICS[card.model]))
+            devices.append(card(new.network, "virtio" if nic is None else _NICS[nic.model]))
     child(child(devices, "serial", type="pty"), "target", port="0")
     child(child(devices, "console", type="pty"), "target", type="serial", port="0")
     child(child(devices, "channel", type="unix"), "target", type="virtio", name=_AGENT)
@@ -145,7 +145,8 @@ def _disk(image: Image, machine: str, order: int | None) -> Element:
     return disk
 
 
-def _card(network: Network, model: str) -> Element:
+def card(network: Network, model: str) -> Element:
+    """A network card that is connected to this, which is not none. `UsageError`."""
     card = made("interface", type="bridge" if network.kind == "bridge" else "user")
     if network.kind == "bridge":
         child(card, "source", bridge=_line(network.bridge))

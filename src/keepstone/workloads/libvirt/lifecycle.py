@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Making a domain, running it, and taking it away."""
+"""Making a domain, where its images may lie, running it, and taking it away."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+from pathlib import Path
 
+from keepstone.env import Env
 from keepstone.errors import KeepstoneError, SourceMissing, TargetExists
+from keepstone.objects import failure
 from keepstone.workloads.libvirt.markup import parsed, text_of
 from keepstone.workloads.libvirt.virsh import Virsh, document, path_of
 
-__all__ = ["check_free", "define", "destroy", "start", "undefine"]
+__all__ = ["check_free", "define", "destroy", "let_through", "start", "undefine"]
+
+_THROUGH = 0o011  # mode
 
 
 def define(virsh: Virsh, description: str) -> str:
@@ -27,6 +33,19 @@ def check_free(virsh: Virsh, name: str, *, uuid: str = "") -> None:
     """`TargetExists` where a domain of this name is there, but for that of this UUID."""
     if _uuid(virsh, name) not in ("", uuid):
         raise TargetExists(f"libvirt at {virsh.uri} has a machine {name} already; choose another name")
+
+
+def let_through(env: Env, folder: Path) -> None:
+    """Whoever knows the name of an image in this folder may come to it: QEMU is another user where a libvirt is the
+    system's, which gives it the images alone. Others cannot list what is there. `StorageError`, `AccessDenied`."""
+    try:
+        fd = env.fs.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            env.fs.fchmod(fd, env.fs.fstat(fd).st_mode & 0o7777 | _THROUGH)
+        finally:
+            env.fs.close(fd)
+    except OSError as error:
+        raise failure(error, str(folder)) from error
 
 
 def start(virsh: Virsh, uuid: str, *, paused: bool = False) -> None:

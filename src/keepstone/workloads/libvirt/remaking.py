@@ -2,18 +2,24 @@
 """The description of a domain that a point has, made that of a new one: it can stand and run beside the old one.
 
 Invariant: nothing in the result names a file, a socket, a port or an address of the old machine that only one machine
-can have, or that the new one would write to. What is shared by nature stays: networks, the firmware's code, kernel and
-initrd. What is of the host, such as devices that are passed through, stays too, and is the host's to refuse.
+can have, or that the new one would write to; and it is in none of the old one's networks, where it would meet it. What
+is shared by nature stays: the firmware's code, kernel and initrd. What is of the host, such as devices that are passed
+through, stays too, and is the host's to refuse.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keepstone.errors import NotFound, SourceFailed, UsageError
-from keepstone.workloads.libvirt.markup import Element, child, parsed, written
+from keepstone.workloads.libvirt.building import card
+from keepstone.workloads.libvirt.markup import Element, child, made, parsed, written
 from keepstone.workloads.machines.root import is_name
+
+if TYPE_CHECKING:
+    from keepstone.workloads.running.command import Network
 
 __all__ = ["renamed"]
 
@@ -24,11 +30,16 @@ _PRIVATE = ("pty", "spicevmc", "spiceport", "null", "vc", "qemu-vdagent", "dbus"
 
 
 def renamed(
-    description: bytes | str, name: str, disks: Mapping[str, tuple[Path, str]], *, nvram: Path | None = None
+    description: bytes | str,
+    name: str,
+    disks: Mapping[str, tuple[Path, str]],
+    network: Network,
+    *,
+    nvram: Path | None = None,
 ) -> str:
     """The XML of a new domain `name`. `disks`: by target, the image that it has from now on, and its format (`raw` or
-    `qcow2`); all other disks are left out, and CDs are taken out. `nvram`: the file of its own; without one the
-    firmware begins anew.
+    `qcow2`); all other disks are left out, and CDs are taken out. `network`: what its cards are connected to; it has
+    as many as the old one, and none for none. `nvram`: the file of its own; without one the firmware begins anew.
 
     It has no UUID and no MAC address: libvirt gives it new ones. `UsageError` where name or format is none, `NotFound`
     where it has no such disk, `SourceFailed` where it is no description of a domain.
@@ -53,6 +64,7 @@ def renamed(
             disk.set("type", "file")
     if left:
         raise NotFound(f"the machine has no disk {', '.join(sorted(left))}; see the targets in its description")
+    _connect(devices, network)
     for device in devices:
         _alone(device)
     return written(root)
@@ -95,11 +107,22 @@ def _place(disk: Element, path: Path, format: str) -> None:
     driver.set("type", format)
 
 
+def _connect(devices: Element, network: Network) -> None:
+    cards = devices.findall("interface")
+    for old in cards:
+        devices.remove(old)
+    if network.kind == "none":
+        return
+    for old in cards or [made("interface")]:
+        model = old.find("model")
+        new = card(network, "virtio" if model is None else model.get("type", "virtio"))
+        new.extend(kept for tag in ("boot", "address") for kept in old.findall(tag))  # where its guest looks for it
+        devices.append(new)
+
+
 def _alone(device: Element) -> None:
     """Take from a device what it cannot have in two machines."""
-    if device.tag == "interface":
-        _without(device, "mac")
-    elif device.tag == "tpm":
+    if device.tag == "tpm":
         for backend in device.iterfind("backend[@type='emulator']"):
             _without(backend, "source")
     elif device.tag in _TALKING:

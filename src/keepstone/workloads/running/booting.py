@@ -9,12 +9,12 @@ him. When they have all, it is released and runs on without us: the keeper of it
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from keepstone.env import Env
 from keepstone.errors import Conflict, KeepstoneError, TargetExists
+from keepstone.files import exists
 from keepstone.objects import failure
 from keepstone.workloads.kvm.qmp import Gone, Monitor, Refused
 from keepstone.workloads.machines import PointOfMachine, Role
@@ -140,7 +140,7 @@ def boot(
         home.tidy()
         screen = Path(vnc.removeprefix("unix:")) if vnc.startswith("unix:") else None
         others = [reachable(path) for path in (monitor, agent, screen) if path is not None]
-        _free(others)
+        _free(env, others)
         around = Surroundings(
             monitor=reachable(home.monitor),
             second=monitor,
@@ -170,8 +170,8 @@ def move_running(env: Env, folder: Path, point: str, progress: Progress) -> bool
         return True
 
 
-def _free(sockets: Sequence[Path]) -> None:
+def _free(env: Env, sockets: Sequence[Path]) -> None:
     """QEMU would replace what is there."""
     for path in sockets:
-        if os.path.lexists(path):
+        if exists(env.fs, path, follow=False):
             raise TargetExists(f"{path}: there is something already; remove it if nobody uses it, or take another path")

@@ -22,7 +22,7 @@ import msgspec
 from keepstone.decoders import from_json
 from keepstone.env import Env
 from keepstone.errors import Conflict, NotFound, TargetExists
-from keepstone.files import sync_folder
+from keepstone.files import exists, sync_folder
 from keepstone.objects import failure
 
 __all__ = ["Home"]
@@ -56,7 +56,7 @@ class Home:
             except FileNotFoundError as error:
                 raise NotFound(f"the folder of {folder} does not exist; make it, or choose another one") from error
             record = folder / _RECORD
-            if self._fs.listdir(folder) and not os.path.lexists(record):
+            if self._fs.listdir(folder) and not exists(self._fs, record, follow=False):
                 raise TargetExists(f"{folder} has something else in it; choose an empty folder")
             self._fd = self._fs.open(record, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             stack.callback(self._fs.close, self._fd)
