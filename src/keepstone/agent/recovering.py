@@ -19,6 +19,7 @@ from keepstone.agent.paths import Paths
 from keepstone.agent.reading import nearest
 from keepstone.env import Env
 from keepstone.errors import GuardRefused
+from keepstone.files import make_folders
 from keepstone.workloads.hypervisors import LibvirtAddress, VmAddress, address_of
 from keepstone.workloads.hypervisors.discovery import document_of, inspect
 from keepstone.workloads.hypervisors.making import Wanted, make_domain
@@ -50,7 +51,7 @@ def recover(env: Env, order: Order, configuration: Configuration, report: Report
         return paths.source(str(path)).path
 
     if folder.is_relative_to(order.folders.restored):  # what is there is this agent's alone
-        order.folders.restored.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(env.fs, order.folders.restored)
     report.step(f"makes a machine in {folder}")
     with nearest(env, order, configuration, report) as reader:
         if isinstance(old, LibvirtAddress):

@@ -14,6 +14,7 @@ from keepstone.agent.paths import Paths
 from keepstone.agent.reading import nearest
 from keepstone.agent.system import Folders
 from keepstone.env import Env
+from keepstone.files import make_folders
 from keepstone.objects import write_private
 from keepstone.workloads.restoring import going_on, new_places, refuse_occupied, restore_point, restored
 
@@ -34,7 +35,7 @@ def restore(env: Env, order: Order, configuration: Configuration, report: Report
     def allowed(target: Path) -> Path:
         found = paths.target(str(target))
         if target.is_relative_to(folders.restored):  # what is there is this agent's alone
-            folders.restored.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folders(env.fs, folders.restored)
         return found
 
     wanted = order.work.arguments

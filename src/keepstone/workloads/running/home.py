@@ -22,7 +22,7 @@ import msgspec
 from keepstone.decoders import from_json
 from keepstone.env import Env
 from keepstone.errors import Conflict, NotFound, TargetExists
-from keepstone.files import exists, sync_folder
+from keepstone.files import exists, make_folder, sync_folder
 from keepstone.objects import failure
 
 __all__ = ["Home"]
@@ -50,9 +50,7 @@ class Home:
         self._fs = env.fs
         with self._failures(), contextlib.ExitStack() as stack:
             try:
-                self._fs.mkdir(folder, 0o700)
-            except FileExistsError:
-                pass
+                make_folder(self._fs, folder)
             except FileNotFoundError as error:
                 raise NotFound(f"the folder of {folder} does not exist; make it, or choose another one") from error
             record = folder / _RECORD
