@@ -104,6 +104,13 @@ def test_from_a_domain_to_another_one(vault: Vault, daemon: Daemon, little: Litt
         assert card.get("type") == "user"
         assert machines(vault)["again"]["keepstone"]["machine"] == f"libvirt:{again.uuid}"
         assert find(virsh, "little").uuid != again.uuid
+
+        vault.client.arm("DELETE", target, status=200)
+        elsewhere = {**wanted, "keepstone": {"targetPath": str(tmp_path / "newer")}}
+        job = vault.restore(oldest, **elsewhere, recoveryType="AlternateLocation", targetVirtualMachineId=target)
+        assert job["status"] == "Failed"
+        assert "has a machine again already" in str(job["errorDetails"])
+        assert not (tmp_path / "newer").exists()
     finally:
         destroy(virsh, again.uuid)
         undefine(virsh, again.uuid)

@@ -27,7 +27,7 @@ from keepstone.vault import RecoveryPoint
 from keepstone.workloads.hypervisors import LibvirtAddress, QemuAddress, VmAddress, address_of
 from keepstone.workloads.hypervisors.discovery import inspect
 from keepstone.workloads.hypervisors.recover import network_of, recover_vm
-from keepstone.workloads.libvirt import Virsh, define, let_through, renamed, start
+from keepstone.workloads.libvirt import Virsh, check_free, define, let_through, renamed, start
 from keepstone.workloads.libvirt.definition import DOCUMENT
 from keepstone.workloads.machines import Role, machine_of, restore_machine
 
@@ -83,7 +83,9 @@ def _booted(
 def _defined(
     plane: Plane, context: Context, old: LibvirtAddress, reader: Reader, folder: Path, reporter: Reporter
 ) -> LibvirtAddress:
-    machine = machine_of(reader)
+    machine, wanted = machine_of(reader), context.claim.arguments
+    virsh, name, network = Virsh(old.connect), wanted["name"], network_of(wanted.get("network"))
+    check_free(virsh, name)  # before anything is written
     try:
         make_folder(plane.env.fs, folder)
     except OSError as error:
@@ -98,10 +100,7 @@ def _defined(
     roles = {disk.name: disk.role for disk in machine.about.disks}
     images = {disk: (path, _LIBVIRT_FORMAT) for disk, path in done.files.items() if roles[disk] is Role.DISK}
     nvram = next((path for disk, path in done.files.items() if roles[disk] is Role.NVRAM), None)
-    virsh = Virsh(old.connect)
-    wanted, described = context.claim.arguments, machine.about.definition[DOCUMENT]
-    network = network_of(wanted.get("network"))
-    uuid = define(virsh, renamed(described, wanted["name"], images, network, nvram=nvram))
+    uuid = define(virsh, renamed(machine.about.definition[DOCUMENT], name, images, network, nvram=nvram))
     start(virsh, uuid)
     return LibvirtAddress(uuid, old.connect)
 
