@@ -18,10 +18,8 @@ from keepstone.control.plane import Plane
 from keepstone.control.work.loading import Subject, ending
 from keepstone.control.work.near import nearest
 from keepstone.control.work.reporter import Reporter
-from keepstone.errors import NotFound, SourceFailed
-from keepstone.files import make_folder
+from keepstone.errors import SourceFailed
 from keepstone.jobs import Context, Status
-from keepstone.objects import failure
 from keepstone.store import Reader
 from keepstone.vault import RecoveryPoint
 from keepstone.workloads.hypervisors import LibvirtAddress, QemuAddress, VmAddress, address_of
@@ -86,17 +84,13 @@ def _defined(
     machine, wanted = machine_of(reader), context.claim.arguments
     virsh, name, network = Virsh(old.connect), wanted["name"], network_of(wanted.get("network"))
     check_free(virsh, name)  # before anything is written
-    try:
-        make_folder(plane.env.fs, folder)
-    except OSError as error:
-        raise failure(error, str(folder), missing=NotFound) from error
-    let_through(plane.env, folder.resolve())
     done = restore_machine(plane.env, machine, folder, reporter, format=_LIBVIRT_FORMAT)
     if done.lost:
         raise SourceFailed(
             f"the store has lost parts of {', '.join(disk.name for disk, _ in done.lost)}; what there is of it is in "
             f"{folder}, and no machine was made of it"
         )
+    let_through(plane.env, folder.resolve())
     roles = {disk.name: disk.role for disk in machine.about.disks}
     images = {disk: (path, _LIBVIRT_FORMAT) for disk, path in done.files.items() if roles[disk] is Role.DISK}
     nvram = next((path for disk, path in done.files.items() if roles[disk] is Role.NVRAM), None)
