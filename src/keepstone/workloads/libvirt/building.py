@@ -147,11 +147,11 @@ def _disk(image: Image, machine: str, order: int | None) -> Element:
 
 def card(network: Network, model: str) -> Element:
     """A network card that is connected to this, which is not none. `UsageError`."""
-    card = made("interface", type="bridge" if network.kind == "bridge" else "user")
+    new = made("interface", type="bridge" if network.kind == "bridge" else "user")
     if network.kind == "bridge":
-        child(card, "source", bridge=_line(network.bridge))
-    child(card, "model", type=model)
-    return card
+        child(new, "source", bridge=_line(network.bridge))
+    child(new, "model", type=model)
+    return new
 
 
 def _path(path: Path) -> str:
