@@ -19,7 +19,7 @@ __all__ = [
     "is_folder",
     "make_folder",
     "make_folders",
-    "names",
+    "names_in",
     "read_file",
     "remove_file",
     "sync_folder",
@@ -41,7 +41,7 @@ def is_folder(fs: FileSystem, path: Path) -> bool:
     return mode is not None and stat.S_ISDIR(mode)
 
 
-def names(fs: FileSystem, folder: Path, prefix: str = "") -> list[str]:
+def names_in(fs: FileSystem, folder: Path, prefix: str = "") -> list[str]:
     """The names in a folder that begin like this, in their order; none where it is not there."""
     try:
         return sorted(name for name in fs.listdir(folder) if name.startswith(prefix))

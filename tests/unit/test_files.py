@@ -18,7 +18,7 @@ from keepstone.files import (
     is_folder,
     make_folder,
     make_folders,
-    names,
+    names_in,
     read_file,
     remove_file,
     write_new,
@@ -66,13 +66,13 @@ def test_what_cannot_be_seen_is_not_missing(tmp_path: Path) -> None:
             ask(fs, tmp_path)
 
 
-def test_names(tmp_path: Path) -> None:
+def test_names_in(tmp_path: Path) -> None:
     for name in ("b-2", "b-1", "a"):
         (tmp_path / name).touch()
 
-    assert names(FS, tmp_path) == ["a", "b-1", "b-2"]
-    assert names(FS, tmp_path, "b-") == ["b-1", "b-2"]
-    assert names(FS, tmp_path / "no") == names(FS, tmp_path / "a") == []
+    assert names_in(FS, tmp_path) == ["a", "b-1", "b-2"]
+    assert names_in(FS, tmp_path, "b-") == ["b-1", "b-2"]
+    assert names_in(FS, tmp_path / "no") == names_in(FS, tmp_path / "a") == []
 
 
 def test_read_file(tmp_path: Path) -> None:

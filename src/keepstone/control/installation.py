@@ -34,7 +34,7 @@ from keepstone.control.verdicts import judge
 from keepstone.crypto import generate_identity, recipient_of
 from keepstone.env import Env
 from keepstone.errors import Conflict, StoreMissing, UsageError
-from keepstone.files import exists, make_folders, names, read_file, remove_file
+from keepstone.files import exists, make_folders, names_in, read_file, remove_file
 from keepstone.identity import Authority, Issued, Issuer, new_secret
 from keepstone.jobs import JobQueue
 from keepstone.objects import write_private
@@ -160,7 +160,7 @@ class Installation:
 
     def _check_lost(self) -> None:
         """`Conflict` where there are stores of vaults that no database knows."""
-        stores = names(self.env.fs, self.root / "vaults")
+        stores = names_in(self.env.fs, self.root / "vaults")
         if stores:
             raise Conflict(
                 f"the database of this service is lost: {self.root / 'vaults'} has the stores of {len(stores)} "

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from keepstone.errors import CorruptObject, ObjectMissing, StorageError
-from keepstone.files import make_folders, names, remove_file
+from keepstone.files import make_folders, names_in, remove_file
 from keepstone.objects import failure
 from keepstone.store.context import Context
 from keepstone.store.footer import DATA
@@ -88,7 +88,7 @@ class ChunkIndex:
             return []
         files = []
         with contextlib.suppress(OSError):  # a cache that cannot be read has nothing
-            for name in names(self._env.fs, self._folder):
+            for name in names_in(self._env.fs, self._folder):
                 if name.endswith(_SUFFIX):
                     path = self._folder / name
                     with contextlib.suppress(FileNotFoundError):  # another process merged it

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from keepstone.env import Env
 from keepstone.errors import Conflict
-from keepstone.files import names
+from keepstone.files import names_in
 from keepstone.workloads.kvm.monitor import Monitor, Refused
 
 __all__ = ["Serving"]
@@ -70,7 +70,7 @@ class Serving:
     def clear(self) -> None:
         """Let go of what a predecessor that was killed left outside of QEMU."""
         folder = Path(tempfile.gettempdir())
-        for left in names(self._env.fs, folder, self._name):
+        for left in names_in(self._env.fs, folder, self._name):
             self._forget(folder / left)
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from keepstone.env import Env
 from keepstone.errors import KeepstoneError
-from keepstone.files import names
+from keepstone.files import names_in
 from keepstone.workloads.libvirt.checkpoints import checkpoints, drop
 from keepstone.workloads.libvirt.keeping import clear
 from keepstone.workloads.libvirt.markup import Element, parsed
@@ -79,6 +79,6 @@ def take_away(kept: bool, uri: str, uuid: str, folder: str, checkpoint: str) -> 
 
 def _forget(env: Env, folder: Path, prefix: str) -> None:
     with contextlib.suppress(OSError):
-        for name in names(env.fs, folder, prefix):
+        for name in names_in(env.fs, folder, prefix):
             with contextlib.suppress(OSError):
                 env.fs.unlink(folder / name)
