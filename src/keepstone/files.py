@@ -16,6 +16,7 @@ from keepstone.env import FileSystem
 
 __all__ = [
     "exists",
+    "have_folders",
     "is_folder",
     "make_folder",
     "make_folders",
@@ -92,14 +93,17 @@ def remove_file(fs: FileSystem, path: Path) -> None:
 
 
 def make_folder(fs: FileSystem, folder: Path) -> None:
-    """A folder where none is, durable on return. `NotADirectoryError` where something else is there."""
+    """A folder, durable on return, also where one is there that its maker did not live to make so.
+    `NotADirectoryError` where something else is there."""
     try:
         fs.mkdir(folder, 0o700)
     except FileExistsError:
         if not is_folder(fs, folder):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fspath(folder)) from None
-        return
-    sync_folder(fs, folder.parent)
+        with contextlib.suppress(PermissionError):  # not ours, so it was made by somebody else and long ago
+            sync_folder(fs, folder.parent)
+    else:
+        sync_folder(fs, folder.parent)
 
 
 def make_folders(fs: FileSystem, folder: Path) -> None:
@@ -111,6 +115,12 @@ def make_folders(fs: FileSystem, folder: Path) -> None:
             raise
         make_folders(fs, folder.parent)
         make_folder(fs, folder)
+
+
+def have_folders(fs: FileSystem, folder: Path) -> None:
+    """As `make_folders`, for what may be lost: one that is there costs a look, and may not be durable yet."""
+    if not is_folder(fs, folder):
+        make_folders(fs, folder)
 
 
 def sync_folder(fs: FileSystem, folder: str | Path) -> None:

@@ -15,6 +15,7 @@ from keepstone.env import Env, FileSystem
 from keepstone.errors import AccessDenied, AlreadyExists, NotFound, StorageFull
 from keepstone.files import (
     exists,
+    have_folders,
     is_folder,
     make_folder,
     make_folders,
@@ -76,13 +77,7 @@ def test_read_file(tmp_path: Path) -> None:
 
 
 def test_a_new_file_is_durable_and_so_are_its_folders(tmp_path: Path) -> None:
-    synced: list[str] = []
-
-    def fsync(descriptor: int) -> None:
-        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
-        os.fsync(descriptor)
-
-    fs = Tampered(fsync=fsync)
+    fs, synced = _syncing()
     write_new(fs, tmp_path / "a" / "b" / "file", b"secret")
 
     assert synced == [tmp_path.name, "a", "file", "b"]
@@ -126,6 +121,42 @@ def test_a_folder_that_is_there(tmp_path: Path, make: Callable[[FileSystem, Path
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(NotADirectoryError):
             make(FS, path)
+
+
+def test_a_folder_that_is_there_is_made_durable_too(tmp_path: Path) -> None:
+    """Who made it may not have lived to do so."""
+    (tmp_path / "a").mkdir()
+    fs, synced = _syncing()
+
+    make_folder(fs, tmp_path / "a")
+    make_folders(fs, tmp_path / "a" / "b" / "c")
+
+    assert synced == [tmp_path.name, "a", "b"]
+    make_folder(Tampered(open=fails(errno.EACCES)), tmp_path / "a")  # above it somebody else is at home
+    with pytest.raises(OSError, match="Input/output"):
+        make_folder(Tampered(fsync=fails(errno.EIO)), tmp_path / "a")
+
+
+def test_a_folder_for_what_may_be_lost_costs_a_look(tmp_path: Path) -> None:
+    fs, synced = _syncing()
+    for _ in range(2):
+        have_folders(fs, tmp_path / "a" / "b")
+
+    assert synced == [tmp_path.name, "a"]
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        have_folders(fs, tmp_path / "file")
+
+
+def _syncing() -> tuple[FileSystem, list[str]]:
+    """A file system, and the names of what is synced by it."""
+    synced: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        os.fsync(descriptor)
+
+    return Tampered(fsync=fsync), synced
 
 
 def test_only_make_folders_makes_those_above(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from keepstone.env import Env, Process
 from keepstone.errors import NotFound, ObjectExists, ObjectMissing, StorageError, StoreMissing, UsageError
-from keepstone.files import sync_folder
+from keepstone.files import make_folders, sync_folder
 from keepstone.objects.buffers import PAGE, BufferPool, is_aligned
 from keepstone.objects.direct import ROOM, WINDOW, DirectFile, DirectWriter
 from keepstone.objects.failure import failure
@@ -53,7 +53,7 @@ class FolderStorage:
         self._settled = {""}
         try:
             if create:
-                self._create(str(self.root))
+                make_folders(self._fs, self.root)
         except OSError as error:
             raise failure(error, f"store {self.root}", missing=NotFound) from error
         self._check_root()
@@ -338,19 +338,6 @@ class FolderStorage:
             settled |= {f"{parent}/{entry}" if parent else entry for entry in entries}
         self._sync_folder(parent)
         self._settled |= settled
-
-    def _create(self, root: str) -> None:
-        parent = os.path.dirname(root)
-        try:
-            self._fs.mkdir(root, 0o700)
-        except FileExistsError:
-            with contextlib.suppress(PermissionError):  # not ours, so it was made by somebody else and long ago
-                sync_folder(self._fs, parent)
-        except FileNotFoundError:
-            self._create(parent)
-            self._create(root)
-        else:
-            sync_folder(self._fs, parent)
 
     def _sync_folders(self, names: Iterable[str]) -> None:
         for folder in sorted({folder_of(name) for name in names}):

@@ -29,7 +29,7 @@ from pathlib import Path
 from keepstone.crypto import BlockMac
 from keepstone.crypto.binding import bind
 from keepstone.env import Env
-from keepstone.files import make_folders
+from keepstone.files import have_folders
 from keepstone.objects import Buffer
 
 __all__ = ["Column", "DiskMemory", "Fingerprints"]
@@ -170,7 +170,7 @@ class DiskMemory:
         if any(path == other.path for other in self._open):  # one that is taken for the other would spoil its points
             return None
         try:
-            make_folders(self._env.fs, self._folder)
+            have_folders(self._env.fs, self._folder)
             parent = self._named(self._parent)
             made = Fingerprints(self._env, path, lambda salt: self._derive(bind(*about, salt)), parent, self._most)
         except OSError:

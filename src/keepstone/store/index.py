@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from keepstone.errors import CorruptObject, ObjectMissing, StorageError
-from keepstone.files import make_folders, names_in, remove_file
+from keepstone.files import have_folders, names_in, remove_file
 from keepstone.objects import failure
 from keepstone.store.context import Context
 from keepstone.store.footer import DATA
@@ -153,7 +153,7 @@ class ChunkIndex:
             return None
         path = str(self._folder / f"{self._env.random(8).hex()}{_SUFFIX}")
         try:
-            make_folders(self._env.fs, self._folder)
+            have_folders(self._env.fs, self._folder)
             write_segment(self._env, path, packs, rows, parts)
         except OSError:
             return None  # a cache that cannot be written is no reason to fail

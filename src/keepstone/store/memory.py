@@ -15,7 +15,7 @@ import msgspec
 
 from keepstone.decoders import from_json
 from keepstone.env import Env
-from keepstone.files import make_folders, read_file, write_all
+from keepstone.files import have_folders, read_file, write_all
 
 __all__ = ["Seen", "recall", "recall_damage", "remember", "remember_damage"]
 
@@ -66,7 +66,7 @@ def _write(env: Env, cache: Path | None, name: str, data: bytes) -> None:
         return
     beside = cache / f"{name}.{env.random(4).hex()}"
     try:
-        make_folders(env.fs, cache)
+        have_folders(env.fs, cache)
         fd = env.fs.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             write_all(env.fs, fd, data)
