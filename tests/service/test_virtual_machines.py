@@ -144,6 +144,27 @@ def test_a_machine_of_the_same_name_is_another_one(vault: Vault, host: Path) -> 
     assert machines(vault)["little"] == {"mine": 1, "provisioningState": "Succeeded"}
 
 
+def test_a_machine_is_one_resource_in_whatever_group(vault: Vault, host: Path) -> None:
+    """One that somebody made by its address, or restored, into another group than that of its hypervisor."""
+    other = f"{vault.group}-other"
+    vault.client.arm("PUT", other, {"location": "onprem1"}, status=201)
+    mine = f"{other}/providers/{MACHINES}/mine"
+    behind = {"machine": f"qemu:{host}/vm1.qmp"}
+    vault.client.arm("PUT", mine, {"location": "onprem1", "properties": {"keepstone": behind}}, status=201)
+    register(vault, str(host))
+
+    vault.work()
+
+    assert set(machines(vault)) == {"off"}
+    found = vault.client.arm("GET", mine)["properties"]
+    assert found["keepstone"] == behind
+    assert found["storageProfile"]["osDisk"] == {"name": "disk0", "diskSizeGB": 1}
+    vault.client.arm("DELETE", mine)
+    vault.client.arm("POST", f"{vault.path}/backupFabrics/Azure/refreshContainers", status=202)
+    vault.work()
+    assert set(machines(vault)) == {"little", "off"}
+
+
 def test_places_that_are_gone(vault: Vault, machine: Register, host: Path) -> None:
     """A machine whose agent was taken away, and a group that is locked: the others are found all the same."""
     web = machine()
@@ -447,6 +468,8 @@ def test_an_agent_tells_of_a_hypervisor(vault: Vault, machine: Register, host: P
     assert (work.operation, work.item) == ("DiscoverMachines", "")
     assert work.source == {"qemu": "/run/vms", "host": web.path.rpartition("/")[2]}
     good = {"name": "db", "address": {"machine": "qemu:/run/vms/db.qmp"}, "disks": [{"name": "vda", "size": 5}]}
+    ours = f"{vault.group}/providers/{MACHINES}/ours"  # at the same place of another machine: the service's own
+    vault.client.arm("PUT", ours, {"location": "onprem1", "properties": {"keepstone": good["address"]}}, status=201)
     hostile: list[dict[str, Any]] = [
         {},
         good | {"name": "x" * 300},
@@ -462,7 +485,8 @@ def test_an_agent_tells_of_a_hypervisor(vault: Vault, machine: Register, host: P
     bag = job["extendedInfo"]["propertyBag"]
     assert (job["status"], len([key for key in bag if key.startswith("Warning")])) == ("CompletedWithWarnings", 7)
     found = machines(vault)
-    assert set(found) == {"db", "little", "off"}
+    assert set(found) == {"db", "little", "off", "ours"}
+    assert "storageProfile" not in found["ours"]
     assert found["db"]["keepstone"]["host"] == web.path.rpartition("/")[2]
     assert "host" not in found["little"]["keepstone"]
     item = protect(vault, "db")

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
@@ -193,16 +193,14 @@ def told(change: Change, vault: UUID, name: str, found: Sequence[Mapping[str, An
     hypervisor = first(change.connection, Container, *mine)
     if owner is None or hypervisor is None:
         return ["the hypervisor was unregistered meanwhile"]
-    warnings = []
+    warnings: list[str] = []
+    readable: list[Found] = []
     for one in found[:_MOST]:
         try:
-            machine = read_found(one)
+            readable.append(read_found(one))
         except UsageError as error:
             warnings.append(f"what the agent tells of a machine cannot be read: {error}")
-            continue
-        if why := note(change, owner, hypervisor, machine):
-            warnings.append(why)
-    return warnings
+    return warnings + note(change, owner, hypervisor, readable)
 
 
 def ask_all(plane: Plane) -> None:
@@ -213,34 +211,48 @@ def ask_all(plane: Plane) -> None:
             ask(change, vault)
 
 
-def note(change: Change, vault: Vault, hypervisor: Container, found: Found) -> str:
-    """Make a machine a resource, or bring the one that it is up to date; why it cannot be one, or nothing."""
-    group = endpoints(hypervisor).get(_GROUP, vault.group_name)
+def note(change: Change, vault: Vault, hypervisor: Container, found: Iterable[Found]) -> list[str]:
+    """Make machines resources, or bring those that they are up to date; why some cannot be one. A machine that somebody
+    made by its address, or restored, is that resource, in whatever group it is and whatever it is called."""
+    made = {_where(one.properties[virtual_machines.BEHIND]): one for one in strays(change.connection, vault)}
+    said = (_noted(change, vault, hypervisor, one, made) for one in found)
+    return [why for why in said if why]
+
+
+def _noted(
+    change: Change, vault: Vault, hypervisor: Container, found: Found, made: Mapping[tuple[str, ...], Resource]
+) -> str:
+    place = endpoints(hypervisor)
+    group = place.get(_GROUP, vault.group_name)
     name = _UNFIT.sub("-", found.name).strip("-.")[:64] or "machine"
     path = f"/subscriptions/{vault.subscription}/resourceGroups/{group}/providers/{resources.MACHINE}/{name}"
-    place = endpoints(hypervisor)
     told = {"hypervisor": hypervisor.name, **found.address.document}
     if holders.HOST in place:
         told[holders.HOST] = place[holders.HOST]
+    there = None
+    with contextlib.suppress(NotFound):
+        there = resources.find(change.connection, path)
+    if there is None or not _is_at(there, told):
+        there = made.get(_where(told), there)
     try:
-        there = _resource(change, vault, group, name, path, told)
+        if there is None:
+            there, _ = resources.put(
+                change, vault.subscription, group, resources.MACHINE, name, vault.location,
+                {virtual_machines.BEHIND: told}, {},
+            )  # fmt: skip
     except KeepstoneError as error:  # such as a group that is gone, or locked
         return f"the machine at {told['machine']} does not become a resource: {error}"
-    behind = there.properties.get(virtual_machines.BEHIND)
-    keys = "machine", "connect", holders.HOST
-    if not isinstance(behind, dict) or any(behind.get(key) != told.get(key) for key in keys):
+    if not _is_at(there, told):
         return f"the machine at {told['machine']} is called '{found.name}', and '{path}' is another one; rename one"
     virtual_machines.noted(change, there, found)
     return ""
 
 
-def _resource(change: Change, vault: Vault, group: str, name: str, path: str, told: dict[str, str]) -> Resource:
-    """The one that is there, or a new one."""
-    try:
-        return resources.find(change.connection, path)
-    except NotFound:
-        made, _ = resources.put(
-            change, vault.subscription, group, resources.MACHINE, name, vault.location,
-            {virtual_machines.BEHIND: told}, {},
-        )  # fmt: skip
-        return made
+def _where(told: Mapping[str, Any]) -> tuple[str, ...]:
+    """What of an address tells machines apart. People may have written anything into it."""
+    return tuple(str(told.get(key)) for key in ("machine", "connect", holders.HOST))
+
+
+def _is_at(machine: Resource, told: Mapping[str, Any]) -> bool:
+    behind = machine.properties.get(virtual_machines.BEHIND)
+    return isinstance(behind, dict) and _where(behind) == _where(told)

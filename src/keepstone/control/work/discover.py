@@ -25,18 +25,19 @@ def look(plane: Plane, context: Context) -> None:
             raise NotFound("the vault was removed meanwhile")
         known = [one for one in hypervisors.of_vault(connection, vault) if hypervisors.is_here(one)]
         strays = hypervisors.strays(connection, vault)
-    seen: list[tuple[Container | Resource, Found]] = []
     places: list[Container | Resource] = [*known, *strays]
-    for one in places:
-        seen += [(one, found) for found in _found(plane, one, reporter)]
+    seen = [(one, _found(plane, one, reporter)) for one in places]
     with plane.change() as change:
         for one, found in seen:
             if isinstance(one, Resource):
-                virtual_machines.noted(change, one, found)
-            elif why := hypervisors.note(change, vault, one, found):
-                reporter.warn(b"", why)
-    context.note(f"{len(seen)} machines were found at {len(places)} places")
-    context.result({"files": len(seen), "warnings": reporter.warnings})
+                for machine in found:
+                    virtual_machines.noted(change, one, machine)
+            else:
+                for why in hypervisors.note(change, vault, one, found):
+                    reporter.warn(b"", why)
+    count = sum(len(found) for _, found in seen)
+    context.note(f"{count} machines were found at {len(places)} places")
+    context.result({"files": count, "warnings": reporter.warnings})
     with ending(plane, context, Status.WARNED if reporter.count else Status.COMPLETED):
         pass
 
