@@ -107,7 +107,7 @@ class Interrupting(RawSink):
 
 def test_interrupted_restore_ends_before_its_target_is_let_go_of(shelf: Shelf, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
-    disk.write_bytes(noise(60))
+    disk.write_bytes(noise(160))  # more than all buffers hold: it is not over while the first of them is written
     report = shelf.backup(disk)
     env = Env(threads=1)
 

@@ -23,7 +23,7 @@ from keepstone.objects import address, aligned
 
 __all__ = ["BUFFER", "FillBuffer", "WriteBehind"]
 
-BUFFER = 2 << 20
+BUFFER = 4 << 20
 """Bytes of a buffer."""
 _SPARE = 4
 
