@@ -146,11 +146,13 @@ class Pipeline:
             self._settle_first()
 
     def close(self) -> None:
-        """Stop the workers; what is in flight is dropped."""
+        """Stop the workers; what is in flight is dropped, and so are the buffers: the pipeline and its store know each
+        other, and are there until somebody collects garbage."""
         self._failed = self._failed or RuntimeError("the pipeline is closed")
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._queue.clear()
         self._claims.clear()
+        self._free.clear()
 
     def _spill_claims(self) -> None:
         """Put those whose place is final into the columns, and only then out of the claims: nobody misses them."""

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -370,6 +372,31 @@ def test_closed(pipeline: Pipeline) -> None:
 
 
 # Memory
+
+
+def test_a_closed_pipeline_has_no_buffers(pipeline: Pipeline) -> None:
+    """Its store is still there, and knows it, as one that writes a point does."""
+    views: list[weakref.ref[memoryview]] = []
+
+    def read(number: int) -> Work:
+        def noted(scratch: Scratch) -> Chunks:
+            views.append(weakref.ref(scratch.view))
+            return piece([b"%d" % number])(scratch)
+
+        return noted
+
+    gc.disable()
+    try:
+        for number in range(20):
+            pipeline.submit(read(number), lambda refs, _: None)
+        pipeline.drain()
+        assert any(view() is not None for view in views)  # one after the other has them
+
+        pipeline.close()
+
+        assert not any(view() is not None for view in views)
+    finally:
+        gc.enable()
 
 
 def test_a_bounded_number_of_pieces_is_in_flight(threads: int) -> None:
