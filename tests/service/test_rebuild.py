@@ -47,6 +47,7 @@ from keepstone.jobs import Worker
 from keepstone.objects import FolderStorage
 from keepstone.server import instance
 from keepstone.store import Store
+from tests.tampered import Tampered, fails
 
 from .client import Client
 from .protecting import Vault
@@ -493,13 +494,13 @@ def test_a_name_that_is_taken(site: Site) -> None:
 class Failing(FileSystem):
     """The file system says no at the call of this number that makes something durable or gives it its name."""
 
-    def __init__(self, number: int, code: int = errno.EIO) -> None:
-        self.left, self.code = number, code
+    def __init__(self, number: int) -> None:
+        self.left = number
 
     def _count(self) -> None:
         self.left -= 1
         if self.left == 0:
-            raise OSError(self.code, os.strerror(self.code))
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     def fsync(self, descriptor: int) -> None:  # type: ignore[override]
         self._count()
@@ -557,7 +558,7 @@ def test_a_store_is_not_copied_unasked(site: Site, tmp_path: Path) -> None:
     site.lose_database()
 
     with pytest.raises(UsageError, match=f"move it to {site.store} yourself"):
-        rebuild(Installation(Env(fs=Failing(1, errno.EXDEV)), site.root), found, kit)
+        rebuild(Installation(Env(fs=Tampered(rename=fails(errno.EXDEV))), site.root), found, kit)
     assert found.exists()
     assert not site.store.exists()
 

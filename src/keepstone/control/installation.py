@@ -37,7 +37,7 @@ from keepstone.errors import Conflict, StoreMissing, UsageError
 from keepstone.files import exists, make_folders, names_in, read_file, remove_file
 from keepstone.identity import Authority, Issued, Issuer, new_secret
 from keepstone.jobs import JobQueue
-from keepstone.objects import write_private
+from keepstone.objects import failure, write_private
 from keepstone.vault import Stores
 
 __all__ = ["ADMINISTRATOR", "Installation", "Welcome"]
@@ -80,9 +80,13 @@ class Installation:
         return Stores(self.env, self.root, [recipient_of(identity)])
 
     def prepare(self) -> Database:
-        """Make what is missing, but for what it is called and who administers it; its database."""
+        """Make what is missing, but for what it is called and who administers it; its database. What `failure` makes of
+        an `OSError`."""
         for name in ("tls", "keys", "kits", "vaults", "cache"):
-            make_folders(self.env.fs, self.root / name)
+            try:
+                make_folders(self.env.fs, self.root / name)
+            except OSError as error:
+                raise failure(error, str(self.root / name)) from error
         self._make("issuer.key", _new_key)
         self._make(targets.KEY, lambda: targets.new_key(self.env))
         self._make("recovery-key.txt", _new_recovery_key)
