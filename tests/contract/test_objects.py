@@ -39,6 +39,7 @@ from keepstone.errors import (
 )
 from keepstone.objects import FolderStorage, MemoryStorage, ObjectInfo, ObjectStorage, aligned, folder
 from keepstone.objects.syscalls import rename_noreplace
+from tests.descriptors import descriptors
 from tests.tampered import NO_DIRECT_OPEN, NO_DIRECT_TRANSFER, Tampered, failing_at, fails
 
 pytestmark = pytest.mark.store
@@ -920,7 +921,7 @@ def test_no_descriptor_stays_open(backend: Backend) -> None:
         storage.delete_many(names(storage))
 
     everything()
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = sorted(descriptors())
     everything()
     assert sorted(os.listdir("/proc/self/fd")) == before
 

@@ -19,6 +19,7 @@ from keepstone.disks.qcow2 import Qcow2Source
 from keepstone.env import Env, FileSystem
 from keepstone.errors import SourceFailed, Unsupported, UsageError
 from keepstone.objects import aligned, is_zero
+from tests.descriptors import descriptors
 from tests.unit.disks.foreign import KIB, MIB, noise, qemu_bytes, qemu_image, qemu_write, read_all, scattered
 
 pytestmark = [
@@ -218,7 +219,7 @@ def test_no_descriptor_stays_open(env: Env, tmp_path: Path, kind: str) -> None:
     format, suffix, options = FORMATS[kind]
     scattered(tmp_path / "disk.raw", MIB)
     image = qemu_image(tmp_path / "disk.raw", tmp_path / f"disk.{suffix}", format, options)
-    before = os.listdir("/proc/self/fd")
+    before = descriptors()
 
     with open_disk(env, image) as disk:
         read_all(disk)

@@ -26,6 +26,7 @@ from keepstone.errors import (
     UsageError,
 )
 from keepstone.objects import PAGE, aligned, is_zero
+from tests.descriptors import descriptors
 from tests.tampered import NO_DIRECT_OPEN, NO_DIRECT_TRANSFER, Tampered, failing_at, fails
 
 pytestmark = pytest.mark.store
@@ -418,7 +419,7 @@ def test_writes_outside_of_the_disk(env: Env, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["source", "sink", "refused sink"])
 def test_no_descriptor_stays_open(tmp_path: Path, kind: str) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = descriptors()
     path = tmp_path / "disk"
     path.write_bytes(bytes(MIB))
     if kind == "source":

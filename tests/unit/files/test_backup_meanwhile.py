@@ -21,6 +21,7 @@ from keepstone.errors import SourceFailed, StorageError
 from keepstone.store import SEGMENT
 from keepstone.workloads import Silent
 from keepstone.workloads.files import Selection, backup_files
+from tests.descriptors import descriptors
 from tests.unit.files.backed import Backups, World, assert_like
 
 pytestmark = pytest.mark.store
@@ -450,7 +451,7 @@ def test_a_file_system_without_attributes_is_asked_once(source: Path) -> None:
 @pytest.mark.parametrize("name", [b"small", b"large", b"folder"])
 def test_what_concerns_the_machine_ends_the_backup(source: Path, name: bytes, code: int) -> None:
     backups = Backups(World(fs=Meddling("open", name, raising(code))))
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = sorted(descriptors())
 
     with pytest.raises(SourceFailed):
         backups.run(source)
@@ -462,7 +463,7 @@ def test_what_concerns_the_machine_ends_the_backup(source: Path, name: bytes, co
 
 def test_a_failing_store_ends_the_backup_and_leaves_nothing_open(source: Path) -> None:
     backups = Backups()
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = sorted(descriptors())
 
     def refuse(*_: object) -> int:
         raise StorageError("the disk is gone")

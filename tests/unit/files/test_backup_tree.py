@@ -21,6 +21,7 @@ from keepstone.env import FileSystem
 from keepstone.store import SEGMENT, cut_file, lane
 from keepstone.workloads.files.backup import intake, links
 from keepstone.workloads.files.page import decode_page, entries
+from tests.descriptors import descriptors
 from tests.tampered import Tampered
 from tests.unit.files.backed import Backups, World, assert_like
 
@@ -421,7 +422,7 @@ def test_few_descriptors_are_enough(source: Path) -> None:
 def test_no_descriptor_is_left_open(backups: Backups, source: Path) -> None:
     make_deep(source, "d", 300)
     (source / "large").write_bytes(noise(SEGMENT * 2))
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = sorted(descriptors())
 
     backups.run(source)
 

@@ -22,6 +22,7 @@ from keepstone.store import DiskMemory, LocalWriter, Store
 from keepstone.workloads import Silent
 from keepstone.workloads.images import backup_image
 from keepstone.workloads.images.leaf import LEAF_SPAN
+from tests.descriptors import descriptors
 from tests.unit.files.points import provider
 from tests.unit.images.disk import CHUNK, Count, Shelf, naming, noise, patch, sparse
 from tests.unit.images.test_backup import Shrinking
@@ -234,7 +235,7 @@ def test_a_backup_that_fails_leaves_what_was_remembered(shelf: Shelf, tmp_path: 
     disk.write_bytes(noise(40))
     shelf.backup(disk)
     (file,) = memories(shelf)
-    before, files = file.read_bytes(), len(os.listdir("/proc/self/fd"))
+    before, files = file.read_bytes(), len(descriptors())
     shutil.copy(disk, tmp_path / "whole")
 
     with pytest.raises(SourceFailed):

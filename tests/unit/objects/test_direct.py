@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from keepstone.env import FileSystem
 from keepstone.errors import UsageError
 from keepstone.objects import PAGE, BufferPool, DirectFile, DirectWriter, aligned, is_aligned, is_zero, round_up
+from tests.descriptors import descriptors
 from tests.tampered import NO_DIRECT_OPEN, NO_DIRECT_TRANSFER, Tampered, failing_at, is_direct
 
 pytestmark = pytest.mark.store
@@ -206,7 +207,7 @@ def test_a_path_given_to_another_file_between_the_two_opens(tmp_path: Path) -> N
 
 
 def test_an_open_that_fails_half_way_leaves_no_descriptor(tmp_path: Path) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = descriptors()
     with pytest.raises(OSError, match="Input/output"):
         DirectFile(failing_at("open", 2, errno.EIO), str(tmp_path / "a"), os.O_RDWR | os.O_CREAT)
 
@@ -218,7 +219,7 @@ def test_a_close_that_fails_does_not_keep_the_other_descriptor(tmp_path: Path) -
         os.close(fd)
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    before = os.listdir("/proc/self/fd")
+    before = descriptors()
     file = DirectFile(Tampered(close=close), str(tmp_path / "a"), os.O_RDWR | os.O_CREAT)
     with pytest.raises(OSError, match="Input/output"):
         file.close()
