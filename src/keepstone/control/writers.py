@@ -23,8 +23,8 @@ __all__ = ["OTHERS", "is_alone", "note"]
 
 OTHERS = UUID(int=0)
 """The service's own workers, and whoever is not known."""
-_TWO = sa.select(writers.c.machine).where(writers.c.vault == sa.bindparam("its")).limit(2)
-"""Made once: readers ask many times a second."""
+_WRITERS = sa.select(writers.c.machine).where(writers.c.vault == sa.bindparam("its")).limit(2)
+"""Two of a vault at most. Made once: readers ask many times a second."""
 
 
 def note(plane: Plane, vault: UUID, machine: UUID = OTHERS) -> None:
@@ -44,4 +44,4 @@ def note(plane: Plane, vault: UUID, machine: UUID = OTHERS) -> None:
 def is_alone(plane: Plane, vault: UUID, machine: UUID) -> bool:
     """Whether it has brought all that there is."""
     with plane.look() as connection:
-        return list(connection.execute(_TWO, {"its": vault}).scalars()) == [machine]
+        return list(connection.execute(_WRITERS, {"its": vault}).scalars()) == [machine]
