@@ -45,6 +45,7 @@ FILES = 20_000  # of the tree
 ROUNDS = 3
 RATES = {
     "hash": "BLAKE3, keyed, per chunk of 256 KiB",
+    "hash again": "the same of what was just decompressed: it is in the core's own cache",
     "code": "GMAC, per chunk of 256 KiB",
     "cut": "FastCDC 256 KiB / 1 MiB / 4 MiB",
     "compress": "compress, by default, 1 MiB, with the digest of the frame",
@@ -89,10 +90,12 @@ def measure(image: Path, tree: Path) -> Rates:
         sealed.append(whole)
     large = memoryview(b"".join(blocks[:64]))
     chunks = [memoryview(block)[at : at + MIB // 4] for block in blocks for at in range(0, MIB, MIB // 4)]
+    near = [data[at : at + MIB // 4] for at in range(0, MIB, MIB // 4)] * len(blocks)
     mac = BlockMac(key)
     names = list(islice(_files(tree), FILES))
     return {
         "hash": _rate(size, chunks, lambda chunk: hashing.keyed(key, chunk)),
+        "hash again": _rate(size, near, lambda chunk: hashing.keyed(key, chunk)),
         "code": _rate(size, chunks, lambda chunk: mac.of(0, chunk)),
         "cut": _rate(len(large), [large], lambda whole: cut_file(whole, True)),
         "compress": _rate(size, blocks, lambda block: make_frame(hashing, DEFAULT_LEVEL, block, [], [])),
@@ -172,7 +175,7 @@ def floors(rates: Rates, results: dict[str, Any]) -> dict[str, float]:
     if "image" in data and stored("image-first"):
         disk, kept = data["image"]["allocated"], stored("image-first")
         added = stored("image-second", "added_bytes")
-        back = {"open": kept, "expand": disk, "hash": disk}
+        back = {"open": kept, "expand": disk, "hash_again": disk}
         add("image-first", hash=disk, code=disk, compress=disk, seal=kept)
         changed = added * disk / kept
         add("image-second", code=data["image2"]["allocated"], hash=changed, compress=changed, seal=added)
@@ -180,7 +183,7 @@ def floors(rates: Rates, results: dict[str, Any]) -> dict[str, float]:
         add("verify-image", **back)
     if "tree" in data and stored("tree-first"):
         files, size, kept = data["tree"]["files"], data["tree"]["bytes"], stored("tree-first")
-        back = {"open": kept, "expand": size, "hash": size}
+        back = {"open": kept, "expand": size, "hash_again": size}
         add("tree-first", look=files, read=files, hash=size, compress=size, seal=kept)
         add("tree-unchanged", look=files)
         add("tree-restore", make=files, **back)
