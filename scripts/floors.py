@@ -90,12 +90,12 @@ def measure(image: Path, tree: Path) -> Rates:
         sealed.append(whole)
     large = memoryview(b"".join(blocks[:64]))
     chunks = [memoryview(block)[at : at + MIB // 4] for block in blocks for at in range(0, MIB, MIB // 4)]
-    near = [data[at : at + MIB // 4] for at in range(0, MIB, MIB // 4)] * len(blocks)
+    again = [data[at : at + MIB // 4] for at in range(0, MIB, MIB // 4)] * len(blocks)
     mac = BlockMac(key)
     names = list(islice(_files(tree), FILES))
     return {
         "hash": _rate(size, chunks, lambda chunk: hashing.keyed(key, chunk)),
-        "hash again": _rate(size, near, lambda chunk: hashing.keyed(key, chunk)),
+        "hash again": _rate(size, again, lambda chunk: hashing.keyed(key, chunk)),
         "code": _rate(size, chunks, lambda chunk: mac.of(0, chunk)),
         "cut": _rate(len(large), [large], lambda whole: cut_file(whole, True)),
         "compress": _rate(size, blocks, lambda block: make_frame(hashing, DEFAULT_LEVEL, block, [], [])),
