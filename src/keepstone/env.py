@@ -14,8 +14,6 @@ Invariants
 from __future__ import annotations
 
 import os
-import secrets
-import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -139,17 +137,17 @@ class Env:
     def process(self) -> Process:
         """This process."""
         pid = os.getpid()
-        return Process(socket.gethostname(), self.boot_id(), pid, _start_ticks(pid) or 0)
+        return Process(os.uname().nodename, self.boot_id(), pid, _start_ticks(pid) or 0)
 
     def is_running(self, process: Process) -> bool | None:
         """Whether this process lives; None where this machine cannot know (another host)."""
         if process.boot != self.boot_id() or not process.boot:
-            return False if process.host == socket.gethostname() else None
+            return False if process.host == os.uname().nodename else None
         return _start_ticks(process.pid) == process.started
 
     def random(self, count: int) -> bytes:
         """`count` bytes that nobody can guess."""
-        return secrets.token_bytes(count)
+        return os.urandom(count)
 
     def sleep(self, seconds: float) -> None:
         """Let other work go on for a while."""

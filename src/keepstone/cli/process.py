@@ -30,6 +30,8 @@ import gc
 import os
 import resource
 
+from keepstone.cli import collect_rarely
+
 __all__ = ["tune"]
 
 # mallopt(3); the thresholds are in bytes
@@ -38,14 +40,13 @@ _MMAP_THRESHOLD = -3
 _ARENA_MAX = -8
 _THROUGHPUT = {_MMAP_THRESHOLD: 1 << 30, _TRIM_THRESHOLD: 1 << 30, _ARENA_MAX: 4}
 _CONNECTIONS = {_MMAP_THRESHOLD: 128 << 10, _TRIM_THRESHOLD: 8 << 20, _ARENA_MAX: 1}
-_OBJECTS = 200_000
 _FILES = 16_384
 
 
 def tune(*, connections: bool = False) -> None:
     """Tune this process for a path of data, or for thousands of `connections` that wait. Where the C library is another
     one, its heap stays as it is."""
-    gc.set_threshold(_OBJECTS)
+    collect_rarely()
     atexit.register(gc.freeze)
     _allow_files()
     for library in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
 from dataclasses import dataclass
 
@@ -64,6 +63,8 @@ class Secret:
             raise UsageError(f"{path}: {error.strerror}; check {self.option}-file") from error
 
     def _from_command(self, command: str) -> bytes:
+        import subprocess
+
         try:
             words = shlex.split(command)
             ended = subprocess.run(words, stdout=subprocess.PIPE, stdin=None, check=False)

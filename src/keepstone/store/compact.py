@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from keepstone.store.commits import Move, MoveRecord
 from keepstone.store.context import Context
-from keepstone.store.footer import Footer
-from keepstone.store.frame import FRAME_LIMIT, make_frame
+from keepstone.store.footer import METADATA, Footer
+from keepstone.store.frame import FRAME_LIMIT, NODE_FRAME_LIMIT, make_frame
 from keepstone.store.layout import MOVES_TAG
 from keepstone.store.moves import encode_move
 from keepstone.store.packs import Packs
@@ -44,6 +44,7 @@ def _copy(session: Session, packs: Packs, footer: Footer, needed: npt.NDArray[np
     moved: list[tuple[int, int]] = []
     group: list[tuple[int, memoryview]] = []
     size = 0
+    limit = NODE_FRAME_LIMIT if footer.kind == METADATA else FRAME_LIMIT
 
     def flush() -> None:
         nonlocal size
@@ -67,7 +68,7 @@ def _copy(session: Session, packs: Packs, footer: Footer, needed: npt.NDArray[np
             at = position - positions.start
             chunk = data[offsets[at] : offsets[at + 1]]
             packs.check_id(footer, position, chunk)
-            if group and size + len(chunk) > FRAME_LIMIT:
+            if group and size + len(chunk) > limit:
                 flush()
             group.append((position, chunk))
             size += len(chunk)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 from keepstone.crypto import frame_key, open_frame
@@ -164,9 +165,22 @@ class Packs:
     def check_id(self, footer: Footer, position: int, chunk: bytes | memoryview) -> None:
         """Compare a chunk with its id; `CorruptObject` where they differ."""
         if self._context.hashing.keyed(self._context.keys.id, chunk) != footer.id(position):
-            raise CorruptObject(
-                f"chunk {position} of {pack_name(footer.pack)} is not what was stored; restore the pack from a copy"
-            )
+            raise _mismatched(footer, position)
+
+    def check_ids(self, footer: Footer, frame: int, chunks: memoryview) -> list[tuple[int, CorruptObject]]:
+        """Compare all chunks of an open frame with their ids: the positions of those that differ, each with the error
+        of `check_id`."""
+        first, end = footer.first_chunk[frame : frame + 2]
+        keyed, key = self._context.hashing.keyed, self._context.keys.id
+        ids = [keyed(key, chunks[at:to]) for at, to in pairwise(footer.chunk_offsets(frame))]
+        expected = [footer.id(position) for position in range(first, end)]
+        if ids == expected:
+            return []
+        return [
+            (position, _mismatched(footer, position))
+            for position, found, id in zip(range(first, end), ids, expected, strict=True)
+            if found != id
+        ]
 
     def frame(self, pack: bytes, frame: int) -> tuple[memoryview, list[int]]:
         """(chunks, their offsets and the end) of one frame, through a small cache: manifest nodes lie close
@@ -230,6 +244,12 @@ class Packs:
             footer = self._footers.pop(pack, None)
             if footer is not None:
                 self._footer_memory -= footer.memory
+
+
+def _mismatched(footer: Footer, position: int) -> CorruptObject:
+    return CorruptObject(
+        f"chunk {position} of {pack_name(footer.pack)} is not what was stored; restore the pack from a copy"
+    )
 
 
 def _damaged(footer: Footer, frame: int, error: CorruptObject) -> CorruptObject:

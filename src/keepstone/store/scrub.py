@@ -217,21 +217,13 @@ class _Scrub:
         return losses
 
     def _frame(self, footer: Footer, frame: int, sealed: memoryview) -> list[_Loss]:
-        first, end = footer.first_chunk[frame], footer.first_chunk[frame + 1]
-        offsets = footer.chunk_offsets(frame)
         try:
             data = memoryview(self._packs.open_sealed(footer, frame, sealed))
-            if offsets[-1] != len(data):
+            if len(data) != footer.frame_raw[frame]:  # which is the sum of its chunks' lengths
                 name = pack_name(footer.pack)
                 raise CorruptObject(
                     f"frame {frame} of {name} has another length than its chunks; restore it from a copy"
                 )
         except CorruptObject as error:
-            return [(first, end, error)]
-        losses: list[_Loss] = []
-        for index, position in enumerate(range(first, end)):
-            try:
-                self._packs.check_id(footer, position, data[offsets[index] : offsets[index + 1]])
-            except CorruptObject as error:
-                losses.append((position, position + 1, error))
-        return losses
+            return [(footer.first_chunk[frame], footer.first_chunk[frame + 1], error)]
+        return [(position, position + 1, error) for position, error in self._packs.check_ids(footer, frame, data)]

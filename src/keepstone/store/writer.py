@@ -28,7 +28,7 @@ from keepstone.store.commits import PointRecord
 from keepstone.store.context import Context
 from keepstone.store.fingerprints import DiskMemory, Fingerprints
 from keepstone.store.footer import DATA, METADATA
-from keepstone.store.frame import FRAME_LIMIT, Frame, make_frame
+from keepstone.store.frame import NODE_FRAME_LIMIT, Frame, make_frame
 from keepstone.store.lane import Lane
 from keepstone.store.layout import pack_id
 from keepstone.store.node import Node, decode_node, encode_node
@@ -226,7 +226,7 @@ class LocalWriter(Pipelined):
         data = encode_node(kind, chunks, children, body, self._session.numbers)
         self._nodes.append(data)
         self._node_bytes += len(data)
-        if self._node_bytes >= FRAME_LIMIT:
+        if self._node_bytes >= NODE_FRAME_LIMIT:
             self._flush_nodes()
         return ref
 

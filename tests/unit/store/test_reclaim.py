@@ -6,12 +6,13 @@ from __future__ import annotations
 import contextlib
 import threading
 
+import numpy as np
 import pytest
 
 from keepstone.errors import CorruptObject, KeepstoneError, LeaseLost, StorageError, StorageFull
 from keepstone.objects import MemoryStorage
 from keepstone.store import LocalWriter, Store, compact, reclaim
-from keepstone.store.footer import DATA
+from keepstone.store.footer import DATA, METADATA
 from keepstone.store.layout import pack_id, pack_name
 from keepstone.store.leases import Leases, Tombs
 from keepstone.store.survey import Survey
@@ -567,11 +568,20 @@ def test_a_writer_that_begins_between_a_copy_and_its_record(store: Store, memory
     assert store.verify(deep=True).findings == []
 
 
-def test_frames_of_a_compaction_are_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compact, "FRAME_LIMIT", 250)
-    _, point = sparse_store(store)
-    store.reclaim(compact_below=1.0)
+@pytest.mark.parametrize(("kind", "limit", "most"), [(DATA, "FRAME_LIMIT", 250), (METADATA, "NODE_FRAME_LIMIT", 100)])
+def test_frames_of_a_compaction_are_bounded(
+    store: Store, monkeypatch: pytest.MonkeyPatch, kind: int, limit: str, most: int
+) -> None:
+    """Those of nodes by a bound of their own."""
+    point = save(store, items("0123456789"))
     survey = Survey(store.context)
+    (old,) = [pack for pack in survey.sizes if survey.packs.footer(pack).kind == kind]
+    monkeypatch.setattr(compact, limit, most)
 
-    assert max(max(survey.packs.footer(pack).frame_raw) for pack in survey.sizes) <= 500
-    assert load(store, point) == items("05")
+    footer = survey.packs.footer(old)
+    compact.compact(store.context, survey.packs, [(footer, np.ones(footer.chunks, np.bool_))], 3)
+
+    survey.refresh()
+    (new,) = [pack for pack in survey.sizes if survey.packs.footer(pack).kind == kind and pack != old]
+    assert max(footer.frame_raw) > most >= max(survey.packs.footer(new).frame_raw)
+    assert load(store, point) == items("0123456789")
