@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from keepstone.cli.console import Console, pass_console
 from keepstone.cli.keyfiles import key_files
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Opening", "output_options", "place_option", "secret_options", "store_command"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
+class Opening(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line says of a store."""
 
     place: Path

@@ -15,7 +15,6 @@ the same reason no rotation shuts a kit out. Chance inside the age file comes fr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -57,8 +56,7 @@ _INSTRUCTIONS = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kit:
+class Kit(msgspec.Struct, frozen=True, kw_only=True):
     """An opened kit. `keyring` has sequence 0, for it is of no keys object; `made_at` is a date and time in UTC."""
 
     keyring: Keyring

@@ -23,16 +23,16 @@ Errors: `ObjectMissing`, `ObjectExists`, `StorageFull`, `AccessDenied`, `Storage
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 __all__ = ["Buffer", "ObjectInfo", "ObjectStorage", "Upload"]
 
 Buffer = bytes | bytearray | memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
+class ObjectInfo(msgspec.Struct, frozen=True):
     """`name` of an object and its `size` in bytes."""
 
     name: str

@@ -18,8 +18,9 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_right
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
+
+import msgspec
 
 from keepstone.errors import CorruptObject
 from keepstone.store.frame import MAX_FRAME
@@ -82,8 +83,7 @@ def parse_trailer(data: bytes, name: str) -> tuple[int, bytes, bytes]:
     return length, digest, checksum
 
 
-@dataclass(slots=True)
-class FooterBuilder:
+class FooterBuilder(msgspec.Struct):
     """The columns of a pack that is being written."""
 
     frame_lengths: array[int]
@@ -193,6 +193,10 @@ class Footer:
     def id(self, position: int) -> bytes:
         """The id of the chunk at this position."""
         return self.ids[_ID * position : _ID * position + _ID]
+
+    def ids_of(self, first: int, end: int) -> bytes:
+        """The ids of the chunks from one position to before another, one after the other."""
+        return self.ids[_ID * first : _ID * end]
 
     def frame_of(self, position: int) -> int:
         """The frame that holds the chunk at this position."""

@@ -8,7 +8,8 @@ are that point's last chance.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from keepstone.errors import CorruptObject, KeepstoneError, ObjectMissing, RollbackDetected, StorageError
 from keepstone.store.chain import Chain, Head
@@ -27,18 +28,17 @@ def _way_out(name: str) -> str:
     return "restore it from a copy" + give_up
 
 
-@dataclass(slots=True)
-class Ledger:
+class Ledger(msgspec.Struct):
     """`present`: each object that must be there, and the entry that left it so; `gone`: cells that were purged;
     `stale`: digests of the markers that were taken back. `newest`, `digest`: of the last entry."""
 
     context: Context
     newest: int = 0
     digest: str = ""
-    present: dict[str, Head] = field(default_factory=dict)
-    gone: set[str] = field(default_factory=set)
-    stale: dict[str, set[str]] = field(default_factory=dict)
-    _undeleting: dict[str, str] = field(default_factory=dict)
+    present: dict[str, Head] = msgspec.field(default_factory=dict)
+    gone: set[str] = msgspec.field(default_factory=set)
+    stale: dict[str, set[str]] = msgspec.field(default_factory=dict)
+    _undeleting: dict[str, str] = msgspec.field(default_factory=dict)
 
     @classmethod
     def read(cls, context: Context, problem: Callable[[str, KeepstoneError], None]) -> Ledger:

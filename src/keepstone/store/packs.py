@@ -173,13 +173,12 @@ class Packs:
         first, end = footer.first_chunk[frame : frame + 2]
         keyed, key = self._context.hashing.keyed, self._context.keys.id
         ids = [keyed(key, chunks[at:to]) for at, to in pairwise(footer.chunk_offsets(frame))]
-        expected = [footer.id(position) for position in range(first, end)]
-        if ids == expected:
+        if b"".join(ids) == footer.ids_of(first, end):
             return []
         return [
             (position, _mismatched(footer, position))
-            for position, found, id in zip(range(first, end), ids, expected, strict=True)
-            if found != id
+            for position, found in zip(range(first, end), ids, strict=True)
+            if found != footer.id(position)
         ]
 
     def frame(self, pack: bytes, frame: int) -> tuple[memoryview, list[int]]:

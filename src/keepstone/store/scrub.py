@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_128
@@ -27,8 +27,8 @@ from keepstone.store.packs import Packs
 
 __all__ = ["Scrubbed", "scrub"]
 
-_READ = 4 << 20  # bytes of one span, unless a single frame is longer
-_AHEAD = 2  # spans beside those that the workers have in hand
+_READ = 8 << 20  # bytes of one span, unless a single frame is longer
+_AHEAD = 1  # spans beside those that the workers have in hand: each takes memory that was in no cache
 _PAGE = 4096
 _BEHIND = 24  # bytes of the checksum and of what follows it
 _ALL = np.ones(1, np.bool_)  # goes with the marks of a pack of any length
@@ -36,8 +36,7 @@ _ALL = np.ones(1, np.bool_)  # goes with the marks of a pack of any length
 _Loss = tuple[int, int, KeepstoneError]
 
 
-@dataclass(slots=True)
-class Scrubbed:
+class Scrubbed(msgspec.Struct):
     """What is known of a pack of so many chunks. `read`: bytes of chunks that the storage gave. `lost`: by position,
     which chunks can be had no more, all of them where it is one long; None while all can. `error`: the first thing
     that is wrong."""
@@ -55,8 +54,7 @@ class Scrubbed:
         self.lost[first:end] = True
 
 
-@dataclass(slots=True)
-class _Span:
+class _Span(msgspec.Struct):
     """Neighbouring frames that were read: `sealed` lies in `buffer`."""
 
     scrubbed: Scrubbed
@@ -67,16 +65,14 @@ class _Span:
     sealed: memoryview
 
 
-@dataclass(slots=True)
-class _Unread:
+class _Unread(msgspec.Struct):
     """A frame that the storage does not give."""
 
     scrubbed: Scrubbed
     loss: _Loss
 
 
-@dataclass(slots=True)
-class _End:
+class _End(msgspec.Struct):
     """A pack of `size` bytes was read to its end, where `error` is wrong: that counts where no chunk is lost."""
 
     scrubbed: Scrubbed

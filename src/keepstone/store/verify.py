@@ -13,9 +13,9 @@ restored. What it found in packs this machine remembers: a later look that reads
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -35,8 +35,7 @@ from keepstone.store.survey import Survey
 __all__ = ["Finding", "Verified", "verify"]
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """Something that is wrong: the object, the stable code of the error, and a sentence."""
 
     object: str
@@ -44,8 +43,7 @@ class Finding:
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verified:
+class Verified(msgspec.Struct, frozen=True, kw_only=True):
     """`damaged_points`: ids of points that cannot be restored whole. Bytes are of chunks (`bytes_read` only when
     deep)."""
 
