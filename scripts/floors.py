@@ -29,7 +29,7 @@ from marked import ROOT, settle
 
 from keepstone.crypto import Blake3Hashing, BlockMac, open_frame, seal_frame
 from keepstone.store import cut_file
-from keepstone.store.frame import DEFAULT_LEVEL, expand, make_frame
+from keepstone.store.frame import DEFAULT_LEVEL, FRAME_LIMIT, expand, make_frame
 
 sys.path.insert(0, str(ROOT))
 
@@ -39,8 +39,8 @@ from bench.table import RESULTS, WORDS
 __all__ = ["floors", "main", "measure"]
 
 PAGE = ROOT / "docs" / "PERFORMANCE.md"
-MIB = 1 << 20
-SAMPLE = 192  # blocks of 1 MiB of the image
+CHUNK = 256 << 10
+SAMPLE = 128  # blocks of the image, each as long as a frame
 FILES = 20_000  # of the tree
 ROUNDS = 3
 RATES = {
@@ -48,7 +48,7 @@ RATES = {
     "hash again": "the same of what was just decompressed: it is in the core's own cache",
     "code": "GMAC, per chunk of 256 KiB",
     "cut": "FastCDC 256 KiB / 1 MiB / 4 MiB",
-    "compress": "compress, by default, 1 MiB, with the digest of the frame",
+    "compress": "compress, by default, 1.5 MiB, with the digest of the frame",
     "compress random": "the same of random bytes, then stored as they are",
     "seal": "AES-256-GCM, seal",
     "open": "AES-256-GCM, open",
@@ -78,9 +78,10 @@ def _rate(amount: float, items: Sequence[T], work: Callable[[T], object]) -> flo
 def measure(image: Path, tree: Path) -> Rates:
     """The rates of this machine."""
     blocks = _blocks(image)
-    size = len(blocks) * MIB
-    hashing, key, room, data = Blake3Hashing(), bytes(32), memoryview(bytearray(5 * MIB)), memoryview(bytearray(MIB))
-    random = [os.urandom(MIB) for _ in range(16)]
+    size = len(blocks) * FRAME_LIMIT
+    hashing, key, data = Blake3Hashing(), bytes(32), memoryview(bytearray(FRAME_LIMIT))
+    room = memoryview(bytearray(2 * FRAME_LIMIT))
+    random = [os.urandom(FRAME_LIMIT) for _ in range(16)]
     frames = [make_frame(hashing, DEFAULT_LEVEL, block, [], []) for block in blocks]
     stored = sum(len(frame.payload) for frame in frames)
     sealed = []
@@ -89,8 +90,8 @@ def measure(image: Path, tree: Path) -> Rates:
         seal_frame(key, frame.payload, b"", memoryview(whole))
         sealed.append(whole)
     large = memoryview(b"".join(blocks[:64]))
-    chunks = [memoryview(block)[at : at + MIB // 4] for block in blocks for at in range(0, MIB, MIB // 4)]
-    again = [data[at : at + MIB // 4] for at in range(0, MIB, MIB // 4)] * len(blocks)
+    chunks = [memoryview(block)[at : at + CHUNK] for block in blocks for at in range(0, FRAME_LIMIT, CHUNK)]
+    again = [data[at : at + CHUNK] for at in range(0, FRAME_LIMIT, CHUNK)] * len(blocks)
     mac = BlockMac(key)
     names = list(islice(_files(tree), FILES))
     return {
@@ -100,7 +101,7 @@ def measure(image: Path, tree: Path) -> Rates:
         "cut": _rate(len(large), [large], lambda whole: cut_file(whole, True)),
         "compress": _rate(size, blocks, lambda block: make_frame(hashing, DEFAULT_LEVEL, block, [], [])),
         "compress random": _rate(
-            len(random) * MIB, random, lambda block: make_frame(hashing, DEFAULT_LEVEL, block, [], [])
+            len(random) * FRAME_LIMIT, random, lambda block: make_frame(hashing, DEFAULT_LEVEL, block, [], [])
         ),
         "seal": _rate(stored, frames, lambda f: seal_frame(key, f.payload, b"", room[: len(f.payload) + 16])),
         "open": _rate(stored, sealed, lambda whole: open_frame(key, whole, b"", room[: len(whole) - 16])),
@@ -114,11 +115,11 @@ def measure(image: Path, tree: Path) -> Rates:
 def _blocks(image: Path) -> list[bytes]:
     """Blocks from all over the image, without those of zeros."""
     with image.open("rb") as disk:
-        count = image.stat().st_size // MIB
+        count = image.stat().st_size // FRAME_LIMIT
         found = []
         for number in range(0, count, max(1, count // (2 * SAMPLE))):
-            disk.seek(number * MIB)
-            block = disk.read(MIB)
+            disk.seek(number * FRAME_LIMIT)
+            block = disk.read(FRAME_LIMIT)
             if block.strip(b"\0"):
                 found.append(block)
     return found[:SAMPLE]
@@ -134,14 +135,14 @@ def _files(tree: Path) -> Iterable[str]:
     for folder, _, names in os.walk(tree):
         for name in names:
             status = os.lstat(f"{folder}/{name}")
-            if stat.S_ISREG(status.st_mode) and status.st_size < MIB // 4:
+            if stat.S_ISREG(status.st_mode) and status.st_size < CHUNK:
                 yield f"{folder}/{name}"
 
 
 def _read(name: str) -> None:
     fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
     os.fstat(fd)
-    os.read(fd, MIB)
+    os.read(fd, CHUNK)
     os.close(fd)
 
 
