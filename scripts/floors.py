@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 from marked import ROOT, settle
 
 from keepstone.crypto import Blake3Hashing, BlockMac, open_frame, seal_frame
-from keepstone.store import cut_file
+from keepstone.store import DISK_CHUNK, cut_file
 from keepstone.store.frame import DEFAULT_LEVEL, FRAME_LIMIT, expand, make_frame
 
 sys.path.insert(0, str(ROOT))
@@ -39,7 +39,6 @@ from bench.table import RESULTS, WORDS
 __all__ = ["floors", "main", "measure"]
 
 PAGE = ROOT / "docs" / "PERFORMANCE.md"
-CHUNK = 256 << 10
 SAMPLE = 128  # blocks of the image, each as long as a frame
 FILES = 20_000  # of the tree
 ROUNDS = 3
@@ -48,7 +47,7 @@ RATES = {
     "hash again": "the same of what was just decompressed: it is in the core's own cache",
     "code": "GMAC, per chunk of 256 KiB",
     "cut": "FastCDC 256 KiB / 1 MiB / 4 MiB",
-    "compress": "compress, by default, 1.5 MiB, with the digest of the frame",
+    "compress": f"compress, by default, {FRAME_LIMIT / 2**20:g} MiB, with the digest of the frame",
     "compress random": "the same of random bytes, then stored as they are",
     "seal": "AES-256-GCM, seal",
     "open": "AES-256-GCM, open",
@@ -90,8 +89,8 @@ def measure(image: Path, tree: Path) -> Rates:
         seal_frame(key, frame.payload, b"", memoryview(whole))
         sealed.append(whole)
     large = memoryview(b"".join(blocks[:64]))
-    chunks = [memoryview(block)[at : at + CHUNK] for block in blocks for at in range(0, FRAME_LIMIT, CHUNK)]
-    again = [data[at : at + CHUNK] for at in range(0, FRAME_LIMIT, CHUNK)] * len(blocks)
+    chunks = [memoryview(block)[at : at + DISK_CHUNK] for block in blocks for at in range(0, FRAME_LIMIT, DISK_CHUNK)]
+    again = [data[at : at + DISK_CHUNK] for at in range(0, FRAME_LIMIT, DISK_CHUNK)] * len(blocks)
     mac = BlockMac(key)
     names = list(islice(_files(tree), FILES))
     return {
@@ -135,14 +134,14 @@ def _files(tree: Path) -> Iterable[str]:
     for folder, _, names in os.walk(tree):
         for name in names:
             status = os.lstat(f"{folder}/{name}")
-            if stat.S_ISREG(status.st_mode) and status.st_size < CHUNK:
+            if stat.S_ISREG(status.st_mode) and status.st_size < DISK_CHUNK:
                 yield f"{folder}/{name}"
 
 
 def _read(name: str) -> None:
     fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
     os.fstat(fd)
-    os.read(fd, CHUNK)
+    os.read(fd, DISK_CHUNK)
     os.close(fd)
 
 
